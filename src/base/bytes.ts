@@ -1,0 +1,80 @@
+// The only code that turns bytes into base64 and back: from bytes to bytes, so that no string ever holds a key.
+
+const ALPHABET = new TextEncoder().encode('ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/');
+const PADDING = '='.charCodeAt(0);
+const NOT_BASE64 = 255;
+const VALUE_OF = new Uint8Array(256).fill(NOT_BASE64);
+for (const [value, character] of ALPHABET.entries()) VALUE_OF[character] = value;
+
+/**
+ * Standard padded base64 (RFC 4648 section 4) of `bytes`, as ASCII bytes.
+ * Not `Buffer.toString('base64')`: the result may be a key, and a string cannot be wiped.
+ */
+export function encodeBase64(bytes: Uint8Array): Uint8Array<ArrayBuffer> {
+  const out = new Uint8Array(Math.ceil(bytes.length / 3) * 4);
+  let to = 0;
+  for (let from = 0; from < bytes.length; from += 3) {
+    const group = (at(bytes, from) << 16) | (at(bytes, from + 1) << 8) | at(bytes, from + 2);
+    const present = bytes.length - from;
+    out[to++] = at(ALPHABET, (group >> 18) & 63);
+    out[to++] = at(ALPHABET, (group >> 12) & 63);
+    out[to++] = present > 1 ? at(ALPHABET, (group >> 6) & 63) : PADDING;
+    out[to++] = present > 2 ? at(ALPHABET, group & 63) : PADDING;
+  }
+  return out;
+}
+
+/**
+ * The bytes that `base64` (ASCII bytes, RFC 4648 section 4, padded) encodes, or undefined where it is not strictly
+ * that: no white space, no missing padding, no bits set beyond the data. `Buffer.from` would ignore all of these.
+ */
+export function decodeBase64(base64: Uint8Array): Uint8Array<ArrayBuffer> | undefined {
+  if (base64.length % 4 !== 0) return undefined;
+  let padding = 0;
+  while (padding < 2 && padding < base64.length && base64[base64.length - 1 - padding] === PADDING) padding++;
+  const characters = base64.length - padding;
+  const out = new Uint8Array((base64.length / 4) * 3 - padding);
+  let to = 0;
+  let bits = 0;
+  let held = 0;
+  for (let from = 0; from < characters; from++) {
+    const value = at(VALUE_OF, at(base64, from));
+    if (value === NOT_BASE64) return undefined;
+    bits = ((bits << 6) | value) & 0xffff;
+    held += 6;
+    if (held < 8) continue;
+    held -= 8;
+    out[to++] = (bits >> held) & 255;
+  }
+  return (bits & ((1 << held) - 1)) === 0 ? out : undefined;
+}
+
+/** `bytes` (nothing secret) as standard base64 text. */
+export function base64Text(bytes: Uint8Array): string {
+  return new TextDecoder().decode(encodeBase64(bytes));
+}
+
+/** `parts` one after the other in one new array. */
+export function concatBytes(...parts: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
+  const out = new Uint8Array(parts.reduce((length, part) => length + part.length, 0));
+  let offset = 0;
+  for (const part of parts) {
+    out.set(part, offset);
+    offset += part.length;
+  }
+  return out;
+}
+
+/** Whether both arrays hold the same bytes. Not constant in time: for public bytes only. */
+export function equalBytes(a: Uint8Array, b: Uint8Array): boolean {
+  return a.length === b.length && a.every((byte, index) => byte === b[index]);
+}
+
+/** Overwrites keys with zeros when they are done with; strings and copies inside the runtime are out of reach. */
+export function wipe(...secrets: readonly (Uint8Array | undefined)[]): void {
+  for (const secret of secrets) secret?.fill(0);
+}
+
+function at(bytes: Uint8Array, index: number): number {
+  return bytes[index] ?? 0;
+}

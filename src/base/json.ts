@@ -1,0 +1,278 @@
+// JSON as bytes: a strict parser that leaves strings where they are and a writer that emits bytes,
+// so that keys pass through requests and answers without ever becoming a JavaScript string.
+
+import { concatBytes, decodeBase64, encodeBase64 } from './bytes.ts';
+import { OcicryptError } from './errors.ts';
+
+/** A parsed value. Objects are maps, so that no member name can reach a prototype. */
+export type JsonValue = null | boolean | number | JsonString | readonly JsonValue[] | JsonObject;
+export type JsonObject = ReadonlyMap<string, JsonValue>;
+
+/** What {@link writeJson} takes: bytes become base64 text. */
+export type JsonInput =
+  | null
+  | boolean
+  | number
+  | string
+  | Uint8Array
+  | readonly JsonInput[]
+  | { readonly [member: string]: JsonInput | undefined };
+
+/** How {@link writeJson} spells bytes: standard base64 text, or an array of numbers as Rust's serde reads `Vec<u8>`. */
+export type ByteSpelling = 'base64' | 'array';
+
+/** No request or packet nests deeper than 5; a bound keeps hostile input from costing more than its length. */
+const MAXIMUM_DEPTH = 16;
+
+const QUOTE = 0x22;
+const BACKSLASH = 0x5c;
+const SPACE = new Set([0x20, 0x09, 0x0a, 0x0d]);
+const LITERALS: ReadonlyMap<string, null | boolean> = new Map([
+  ['null', null],
+  ['true', true],
+  ['false', false],
+]);
+
+/** The text between the quotes, still as the bytes of the document; only {@link text} makes it a string. */
+export class JsonString {
+  readonly #raw: Uint8Array;
+
+  constructor(raw: Uint8Array) {
+    this.#raw = raw;
+  }
+
+  /** The value as a string; not for keys. */
+  text(): string {
+    return unescapeText(this.#raw);
+  }
+
+  /** The value as UTF-8 bytes: a view of the document where nothing is escaped. */
+  bytes(): Uint8Array {
+    return this.#raw.includes(BACKSLASH) ? new TextEncoder().encode(this.text()) : this.#raw;
+  }
+
+  /** The bytes that the value encodes as standard padded base64, or undefined where it is not that. */
+  base64(): Uint8Array<ArrayBuffer> | undefined {
+    return decodeBase64(this.bytes());
+  }
+}
+
+/**
+ * Parses one JSON document (RFC 8259) strictly: UTF-8, no trailing bytes, at most 16 levels deep, no recursion.
+ *
+ * @param document the bytes; the result holds views of them
+ * @param what how the document is called in an error ("the request")
+ * @throws OcicryptError `bad-input`
+ */
+export function parseJson(document: Uint8Array, what: string): JsonValue {
+  return new Parser(document, what).parse();
+}
+
+/** The value as an object, or undefined. */
+export function asObject(value: JsonValue | undefined): JsonObject | undefined {
+  return value instanceof Map ? value : undefined;
+}
+
+/** The value as a string, or undefined; not for keys. */
+export function asText(value: JsonValue | undefined): string | undefined {
+  return value instanceof JsonString ? value.text() : undefined;
+}
+
+/** The value as an array, or undefined. */
+export function asArray(value: JsonValue | undefined): readonly JsonValue[] | undefined {
+  return Array.isArray(value) ? value : undefined;
+}
+
+/**
+ * The bytes of a JSON document, members in the order given, members that are undefined left out, no white space.
+ * Strings are escaped as `JSON.stringify` does, which is what RFC 8785 (JCS) asks for.
+ *
+ * @param spelling how byte arrays are written
+ */
+export function writeJson(value: JsonInput, spelling: ByteSpelling = 'base64'): Uint8Array<ArrayBuffer> {
+  const parts: Uint8Array[] = [];
+  write(value, spelling, parts);
+  return concatBytes(...parts);
+}
+
+const encoder = new TextEncoder();
+
+function write(value: JsonInput, spelling: ByteSpelling, parts: Uint8Array[]): void {
+  if (value instanceof Uint8Array) {
+    if (spelling === 'array') parts.push(numberArray(value));
+    else parts.push(encoder.encode('"'), encodeBase64(value), encoder.encode('"'));
+  } else if (isList(value)) {
+    parts.push(encoder.encode('['));
+    for (const [index, element] of value.entries()) {
+      if (index > 0) parts.push(encoder.encode(','));
+      write(element, spelling, parts);
+    }
+    parts.push(encoder.encode(']'));
+  } else if (typeof value === 'object' && value !== null) {
+    let separator = '{';
+    for (const [name, member] of Object.entries(value)) {
+      if (member === undefined) continue;
+      parts.push(encoder.encode(`${separator}${JSON.stringify(name)}:`));
+      write(member, spelling, parts);
+      separator = ',';
+    }
+    parts.push(encoder.encode(separator === '{' ? '{}' : '}'));
+  } else {
+    parts.push(encoder.encode(JSON.stringify(value)));
+  }
+}
+
+function isList(value: JsonInput): value is readonly JsonInput[] {
+  return Array.isArray(value);
+}
+
+/** Digits straight into bytes: the numbers may be those of a key. */
+function numberArray(bytes: Uint8Array): Uint8Array {
+  const out = new Uint8Array(2 + bytes.length * 4);
+  let to = 0;
+  out[to++] = 0x5b;
+  for (const [index, byte] of bytes.entries()) {
+    if (index > 0) out[to++] = 0x2c;
+    if (byte >= 100) out[to++] = 0x30 + Math.floor(byte / 100);
+    if (byte >= 10) out[to++] = 0x30 + (Math.floor(byte / 10) % 10);
+    out[to++] = 0x30 + (byte % 10);
+  }
+  out[to++] = 0x5d;
+  return out.subarray(0, to);
+}
+
+/** `raw` is valid JSON string content (the parser has checked its ends), so the engine's own parser may unescape it. */
+function unescapeText(raw: Uint8Array): string {
+  const text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(raw);
+  if (!raw.includes(BACKSLASH)) return text;
+  const value: unknown = JSON.parse(`"${text}"`);
+  return typeof value === 'string' ? value : text;
+}
+
+type Container = { readonly kind: 'array'; readonly items: JsonValue[] } | ObjectContainer;
+type ObjectContainer = { readonly kind: 'object'; readonly members: Map<string, JsonValue>; name: string };
+
+class Parser {
+  readonly #bytes: Uint8Array;
+  readonly #what: string;
+  #offset = 0;
+
+  constructor(bytes: Uint8Array, what: string) {
+    this.#bytes = bytes;
+    this.#what = what;
+  }
+
+  parse(): JsonValue {
+    const open: Container[] = [];
+    for (;;) {
+      let value = this.#open(open);
+      // A value is complete: hand it to the container that waits for it, and close what ends with it.
+      while (value !== undefined) {
+        const container = open.at(-1);
+        if (container === undefined) return this.#end(value);
+        value = this.#add(container, value);
+        if (value !== undefined) open.pop();
+      }
+    }
+  }
+
+  /** Reads the start of a value: a whole scalar or empty container, or undefined after opening a container. */
+  #open(open: Container[]): JsonValue | undefined {
+    const byte = this.#next();
+    if (byte === QUOTE) return this.#string();
+    if (byte !== 0x7b && byte !== 0x5b) return this.#scalar();
+    this.#offset++;
+    if (open.length === MAXIMUM_DEPTH) this.#fail(`nests deeper than ${MAXIMUM_DEPTH} levels`);
+    if (byte === 0x5b) {
+      if (this.#skip(0x5d)) return [];
+      open.push({ kind: 'array', items: [] });
+    } else {
+      if (this.#skip(0x7d)) return new Map();
+      open.push({ kind: 'object', members: new Map(), name: this.#name() });
+    }
+    return undefined;
+  }
+
+  /** Adds a value to its container; returns the container's value when it ends here. */
+  #add(container: Container, value: JsonValue): JsonValue | undefined {
+    if (container.kind === 'array') {
+      container.items.push(value);
+      if (this.#skip(0x2c)) return undefined;
+      if (this.#skip(0x5d)) return container.items;
+    } else {
+      container.members.set(container.name, value);
+      if (this.#skip(0x2c)) {
+        container.name = this.#name();
+        return undefined;
+      }
+      if (this.#skip(0x7d)) return container.members;
+    }
+    return this.#fail('is not valid JSON');
+  }
+
+  #name(): string {
+    if (this.#next() !== QUOTE) this.#fail('is not valid JSON');
+    const name = this.#string().text();
+    if (!this.#skip(0x3a)) this.#fail('is not valid JSON');
+    return name;
+  }
+
+  #string(): JsonString {
+    const start = ++this.#offset;
+    let escaped = false;
+    for (;;) {
+      const byte = this.#bytes[this.#offset];
+      if (byte === undefined || byte < 0x20) return this.#fail('is not valid JSON');
+      if (byte === QUOTE) break;
+      if (byte === BACKSLASH) {
+        escaped = true;
+        this.#offset++;
+      }
+      if (byte >= 0x80) escaped = true;
+      this.#offset++;
+    }
+    const raw = this.#bytes.subarray(start, this.#offset++);
+    // Plain ASCII cannot be malformed; anything else is decoded once here, so that it cannot fail later.
+    if (escaped) {
+      try {
+        unescapeText(raw);
+      } catch {
+        this.#fail('is not valid JSON');
+      }
+    }
+    return new JsonString(raw);
+  }
+
+  #scalar(): JsonValue {
+    const start = this.#offset;
+    while (/[\w+.-]/.test(String.fromCharCode(this.#bytes[this.#offset] ?? 0))) this.#offset++;
+    const text = String.fromCharCode(...this.#bytes.subarray(start, Math.min(this.#offset, start + 32)));
+    const literal = LITERALS.get(text);
+    if (literal !== undefined) return literal;
+    const ended = this.#offset - start <= 32;
+    if (ended && /^-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?$/.test(text)) return Number(text);
+    return this.#fail('is not valid JSON');
+  }
+
+  #end(value: JsonValue): JsonValue {
+    this.#next();
+    if (this.#offset < this.#bytes.length) this.#fail('has bytes after its JSON document');
+    return value;
+  }
+
+  #skip(byte: number): boolean {
+    if (this.#next() !== byte) return false;
+    this.#offset++;
+    return true;
+  }
+
+  /** The next byte that is not white space, left unread. */
+  #next(): number | undefined {
+    while (SPACE.has(this.#bytes[this.#offset] ?? 0)) this.#offset++;
+    return this.#bytes[this.#offset];
+  }
+
+  #fail(reason: string): never {
+    throw new OcicryptError('bad-input', `${this.#what} ${reason} (byte ${this.#offset})`);
+  }
+}

@@ -1,0 +1,241 @@
+// The only code that knows how keys are spelled: key URIs in, canonical key URIs out. The grammar is docs/keys.md.
+
+import { OcicryptError } from './errors.ts';
+
+/** A key as its parts. What a part may hold is fixed by the grammar, so that it is safe inside a path or a header. */
+export type KeyUri =
+  | { readonly scheme: 'gcpkms'; readonly key: string; readonly version?: string }
+  | { readonly scheme: 'awskms'; readonly key: string; readonly endpoint?: string }
+  | { readonly scheme: 'azurekms'; readonly host: string; readonly key: string; readonly version?: string }
+  | { readonly scheme: 'hashivault'; readonly key: string; readonly engine?: string; readonly namespace?: string }
+  | { readonly scheme: 'pkcs11'; readonly path: Attributes; readonly query: Attributes }
+  | { readonly scheme: 'keyfile'; readonly path: string }
+  | { readonly scheme: 'keyfile'; readonly thumbprint: string }
+  | { readonly scheme: 'age'; readonly recipient: string }
+  | { readonly scheme: 'kbs'; readonly path: string };
+
+export type Attributes = ReadonlyMap<string, string>;
+export type Scheme = KeyUri['scheme'];
+
+/** The schemes whose keys may be named; `kbs` occurs in packets of Confidential Containers only. */
+export const MAXIMUM_LENGTH = 2048;
+
+/**
+ * Parses a key URI or one of the bare forms (`projects/…`, `arn:aws:kms:…`, `https://HOST/keys/KEY`, `age1…`).
+ * Anchored patterns and not WHATWG `URL`, which resolves `..` silently and takes user information.
+ *
+ * @throws OcicryptError `bad-input`; for another tool's spelling of a key that we have, the hint is our spelling
+ */
+export function parseKeyUri(text: string): KeyUri {
+  if (text.length > MAXIMUM_LENGTH) {
+    throw new OcicryptError('bad-input', `key URI of ${text.length} characters`, {
+      hint: `at most ${MAXIMUM_LENGTH} are possible`,
+    });
+  }
+  const parsed = PLAIN.test(text) ? parsePlain(text) : undefined;
+  if (parsed !== undefined) return parsed;
+  throw new OcicryptError('bad-input', `not a key URI: ${JSON.stringify(text.slice(0, 120))}`, {
+    hint: suggestSpelling(text) ?? `keys look like ${EXAMPLES.join(', ')}`,
+  });
+}
+
+/** Whether {@link parseKeyUri} takes `text`. */
+export function isKeyUri(text: string): boolean {
+  return text.length <= MAXIMUM_LENGTH && PLAIN.test(text) && parsePlain(text) !== undefined;
+}
+
+/**
+ * The canonical spelling: what packets store and policy compares. It names a key and never a host that a credential
+ * could be sent to, a file, a module or a PIN; two spellings of one key have one canonical form.
+ * A `keyfile` that is known by its path only keeps it, for messages.
+ */
+export function formatKeyUri(uri: KeyUri): string {
+  switch (uri.scheme) {
+    case 'gcpkms':
+      return `gcpkms://${uri.key}${uri.version === undefined ? '' : `/cryptoKeyVersions/${uri.version}`}`;
+    case 'awskms':
+      return `awskms:///${uri.key}`;
+    case 'azurekms':
+      return `azurekms://${azureHost(uri.host)}/${uri.key}${uri.version === undefined ? '' : `/${uri.version}`}`.toLowerCase();
+    case 'hashivault':
+      return `hashivault://${uri.key}${formatVaultQuery(uri)}`;
+    case 'pkcs11':
+      return `pkcs11:${[...uri.path].map(([name, value]) => `${name}=${escapePkcs11(value)}`).join(';')}`;
+    case 'keyfile':
+      return 'path' in uri ? `keyfile://${uri.path}` : `keyfile:sha256:${uri.thumbprint}`;
+    case 'age':
+      return uri.recipient;
+    case 'kbs':
+      return `kbs:///${uri.path}`;
+  }
+}
+
+/** The host of an Azure vault: a name without a dot is a vault in the public cloud, as in sigstore's form. */
+export function azureHost(host: string): string {
+  return (host.includes('.') ? host : `${host}.vault.azure.net`).toLowerCase();
+}
+
+const EXAMPLES = [
+  'gcpkms://projects/PROJECT/locations/LOCATION/keyRings/RING/cryptoKeys/KEY',
+  'awskms:///ARN',
+  'azurekms://VAULT.vault.azure.net/KEY',
+  'hashivault://KEY',
+  'pkcs11:token=TOKEN;object=KEY',
+  'keyfile:///PATH',
+  'age1…',
+];
+
+/** Printable ASCII without what no key needs and what splits or escapes elsewhere: space, comma, backslash, `#`. */
+const PLAIN = /^[!-~]+$/;
+const FORBIDDEN = /[,\\#]/;
+
+const SEGMENT = '[A-Za-z0-9_-]{1,63}';
+const PROJECT = '(?:[a-z0-9.-]+:)?[a-z0-9][a-z0-9-]{0,61}';
+const UUID = '(?:mrk-[0-9A-Fa-f]{32}|[0-9A-Fa-f]{8}-(?:[0-9A-Fa-f]{4}-){3}[0-9A-Fa-f]{12})';
+const ALIAS = 'alias/[A-Za-z0-9_-][A-Za-z0-9/_-]{0,249}';
+const ARN = `arn:aws[a-z-]{0,20}:kms:[a-z0-9-]{1,32}:\\d{12}:(?:key/${UUID}|${ALIAS})`;
+const LABEL = '[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?';
+const NAME = `${LABEL}(?:\\.${LABEL})*`;
+const HOST_AND_PORT = `(?:${NAME}|\\[[0-9A-Fa-f:]+\\])(?::\\d{1,5})?`;
+const VAULT_KEY = '[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,126}[A-Za-z0-9_])?';
+const BECH32 = '[023456789acdefghjklmnpqrstuvwxyz]';
+
+const GCP = new RegExp(
+  `^(?:gcpkms://)?(projects/${PROJECT}/locations/[a-z0-9-]{1,63}/keyRings/${SEGMENT}/cryptoKeys/${SEGMENT})(?:/(?:cryptoKeyVersions|versions)/([1-9]\\d{0,9}))?$`,
+);
+const AWS = new RegExp(`^awskms://(${HOST_AND_PORT})?/(${ARN}|${UUID}|${ALIAS})$`);
+const AWS_ARN = new RegExp(`^${ARN}$`);
+const AZURE = new RegExp(`^azurekms://(${NAME})(?::443)?/([0-9A-Za-z-]{1,127})(?:/([0-9A-Fa-f]{32})?)?$`);
+const AZURE_ID = new RegExp(`^https://(${NAME})(?::443)?/keys/([0-9A-Za-z-]{1,127})(?:/([0-9A-Fa-f]{32})?)?$`);
+const VAULT = new RegExp(`^(?:hashivault|openbao)://(${VAULT_KEY})(?:\\?(.+))?$`);
+/** A mount or namespace path: segments that cannot climb. */
+const VAULT_PATH = new RegExp(`^${VAULT_KEY}(?:/${VAULT_KEY})*$`);
+const KEYFILE = /^keyfile:\/\/((?:\/[^/?]+)+)$/;
+const KEYFILE_THUMBPRINT = /^keyfile:sha256:([0-9a-f]{64})$/;
+const AGE = new RegExp(`^age1(?:${BECH32}{58}|pq1${BECH32}{1952})$`);
+const KBS = new RegExp(`^kbs://(?:${HOST_AND_PORT})?/([A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+)$`);
+
+function parsePlain(text: string): KeyUri | undefined {
+  if (FORBIDDEN.test(text)) return undefined;
+  if (text.startsWith('pkcs11:')) return parsePkcs11(text.slice('pkcs11:'.length));
+  if (text.includes('%') || text.split('/').some((segment) => segment === '.' || segment === '..')) return undefined;
+
+  const gcp = GCP.exec(text);
+  if (gcp) return optional({ scheme: 'gcpkms', key: gcp[1] ?? '' }, 'version', gcp[2]);
+  const aws = AWS.exec(text);
+  if (aws) return optional({ scheme: 'awskms', key: lowerCaseId(aws[2] ?? '') }, 'endpoint', aws[1]);
+  if (AWS_ARN.test(text)) return { scheme: 'awskms', key: lowerCaseId(text) };
+  const azure = AZURE.exec(text) ?? AZURE_ID.exec(text);
+  if (azure) return optional({ scheme: 'azurekms', host: azure[1] ?? '', key: azure[2] ?? '' }, 'version', azure[3]);
+  const vault = VAULT.exec(text);
+  if (vault) return parseVault(vault[1] ?? '', vault[2]);
+  const keyfile = KEYFILE.exec(text);
+  if (keyfile) return { scheme: 'keyfile', path: keyfile[1] ?? '' };
+  const thumbprint = KEYFILE_THUMBPRINT.exec(text);
+  if (thumbprint) return { scheme: 'keyfile', thumbprint: thumbprint[1] ?? '' };
+  if (AGE.test(text)) return { scheme: 'age', recipient: text };
+  const kbs = KBS.exec(text);
+  if (kbs) return { scheme: 'kbs', path: kbs[1] ?? '' };
+  return undefined;
+}
+
+function parseVault(key: string, query: string | undefined): KeyUri | undefined {
+  const parts = query === undefined ? new Map<string, string>() : parsePairs(query, '&');
+  if (parts === undefined) return undefined;
+  for (const [name, value] of parts) {
+    if ((name !== 'engine' && name !== 'namespace') || !VAULT_PATH.test(value)) return undefined;
+  }
+  const uri: KeyUri = { scheme: 'hashivault', key };
+  return optional(optional(uri, 'engine', parts.get('engine')), 'namespace', parts.get('namespace'));
+}
+
+function formatVaultQuery(uri: { readonly engine?: string; readonly namespace?: string }): string {
+  const parts: string[] = [];
+  if (uri.engine !== undefined && uri.engine !== 'transit') parts.push(`engine=${uri.engine}`);
+  if (uri.namespace !== undefined) parts.push(`namespace=${uri.namespace}`);
+  return parts.length === 0 ? '' : `?${parts.join('&')}`;
+}
+
+/** RFC 7512 section 2.3; attributes that name a key or its token, and those that only the operator may set. */
+const PKCS11_PATH = new Set(['token', 'manufacturer', 'serial', 'model', 'object', 'type', 'id']);
+const PKCS11_QUERY = new Set(['pin-source', 'module-name', 'module-path']);
+
+/** Splits a PKCS#11 URI; a `pin-value` is refused, since a URI is shown in process lists and errors. */
+function parsePkcs11(rest: string): KeyUri | undefined {
+  const [pathText = '', queryText, ...more] = rest.split('?');
+  if (more.length > 0) return undefined;
+  const path = parsePairs(pathText, ';', unescapePkcs11);
+  const query = queryText === undefined ? new Map<string, string>() : parsePairs(queryText, '&', unescapePkcs11);
+  if (path === undefined || query === undefined) return undefined;
+  for (const name of path.keys()) if (!PKCS11_PATH.has(name)) return undefined;
+  for (const name of query.keys()) if (!PKCS11_QUERY.has(name)) return undefined;
+  const sorted = new Map([...path].sort(([a], [b]) => (a < b ? -1 : 1)));
+  return { scheme: 'pkcs11', path: sorted, query };
+}
+
+/** `a=b` pairs into a map, or undefined where one is malformed or named twice. */
+function parsePairs(
+  text: string,
+  separator: string,
+  decode: (value: string) => string | undefined = (value) => value,
+): Map<string, string> | undefined {
+  const pairs = new Map<string, string>();
+  for (const pair of text.split(separator)) {
+    const equals = pair.indexOf('=');
+    const name = pair.slice(0, equals);
+    const value = decode(pair.slice(equals + 1));
+    if (equals < 1 || value === undefined || value === '' || pairs.has(name)) return undefined;
+    pairs.set(name, value);
+  }
+  return pairs;
+}
+
+/** Percent-escapes to one character for each byte (an `id` is bytes, not text). */
+function unescapePkcs11(value: string): string | undefined {
+  if (/%(?![0-9A-Fa-f]{2})/.test(value)) return undefined;
+  return value.replace(/%(..)/g, (_, hex: string) => String.fromCharCode(Number.parseInt(hex, 16)));
+}
+
+function escapePkcs11(value: string): string {
+  return value.replace(
+    /[^A-Za-z0-9_.~:[\]@!$'()*+=&-]/g,
+    (character) => `%${character.charCodeAt(0).toString(16).padStart(2, '0')}`,
+  );
+}
+
+/** Key ids are hexadecimal and AWS answers with lower case; aliases are case-sensitive. */
+function lowerCaseId(key: string): string {
+  return key.includes('alias/') ? key : key.toLowerCase();
+}
+
+function optional<Uri extends KeyUri, Name extends string>(uri: Uri, name: Name, value: string | undefined): Uri {
+  return value === undefined || value === '' ? uri : { ...uri, [name]: value };
+}
+
+/** Dialects of other tools: a pattern, and what the same key is called here. */
+const DIALECTS: readonly (readonly [RegExp, string])[] = [
+  [/^gcp-kms:\/\/(projects\/[^?]+)/, 'gcpkms://$1'],
+  [/^cloudkms:(?:resource=)?(projects\/[^?;]+)/, 'gcpkms://$1'],
+  [/^gcpkms:\/\/(projects\/[^?]+)\?/, 'gcpkms://$1'],
+  [/^aws-kms:\/\/(arn:[^?]+)/, 'awskms:///$1'],
+  [/^awskms:\/\/\/?((?:arn:|alias\/|[0-9a-fA-F-]{36})[^?]*)(?:\?.*)?$/, 'awskms:///$1'],
+  [/^awskms:(?:.*;)?key-id=([^;?]+)/, 'awskms:///$1'],
+  [/^azurekeyvault:\/\/([^/?]+)\/keys\/([^?]+)/, 'azurekms://$1/$2'],
+  [/^azurekms:name=([^;?]+);vault=([^;?]+)/, 'azurekms://$2.vault.azure.net/$1'],
+  [/^hcvault:\/\/[^/]+\/([^?]+)\/keys\/([^/?]+)$/, 'hashivault://$2?engine=$1'],
+  [/^https?:\/\/[^/]+\/v1\/([^?]+)\/keys\/([^/?]+)$/, 'hashivault://$2?engine=$1'],
+  [/^file:\/\/(\/[^?]+)$/, 'keyfile://$1'],
+  [/^(\/[^?]+)$/, 'keyfile://$1'],
+];
+
+function suggestSpelling(text: string): string | undefined {
+  for (const [pattern, replacement] of DIALECTS) {
+    const match = pattern.exec(text);
+    if (match === null) continue;
+    const spelling = match[0].replace(pattern, replacement).replace('?engine=transit', '');
+    if (spelling !== text && isKeyUri(spelling)) return `here that key is ${spelling}`;
+  }
+  if (/^pkcs11:.*[?&]pin-value=/.test(text)) return 'a PIN does not belong in a URI: use pin-source=file:PATH';
+  if (text.startsWith('base64key:')) return 'a key does not belong in a URI: run ocicrypt-kms keygen FILE';
+  return undefined;
+}

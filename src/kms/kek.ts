@@ -1,0 +1,59 @@
+// The contract between the provider and a key service: a key-encryption key that wraps and unwraps.
+
+/**
+ * Names and values that a wrapped key is bound to: additional authenticated data, AWS encryption context.
+ * Public: services log it. Empty means none, as in v1 packets. Backends without such a thing ignore it,
+ * because a v2 packet binds it by a MAC of its own.
+ */
+export type EncryptionContext = Readonly<Record<string, string>>;
+
+/** A wrapped key and what the service said about how it was made. */
+export type WrappedKey = {
+  /** The canonical key URI as the service answered (AWS ARN, Azure versioned `kid`, thumbprint of a key file). */
+  readonly key: string;
+  /** The key version that wrapped, where the service names one that `key` does not hold. */
+  readonly version?: string;
+  /** The algorithm, in the service's own term. */
+  readonly algorithm: string;
+  readonly wrapped: Uint8Array;
+};
+
+/**
+ * A key-encryption key, opened by what the operator named and never by what a packet says.
+ *
+ * An implementation makes one attempt and throws an `OcicryptError`, `retryable` where the same call may succeed
+ * later; deadlines, retries, policy and audit are the caller's. It must not log, must not take an endpoint, region,
+ * credential, module or file from a {@link WrappedKey}, must not keep a plaintext, and must compare the key that
+ * answered with the key that was asked wherever the service names it.
+ */
+export interface Kek {
+  /** Whether unwrapping needs no other machine: such keys are tried first. */
+  readonly local: boolean;
+  /** The canonical URI by which packets know this key; its own URI but for keys known by what they hold. */
+  readonly key: string;
+
+  /**
+   * @param plaintext what to wrap: 1 to 4096 bytes
+   * @param context bound to the result
+   * @param signal ends the attempt
+   */
+  wrap(plaintext: Uint8Array, context: EncryptionContext, signal: AbortSignal): Promise<WrappedKey>;
+
+  /**
+   * @param wrapped from an untrusted packet, selected by policy
+   * @throws OcicryptError `integrity` alike for a wrong key, tag, shape and context
+   */
+  unwrap(wrapped: WrappedKey, context: EncryptionContext, signal: AbortSignal): Promise<Uint8Array>;
+
+  /** Ends connections and sessions and wipes key material. */
+  close?(): void;
+}
+
+/** The context as the bytes that AEADs authenticate: canonical JSON (RFC 8785), or nothing where it is empty. */
+export function contextBytes(context: EncryptionContext): Uint8Array<ArrayBuffer> {
+  const entries = Object.entries(context).sort(([a], [b]) => (a < b ? -1 : 1));
+  return new TextEncoder().encode(entries.length === 0 ? '' : JSON.stringify(Object.fromEntries(entries)));
+}
+
+/** The one text for "this key does not open it", so that it tells an attacker nothing (reliability.md P15). */
+export const CANNOT_BE_UNWRAPPED = 'cannot be unwrapped';
