@@ -1,4 +1,4 @@
-/** Runs ctd-decoder, the program that containerd starts to decrypt a layer, as containerd starts it. */
+// Runs ctd-decoder, the program that containerd starts to decrypt a layer, as containerd starts it.
 import { createReadStream } from 'node:fs';
 import type { Descriptor } from '../fixtures/images.ts';
 import { type Environment, runClient } from './process.ts';

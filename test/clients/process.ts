@@ -1,4 +1,4 @@
-/** Runs one real client to its end and captures what it says. */
+// Runs one real client to its end and captures what it says.
 import { spawn } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';

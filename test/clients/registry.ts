@@ -1,4 +1,4 @@
-/** Starts a real image registry (docker-registry) over TLS on loopback, with an authority of its own. */
+// Starts a real image registry (docker-registry) over TLS on loopback, with an authority of its own.
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';

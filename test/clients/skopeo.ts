@@ -1,4 +1,4 @@
-/** Runs skopeo, the client that most people encrypt images with, and writes the file that tells it of key providers. */
+// Runs skopeo, the client that most people encrypt images with, and writes the file that tells it of key providers.
 import { writeFile } from 'node:fs/promises';
 import { type Environment, runClient } from './process.ts';
 import type { Registry } from './registry.ts';

@@ -1,8 +1,8 @@
-/** The only code that finds or fetches the real clients the tests run: skopeo, ctd-decoder, docker-registry. Imports `node:` only. */
+// The only code that finds or fetches the real clients the tests run: skopeo, ctd-decoder, docker-registry. Imports `node:` only.
 import { execFile, spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
-import { access, constants, mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { access, constants, mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { delimiter, join } from 'node:path';
 import process from 'node:process';
 import type { TestContext } from 'node:test';
@@ -78,12 +78,18 @@ async function findTools(): Promise<Tools> {
       fetched ??= fetchFromDebian();
       return { argv: await fetchedArgv(await fetched, name) };
     } catch (error) {
-      const reason = error instanceof Error ? error.message.trim().replaceAll(/\s*\n\s*/g, '; ') : 'unknown failure';
-      return { missing: `${name} is not in PATH and was not fetched (${reason}): ${hint}` };
+      return { missing: `${name} is not in PATH and was not fetched (${firstComplaint(error)}): ${hint}` };
     }
   };
   const [skopeo, decoder, registry] = await Promise.all([find('skopeo'), find('ctd-decoder'), find('docker-registry')]);
   return { skopeo, 'ctd-decoder': decoder, 'docker-registry': registry };
+}
+
+/** One line: apt's own error where there is one. A mirror's address may hold a password, which is not repeated. */
+function firstComplaint(error: unknown): string {
+  const text = error instanceof Error ? error.message : String(error);
+  const line = /^E: (.*)$/m.exec(text)?.[1] ?? text.split('\n')[0] ?? '';
+  return line.trim().replaceAll(/\/\/[^/@\s]*@/g, '//');
 }
 
 async function findInPath(name: ToolName): Promise<string | undefined> {
@@ -136,7 +142,9 @@ async function fetchFromDebian(): Promise<string> {
   await mkdir(cache, { recursive: true });
   await withLock(join(cache, 'lock'), async () => {
     if (await isExecutable(join(root, 'usr/bin/skopeo'))) return;
-    const scratch = await mkdtemp(join(cache, 'fetch-'));
+    // Under the lock nobody else works here: what is found is left over from a fetch that was killed.
+    const scratch = join(cache, 'fetch');
+    await rm(scratch, { recursive: true, force: true });
     try {
       await download(scratch, source, architecture);
       const unpacked = join(scratch, 'root');
