@@ -48,7 +48,7 @@ export class JsonString {
 
   /** The value as UTF-8 bytes: a view of the document where nothing is escaped. */
   bytes(): Uint8Array {
-    return this.#raw.includes(BACKSLASH) ? new TextEncoder().encode(this.text()) : this.#raw;
+    return this.#raw.includes(BACKSLASH) ? unescapeBytes(this.#raw) : this.#raw;
   }
 
   /** The bytes that the value encodes as standard padded base64, or undefined where it is not that. */
@@ -147,6 +147,36 @@ function unescapeText(raw: Uint8Array): string {
   if (!raw.includes(BACKSLASH)) return text;
   const value: unknown = JSON.parse(`"${text}"`);
   return typeof value === 'string' ? value : text;
+}
+
+const SHORT_ESCAPES: ReadonlyMap<number, number> = new Map([
+  [QUOTE, QUOTE],
+  [BACKSLASH, BACKSLASH],
+  [0x2f, 0x2f],
+  [0x62, 0x08],
+  [0x66, 0x0c],
+  [0x6e, 0x0a],
+  [0x72, 0x0d],
+  [0x74, 0x09],
+]);
+
+/** Without a string in between: Rust clients send a layer-key record as escaped JSON text. */
+function unescapeBytes(raw: Uint8Array): Uint8Array {
+  const out = new Uint8Array(raw.length);
+  let to = 0;
+  for (let from = 0; from < raw.length; from++) {
+    const byte = raw[from] ?? 0;
+    const letter = raw[from + 1] ?? 0;
+    if (byte !== BACKSLASH) out[to++] = byte;
+    else if (SHORT_ESCAPES.has(letter)) {
+      out[to++] = SHORT_ESCAPES.get(letter) ?? 0;
+      from++;
+    } else {
+      // \uXXXX: rare enough that the engine may do it.
+      return encoder.encode(unescapeText(raw));
+    }
+  }
+  return out.subarray(0, to);
 }
 
 type Container = { readonly kind: 'array'; readonly items: JsonValue[] } | ObjectContainer;

@@ -1,0 +1,131 @@
+// The only code that knows time: deadlines, retries, and the race of several key services. Every call ends.
+
+import pRetry from 'p-retry';
+import { asOcicryptError, OcicryptError } from '../base/errors.ts';
+
+/** Milliseconds and counts; all of a call stays under every client's own patience. */
+export type Limits = {
+  /** For the whole request. */
+  readonly total: number;
+  /** For one call of a key service. */
+  readonly attempt: number;
+  /** How often one key service is called at the most. */
+  readonly attempts: number;
+  /** Between the starts of several key services that could all unwrap. */
+  readonly stagger: number;
+};
+
+export const DEFAULT_LIMITS: Limits = { total: 10_000, attempt: 3_000, attempts: 3, stagger: 300 };
+
+/**
+ * Runs `run` for at most `milliseconds`; it ends then even if `run` ignores the signal that it was given.
+ *
+ * @param outer ends it earlier
+ * @param what what is named in the error ("wrapping", "key …")
+ * @throws OcicryptError `deadline-exceeded`, retryable
+ */
+export function withDeadline<Value>(
+  milliseconds: number,
+  outer: AbortSignal | undefined,
+  what: string,
+  run: (signal: AbortSignal) => Promise<Value>,
+): Promise<Value> {
+  const { promise, resolve, reject } = Promise.withResolvers<Value>();
+  const controller = new AbortController();
+  const end = (reason: OcicryptError) => {
+    controller.abort(reason);
+    reject(reason);
+  };
+  const expire = () =>
+    end(new OcicryptError('deadline-exceeded', `${what}: no answer within ${milliseconds} ms`, { retryable: true }));
+  const cancel = () => end(asCancelled(outer?.reason, what));
+  const timer = setTimeout(expire, milliseconds);
+  if (outer?.aborted) cancel();
+  else {
+    outer?.addEventListener('abort', cancel, { once: true });
+    run(controller.signal).then(resolve, reject);
+  }
+  return promise.finally(() => {
+    clearTimeout(timer);
+    outer?.removeEventListener('abort', cancel);
+  });
+}
+
+/**
+ * Runs `run` again while it fails with an error that is `retryable`, with full jitter from 100 ms to 2 s, or as long
+ * as the service asked for (kms.md 12c).
+ */
+export function withRetries<Value>(limits: Limits, signal: AbortSignal, run: () => Promise<Value>): Promise<Value> {
+  return pRetry(run, {
+    retries: limits.attempts - 1,
+    minTimeout: 0,
+    maxTimeout: 0,
+    signal,
+    shouldRetry: ({ error }) => error instanceof OcicryptError && error.retryable,
+    onFailedAttempt: async ({ error, attemptNumber, retriesLeft }) => {
+      if (!(error instanceof OcicryptError) || !error.retryable || retriesLeft === 0) return;
+      const jitter = Math.random() * Math.min(2000, 100 * 2 ** attemptNumber);
+      await pause(Math.max(error.retryAfter ?? 0, jitter), signal);
+    },
+  });
+}
+
+/** Why none of several attempts succeeded: one error for each, in their order. */
+export class AllFailed extends Error {
+  readonly errors: readonly OcicryptError[];
+
+  constructor(errors: readonly OcicryptError[]) {
+    super('all attempts failed');
+    this.errors = errors;
+  }
+}
+
+/**
+ * Starts the attempts in order, each `stagger` milliseconds after the one before or as soon as one fails, and returns
+ * the first success; the others are ended. In the manner of RFC 8305 (Happy Eyeballs).
+ *
+ * @throws AllFailed
+ */
+export function firstSuccess<Value>(
+  starts: readonly ((signal: AbortSignal) => Promise<Value>)[],
+  stagger: number,
+  signal: AbortSignal,
+): Promise<Value> {
+  const { promise, resolve, reject } = Promise.withResolvers<Value>();
+  const others = new AbortController();
+  const errors: OcicryptError[] = [];
+  let next = 0;
+  let failed = 0;
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const startNext = () => {
+    clearTimeout(timer);
+    const index = next++;
+    const start = starts[index];
+    if (start === undefined) return;
+    timer = setTimeout(startNext, stagger);
+    start(AbortSignal.any([signal, others.signal])).then(resolve, (error: unknown) => {
+      errors[index] = asOcicryptError(error);
+      failed++;
+      if (failed === starts.length) reject(new AllFailed(errors));
+      else startNext();
+    });
+  };
+  startNext();
+  return promise.finally(() => {
+    clearTimeout(timer);
+    next = starts.length;
+    others.abort();
+  });
+}
+
+function pause(milliseconds: number, signal: AbortSignal): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  const timer = setTimeout(resolve, milliseconds);
+  signal.addEventListener('abort', () => resolve(), { once: true });
+  return promise.finally(() => clearTimeout(timer));
+}
+
+function asCancelled(reason: unknown, what: string): OcicryptError {
+  if (reason instanceof OcicryptError) return reason;
+  return new OcicryptError('deadline-exceeded', `${what}: ended by the caller`, { cause: reason });
+}

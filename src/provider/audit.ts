@@ -1,0 +1,33 @@
+// What is recorded of every decision. Where it is recorded is the business of those who listen.
+
+import type { ErrorCode } from '../base/errors.ts';
+
+/** One decision, without any secret; docs/audit.md documents the JSON lines that are made of it. */
+export type AuditEvent = {
+  /** Identifies the request in the audit and the debug log (UUID). */
+  readonly id: string;
+  readonly operation: 'wrap' | 'unwrap' | 'unknown';
+  readonly outcome: 'ok' | ErrorCode;
+  /** Our name in the request, where it was told. */
+  readonly provider?: string;
+  /** Canonical URIs: of every recipient when wrapping, of the key that opened the packet when unwrapping. */
+  readonly keys: readonly string[];
+  /** Canonical URIs that the packet asked for, when unwrapping. */
+  readonly asked?: readonly string[];
+  readonly packet?: string;
+  /** SHA-256 of the packet: what is encrypted is public, so a plain digest lets it be found in a manifest. */
+  readonly packetDigest?: string;
+  readonly caller?: string;
+  readonly milliseconds: number;
+};
+
+/** Takes audit events. When it rejects, the answer is withheld and the call ends with `not-written`. */
+export interface AuditSink {
+  record(event: AuditEvent): Promise<void>;
+}
+
+/** For debugging: fixed texts, public values. Never a request, an answer, a key or a token. */
+export interface Logger {
+  debug(fields: Readonly<Record<string, unknown>>, message: string): void;
+  warn(fields: Readonly<Record<string, unknown>>, message: string): void;
+}

@@ -1,0 +1,198 @@
+// The one door of the provider, for the command and for gRPC: a request's bytes in, a reply's bytes out.
+// decode → policy → open → unwrap → check → audit → answer.
+
+import { createHash, randomUUID } from 'node:crypto';
+import { wipe } from '../base/bytes.ts';
+import { asOcicryptError, OcicryptError } from '../base/errors.ts';
+import type { ByteSpelling } from '../base/json.ts';
+import { formatKeyUri, type KeyUri } from '../base/key-uri.ts';
+import type { Kek } from '../kms/kek.ts';
+import { DEFAULT_LIMITS, type Limits, withDeadline } from './attempts.ts';
+import type { AuditEvent, AuditSink, Logger } from './audit.ts';
+import { decodePacket } from './packet.ts';
+import type { Labels } from './packet-v2.ts';
+import { type NamedKeys, type NameOptions, namedKeys } from './parameters.ts';
+import { type AllowRule, covers, hasOperatorParts, selectForCaller, type VersionMatching } from './policy.ts';
+import { decodeRequest, encodeUnwrapReply, encodeWrapReply, type KeyRequest } from './protocol.ts';
+import { recipientsOf, selectKeyfile, unwrapLayerKey } from './unwrap.ts';
+import { type PacketChoice, wrapLayerKey } from './wrap.ts';
+
+export type ProviderOptions = {
+  /** Opens the key that the operator named, or one below a prefix of the operator's. Called after policy only. */
+  readonly openKek: (uri: KeyUri) => Promise<Kek>;
+  /** The operator's list (`--allow`, `--kmsURI`, `--key`); empty denies every key that the caller may not name. */
+  readonly rules: readonly AllowRule[];
+  /** Whether keys named in a call are allowed by that: so for a command, which has its caller's rights; not for a server. */
+  readonly callerKeysAllowed: boolean;
+  /** The key meant where a call names none (`--kmsURI`); a call that names another one is refused. */
+  readonly defaultKey?: KeyUri;
+  readonly names: NameOptions;
+  readonly packet?: PacketChoice;
+  readonly labels?: Labels;
+  readonly versions?: VersionMatching;
+  readonly spelling?: ByteSpelling;
+  readonly limits?: Limits;
+  readonly audit?: AuditSink;
+  readonly log?: Logger;
+};
+
+/** Who calls, and a signal by which the call can be ended. */
+export type Call = { readonly caller?: string; readonly signal?: AbortSignal };
+
+export interface Provider {
+  /**
+   * Answers one key-provider request.
+   *
+   * @param request one JSON document (protocol.ts); untrusted
+   * @returns the reply's JSON document; after an unwrap it holds a layer key, so the caller wipes it once it is sent
+   * @throws OcicryptError
+   */
+  handle(request: Uint8Array, call?: Call): Promise<Uint8Array>;
+}
+
+/** Makes a provider; it opens nothing until it is asked. */
+export function createProvider(options: ProviderOptions): Provider {
+  return { handle: (request, call = {}) => handle(request, call, options) };
+}
+
+/** What has become known of a request, for its audit line. */
+type Draft = { -readonly [member in keyof AuditEvent]?: AuditEvent[member] };
+
+async function handle(request: Uint8Array, call: Call, options: ProviderOptions): Promise<Uint8Array> {
+  const started = performance.now();
+  const draft: Draft = { id: randomUUID(), ...(call.caller === undefined ? {} : { caller: call.caller }) };
+  const finish = async (outcome: AuditEvent['outcome']) => {
+    const milliseconds = Math.round((performance.now() - started) * 1000) / 1000;
+    const event: AuditEvent = { id: '', operation: 'unknown', keys: [], ...draft, outcome, milliseconds };
+    options.log?.debug({ ...event }, 'request');
+    await options.audit?.record(event);
+  };
+  let reply: Uint8Array | undefined;
+  try {
+    reply = await answer(decodeRequest(request), draft, call, options);
+  } catch (error) {
+    const known = asOcicryptError(error);
+    await finish(known.code);
+    throw known;
+  }
+  try {
+    await finish('ok');
+  } catch (error) {
+    wipe(reply);
+    throw error;
+  }
+  return reply;
+}
+
+function answer(request: KeyRequest, draft: Draft, call: Call, options: ProviderOptions): Promise<Uint8Array> {
+  const limits = options.limits ?? DEFAULT_LIMITS;
+  draft.operation = request.operation;
+  return withDeadline(limits.total, call.signal, request.operation, async (signal) => {
+    const named = namedKeys(request.parameters, options.names);
+    if (named.provider !== undefined) draft.provider = named.provider;
+    checkDefaultKey(named, options);
+    return request.operation === 'wrap'
+      ? answerWrap(request.optsdata, named, draft, options, signal)
+      : answerUnwrap(request.annotation, named, draft, options, signal);
+  });
+}
+
+async function answerWrap(
+  optsdata: Uint8Array,
+  named: NamedKeys,
+  draft: Draft,
+  options: ProviderOptions,
+  signal: AbortSignal,
+): Promise<Uint8Array> {
+  try {
+    const keys = await keysForWrap(named, options);
+    draft.keys = keys.map(formatKeyUri);
+    const { openKek, packet = 'v2', labels = {}, limits = DEFAULT_LIMITS } = options;
+    const wrapped = await wrapLayerKey(optsdata, keys, { openKek, packet, labels, limits }, signal);
+    draft.packet = wrapped.format;
+    draft.packetDigest = digest(wrapped.packet);
+    return encodeWrapReply(wrapped.packet, options.spelling ?? 'base64');
+  } finally {
+    wipe(optsdata);
+  }
+}
+
+async function answerUnwrap(
+  annotation: Uint8Array,
+  named: NamedKeys,
+  draft: Draft,
+  options: ProviderOptions,
+  signal: AbortSignal,
+): Promise<Uint8Array> {
+  draft.packetDigest = digest(annotation);
+  const packet = decodePacket(annotation);
+  draft.packet = packet.format;
+  draft.asked = recipientsOf(packet).map(({ key }) => key);
+  const rules = await rulesForUnwrap(named, options);
+  const { openKek, labels, versions = 'exact', limits = DEFAULT_LIMITS } = options;
+  const unwrapped = await unwrapLayerKey(packet, { rules, versions, labels, openKek, limits }, signal);
+  try {
+    draft.keys = [unwrapped.key];
+    return encodeUnwrapReply(unwrapped.optsdata, options.spelling ?? 'base64');
+  } finally {
+    wipe(unwrapped.optsdata);
+  }
+}
+
+/** The named keys, each of them allowed; else the default key; else the only key that the operator allows. */
+async function keysForWrap(named: NamedKeys, options: ProviderOptions): Promise<readonly KeyUri[]> {
+  if (named.keys.length > 0) {
+    const keys = await Promise.all(named.keys.map((uri) => selectNamed(uri, options)));
+    return [...new Map(keys.map((uri) => [formatKeyUri(uri), uri])).values()];
+  }
+  if (options.defaultKey !== undefined) return [options.defaultKey];
+  const [only, ...others] = options.rules;
+  if (only?.kind === 'key' && others.length === 0) return [only.uri];
+  throw new OcicryptError('bad-input', 'no key was named to encrypt to', {
+    hint: `name one as in provider:${named.provider ?? options.names.fallback}:gcpkms://…, or set --kmsURI`,
+  });
+}
+
+/** Named keys narrow what the operator allows; where none is named, all of it may be tried. */
+async function rulesForUnwrap(named: NamedKeys, options: ProviderOptions): Promise<readonly AllowRule[]> {
+  if (named.keys.length === 0) return options.rules;
+  const selected = await Promise.allSettled(named.keys.map((uri) => selectNamed(uri, options)));
+  const uris = selected.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []));
+  const [refused] = selected.flatMap((result) => (result.status === 'rejected' ? [result.reason] : []));
+  if (uris.length === 0) throw refused;
+  return uris.map((uri) => ({ kind: 'key', uri }));
+}
+
+async function selectNamed(uri: KeyUri, options: ProviderOptions): Promise<KeyUri> {
+  const name = formatKeyUri(uri);
+  for (const rule of options.rules) {
+    const selected =
+      selectForCaller(rule, uri, options.versions ?? 'exact') ?? (await selectKeyfile(rule, { key: name }, options));
+    if (selected !== undefined) return selected;
+  }
+  if (options.callerKeysAllowed && !hasOperatorParts(uri)) return uri;
+  throw new OcicryptError('not-allowed', `key ${name} is not allowed here`, {
+    hint: `to allow it, add --allow=${name}`,
+  });
+}
+
+/** The reference provider replaced the key that the user typed; here a conflict is said. */
+function checkDefaultKey(named: NamedKeys, options: ProviderOptions): void {
+  const { defaultKey, versions = 'exact' } = options;
+  if (defaultKey === undefined) return;
+  for (const uri of named.keys) {
+    const version = 'version' in uri ? uri.version : undefined;
+    if (covers(defaultKey, uri, version, versions)) continue;
+    throw new OcicryptError(
+      'bad-input',
+      `the caller named key ${formatKeyUri(uri)}, --kmsURI is ${formatKeyUri(defaultKey)}`,
+      {
+        hint: 'make them the same, or leave one out',
+      },
+    );
+  }
+}
+
+function digest(packet: Uint8Array): string {
+  return `sha256:${createHash('sha256').update(packet).digest('hex')}`;
+}

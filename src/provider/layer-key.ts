@@ -1,0 +1,35 @@
+// The only code that looks inside a layer-key record ("optsdata"): what is not one is neither wrapped nor released.
+
+import { wipe } from '../base/bytes.ts';
+import { asObject, asText, type JsonObject, JsonString, type JsonValue, parseJson } from '../base/json.ts';
+
+const SYMMETRIC_KEY_LENGTH = 32;
+const NONCE_LENGTH = 16;
+/** https://github.com/opencontainers/image-spec/blob/main/descriptor.md#digests */
+const DIGEST = /^[a-z0-9]+(?:[+._-][a-z0-9]+)*:[a-zA-Z0-9=_-]{32,}$/;
+
+/**
+ * Whether `optsdata` is a layer-key record as ocicrypt writes it: `symkey` of 32 bytes, the layer's `digest`, and a
+ * `nonce` of 16 bytes under `cipheroptions`. This is what keeps the provider from being an oracle for other
+ * ciphertexts under the same key (reliability.md P13).
+ */
+export function isLayerKeyRecord(optsdata: Uint8Array): boolean {
+  let record: JsonObject | undefined;
+  try {
+    record = asObject(parseJson(optsdata, 'the layer-key record'));
+  } catch {
+    return false;
+  }
+  const options = asObject(record?.get('cipheroptions'));
+  return (
+    hasLength(record?.get('symkey'), SYMMETRIC_KEY_LENGTH) &&
+    hasLength(options?.get('nonce'), NONCE_LENGTH) &&
+    DIGEST.test(asText(record?.get('digest')) ?? '')
+  );
+}
+
+function hasLength(value: JsonValue | undefined, length: number): boolean {
+  const bytes = value instanceof JsonString ? value.base64() : undefined;
+  wipe(bytes);
+  return bytes?.length === length;
+}

@@ -1,0 +1,80 @@
+// The only code that finds our own values among the parameters of a request: the protocol never says our name.
+
+import { OcicryptError } from '../base/errors.ts';
+import { isKeyUri, type KeyUri, MAXIMUM_LENGTH, parseKeyUri } from '../base/key-uri.ts';
+import type { Parameters, ParameterValues } from './protocol.ts';
+
+/** What the caller named under our provider's name. */
+export type NamedKeys = {
+  /** Our name in this request, where it could be told. */
+  readonly provider: string | undefined;
+  /** Without duplicates; empty where the caller gave `Enabled`, nothing, or only other providers. */
+  readonly keys: readonly KeyUri[];
+};
+
+/** How our name is found: the one that was configured, else the reference provider's own. */
+export type NameOptions = { readonly configured: string | undefined; readonly fallback: string };
+
+/** Parameters of ocicrypt's own schemes, private keys among them: https://github.com/containers/ocicrypt config/ */
+const SCHEME_PARAMETERS: ReadonlySet<string> = new Set([
+  'gpg-client',
+  'gpg-client-version',
+  'gpg-privatekeys',
+  'gpg-privatekeys-passwords',
+  'gpg-pubkeyringfile',
+  'gpg-recipients',
+  'pkcs11-config',
+  'pkcs11-yamls',
+  'privkeys',
+  'privkeys-passwords',
+  'pubkeys',
+  'x509s',
+]);
+
+/**
+ * Finds the keys named under our own name: the configured name, else the reference provider's own, else the sole name
+ * that carries key URIs, else the sole provider there is.
+ *
+ * @throws OcicryptError `bad-input` where two names may be ours, or a value under our name is no key URI
+ */
+export function namedKeys(parameters: Parameters, names: NameOptions): NamedKeys {
+  const provider = findProvider(parameters, names);
+  const keys = new Map<string, KeyUri>();
+  for (const value of provider === undefined ? [] : (parameters.get(provider) ?? [])) {
+    const text = parameterText(value);
+    if (text === undefined) {
+      throw new OcicryptError('bad-input', `a parameter of provider ${JSON.stringify(provider)} is not text in base64`);
+    }
+    // ocicrypt puts this word where the user named a provider and no value.
+    if (text !== '' && text !== 'Enabled') keys.set(text, parseKeyUri(text));
+  }
+  return { provider, keys: [...keys.values()] };
+}
+
+function findProvider(parameters: Parameters, names: NameOptions): string | undefined {
+  if (names.configured !== undefined) return parameters.has(names.configured) ? names.configured : undefined;
+  if (parameters.has(names.fallback)) return names.fallback;
+  const providers = [...parameters.keys()].filter((name) => !SCHEME_PARAMETERS.has(name));
+  const withKeys = providers.filter((name) => carriesKeys(parameters.get(name) ?? []));
+  if (withKeys.length > 1) {
+    throw new OcicryptError('bad-input', `several providers carry key URIs: ${withKeys.map(shorten).join(', ')}`, {
+      hint: `say which one this is: --provider=${shorten(withKeys[0] ?? '')}`,
+    });
+  }
+  return withKeys[0] ?? (providers.length === 1 ? providers[0] : undefined);
+}
+
+function carriesKeys(values: ParameterValues): boolean {
+  return values.some((value) => isKeyUri(parameterText(value) ?? ''));
+}
+
+/** Only what can be a key URI becomes a string: the values of others may be private keys. */
+function parameterText(value: Uint8Array | undefined): string | undefined {
+  if (value === undefined || value.length > MAXIMUM_LENGTH) return undefined;
+  if (value.some((byte) => byte <= 0x20 || byte >= 0x7f)) return undefined;
+  return new TextDecoder().decode(value);
+}
+
+function shorten(name: string): string {
+  return JSON.stringify(name.slice(0, 64)).slice(1, -1);
+}

@@ -1,0 +1,132 @@
+// The only code that decides which keys may be used: deny by default, in canonical form, before any socket is opened.
+
+import { OcicryptError } from '../base/errors.ts';
+import { azureHost, formatKeyUri, type KeyUri, parseKeyUri } from '../base/key-uri.ts';
+
+/** One line of the operator's list: a key, or every key below a prefix that ends on a segment boundary. */
+export type AllowRule =
+  | { readonly kind: 'key'; readonly uri: KeyUri }
+  | { readonly kind: 'prefix'; readonly prefix: string };
+
+/** Whether versions of one Google key are different keys; users of the reference provider mix them. */
+export type VersionMatching = 'exact' | 'ignored';
+
+/** Prefixes exist where keys have a hierarchy, and start below what a credential could be sent to. */
+const PREFIX =
+  /^(?:gcpkms:\/\/projects\/(?:[A-Za-z0-9_.:-]+\/)*|awskms:\/\/\/arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{12}:(?:key|alias)\/(?:[A-Za-z0-9_-]+\/)*|azurekms:\/\/[A-Za-z0-9.-]+\.[A-Za-z0-9-]+\/)$/;
+
+/**
+ * Reads `--allow` and `allow:`: a key URI, or a prefix ending in `/*` on a segment boundary.
+ *
+ * @throws OcicryptError `configuration`
+ */
+export function parseAllowRule(text: string): AllowRule {
+  if (!text.endsWith('/*')) return { kind: 'key', uri: parseKeyUri(text) };
+  const prefix = text.slice(0, -1);
+  if (!PREFIX.test(prefix) || prefix.split('/').some((segment) => segment === '.' || segment === '..')) {
+    throw new OcicryptError('configuration', `not a prefix of keys: ${JSON.stringify(text)}`, {
+      hint: 'prefixes look like gcpkms://projects/PROJECT/*, awskms:///arn:aws:kms:REGION:ACCOUNT:key/* or azurekms://VAULT.vault.azure.net/*',
+    });
+  }
+  return { kind: 'prefix', prefix: prefix.startsWith('azurekms:') ? prefix.toLowerCase() : prefix };
+}
+
+/**
+ * The key to open for the recipient of a packet, or undefined where the rule does not allow it. What is opened is the
+ * operator's own entry; only below a prefix does the packet name the key, in canonical form, which holds no host
+ * but an Azure vault's under the prefix.
+ *
+ * @param recipient the packet's key in canonical form
+ * @param version the version that the packet names beside it
+ */
+export function selectForPacket(
+  rule: AllowRule,
+  recipient: KeyUri,
+  version: string | undefined,
+  versions: VersionMatching,
+): KeyUri | undefined {
+  if (recipient.scheme === 'keyfile' && 'path' in recipient) return undefined;
+  if (rule.kind === 'prefix') return formatKeyUri(recipient).startsWith(rule.prefix) ? recipient : undefined;
+  return covers(rule.uri, recipient, versionOf(recipient) ?? version, versions) ? rule.uri : undefined;
+}
+
+/** The key to open for a key that the caller named, or undefined where the rule does not allow it. */
+export function selectForCaller(rule: AllowRule, named: KeyUri, versions: VersionMatching): KeyUri | undefined {
+  if (rule.kind === 'prefix') {
+    return formatKeyUri(named).startsWith(rule.prefix) && !hasOperatorParts(named) ? named : undefined;
+  }
+  if (!covers(rule.uri, named, versionOf(named), versions)) return undefined;
+  return versionOf(rule.uri) === undefined && versionOf(named) !== undefined ? named : rule.uri;
+}
+
+/** Whether the URI holds what only the operator may set: an endpoint, a module, a PIN source. */
+export function hasOperatorParts(uri: KeyUri): boolean {
+  return (uri.scheme === 'awskms' && uri.endpoint !== undefined) || (uri.scheme === 'pkcs11' && uri.query.size > 0);
+}
+
+/** Whether the operator's entry is the asked key, or every version of it where the entry names none. */
+export function covers(
+  entry: KeyUri,
+  asked: KeyUri,
+  askedVersion: string | undefined,
+  versions: VersionMatching,
+): boolean {
+  const entryVersion = versionOf(entry);
+  const versionAllowed =
+    entryVersion === undefined ||
+    entryVersion === askedVersion ||
+    (versions === 'ignored' && entry.scheme === 'gcpkms');
+  switch (entry.scheme) {
+    case 'gcpkms':
+      return asked.scheme === 'gcpkms' && entry.key === asked.key && versionAllowed;
+    case 'awskms':
+      return asked.scheme === 'awskms' && coversAws(entry.key, asked.key);
+    case 'azurekms':
+      return (
+        asked.scheme === 'azurekms' &&
+        azureHost(entry.host) === azureHost(asked.host) &&
+        entry.key.toLowerCase() === asked.key.toLowerCase() &&
+        versionAllowed
+      );
+    case 'pkcs11':
+      return asked.scheme === 'pkcs11' && coversPkcs11(entry.path, asked.path);
+    case 'keyfile':
+    case 'hashivault':
+    case 'age':
+    case 'kbs':
+      return formatKeyUri(entry) === formatKeyUri(asked);
+  }
+}
+
+/**
+ * Packets hold the ARN that answered. An alias or a bare id of the operator's may be any such ARN as far as its text
+ * tells; the backend sends the operator's name and compares the ARN that answers with the packet's.
+ */
+function coversAws(entry: string, asked: string): boolean {
+  if (entry === asked) return true;
+  const askedArn = splitArn(asked);
+  if (askedArn === undefined || !askedArn.resource.startsWith('key/')) return false;
+  if (entry.startsWith('alias/')) return true;
+  const entryArn = splitArn(entry);
+  if (entryArn === undefined) return askedArn.resource === `key/${entry}`;
+  return entryArn.resource.startsWith('alias/') && entryArn.account === askedArn.account;
+}
+
+/** `account` is everything before the resource: partition, service, region and account number. */
+function splitArn(key: string): { readonly account: string; readonly resource: string } | undefined {
+  const match = /^(arn:[^/]*):((?:key|alias)\/.+)$/.exec(key);
+  return match === null ? undefined : { account: match[1] ?? '', resource: match[2] ?? '' };
+}
+
+/** Two URIs of one object may name different attributes of it; those that both name must agree, one of them its name. */
+function coversPkcs11(entry: ReadonlyMap<string, string>, asked: ReadonlyMap<string, string>): boolean {
+  const shared = [...entry].filter(([name]) => asked.has(name));
+  return (
+    shared.every(([name, value]) => asked.get(name) === value) &&
+    shared.some(([name]) => name === 'object' || name === 'id')
+  );
+}
+
+function versionOf(uri: KeyUri): string | undefined {
+  return uri.scheme === 'gcpkms' || uri.scheme === 'azurekms' ? uri.version?.toLowerCase() : undefined;
+}

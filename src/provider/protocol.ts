@@ -1,0 +1,130 @@
+// The only code that knows the key-provider protocol's JSON: requests in, replies out.
+// https://github.com/containers/ocicrypt/blob/main/docs/keyprovider.md
+
+import { OcicryptError } from '../base/errors.ts';
+import {
+  asArray,
+  asObject,
+  asText,
+  type ByteSpelling,
+  type JsonObject,
+  JsonString,
+  type JsonValue,
+  parseJson,
+  writeJson,
+} from '../base/json.ts';
+
+/** Values of a provider's parameters: bytes as decoded from the request; undefined where a value is not bytes. */
+export type ParameterValues = readonly (Uint8Array | undefined)[];
+
+/**
+ * What a client asks. `parameters` holds every provider's and scheme's values, private keys of other schemes among
+ * them: only our own may be looked at, and none may be logged.
+ */
+export type KeyRequest =
+  | { readonly operation: 'wrap'; readonly parameters: Parameters; readonly optsdata: Uint8Array }
+  | { readonly operation: 'unwrap'; readonly parameters: Parameters; readonly annotation: Uint8Array };
+
+export type Parameters = ReadonlyMap<string, ParameterValues>;
+
+/** Larger requests are refused before they are parsed. */
+export const MAXIMUM_REQUEST = 256 * 1024;
+/** A packet larger than this is neither written nor read. */
+export const MAXIMUM_PACKET = 32 * 1024;
+/** The layer-key record is 193 bytes today; this leaves room for ciphers to come. */
+const MAXIMUM_OPTSDATA = 4096;
+
+/**
+ * Reads a request as Go's encoding/json would: member names without regard to case, unknown members ignored.
+ * Byte fields may be base64 (Go) or arrays of numbers (Rust); `optsdata` may also be the JSON text itself (Rust).
+ *
+ * @throws OcicryptError `bad-input`
+ */
+export function decodeRequest(request: Uint8Array): KeyRequest {
+  if (request.length > MAXIMUM_REQUEST) {
+    throw new OcicryptError('bad-input', `the request has more than ${MAXIMUM_REQUEST} bytes`);
+  }
+  if (request.length === 0) {
+    throw new OcicryptError('bad-input', 'the request is empty', {
+      hint: 'this command is run by skopeo, buildah, podman or containerd, as OCICRYPT_KEYPROVIDER_CONFIG says',
+    });
+  }
+  const root = asObject(parseJson(request, 'the request'));
+  if (root === undefined) throw new OcicryptError('bad-input', 'the request is not a JSON object');
+  const operation = asText(member(root, 'op'));
+  if (operation === 'keywrap') return decodeWrap(objectMember(root, 'keywrapparams'));
+  if (operation === 'keyunwrap') return decodeUnwrap(objectMember(root, 'keyunwrapparams'));
+  throw new OcicryptError('bad-input', 'the request has no known "op"', { hint: 'known are keywrap and keyunwrap' });
+}
+
+/** The reply to a wrap: `annotation` is the packet. */
+export function encodeWrapReply(annotation: Uint8Array, spelling: ByteSpelling): Uint8Array<ArrayBuffer> {
+  return writeJson({ keywrapresults: { annotation } }, spelling);
+}
+
+/** The reply to an unwrap: `optsdata` is the layer-key record, a secret. */
+export function encodeUnwrapReply(optsdata: Uint8Array, spelling: ByteSpelling): Uint8Array<ArrayBuffer> {
+  return writeJson({ keyunwrapresults: { optsdata } }, spelling);
+}
+
+function decodeWrap(params: JsonObject): KeyRequest {
+  const config = member(params, 'ec');
+  const optsdata = member(params, 'optsdata');
+  const raw = optsdata instanceof JsonString && optsdata.bytes()[0] === OPENING_BRACE;
+  const bytes = raw ? optsdata.bytes() : decodeBytes(optsdata);
+  if (bytes === undefined || bytes.length === 0 || bytes.length > MAXIMUM_OPTSDATA) {
+    throw new OcicryptError('bad-input', 'the request has no usable "optsdata" to wrap');
+  }
+  return { operation: 'wrap', parameters: decodeParameters(config, 'ec'), optsdata: bytes };
+}
+
+function decodeUnwrap(params: JsonObject): KeyRequest {
+  const annotation = decodeBytes(member(params, 'annotation'));
+  if (annotation === undefined || annotation.length === 0) {
+    throw new OcicryptError('bad-input', 'the request has no usable "annotation" to unwrap');
+  }
+  if (annotation.length > MAXIMUM_PACKET) {
+    throw new OcicryptError('bad-input', `the annotation holds a packet of more than ${MAXIMUM_PACKET} bytes`);
+  }
+  return { operation: 'unwrap', parameters: decodeParameters(member(params, 'dc'), 'dc'), annotation };
+}
+
+function decodeParameters(config: JsonValue | undefined, name: string): Parameters {
+  const parameters = new Map<string, ParameterValues>();
+  if (config === undefined || config === null) return parameters;
+  const object = asObject(config);
+  const named = object === undefined ? undefined : member(object, 'Parameters');
+  if (object === undefined) throw new OcicryptError('bad-input', `the request's "${name}" is not an object`);
+  if (named === undefined || named === null) return parameters;
+  const entries = asObject(named);
+  if (entries === undefined) throw new OcicryptError('bad-input', 'the request\'s "Parameters" is not an object');
+  for (const [provider, values] of entries) parameters.set(provider, (asArray(values) ?? []).map(decodeBytes));
+  return parameters;
+}
+
+const OPENING_BRACE = '{'.charCodeAt(0);
+
+function decodeBytes(value: JsonValue | undefined): Uint8Array | undefined {
+  if (value instanceof JsonString) return value.base64();
+  const numbers = asArray(value);
+  if (numbers === undefined || !numbers.every(isByte)) return undefined;
+  return Uint8Array.from(numbers);
+}
+
+function isByte(value: JsonValue): value is number {
+  return typeof value === 'number' && Number.isInteger(value) && value >= 0 && value <= 255;
+}
+
+function objectMember(object: JsonObject, name: string): JsonObject {
+  const value = asObject(member(object, name));
+  if (value === undefined) throw new OcicryptError('bad-input', `the request has no object "${name}"`);
+  return value;
+}
+
+/** Go matches member names without regard to case. Two spellings of one name mean that readers may differ: refused. */
+function member(object: JsonObject, name: string): JsonValue | undefined {
+  const wanted = name.toLowerCase();
+  const names = [...object.keys()].filter((candidate) => candidate.toLowerCase() === wanted);
+  if (names.length > 1) throw new OcicryptError('bad-input', `the request spells "${name}" in two ways`);
+  return names[0] === undefined ? undefined : object.get(names[0]);
+}

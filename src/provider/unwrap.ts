@@ -1,0 +1,221 @@
+// The only code that opens packets: the allowed recipients, local keys first, then key services side by side.
+
+import { wipe } from '../base/bytes.ts';
+import { asOcicryptError, describeError, type ErrorCode, OcicryptError } from '../base/errors.ts';
+import { formatKeyUri, isKeyUri, type KeyUri, parseKeyUri } from '../base/key-uri.ts';
+import { CANNOT_BE_UNWRAPPED, type Kek, type WrappedKey } from '../kms/kek.ts';
+import { AllFailed, firstSuccess, type Limits, withDeadline, withRetries } from './attempts.ts';
+import { isLayerKeyRecord } from './layer-key.ts';
+import type { Packet } from './packet.ts';
+import { type Labels, openPacketV2, packetContext } from './packet-v2.ts';
+import { type AllowRule, selectForPacket, type VersionMatching } from './policy.ts';
+
+export type UnwrapOptions = {
+  readonly rules: readonly AllowRule[];
+  readonly versions: VersionMatching;
+  /** Labels that the packet must carry, exactly; undefined accepts any. */
+  readonly labels: Labels | undefined;
+  readonly openKek: (uri: KeyUri) => Promise<Kek>;
+  readonly limits: Limits;
+};
+
+/** `optsdata` is the layer-key record, to be wiped by the caller; `key` the canonical URI of the key that opened it. */
+export type Unwrapped = { readonly optsdata: Uint8Array; readonly key: string };
+
+/**
+ * Opens a packet with the first allowed key that can.
+ *
+ * @throws OcicryptError `not-allowed` before any key is opened or socket made; else what every allowed key answered
+ */
+export async function unwrapLayerKey(packet: Packet, options: UnwrapOptions, signal: AbortSignal): Promise<Unwrapped> {
+  checkLabels(packet, options.labels);
+  const recipients = recipientsOf(packet);
+  const selected = await selectCandidates(recipients, options);
+  if (selected.length === 0) throw notAllowed(recipients);
+  const candidates = selected.map((candidate) => new Candidate(candidate.recipient, candidate.uri, packet, options));
+  return withRetries(options.limits, signal, () => tryAll(candidates, options.limits.stagger, signal));
+}
+
+/** The keys that a packet asks for, in canonical form where they are key URIs. */
+export function recipientsOf(packet: Packet): readonly WrappedKey[] {
+  if (packet.format === 'v2') return packet.recipients;
+  const key = isKeyUri(packet.keyUrl) ? formatKeyUri(parseKeyUri(packet.keyUrl)) : packet.keyUrl;
+  return [{ key, algorithm: '', wrapped: packet.wrapped }];
+}
+
+type Selected = { readonly recipient: WrappedKey; readonly uri: KeyUri };
+
+async function selectCandidates(
+  recipients: readonly WrappedKey[],
+  options: UnwrapOptions,
+): Promise<readonly Selected[]> {
+  const selected: Selected[] = [];
+  for (const recipient of recipients) {
+    const asked = parseKeyUri(recipient.key);
+    for (const rule of options.rules) {
+      const uri =
+        selectForPacket(rule, asked, recipient.version, options.versions) ??
+        (await selectKeyfile(rule, recipient, options));
+      if (uri !== undefined) selected.push({ recipient, uri });
+    }
+  }
+  return selected;
+}
+
+/** Packets know a key file by what it holds, the operator by where it is: only opening it tells. */
+export async function selectKeyfile(
+  rule: AllowRule,
+  asked: { readonly key: string },
+  options: Pick<UnwrapOptions, 'openKek'>,
+): Promise<KeyUri | undefined> {
+  if (!asked.key.startsWith('keyfile:sha256:')) return undefined;
+  if (rule.kind !== 'key' || rule.uri.scheme !== 'keyfile' || !('path' in rule.uri)) return undefined;
+  const kek = await options.openKek(rule.uri);
+  return kek.key === asked.key ? rule.uri : undefined;
+}
+
+/** One recipient of the packet and the operator's key for it; remembers how it failed, so that only a fault of the moment is tried again. */
+class Candidate {
+  readonly local: boolean;
+  readonly name: string;
+  failure: OcicryptError | undefined;
+  readonly #recipient: WrappedKey;
+  readonly #uri: KeyUri;
+  readonly #packet: Packet;
+  readonly #options: UnwrapOptions;
+
+  constructor(recipient: WrappedKey, uri: KeyUri, packet: Packet, options: UnwrapOptions) {
+    this.local = LOCAL_SCHEMES.has(uri.scheme);
+    this.name = recipient.key;
+    this.#recipient = recipient;
+    this.#uri = uri;
+    this.#packet = packet;
+    this.#options = options;
+  }
+
+  async open(signal: AbortSignal): Promise<Unwrapped> {
+    try {
+      const optsdata = await withDeadline(this.#options.limits.attempt, signal, `key ${this.name}`, (attempt) =>
+        this.#unwrap(attempt),
+      );
+      return { optsdata, key: this.name };
+    } catch (error) {
+      this.failure = asOcicryptError(error);
+      throw this.failure;
+    }
+  }
+
+  async #unwrap(signal: AbortSignal): Promise<Uint8Array> {
+    const kek = await this.#options.openKek(this.#uri);
+    const packet = this.#packet;
+    const context = packet.format === 'v2' ? packetContext(packet.labels) : {};
+    const unwrapped = await kek.unwrap(this.#recipient, context, signal);
+    if (packet.format === 'v1') return checkRecord(unwrapped, this.name);
+    try {
+      return checkRecord(openPacketV2(packet, unwrapped), this.name);
+    } catch (error) {
+      throw error instanceof OcicryptError && error.code === 'integrity' ? cannotBeUnwrapped(this.name) : error;
+    } finally {
+      wipe(unwrapped);
+    }
+  }
+}
+
+/** Keys on this machine answer at once and cost nothing. */
+const LOCAL_SCHEMES: ReadonlySet<string> = new Set(['keyfile', 'age', 'pkcs11']);
+
+async function tryAll(candidates: readonly Candidate[], stagger: number, signal: AbortSignal): Promise<Unwrapped> {
+  const remaining = candidates.filter((candidate) => candidate.failure?.retryable ?? true);
+  for (const candidate of remaining.filter((one) => one.local)) {
+    try {
+      return await candidate.open(signal);
+    } catch {
+      // The candidate keeps its failure; the next one may still open the packet.
+    }
+  }
+  const services = remaining.filter((candidate) => !candidate.local);
+  try {
+    if (services.length > 0)
+      return await firstSuccess(
+        services.map((one) => (end) => one.open(end)),
+        stagger,
+        signal,
+      );
+  } catch (error) {
+    if (!(error instanceof AllFailed)) throw error;
+  }
+  throw combineFailures(candidates);
+}
+
+/** The most useful of several codes: what may pass, then what can be granted, then what is lost. */
+const CODE_ORDER: readonly ErrorCode[] = [
+  'throttled',
+  'unavailable',
+  'deadline-exceeded',
+  'unauthenticated',
+  'refused',
+  'key-disabled',
+  'configuration',
+  'not-found',
+  'integrity',
+];
+
+function combineFailures(candidates: readonly Candidate[]): OcicryptError {
+  const failures = candidates.flatMap(({ failure }) => (failure === undefined ? [] : [failure]));
+  const [first] = failures;
+  if (first === undefined) return new OcicryptError('internal', 'no key was tried');
+  if (failures.length === 1) return first;
+  const sorted = failures.toSorted((a, b) => rank(a.code) - rank(b.code));
+  const waits = failures.flatMap(({ retryAfter }) => (retryAfter === undefined ? [] : [retryAfter]));
+  return new OcicryptError(
+    sorted[0]?.code ?? first.code,
+    `none of ${failures.length} keys opened the packet: ${failures.map(describeError).join(' | ')}`,
+    {
+      cause: failures,
+      retryable: failures.some(({ retryable }) => retryable),
+      ...(waits.length > 0 && waits.length === failures.length ? { retryAfter: Math.min(...waits) } : {}),
+    },
+  );
+}
+
+function rank(code: ErrorCode): number {
+  const index = CODE_ORDER.indexOf(code);
+  return index === -1 ? CODE_ORDER.length : index;
+}
+
+function checkRecord(optsdata: Uint8Array, key: string): Uint8Array {
+  if (isLayerKeyRecord(optsdata)) return optsdata;
+  wipe(optsdata);
+  throw cannotBeUnwrapped(key);
+}
+
+function cannotBeUnwrapped(key: string): OcicryptError {
+  return new OcicryptError('integrity', `key ${key}: ${CANNOT_BE_UNWRAPPED}`, {
+    hint: 'the image was encrypted to another key, or its annotation was changed',
+  });
+}
+
+function checkLabels(packet: Packet, wanted: Labels | undefined): void {
+  if (wanted === undefined) return;
+  const present = packet.format === 'v2' ? packet.labels : {};
+  if (showLabels(present) === showLabels(wanted)) return;
+  throw new OcicryptError('not-allowed', `the packet's labels are ${showLabels(present)}, not ${showLabels(wanted)}`, {
+    hint: 'change --context to those labels if this image may be opened here',
+  });
+}
+
+function showLabels(labels: Labels): string {
+  const shown = Object.entries(labels).map(([name, value]) => `${name}=${value}`);
+  return shown.length === 0 ? '(none)' : shown.toSorted().join(',');
+}
+
+function notAllowed(recipients: readonly WrappedKey[]): OcicryptError {
+  const shown = recipients.slice(0, 3).map(({ key }) => key);
+  const more = recipients.length > shown.length ? ` and ${recipients.length - shown.length} more` : '';
+  const first = shown[0] ?? '';
+  return new OcicryptError('not-allowed', `key ${shown.join(', ')}${more} is not allowed here`, {
+    hint: first.startsWith('keyfile:')
+      ? 'give the file that holds it: --key=FILE'
+      : `to allow it, add --allow=${first}`,
+  });
+}

@@ -1,0 +1,112 @@
+// The only code that makes packets: every recipient of the call, all or none.
+
+import { OcicryptError } from '../base/errors.ts';
+import { formatKeyUri, type KeyUri } from '../base/key-uri.ts';
+import type { EncryptionContext, Kek, WrappedKey } from '../kms/kek.ts';
+import { type Limits, withDeadline, withRetries } from './attempts.ts';
+import { isLayerKeyRecord } from './layer-key.ts';
+import { encodePacketV1 } from './packet.ts';
+import { type Labels, MAXIMUM_RECIPIENTS, packetContext, sealPacketV2 } from './packet-v2.ts';
+import { MAXIMUM_PACKET } from './protocol.ts';
+
+/** Which packets are written: `reference` is v1 for a single Google key and v2 for all else. */
+export type PacketChoice = 'v1' | 'v2' | 'reference';
+
+export type WrapOptions = {
+  readonly packet: PacketChoice;
+  readonly labels: Labels;
+  readonly openKek: (uri: KeyUri) => Promise<Kek>;
+  readonly limits: Limits;
+};
+
+/** A packet, and which format was chosen for it. */
+export type WrappedPacket = { readonly packet: Uint8Array; readonly format: 'v1' | 'v2' };
+
+/**
+ * Wraps `optsdata` for every key in `keys`, which policy has allowed.
+ *
+ * @throws OcicryptError `bad-input` for what could not be unwrapped again; whatever a key service answers
+ */
+export async function wrapLayerKey(
+  optsdata: Uint8Array,
+  keys: readonly KeyUri[],
+  options: WrapOptions,
+  signal: AbortSignal,
+): Promise<WrappedPacket> {
+  if (!isLayerKeyRecord(optsdata)) {
+    throw new OcicryptError('bad-input', '"optsdata" is not a layer-key record', {
+      hint: 'expected are symkey (32 bytes), digest and cipheroptions.nonce (16 bytes)',
+    });
+  }
+  if (keys.length > MAXIMUM_RECIPIENTS) {
+    throw new OcicryptError('bad-input', `${keys.length} keys for one layer`, {
+      hint: `at most ${MAXIMUM_RECIPIENTS} are possible`,
+    });
+  }
+  const format = chooseFormat(keys, options);
+  const packet =
+    format === 'v1' ? await wrapV1(optsdata, keys, options, signal) : await wrapV2(optsdata, keys, options, signal);
+  if (packet.length > MAXIMUM_PACKET) {
+    throw new OcicryptError('bad-input', `the packet for ${keys.length} keys has ${packet.length} bytes`, {
+      hint: `at most ${MAXIMUM_PACKET} are possible: name fewer keys`,
+    });
+  }
+  return { packet, format };
+}
+
+function chooseFormat(keys: readonly KeyUri[], options: WrapOptions): 'v1' | 'v2' {
+  const possible = keys.length === 1 && keys[0]?.scheme === 'gcpkms' && Object.keys(options.labels).length === 0;
+  if (options.packet === 'v1' && !possible) {
+    throw new OcicryptError('bad-input', 'a v1 packet holds one symmetric Google key and no labels', {
+      hint: 'use --packet v2',
+    });
+  }
+  return options.packet !== 'v2' && possible ? 'v1' : 'v2';
+}
+
+async function wrapV1(
+  optsdata: Uint8Array,
+  keys: readonly KeyUri[],
+  options: WrapOptions,
+  signal: AbortSignal,
+): Promise<Uint8Array> {
+  const [wrapped] = await wrapToAll(optsdata, keys, {}, options, signal);
+  if (wrapped === undefined) throw new OcicryptError('internal', 'no key to wrap with');
+  return encodePacketV1({ format: 'v1', keyUrl: wrapped.key, wrapped: wrapped.wrapped });
+}
+
+function wrapV2(
+  optsdata: Uint8Array,
+  keys: readonly KeyUri[],
+  options: WrapOptions,
+  signal: AbortSignal,
+): Promise<Uint8Array> {
+  const context = packetContext(options.labels);
+  return sealPacketV2(optsdata, options.labels, (dataKey) => wrapToAll(dataKey, keys, context, options, signal));
+}
+
+/** All at once; the first failure ends the others. */
+async function wrapToAll(
+  plaintext: Uint8Array,
+  keys: readonly KeyUri[],
+  context: EncryptionContext,
+  options: WrapOptions,
+  signal: AbortSignal,
+): Promise<readonly WrappedKey[]> {
+  const others = new AbortController();
+  const either = AbortSignal.any([signal, others.signal]);
+  try {
+    return await Promise.all(
+      keys.map(async (uri) => {
+        const kek = await options.openKek(uri);
+        return withRetries(options.limits, either, () =>
+          withDeadline(options.limits.attempt, either, `key ${formatKeyUri(uri)}`, (attempt) =>
+            kek.wrap(plaintext, context, attempt),
+          ),
+        );
+      }),
+    );
+  } finally {
+    others.abort();
+  }
+}
