@@ -1,0 +1,18 @@
+// The only code that computes CRC-32C (Castagnoli, RFC 3720 appendix B.4), by which Google KMS checks bytes in transit.
+
+/** The polynomial 0x1EDC6F41 with its bits reversed; `zlib.crc32` has another one. */
+const POLYNOMIAL = 0x82f63b78;
+
+const TABLE = new Uint32Array(256);
+for (let byte = 0; byte < 256; byte++) {
+  let remainder = byte;
+  for (let bit = 0; bit < 8; bit++) remainder = (remainder >>> 1) ^ (remainder & 1 ? POLYNOMIAL : 0);
+  TABLE[byte] = remainder;
+}
+
+/** The checksum of `bytes` as an unsigned 32-bit number; 0 for no bytes. */
+export function crc32c(bytes: Uint8Array): number {
+  let remainder = 0xffffffff;
+  for (const byte of bytes) remainder = (TABLE[(remainder ^ byte) & 255] ?? 0) ^ (remainder >>> 8);
+  return (remainder ^ 0xffffffff) >>> 0;
+}

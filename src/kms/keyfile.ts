@@ -1,0 +1,194 @@
+// The only code that reads and makes key files: 32 random bytes that wrap on this machine, known by their thumbprint.
+
+import {
+  createCipheriv,
+  createDecipheriv,
+  createHash,
+  createSecretKey,
+  type KeyObject,
+  randomBytes,
+} from 'node:crypto';
+import { closeSync, constants, fstatSync, fsyncSync, openSync, readSync, writeSync } from 'node:fs';
+import { dirname } from 'node:path';
+import { concatBytes, wipe } from '../base/bytes.ts';
+import { OcicryptError } from '../base/errors.ts';
+import { formatKeyUri } from '../base/key-uri.ts';
+import { CANNOT_BE_UNWRAPPED, contextBytes, type EncryptionContext, type Kek } from './kek.ts';
+
+const KEY_BYTES = 32;
+const NONCE_BYTES = 12;
+const TAG_BYTES = 16;
+const CIPHER = 'aes-256-gcm';
+const ALGORITHM = 'AES-256-GCM';
+const THUMBPRINT_DOMAIN = 'ocicrypt-kms keyfile v1\0';
+
+/**
+ * Opens the key in a file of exactly 32 bytes: AES-256-GCM (NIST SP 800-38D), random 96-bit nonce, the context as
+ * additional data, `nonce || ciphertext || tag`. One key may wrap 2^32 times before its nonces are likely to collide
+ * more often than that standard allows (section 8.3).
+ *
+ * @param path a regular file of ours or root's that nobody else can read, or a link to one
+ * @throws OcicryptError `not-found` or `configuration`
+ */
+export function openKeyfile(path: string): Kek {
+  const raw = readKey(path);
+  const thumbprint = createHash('sha256').update(THUMBPRINT_DOMAIN).update(raw).digest('hex');
+  const key = formatKeyUri({ scheme: 'keyfile', thumbprint });
+  let secret: KeyObject | undefined = createSecretKey(raw);
+  wipe(raw);
+
+  function opened(): KeyObject {
+    if (secret === undefined) throw new OcicryptError('internal', `${key} is closed`);
+    return secret;
+  }
+
+  return {
+    local: true,
+    key,
+    async wrap(plaintext, context) {
+      return { key, algorithm: ALGORITHM, wrapped: seal(opened(), plaintext, context) };
+    },
+    async unwrap({ wrapped }, context) {
+      const plaintext = unseal(opened(), wrapped, context);
+      if (plaintext === undefined) throw new OcicryptError('integrity', `${key}: ${CANNOT_BE_UNWRAPPED}`);
+      return plaintext;
+    },
+    close() {
+      secret = undefined;
+    },
+  };
+}
+
+/**
+ * Makes a key file: 32 random bytes, mode 0600, on disk when this returns. An existing file is never touched.
+ *
+ * @returns the canonical URI of the key, `keyfile:sha256:…`
+ * @throws OcicryptError `configuration` where the file exists or its directory does not, `not-written`
+ */
+export function createKeyfile(path: string): string {
+  const raw = randomBytes(KEY_BYTES);
+  try {
+    writeKey(path, raw);
+  } finally {
+    wipe(raw);
+  }
+  return openKeyfile(path).key;
+}
+
+function seal(key: KeyObject, plaintext: Uint8Array, context: EncryptionContext): Uint8Array {
+  const nonce = randomBytes(NONCE_BYTES);
+  const cipher = createCipheriv(CIPHER, key, nonce, { authTagLength: TAG_BYTES });
+  cipher.setAAD(contextBytes(context));
+  const ciphertext = cipher.update(plaintext);
+  cipher.final();
+  return concatBytes(nonce, ciphertext, cipher.getAuthTag());
+}
+
+/** Undefined for a wrong key, tag, shape and context alike. */
+function unseal(key: KeyObject, wrapped: Uint8Array, context: EncryptionContext): Uint8Array | undefined {
+  if (wrapped.length <= NONCE_BYTES + TAG_BYTES) return undefined;
+  const tagStart = wrapped.length - TAG_BYTES;
+  const decipher = createDecipheriv(CIPHER, key, wrapped.subarray(0, NONCE_BYTES), { authTagLength: TAG_BYTES });
+  decipher.setAAD(contextBytes(context));
+  decipher.setAuthTag(wrapped.subarray(tagStart));
+  const plaintext = decipher.update(wrapped.subarray(NONCE_BYTES, tagStart));
+  try {
+    decipher.final();
+    return plaintext;
+  } catch {
+    wipe(plaintext);
+    return undefined;
+  }
+}
+
+/** Checks and reads through one descriptor, so that nobody can swap the file in between. */
+function readKey(path: string): Uint8Array {
+  const file = openKey(path);
+  // One byte more than a key, to notice a longer file.
+  const buffer = new Uint8Array(KEY_BYTES + 1);
+  try {
+    checkFile(path, file);
+    let length = 0;
+    for (let read = -1; read !== 0 && length < buffer.length; length += read) {
+      read = readSync(file, buffer, length, buffer.length - length, null);
+    }
+    if (length !== KEY_BYTES) {
+      throw new OcicryptError('configuration', `${path} is not a key file: it must hold exactly ${KEY_BYTES} bytes`, {
+        hint: `make one with ocicrypt-kms keygen FILE`,
+      });
+    }
+    return buffer.slice(0, KEY_BYTES);
+  } finally {
+    wipe(buffer);
+    closeSync(file);
+  }
+}
+
+function openKey(path: string): number {
+  try {
+    // O_NONBLOCK: opening a FIFO must not hang before fstat can refuse it.
+    return openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
+  } catch (cause) {
+    if (systemCode(cause) === 'ENOENT') {
+      throw new OcicryptError('not-found', `no key file ${path}`, {
+        cause,
+        hint: `make one with ocicrypt-kms keygen ${path}`,
+      });
+    }
+    throw new OcicryptError('configuration', `cannot read the key file ${path}`, {
+      cause,
+      hint: `it must be readable by the user that runs this`,
+    });
+  }
+}
+
+function checkFile(path: string, file: number): void {
+  const { mode, uid } = fstatSync(file);
+  if ((mode & constants.S_IFMT) !== constants.S_IFREG) {
+    throw new OcicryptError('configuration', `the key file ${path} is not a regular file`);
+  }
+  const us = process.geteuid?.();
+  if (us !== undefined && uid !== us && uid !== 0) {
+    throw new OcicryptError('configuration', `the key file ${path} belongs to another user`, {
+      hint: `chown ${us} ${path}`,
+    });
+  }
+  if ((mode & 0o077) !== 0) {
+    throw new OcicryptError('configuration', `the key file ${path} is open to other users`, {
+      hint: `chmod 600 ${path}`,
+    });
+  }
+}
+
+function writeKey(path: string, raw: Uint8Array): void {
+  try {
+    const file = openSync(path, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, 0o600);
+    try {
+      writeSync(file, raw);
+      fsyncSync(file);
+    } finally {
+      closeSync(file);
+    }
+    const directory = openSync(dirname(path), constants.O_RDONLY);
+    try {
+      fsyncSync(directory);
+    } finally {
+      closeSync(directory);
+    }
+  } catch (cause) {
+    if (systemCode(cause) === 'EEXIST') {
+      throw new OcicryptError('configuration', `${path} exists already`, {
+        cause,
+        hint: 'a key file is never overwritten: name another file',
+      });
+    }
+    throw new OcicryptError('not-written', `cannot write the key file ${path}`, {
+      cause,
+      hint: 'its directory must exist and be writable',
+    });
+  }
+}
+
+function systemCode(error: unknown): unknown {
+  return error instanceof Error && 'code' in error ? error.code : undefined;
+}
