@@ -1,0 +1,55 @@
+// The only code that appends lines to a file of the operator's: whole lines, mode 0600, never blocked by a full pipe.
+
+import { constants, fdatasyncSync, openSync, writeSync } from 'node:fs';
+import { OcicryptError } from '../base/errors.ts';
+
+/** An open file that takes whole lines. */
+export type LineFile = {
+  /** Appends one line, on disk when it returns. @throws OcicryptError `not-written` */
+  readonly append: (line: string) => void;
+};
+
+/**
+ * Opens `file` for appending, making it if it is missing. O_NONBLOCK: a FIFO that nobody reads is an error and not a
+ * hang. O_NOFOLLOW: in a directory that others can write, a link could lead the lines into any file of ours.
+ *
+ * @throws OcicryptError `not-written`
+ */
+export function openLineFile(file: string): LineFile {
+  const { O_APPEND, O_CREAT, O_NOFOLLOW, O_NONBLOCK, O_WRONLY } = constants;
+  try {
+    const descriptor = openSync(file, O_APPEND | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_WRONLY, 0o600);
+    return { append: (line) => append(file, descriptor, line) };
+  } catch (cause) {
+    throw notWritten(file, cause);
+  }
+}
+
+function append(file: string, descriptor: number, line: string): void {
+  const bytes = new TextEncoder().encode(`${line}\n`);
+  try {
+    // One write, so that lines of several processes do not mix; a short one is a failure and not continued.
+    if (writeSync(descriptor, bytes) !== bytes.length) throw new Error('short write');
+    synchronize(descriptor);
+  } catch (cause) {
+    throw notWritten(file, cause);
+  }
+}
+
+/** Pipes and terminals cannot be synchronized: EINVAL says that there is nothing to do. */
+function synchronize(descriptor: number): void {
+  try {
+    fdatasyncSync(descriptor);
+  } catch (cause) {
+    if (!(cause instanceof Error && 'code' in cause && (cause.code === 'EINVAL' || cause.code === 'ENOTSUP')))
+      throw cause;
+  }
+}
+
+function notWritten(file: string, cause: unknown): OcicryptError {
+  const code = cause instanceof Error && 'code' in cause ? ` (${String(cause.code)})` : '';
+  return new OcicryptError('not-written', `cannot append to ${file}${code}`, {
+    cause,
+    hint: 'it must be a file of its own that this user can write, with room on its disk',
+  });
+}

@@ -1,0 +1,14 @@
+// The audit log as a file of JSON lines (docs/audit.md).
+
+import type { AuditSink } from '../provider/audit.ts';
+import { openLineFile } from './append-file.ts';
+
+/** Opens the file of `--audit-log`. A line is on disk before the provider answers. */
+export function openAuditLog(file: string): AuditSink {
+  const lines = openLineFile(file);
+  return {
+    async record(event) {
+      lines.append(JSON.stringify({ time: new Date().toISOString(), ...event }));
+    },
+  };
+}

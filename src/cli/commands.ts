@@ -1,0 +1,72 @@
+// The table of commands: what each is for, which options it takes, and where its code is, loaded when it is run.
+
+import type { OptionName } from './options.ts';
+import type { Settings } from './settings.ts';
+import type { Terminal } from './terminal.ts';
+
+/** What differs when the executable is called by the reference provider's name. */
+export type Personality = 'ocicrypt-kms' | 'kms_oci_crypt';
+
+export type CommandContext = {
+  readonly settings: Settings;
+  readonly terminal: Terminal;
+  readonly personality: Personality;
+};
+
+export type Command = {
+  readonly operands: string;
+  readonly describe: string;
+  readonly options: readonly OptionName[];
+  /** Runs the command; whatever goes wrong is thrown as an OcicryptError. */
+  readonly run: (context: CommandContext) => Promise<void>;
+};
+
+/** What a provider needs, whether it runs once or serves. */
+export const PROVIDER_OPTIONS: readonly OptionName[] = [
+  'allow',
+  'kmsURI',
+  'key',
+  'provider',
+  'packet',
+  'context',
+  'bytes',
+  'timeout',
+  'ca',
+  'adc',
+  'gcp-endpoint',
+  'gcp-quota-project',
+  'gcp-universe-domain',
+  'audit-log',
+  'debugLog',
+  'config',
+];
+
+export const COMMANDS: ReadonlyMap<string, Command> = new Map<string, Command>([
+  [
+    'keyprovider',
+    {
+      operands: '',
+      describe: 'answer one key-provider request on standard input, as a client\'s "cmd"',
+      options: PROVIDER_OPTIONS,
+      run: async (context) => (await import('./keyprovider.ts')).runKeyprovider(context),
+    },
+  ],
+  [
+    'keygen',
+    {
+      operands: 'FILE',
+      describe: 'make a local key in FILE, which must not exist (mode 0600)',
+      options: ['json'],
+      run: async (context) => (await import('./keygen.ts')).runKeygen(context),
+    },
+  ],
+  [
+    'config',
+    {
+      operands: 'ocicrypt|containerd|crio|policy',
+      describe: 'print a configuration file that works, for this executable',
+      options: ['provider', 'allow', 'key', 'adc'],
+      run: async (context) => (await import('./config.ts')).runConfig(context),
+    },
+  ],
+]);

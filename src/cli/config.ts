@@ -1,0 +1,110 @@
+// The command that prints configuration files that work: paths of this executable, options as they were given.
+
+import { basename, resolve } from 'node:path';
+import { OcicryptError } from '../base/errors.ts';
+import type { CommandContext } from './commands.ts';
+import { nearest, type Settings } from './settings.ts';
+
+/** Prints one file to standard output; where it belongs is its first line or said on standard error. */
+export async function runConfig({ settings, terminal }: CommandContext): Promise<void> {
+  const kind = settings.operands[0] ?? '';
+  const file = FILES.get(kind);
+  if (file === undefined) {
+    const near = await nearest(kind, [...FILES.keys()]);
+    throw new OcicryptError('usage', `no configuration file is called ${JSON.stringify(kind.slice(0, 80))}`, {
+      hint: near === undefined ? `there are ${[...FILES.keys()].join(', ')}` : `did you mean ${near}?`,
+    });
+  }
+  terminal.write(file.text(settings));
+  terminal.say(file.advice);
+}
+
+type ConfigFile = { readonly advice: string; readonly text: (settings: Settings) => string };
+
+const FILES: ReadonlyMap<string, ConfigFile> = new Map<string, ConfigFile>([
+  [
+    'ocicrypt',
+    {
+      advice: 'save it and export OCICRYPT_KEYPROVIDER_CONFIG=FILE before you run skopeo, buildah or podman',
+      text: ocicryptFile,
+    },
+  ],
+  [
+    'containerd',
+    {
+      advice: 'add it to /etc/containerd/config.toml; it needs ctd-decoder and /etc/containerd/ocicrypt.json',
+      text: () => CONTAINERD,
+    },
+  ],
+  [
+    'crio',
+    {
+      advice: 'save it as /etc/crio/crio.conf.d/20-ocicrypt.conf and set OCICRYPT_KEYPROVIDER_CONFIG in its unit',
+      text: () => CRIO,
+    },
+  ],
+  ['policy', { advice: 'save it and name it with --config=FILE', text: policyFile }],
+]);
+
+/** https://github.com/containers/ocicrypt/blob/main/docs/keyprovider.md */
+function ocicryptFile(settings: Settings): string {
+  const name = settings.text('provider') ?? 'kmscrypt';
+  const { path, args } = thisExecutable();
+  const options = ['allow', 'key', 'adc', 'provider'] as const;
+  const words = options.flatMap((option) =>
+    (option === 'allow' || option === 'key' ? settings.list(option) : [settings.text(option) ?? ''])
+      .filter((value) => value !== '')
+      .map((value) => `--${option}=${option === 'key' || option === 'adc' ? resolve(value) : value}`),
+  );
+  const provider = { cmd: { path, args: [...args, 'keyprovider', ...words] } };
+  return `${JSON.stringify({ 'key-providers': { [name]: provider } }, null, 2)}\n`;
+}
+
+/** A Bun executable is itself; under Node it is the script that Node runs. */
+function thisExecutable(): { readonly path: string; readonly args: readonly string[] } {
+  const script = process.argv[1] ?? '';
+  return /^node(?:js)?$|^bun$/.test(basename(process.execPath)) && !script.startsWith('/$bunfs/')
+    ? { path: process.execPath, args: [script] }
+    : { path: process.execPath, args: [] };
+}
+
+function policyFile(settings: Settings): string {
+  const allow = settings.list('allow');
+  const keys = settings.list('key').map((file) => resolve(file));
+  const list = (name: string, values: readonly string[]) =>
+    values.length === 0 ? '' : `${name}:\n${values.map((value) => `  - ${JSON.stringify(value)}\n`).join('')}`;
+  const example = 'gcpkms://projects/PROJECT/locations/LOCATION/keyRings/RING/*';
+  return `# Keys that may be used here; every other one is refused.
+${list('allow', allow.length + keys.length === 0 ? [example] : allow)}${list('key', keys)}`;
+}
+
+/** https://github.com/containerd/imgcrypt#usage; the "node" key model needs no keys directory. */
+const CONTAINERD = `[plugins."io.containerd.grpc.v1.cri".image_decryption]
+  key_model = "node"
+
+# containerd 2.1 and later pull with the transfer service, which never asks for keys (containerd 2.x only).
+[plugins."io.containerd.cri.v1.images"]
+  use_local_image_pull = true
+
+[stream_processors]
+  [stream_processors."io.containerd.ocicrypt.decoder.v1.tar.gzip"]
+    accepts = ["application/vnd.oci.image.layer.v1.tar+gzip+encrypted"]
+    returns = "application/vnd.oci.image.layer.v1.tar+gzip"
+    path = "ctd-decoder"
+    env = ["OCICRYPT_KEYPROVIDER_CONFIG=/etc/containerd/ocicrypt.json"]
+  [stream_processors."io.containerd.ocicrypt.decoder.v1.tar"]
+    accepts = ["application/vnd.oci.image.layer.v1.tar+encrypted"]
+    returns = "application/vnd.oci.image.layer.v1.tar"
+    path = "ctd-decoder"
+    env = ["OCICRYPT_KEYPROVIDER_CONFIG=/etc/containerd/ocicrypt.json"]
+`;
+
+/** CRI-O decrypts in its own process, which reads OCICRYPT_KEYPROVIDER_CONFIG. */
+const CRIO = `[crio.runtime]
+decryption_keys_path = "/etc/crio/keys/"
+
+# In the unit (systemctl edit crio):
+#   [Service]
+#   Environment=OCICRYPT_KEYPROVIDER_CONFIG=/etc/crio/ocicrypt.json
+# The directory of decryption_keys_path must exist, even where it is empty.
+`;

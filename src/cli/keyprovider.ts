@@ -1,0 +1,25 @@
+// The command that a client runs for each layer: one request on standard input, one reply on standard output.
+
+import { wipe } from '../base/bytes.ts';
+import { DEFAULT_LIMITS, withDeadline } from '../provider/attempts.ts';
+import { MAXIMUM_REQUEST } from '../provider/protocol.ts';
+import type { CommandContext } from './commands.ts';
+import { openProvider } from './setup.ts';
+
+/** Answers one request; the deadline holds for reading it too, since clients have none of their own. */
+export async function runKeyprovider({ settings, terminal, personality }: CommandContext): Promise<void> {
+  const { provider, close } = await openProvider(settings, { personality, callerKeysAllowed: true });
+  const limit = settings.duration('timeout') ?? DEFAULT_LIMITS.total;
+  try {
+    const request = await withDeadline(limit, undefined, 'reading the request', () => terminal.read(MAXIMUM_REQUEST));
+    try {
+      const reply = await provider.handle(request, { caller: `uid:${process.getuid?.()} ppid:${process.ppid}` });
+      terminal.write(reply);
+      wipe(reply);
+    } finally {
+      wipe(request);
+    }
+  } finally {
+    await close();
+  }
+}

@@ -1,0 +1,141 @@
+// The one table of options: parsing, help, configuration file, JSON Schema and documentation are all made from it.
+
+/** How an option's text becomes a value: repeated texts, one text, one of several, name=value pairs, time, or a switch. */
+export type OptionKind = 'list' | 'text' | 'choice' | 'pairs' | 'duration' | 'switch';
+
+export type OptionSpec = {
+  readonly kind: OptionKind;
+  /** What stands for the value in help. */
+  readonly value?: string;
+  readonly choices?: readonly string[];
+  /** One sentence, lower case, for help and documentation. */
+  readonly describe: string;
+  /** The member of the configuration file that means the same; a path where it stands in a section; null where none may. */
+  readonly member?: readonly [string, string] | null;
+  /** What holds where the option is not given. */
+  readonly fallback?: string;
+};
+
+export const OPTIONS = {
+  allow: {
+    kind: 'list',
+    value: 'KEY',
+    describe: 'a key that may be used, or all below a prefix that ends in /*; repeatable',
+  },
+  kmsURI: {
+    kind: 'text',
+    value: 'KEY',
+    describe: 'the key meant where a call names none; a call that names another one is refused',
+  },
+  key: {
+    kind: 'list',
+    value: 'FILE',
+    describe: 'a key file that may unwrap; repeatable, for rotation',
+  },
+  provider: {
+    kind: 'text',
+    value: 'NAME',
+    describe: "this provider's name in the caller's configuration",
+    fallback: 'kmscrypt, else the only name that carries keys',
+  },
+  packet: {
+    kind: 'choice',
+    value: 'v1|v2',
+    choices: ['v1', 'v2'],
+    describe: 'the packet to write: v1 is what the reference provider reads',
+    fallback: 'v2; as kms_oci_crypt v1 for a single Google key',
+  },
+  context: {
+    kind: 'pairs',
+    value: 'NAME=VALUE',
+    describe: 'a public label that new packets are bound to, and that a packet must carry to be unwrapped; repeatable',
+  },
+  bytes: {
+    kind: 'choice',
+    value: 'base64|array',
+    choices: ['base64', 'array'],
+    describe: 'how bytes are written in replies: array for clients made with Rust',
+    fallback: 'base64',
+  },
+  timeout: {
+    kind: 'duration',
+    value: 'TIME',
+    describe: 'the time for one request, as 10s or 500ms, 50s at the most',
+    fallback: '10s',
+  },
+  ca: {
+    kind: 'list',
+    value: 'FILE',
+    describe: "PEM certificates to trust beside the system's, for private endpoints and proxies; repeatable",
+  },
+  adc: {
+    kind: 'text',
+    value: 'FILE',
+    describe: 'Google credentials to use in place of Application Default Credentials',
+    member: ['gcpkms', 'adc'],
+  },
+  'gcp-endpoint': {
+    kind: 'text',
+    value: 'URL',
+    describe: 'where Cloud KMS answers, for private and regional endpoints',
+    member: ['gcpkms', 'endpoint'],
+    fallback: 'https://cloudkms.googleapis.com',
+  },
+  'gcp-quota-project': {
+    kind: 'text',
+    value: 'PROJECT',
+    describe: 'the Google project that calls are counted against',
+    member: ['gcpkms', 'quota-project'],
+  },
+  'gcp-universe-domain': {
+    kind: 'text',
+    value: 'DOMAIN',
+    describe: 'the domain of a sovereign Google cloud',
+    member: ['gcpkms', 'universe-domain'],
+    fallback: 'googleapis.com',
+  },
+  'audit-log': {
+    kind: 'text',
+    value: 'FILE',
+    describe: 'append one JSON line for each decision; no key is released without its line',
+  },
+  debugLog: {
+    kind: 'text',
+    value: 'FILE',
+    describe: 'append what happens as JSON lines, without any secret (mode 0600)',
+  },
+  config: {
+    kind: 'text',
+    value: 'FILE',
+    describe: 'YAML or JSON that holds the same as these options; an option given here replaces what the file says',
+    member: null,
+  },
+  json: { kind: 'switch', describe: 'print JSON', member: null },
+  help: { kind: 'switch', describe: 'print this help', member: null },
+} as const satisfies Readonly<Record<string, OptionSpec>>;
+
+export type OptionName = keyof typeof OPTIONS;
+type NamesOf<Kind extends OptionKind> = {
+  [Name in OptionName]: (typeof OPTIONS)[Name]['kind'] extends Kind ? Name : never;
+}[OptionName];
+
+export type ListName = NamesOf<'list'>;
+export type TextName = NamesOf<'text' | 'choice'>;
+export type PairsName = NamesOf<'pairs'>;
+export type DurationName = NamesOf<'duration'>;
+export type SwitchName = NamesOf<'switch'>;
+
+/** The entry of `name`, as the general type. */
+export function optionSpec(name: OptionName): OptionSpec {
+  return OPTIONS[name];
+}
+
+export function isOptionName(name: string): name is OptionName {
+  return Object.hasOwn(OPTIONS, name);
+}
+
+/** Where an option stands in the configuration file: `[member]` or `[section, member]`; undefined where it may not. */
+export function configurationPath(name: OptionName): readonly string[] | undefined {
+  const { member } = optionSpec(name);
+  return member === null ? undefined : (member ?? [name]);
+}

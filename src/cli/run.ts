@@ -1,0 +1,77 @@
+// The only code that knows exit codes: words in, one command run, one line on failure.
+
+import { basename } from 'node:path';
+import { asOcicryptError, describeError, ERROR_STATUS, OcicryptError } from '../base/errors.ts';
+import { COMMANDS, type Command, type Personality } from './commands.ts';
+import { nearest, parseSettings, type Settings } from './settings.ts';
+import type { Terminal } from './terminal.ts';
+
+/** How the executable was called. */
+export type Invocation = {
+  /** The path or name it was started by. */
+  readonly name: string;
+  readonly words: readonly string[];
+};
+
+/**
+ * Runs one command.
+ *
+ * @returns the exit status: 0, or that of the error's code (docs/errors.md); never throws
+ */
+export async function run(invocation: Invocation, terminal: Terminal): Promise<number> {
+  const personality: Personality = basename(invocation.name) === 'kms_oci_crypt' ? 'kms_oci_crypt' : 'ocicrypt-kms';
+  try {
+    await dispatch(invocation.words, personality, terminal);
+    return 0;
+  } catch (error) {
+    const known = asOcicryptError(error);
+    terminal.say(`${personality}: ${describeError(known)}`);
+    return ERROR_STATUS[known.code].exit;
+  }
+}
+
+async function dispatch(words: readonly string[], personality: Personality, terminal: Terminal): Promise<void> {
+  if (personality === 'kms_oci_crypt') {
+    return runCommand('keyprovider', words, personality, terminal);
+  }
+  const [first, ...rest] = words;
+  if (first === '--version' || first === 'version') {
+    return terminal.write(`ocicrypt-kms ${(await import('./version.ts')).VERSION}\n`);
+  }
+  if (first === '--help' || first === '-h' || first === 'help') {
+    return terminal.write((await import('./help.ts')).overviewHelp());
+  }
+  if (first === undefined) throw new OcicryptError('usage', 'no command', { hint: 'run ocicrypt-kms --help' });
+  return runCommand(first, rest, personality, terminal);
+}
+
+async function runCommand(
+  name: string,
+  words: readonly string[],
+  personality: Personality,
+  terminal: Terminal,
+): Promise<void> {
+  const command = COMMANDS.get(name);
+  if (command === undefined) throw await unknownCommand(name);
+  let settings = await parseSettings(words, command.options, personality === 'kms_oci_crypt' ? 'go' : 'ours');
+  if (settings.switch('help')) return terminal.write((await import('./help.ts')).commandHelp(name, personality));
+  checkOperands(name, command, settings);
+  const file = settings.text('config');
+  if (file !== undefined) settings = settings.over(await (await import('./configuration.ts')).readConfiguration(file));
+  return command.run({ settings, terminal, personality });
+}
+
+function checkOperands(name: string, command: Command, settings: Settings): void {
+  const wanted = command.operands === '' ? 0 : command.operands.split(' ').length;
+  if (settings.operands.length === wanted) return;
+  throw new OcicryptError('usage', `${name} takes ${wanted === 0 ? 'no words' : command.operands}`, {
+    hint: `run ocicrypt-kms ${name} --help`,
+  });
+}
+
+async function unknownCommand(name: string): Promise<OcicryptError> {
+  const near = await nearest(name, [...COMMANDS.keys()]);
+  return new OcicryptError('usage', `unknown command ${JSON.stringify(name.slice(0, 80))}`, {
+    hint: near === undefined ? 'run ocicrypt-kms --help' : `did you mean ${near}?`,
+  });
+}

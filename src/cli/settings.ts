@@ -1,0 +1,144 @@
+// The only code that turns the words of a command line into settings.
+
+import { parseArgs } from 'node:util';
+import { OcicryptError } from '../base/errors.ts';
+import {
+  type DurationName,
+  isOptionName,
+  type ListName,
+  OPTIONS,
+  type OptionName,
+  optionSpec,
+  type PairsName,
+  type SwitchName,
+  type TextName,
+} from './options.ts';
+
+/** Checked values by option name, from the command line and the configuration file. */
+export class Settings {
+  readonly #texts: ReadonlyMap<OptionName, readonly string[]>;
+  /** The words that are not options. */
+  readonly operands: readonly string[];
+
+  constructor(texts: ReadonlyMap<OptionName, readonly string[]>, operands: readonly string[] = []) {
+    this.#texts = texts;
+    this.operands = operands;
+    for (const [name, values] of texts) for (const value of values) checkValue(name, value);
+  }
+
+  list(name: ListName): readonly string[] {
+    return this.#texts.get(name) ?? [];
+  }
+
+  text(name: TextName): string | undefined {
+    return this.#texts.get(name)?.at(-1);
+  }
+
+  pairs(name: PairsName): Readonly<Record<string, string>> | undefined {
+    return this.#texts.has(name) ? Object.fromEntries((this.#texts.get(name) ?? []).map(splitPair)) : undefined;
+  }
+
+  /** In milliseconds. */
+  duration(name: DurationName): number | undefined {
+    const text = this.#texts.get(name)?.at(-1);
+    return text === undefined ? undefined : parseDuration(text);
+  }
+
+  switch(name: SwitchName): boolean {
+    return this.#texts.has(name);
+  }
+
+  /** These settings, with those of `file` where these say nothing. */
+  over(file: ReadonlyMap<OptionName, readonly string[]>): Settings {
+    return new Settings(new Map([...file, ...this.#texts]), this.operands);
+  }
+}
+
+/** How strictly words are read: Go's flag package takes one dash or two. */
+export type Spelling = 'ours' | 'go';
+
+/**
+ * Reads the words after the command's name.
+ *
+ * @param allowed the options of this command
+ * @throws OcicryptError `usage`, with the nearest option where one is unknown
+ */
+export async function parseSettings(
+  words: readonly string[],
+  allowed: readonly OptionName[],
+  spelling: Spelling = 'ours',
+): Promise<Settings> {
+  const args = spelling === 'go' ? words.map((word) => word.replace(/^-(?=[A-Za-z]{2})/, '--')) : [...words];
+  const { tokens } = parseArgs({
+    args,
+    strict: false,
+    tokens: true,
+    allowPositionals: true,
+    options: Object.fromEntries([
+      ...allowed.map((name) => [name, { type: optionSpec(name).kind === 'switch' ? 'boolean' : 'string' }] as const),
+      ['help', { type: 'boolean', short: 'h' }] as const,
+    ]),
+  });
+  const texts = new Map<OptionName, string[]>();
+  const operands: string[] = [];
+  for (const token of tokens) {
+    if (token.kind === 'positional') operands.push(token.value);
+    if (token.kind !== 'option') continue;
+    const { name, rawName, value } = token;
+    if (!isOptionName(name) || (name !== 'help' && !allowed.includes(name)))
+      throw await unknownOption(rawName, allowed);
+    const isSwitch = optionSpec(name).kind === 'switch';
+    if (isSwitch && value !== undefined) throw new OcicryptError('usage', `option ${rawName} takes no value`);
+    if (!isSwitch && (value === undefined || value === '')) {
+      throw new OcicryptError('usage', `option ${rawName} needs a value`, {
+        hint: `write ${rawName}=${optionSpec(name).value}`,
+      });
+    }
+    texts.set(name, [...(texts.get(name) ?? []), value ?? '']);
+  }
+  return new Settings(texts, operands);
+}
+
+/** The nearest of `names` to a word that is none of them, where one is near. */
+export async function nearest(word: string, names: readonly string[]): Promise<string | undefined> {
+  const { distance } = await import('fastest-levenshtein');
+  const [best] = names
+    .map((name) => ({ name, steps: distance(word.toLowerCase(), name.toLowerCase()) }))
+    .sort((a, b) => a.steps - b.steps);
+  return best !== undefined && best.steps <= Math.max(2, Math.floor(word.length / 3)) ? best.name : undefined;
+}
+
+async function unknownOption(rawName: string, allowed: readonly OptionName[]): Promise<OcicryptError> {
+  const near = await nearest(rawName.replace(/^-+/, ''), allowed);
+  return new OcicryptError('usage', `unknown option ${JSON.stringify(rawName.slice(0, 80))}`, {
+    hint: near === undefined ? 'run with --help for those there are' : `did you mean --${near}?`,
+  });
+}
+
+/** @throws OcicryptError `usage` */
+function checkValue(name: OptionName, value: string): void {
+  const { kind, choices } = optionSpec(name);
+  const problem =
+    (kind === 'choice' && !choices?.includes(value) && `takes ${choices?.join(' or ')}`) ||
+    (kind === 'pairs' && !/^[^=]+=/.test(value) && 'takes NAME=VALUE') ||
+    (kind === 'duration' && parseDuration(value) === undefined && 'takes a time from 1ms to 50s, as 10s or 500ms');
+  if (problem)
+    throw new OcicryptError('usage', `option --${name} ${problem}, not ${JSON.stringify(value.slice(0, 80))}`);
+}
+
+/** Below the 50 s after which Confidential Containers' agent gives up. */
+const MAXIMUM_DURATION = 50_000;
+
+function parseDuration(text: string): number | undefined {
+  const match = /^(\d{1,6})(ms|s)$/.exec(text);
+  const milliseconds = Number(match?.[1]) * (match?.[2] === 's' ? 1000 : 1);
+  return milliseconds >= 1 && milliseconds <= MAXIMUM_DURATION ? milliseconds : undefined;
+}
+
+function splitPair(text: string): readonly [string, string] {
+  const equals = text.indexOf('=');
+  return [text.slice(0, equals), text.slice(equals + 1)];
+}
+
+/** Every option there is. */
+export const OPTION_NAMES: readonly OptionName[] = Object.keys(OPTIONS).filter(isOptionName);

@@ -1,0 +1,88 @@
+// The composition root: settings in, a provider with its backends, audit and log out.
+
+import { resolve } from 'node:path';
+import { OcicryptError } from '../base/errors.ts';
+import { parseKeyUri } from '../base/key-uri.ts';
+import { createKekStore } from '../kms/open.ts';
+import { DEFAULT_LIMITS, type Limits } from '../provider/attempts.ts';
+import { createProvider, type Provider, type ProviderOptions } from '../provider/handle.ts';
+import { checkLabels } from '../provider/packet-v2.ts';
+import { type AllowRule, parseAllowRule } from '../provider/policy.ts';
+import type { Personality } from './commands.ts';
+import type { Settings } from './settings.ts';
+
+export type ProviderSetup = {
+  readonly personality: Personality;
+  /** True for a command, which runs with its caller's rights. */
+  readonly callerKeysAllowed: boolean;
+  /** The name that the reference provider's users have for this door. */
+  readonly fallbackName?: string;
+};
+
+/** A provider and what is to be closed after it. */
+export type OpenProvider = { readonly provider: Provider; readonly close: () => Promise<void> };
+
+/**
+ * Makes a provider as the settings say. Files for audit and log are opened at once, keys when they are needed.
+ *
+ * @throws OcicryptError `usage`, `configuration`, `not-written`
+ */
+export async function openProvider(settings: Settings, setup: ProviderSetup): Promise<OpenProvider> {
+  const labels = settings.pairs('context');
+  if (labels !== undefined) checkLabels(labels);
+  const defaultKeyText = settings.text('kmsURI');
+  const provider = settings.text('provider');
+  const reference = setup.personality === 'kms_oci_crypt';
+  const auditFile = settings.text('audit-log');
+  const debugFile = settings.text('debugLog');
+  const rules = parseRules(settings);
+  const keks = createKekStore({
+    gcpkms: {
+      credentialsFile: settings.text('adc'),
+      endpoint: settings.text('gcp-endpoint'),
+      quotaProject: settings.text('gcp-quota-project'),
+      universeDomain: settings.text('gcp-universe-domain'),
+      caFiles: settings.list('ca'),
+      environment: process.env,
+    },
+  });
+  const options: ProviderOptions = {
+    openKek: (uri) => keks.open(uri),
+    rules,
+    callerKeysAllowed: setup.callerKeysAllowed,
+    names: { configured: provider, fallback: setup.fallbackName ?? 'kmscrypt' },
+    packet: packetChoice(settings.text('packet'), reference),
+    versions: reference ? 'ignored' : 'exact',
+    spelling: settings.text('bytes') === 'array' ? 'array' : 'base64',
+    limits: limitsWithin(settings.duration('timeout')),
+    ...(labels === undefined ? {} : { labels }),
+    ...(defaultKeyText === undefined ? {} : { defaultKey: parseKeyUri(defaultKeyText) }),
+    ...(auditFile === undefined ? {} : { audit: (await import('./audit-log.ts')).openAuditLog(auditFile) }),
+    ...(debugFile === undefined ? {} : { log: (await import('./debug-log.ts')).openDebugLog(debugFile) }),
+  };
+  return { provider: createProvider(options), close: () => keks.close() };
+}
+
+function parseRules(settings: Settings): readonly AllowRule[] {
+  const defaultKey = settings.text('kmsURI');
+  const files = settings.list('key').map((file) => `keyfile://${resolve(file)}`);
+  try {
+    return [...settings.list('allow'), ...(defaultKey === undefined ? [] : [defaultKey]), ...files].map(parseAllowRule);
+  } catch (error) {
+    // The same URI in a request is bad input; in the operator's own list it is the configuration that is wrong.
+    throw error instanceof OcicryptError && error.code === 'bad-input'
+      ? new OcicryptError('configuration', error.message, error.hint === undefined ? {} : { hint: error.hint })
+      : error;
+  }
+}
+
+function packetChoice(text: string | undefined, reference: boolean): 'v1' | 'v2' | 'reference' {
+  if (text === 'v1' || text === 'v2') return text;
+  return reference ? 'reference' : 'v2';
+}
+
+function limitsWithin(total: number | undefined): Limits {
+  return total === undefined
+    ? DEFAULT_LIMITS
+    : { ...DEFAULT_LIMITS, total, attempt: Math.min(DEFAULT_LIMITS.attempt, total) };
+}

@@ -1,0 +1,67 @@
+// The only code that knows which backends there are: scheme to lazy import, so that one key loads one backend.
+
+import { OcicryptError } from '../base/errors.ts';
+import { formatKeyUri, type KeyUri } from '../base/key-uri.ts';
+import type { GcpKmsSettings } from './gcpkms.ts';
+import type { Kek } from './kek.ts';
+
+/** What the operator sets for each backend; nothing here ever comes from a packet. */
+export type BackendSettings = { readonly gcpkms: GcpKmsSettings };
+
+/** Opens keys and keeps them open: a second request for one key finds its credentials and connections ready. */
+export interface KekStore {
+  /** @throws OcicryptError `bad-input` where no backend has such keys; `configuration` and others by backend */
+  open(uri: KeyUri): Promise<Kek>;
+  /** Closes every key that was opened. */
+  close(): Promise<void>;
+}
+
+/** More keys than any operator lists; a prefix lets packets name as many as they like. */
+const MAXIMUM_OPEN = 256;
+
+/** Makes a store; it loads and opens nothing until it is asked. */
+export function createKekStore(settings: BackendSettings): KekStore {
+  const keks = new Map<string, Promise<Kek>>();
+  return {
+    open(uri) {
+      const name = cacheName(uri);
+      const known = keks.get(name);
+      if (known !== undefined) return known;
+      const opening = openKek(uri, settings);
+      keks.set(name, opening);
+      opening.catch(() => keks.delete(name));
+      const [oldest] = keks;
+      if (keks.size > MAXIMUM_OPEN && oldest !== undefined) keks.delete(oldest[0]);
+      return opening;
+    },
+    async close() {
+      const opened = await Promise.allSettled(keks.values());
+      keks.clear();
+      for (const kek of opened) if (kek.status === 'fulfilled') kek.value.close?.();
+    },
+  };
+}
+
+/** The table of backends: a scheme is served by the file of its name, which nothing else loads. */
+async function openKek(uri: KeyUri, settings: BackendSettings): Promise<Kek> {
+  switch (uri.scheme) {
+    case 'gcpkms':
+      return (await import('./gcpkms.ts')).openGcpKms(uri, settings.gcpkms);
+    case 'keyfile':
+      if ('path' in uri) return (await import('./keyfile.ts')).openKeyfile(uri.path);
+      throw new OcicryptError('configuration', `no key file here holds ${formatKeyUri(uri)}`, {
+        hint: 'give the file that holds it: --key=FILE',
+      });
+    default:
+      throw new OcicryptError('bad-input', `key ${formatKeyUri(uri)}: no backend here has ${uri.scheme} keys`, {
+        hint: 'backends are gcpkms and keyfile',
+      });
+  }
+}
+
+/** The canonical form leaves out what only the operator may set, so it is added. */
+function cacheName(uri: KeyUri): string {
+  const endpoint = uri.scheme === 'awskms' ? (uri.endpoint ?? '') : '';
+  const query = uri.scheme === 'pkcs11' ? JSON.stringify([...uri.query]) : '';
+  return `${formatKeyUri(uri)} ${endpoint}${query}`;
+}
