@@ -98,7 +98,9 @@ const LABEL = '[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?';
 const NAME = `${LABEL}(?:\\.${LABEL})*`;
 const HOST_AND_PORT = `(?:${NAME}|\\[[0-9A-Fa-f:]+\\])(?::\\d{1,5})?`;
 const VAULT_KEY = '[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,126}[A-Za-z0-9_])?';
-const BECH32 = '[023456789acdefghjklmnpqrstuvwxyz]';
+const BECH32 = /^[023456789acdefghjklmnpqrstuvwxyz]+$/;
+const AGE_LENGTH = 62;
+const AGE_POST_QUANTUM_LENGTH = 1959;
 
 const GCP = new RegExp(
   `^(?:gcpkms://)?(projects/${PROJECT}/locations/[a-z0-9-]{1,63}/keyRings/${SEGMENT}/cryptoKeys/${SEGMENT})(?:/(?:cryptoKeyVersions|versions)/([1-9]\\d{0,9}))?$`,
@@ -112,34 +114,75 @@ const VAULT = new RegExp(`^(?:hashivault|openbao)://(${VAULT_KEY})(?:\\?(.+))?$`
 const VAULT_PATH = new RegExp(`^${VAULT_KEY}(?:/${VAULT_KEY})*$`);
 const KEYFILE = /^keyfile:\/\/((?:\/[^/?]+)+)$/;
 const KEYFILE_THUMBPRINT = /^keyfile:sha256:([0-9a-f]{64})$/;
-const AGE = new RegExp(`^age1(?:${BECH32}{58}|pq1${BECH32}{1952})$`);
 const KBS = new RegExp(`^kbs://(?:${HOST_AND_PORT})?/([A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+)$`);
 
+/** The scheme decides which pattern is tried: compiling all of them would cost each start of the command half a millisecond. */
 function parsePlain(text: string): KeyUri | undefined {
   if (FORBIDDEN.test(text)) return undefined;
-  if (text.startsWith('pkcs11:')) return parsePkcs11(text.slice('pkcs11:'.length));
+  const scheme = /^[a-z0-9]+(?=:)/.exec(text)?.[0] ?? '';
+  if (scheme === 'pkcs11') return parsePkcs11(text.slice('pkcs11:'.length));
   if (text.includes('%') || text.split('/').some((segment) => segment === '.' || segment === '..')) return undefined;
-
-  const gcp = GCP.exec(text);
-  if (gcp) return optional({ scheme: 'gcpkms', key: gcp[1] ?? '' }, 'version', gcp[2]);
-  const aws = AWS.exec(text);
-  if (aws) return optional({ scheme: 'awskms', key: lowerCaseId(aws[2] ?? '') }, 'endpoint', aws[1]);
-  if (AWS_ARN.test(text)) return { scheme: 'awskms', key: lowerCaseId(text) };
-  const azure = AZURE.exec(text) ?? AZURE_ID.exec(text);
-  if (azure) return optional({ scheme: 'azurekms', host: azure[1] ?? '', key: azure[2] ?? '' }, 'version', azure[3]);
-  const vault = VAULT.exec(text);
-  if (vault) return parseVault(vault[1] ?? '', vault[2]);
-  const keyfile = KEYFILE.exec(text);
-  if (keyfile) return { scheme: 'keyfile', path: keyfile[1] ?? '' };
-  const thumbprint = KEYFILE_THUMBPRINT.exec(text);
-  if (thumbprint) return { scheme: 'keyfile', thumbprint: thumbprint[1] ?? '' };
-  if (AGE.test(text)) return { scheme: 'age', recipient: text };
-  const kbs = KBS.exec(text);
-  if (kbs) return { scheme: 'kbs', path: kbs[1] ?? '' };
-  return undefined;
+  switch (scheme) {
+    case 'gcpkms':
+      return parseGcp(text);
+    case 'awskms':
+    case 'arn':
+      return parseAws(text);
+    case 'azurekms':
+    case 'https':
+      return parseAzure(text);
+    case 'hashivault':
+    case 'openbao':
+      return parseVault(text);
+    case 'keyfile':
+      return parseKeyfile(text);
+    case 'kbs':
+      return parseKbs(text);
+    default:
+      return text.startsWith('age1') ? parseAge(text) : parseGcp(text);
+  }
 }
 
-function parseVault(key: string, query: string | undefined): KeyUri | undefined {
+function parseGcp(text: string): KeyUri | undefined {
+  const match = GCP.exec(text);
+  return match === null ? undefined : optional({ scheme: 'gcpkms', key: match[1] ?? '' }, 'version', match[2]);
+}
+
+function parseAws(text: string): KeyUri | undefined {
+  if (AWS_ARN.test(text)) return { scheme: 'awskms', key: lowerCaseId(text) };
+  const match = AWS.exec(text);
+  if (match === null) return undefined;
+  return optional({ scheme: 'awskms', key: lowerCaseId(match[2] ?? '') }, 'endpoint', match[1]);
+}
+
+function parseAzure(text: string): KeyUri | undefined {
+  const match = AZURE.exec(text) ?? AZURE_ID.exec(text);
+  if (match === null) return undefined;
+  return optional({ scheme: 'azurekms', host: match[1] ?? '', key: match[2] ?? '' }, 'version', match[3]);
+}
+
+function parseKeyfile(text: string): KeyUri | undefined {
+  const path = KEYFILE.exec(text)?.[1];
+  if (path !== undefined) return { scheme: 'keyfile', path };
+  const thumbprint = KEYFILE_THUMBPRINT.exec(text)?.[1];
+  return thumbprint === undefined ? undefined : { scheme: 'keyfile', thumbprint };
+}
+
+/** Bech32 (BIP 173) text of the length that age's recipients have: X25519, or the post-quantum hybrid. */
+function parseAge(text: string): KeyUri | undefined {
+  const known = text.length === AGE_LENGTH || (text.length === AGE_POST_QUANTUM_LENGTH && text.startsWith('age1pq1'));
+  return known && BECH32.test(text.replace(/^age1(?:pq1)?/, '')) ? { scheme: 'age', recipient: text } : undefined;
+}
+
+function parseKbs(text: string): KeyUri | undefined {
+  const path = KBS.exec(text)?.[1];
+  return path === undefined ? undefined : { scheme: 'kbs', path };
+}
+
+function parseVault(text: string): KeyUri | undefined {
+  const match = VAULT.exec(text);
+  if (match === null) return undefined;
+  const [, key = '', query] = match;
   const parts = query === undefined ? new Map<string, string>() : parsePairs(query, '&');
   if (parts === undefined) return undefined;
   for (const [name, value] of parts) {

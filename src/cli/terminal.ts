@@ -1,6 +1,6 @@
 // The only code that touches standard input, standard output and standard error.
 
-import { read, writeSync } from 'node:fs';
+import { constants, fstatSync, openSync, read, readSync, writeSync } from 'node:fs';
 import { OcicryptError } from '../base/errors.ts';
 
 export interface Terminal {
@@ -15,6 +15,7 @@ export interface Terminal {
 /** The process's own three streams, without the runtime's stream objects: they cost a third of a cold start. */
 export const processTerminal: Terminal = {
   async read(maximum) {
+    const readSome = openInput();
     const buffer = new Uint8Array(maximum + 1);
     let length = 0;
     while (length < buffer.length) {
@@ -36,15 +37,42 @@ export const processTerminal: Terminal = {
   },
 };
 
-/** Asynchronous, so that a caller that never ends its request meets the deadline. */
-function readSome(buffer: Uint8Array, offset: number): Promise<number> {
+/**
+ * Reads what is there now, without a thread pool where standard input is a pipe: clients have written the request by
+ * the time that we run. A descriptor of its own, which does not block, so that a caller that never ends its request
+ * meets the deadline; other kinds of input are read in the background.
+ */
+function openInput(): (buffer: Uint8Array, offset: number) => Promise<number> {
+  if (!fstatSync(0).isFIFO()) return readInBackground;
+  const descriptor = openSync('/dev/stdin', constants.O_RDONLY | constants.O_NONBLOCK);
+  return async (buffer, offset) => {
+    for (;;) {
+      try {
+        return readSync(descriptor, buffer, offset, buffer.length - offset, null);
+      } catch (cause) {
+        if (!isAgain(cause)) throw unreadable(cause);
+        await new Promise((resolve) => setTimeout(resolve, 1));
+      }
+    }
+  };
+}
+
+function readInBackground(buffer: Uint8Array, offset: number): Promise<number> {
   return new Promise((resolve, reject) => {
     read(0, buffer, offset, buffer.length - offset, null, (cause, count) => {
       if (cause === null) resolve(count);
-      else if (cause.code === 'EAGAIN') setTimeout(() => readSome(buffer, offset).then(resolve, reject), 5);
-      else reject(new OcicryptError('bad-input', 'cannot read standard input', { cause }));
+      else if (isAgain(cause)) setTimeout(() => readInBackground(buffer, offset).then(resolve, reject), 5);
+      else reject(unreadable(cause));
     });
   });
+}
+
+function isAgain(cause: unknown): boolean {
+  return cause instanceof Error && 'code' in cause && cause.code === 'EAGAIN';
+}
+
+function unreadable(cause: unknown): OcicryptError {
+  return new OcicryptError('bad-input', 'cannot read standard input', { cause });
 }
 
 /** How long a reader that does not read is waited for. */
@@ -56,8 +84,7 @@ function writeAll(descriptor: number, data: Uint8Array): void {
     try {
       offset += writeSync(descriptor, data, offset);
     } catch (cause) {
-      const again = cause instanceof Error && 'code' in cause && cause.code === 'EAGAIN';
-      if (again && performance.now() - started < WRITE_PATIENCE) {
+      if (isAgain(cause) && performance.now() - started < WRITE_PATIENCE) {
         Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 5);
         continue;
       }

@@ -1,7 +1,7 @@
 // The one door of the provider, for the command and for gRPC: a request's bytes in, a reply's bytes out.
 // decode → policy → open → unwrap → check → audit → answer.
 
-import { createHash, randomUUID } from 'node:crypto';
+import { createHash } from 'node:crypto';
 import { wipe } from '../base/bytes.ts';
 import { asOcicryptError, OcicryptError } from '../base/errors.ts';
 import type { ByteSpelling } from '../base/json.ts';
@@ -60,7 +60,7 @@ type Draft = { -readonly [member in keyof AuditEvent]?: AuditEvent[member] };
 
 async function handle(request: Uint8Array, call: Call, options: ProviderOptions): Promise<Uint8Array> {
   const started = performance.now();
-  const draft: Draft = { id: randomUUID(), ...(call.caller === undefined ? {} : { caller: call.caller }) };
+  const draft: Draft = { id: crypto.randomUUID(), ...(call.caller === undefined ? {} : { caller: call.caller }) };
   const finish = async (outcome: AuditEvent['outcome']) => {
     const milliseconds = Math.round((performance.now() - started) * 1000) / 1000;
     const event: AuditEvent = { id: '', operation: 'unknown', keys: [], ...draft, outcome, milliseconds };
