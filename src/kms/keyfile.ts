@@ -8,11 +8,12 @@ import {
   type KeyObject,
   randomBytes,
 } from 'node:crypto';
-import { closeSync, constants, fstatSync, fsyncSync, openSync, readSync, writeSync } from 'node:fs';
+import { closeSync, constants, fsyncSync, openSync, writeSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { concatBytes, wipe } from '../base/bytes.ts';
 import { OcicryptError } from '../base/errors.ts';
 import { formatKeyUri } from '../base/key-uri.ts';
+import { readSecretFile } from '../base/secret-file.ts';
 import { CANNOT_BE_UNWRAPPED, contextBytes, type EncryptionContext, type Kek } from './kek.ts';
 
 const KEY_BYTES = 32;
@@ -101,63 +102,20 @@ function unseal(key: KeyObject, wrapped: Uint8Array, context: EncryptionContext)
   }
 }
 
-/** Checks and reads through one descriptor, so that nobody can swap the file in between. */
 function readKey(path: string): Uint8Array {
-  const file = openKey(path);
-  // One byte more than a key, to notice a longer file.
-  const buffer = new Uint8Array(KEY_BYTES + 1);
+  const hint = `make one with ocicrypt-kms keygen ${path}`;
+  let raw: Uint8Array;
   try {
-    checkFile(path, file);
-    let length = 0;
-    for (let read = -1; read !== 0 && length < buffer.length; length += read) {
-      read = readSync(file, buffer, length, buffer.length - length, null);
-    }
-    if (length !== KEY_BYTES) {
-      throw new OcicryptError('configuration', `${path} is not a key file: it must hold exactly ${KEY_BYTES} bytes`, {
-        hint: `make one with ocicrypt-kms keygen FILE`,
-      });
-    }
-    return buffer.slice(0, KEY_BYTES);
-  } finally {
-    wipe(buffer);
-    closeSync(file);
+    raw = readSecretFile(path, 'the key file', KEY_BYTES);
+  } catch (error) {
+    if (!(error instanceof OcicryptError) || error.code !== 'not-found') throw error;
+    throw new OcicryptError(error.code, error.message, { cause: error, hint });
   }
-}
-
-function openKey(path: string): number {
-  try {
-    // O_NONBLOCK: opening a FIFO must not hang before fstat can refuse it.
-    return openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
-  } catch (cause) {
-    if (systemCode(cause) === 'ENOENT') {
-      throw new OcicryptError('not-found', `no key file ${path}`, {
-        cause,
-        hint: `make one with ocicrypt-kms keygen ${path}`,
-      });
-    }
-    throw new OcicryptError('configuration', `cannot read the key file ${path}`, {
-      cause,
-      hint: `it must be readable by the user that runs this`,
-    });
-  }
-}
-
-function checkFile(path: string, file: number): void {
-  const { mode, uid } = fstatSync(file);
-  if ((mode & constants.S_IFMT) !== constants.S_IFREG) {
-    throw new OcicryptError('configuration', `the key file ${path} is not a regular file`);
-  }
-  const us = process.geteuid?.();
-  if (us !== undefined && uid !== us && uid !== 0) {
-    throw new OcicryptError('configuration', `the key file ${path} belongs to another user`, {
-      hint: `chown ${us} ${path}`,
-    });
-  }
-  if ((mode & 0o077) !== 0) {
-    throw new OcicryptError('configuration', `the key file ${path} is open to other users`, {
-      hint: `chmod 600 ${path}`,
-    });
-  }
+  if (raw.length === KEY_BYTES) return raw;
+  wipe(raw);
+  throw new OcicryptError('configuration', `${path} is not a key file: it must hold exactly ${KEY_BYTES} bytes`, {
+    hint,
+  });
 }
 
 function writeKey(path: string, raw: Uint8Array): void {
@@ -176,7 +134,7 @@ function writeKey(path: string, raw: Uint8Array): void {
       closeSync(directory);
     }
   } catch (cause) {
-    if (systemCode(cause) === 'EEXIST') {
+    if (cause instanceof Error && 'code' in cause && cause.code === 'EEXIST') {
       throw new OcicryptError('configuration', `${path} exists already`, {
         cause,
         hint: 'a key file is never overwritten: name another file',
@@ -187,8 +145,4 @@ function writeKey(path: string, raw: Uint8Array): void {
       hint: 'its directory must exist and be writable',
     });
   }
-}
-
-function systemCode(error: unknown): unknown {
-  return error instanceof Error && 'code' in error ? error.code : undefined;
 }

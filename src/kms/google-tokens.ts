@@ -1,0 +1,173 @@
+// The only code that loads Google's authentication library in full: credentials whose tokens come from somebody else.
+// All of its HTTP goes through our client, so that CA files, proxy, time limits and refusals hold there too.
+
+import { type AuthClient, GoogleAuth, gaxios } from 'google-auth-library';
+import { OcicryptError } from '../base/errors.ts';
+import { type HttpClient, parseRetryAfter } from '../base/http.ts';
+import { share } from '../base/share.ts';
+import { type CredentialsJson, invalidFile, type TokenSource } from './google-credentials.ts';
+
+/** Impersonation and token exchange need this one, whatever the token is used for afterwards. */
+const SCOPE = 'https://www.googleapis.com/auth/cloud-platform';
+
+/** Hosts without TLS that federated credentials name: the metadata services of AWS and Azure. */
+const METADATA_HOSTS = ['169.254.169.254', '[fd00:ec2::254]', '169.254.170.2', '169.254.170.23'];
+
+/**
+ * Opens credentials of a file: authorized_user, impersonated_service_account, external_account (subject tokens from a
+ * file, a URL, an executable or AWS) and external_account_authorized_user.
+ *
+ * @param path of the file, for errors
+ * @param json what the file holds
+ * @throws OcicryptError `configuration` for sources that cannot be used
+ */
+export function openLibraryCredentials(
+  path: string,
+  json: CredentialsJson,
+  http: HttpClient,
+  environment: NodeJS.ProcessEnv,
+): TokenSource {
+  refuseUnsupported(path, json, environment);
+  let client: AuthClient | undefined;
+
+  const refresh = share(async (signal) => {
+    const transport = new Transport(http, signal);
+    client ??= await createClient(path);
+    useTransport(client, transport.gaxios);
+    try {
+      const authorization = (await client.getRequestHeaders()).get('authorization');
+      if (authorization !== null) return authorization;
+    } catch {
+      // Without a cause: the library's errors hold requests and answers with everything in them.
+    }
+    // Whatever the client was doing may still fail later: the next call must not wait for it.
+    client = undefined;
+    throw transport.failure ?? noToken(path);
+  });
+  return {
+    authorization: refresh,
+    forget() {
+      client = undefined;
+    },
+  };
+}
+
+/** Where the library would say no late, or not at all. */
+function refuseUnsupported(path: string, json: CredentialsJson, environment: NodeJS.ProcessEnv): void {
+  const source = json.type === 'external_account' ? json.credential_source : undefined;
+  if (typeof source !== 'object' || source === null) return;
+  if ('certificate' in source) {
+    throw new OcicryptError('configuration', `${path} names a client certificate, which is not supported`, {
+      hint: 'federate with a token from a file, a URL, an executable or AWS',
+    });
+  }
+  if ('executable' in source && environment.GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES !== '1') {
+    throw new OcicryptError('configuration', `${path} names an executable, which is not permitted to run`, {
+      hint: 'GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES=1 permits it',
+    });
+  }
+}
+
+/**
+ * By the library's own way to a file of application default credentials: the other ways warn on stderr about files
+ * from strangers, and this file is the operator's. It is read again for a new client, and may have been renewed.
+ */
+async function createClient(path: string): Promise<AuthClient> {
+  try {
+    // Called a project, so that the library runs no gcloud and asks no server for one.
+    const library = new GoogleAuth({ scopes: [SCOPE], projectId: 'none' });
+    return await library._getApplicationCredentialsFromFilePath(path);
+  } catch {
+    throw invalidFile(path);
+  }
+}
+
+/**
+ * Gives the client and whatever it asks on its own behalf one transport. The library takes one only for some of them:
+ * not for the exchange of tokens, nor for the credentials that it impersonates with.
+ */
+function useTransport(client: object, transport: gaxios.Gaxios): void {
+  if ('transporter' in client) Reflect.set(client, 'transporter', transport);
+  for (const name of [
+    'sourceClient',
+    'stsCredential',
+    'externalAccountAuthorizedUserHandler',
+    'supplierContext',
+    'gtoken',
+  ]) {
+    const part: unknown = Reflect.get(client, name);
+    if (typeof part === 'object' && part !== null) useTransport(part, transport);
+  }
+}
+
+/** Our HTTP client as the library's, for one refresh; it remembers what went wrong, because the library obscures it. */
+class Transport {
+  readonly gaxios: gaxios.Gaxios;
+  failure: OcicryptError | undefined;
+  readonly #http: HttpClient;
+  readonly #signal: AbortSignal;
+
+  constructor(http: HttpClient, signal: AbortSignal) {
+    this.#http = http;
+    this.#signal = signal;
+    this.gaxios = new gaxios.Gaxios({
+      fetchImplementation: (url, init) => this.#fetch(new Request(url, withoutSignal(init))),
+      // Retries are the caller's, under the caller's deadline.
+      retryConfig: { retry: 0, noResponseRetries: 0 },
+    });
+  }
+
+  async #fetch(request: Request): Promise<Response> {
+    const body = new Uint8Array(await request.arrayBuffer());
+    const url = new URL(request.url);
+    try {
+      const answer = await this.#http.request({
+        method: readMethod(request.method),
+        url: request.url,
+        headers: Object.fromEntries(request.headers),
+        body: body.length === 0 && request.method === 'GET' ? undefined : body,
+        signal: this.#signal,
+        insecurePlaintext: METADATA_HOSTS.includes(url.hostname),
+      });
+      if (answer.status >= 400) this.failure = refusedBy(url, answer.status, parseRetryAfter(answer.headers));
+      return new Response(answer.body, { status: answer.status, headers: answer.headers });
+    } catch (error) {
+      if (error instanceof OcicryptError) this.failure = error;
+      throw error;
+    }
+  }
+}
+
+/** The library's signal comes from its own time limits. */
+function withoutSignal(init: RequestInit | undefined): RequestInit {
+  const { method, headers, body } = init ?? {};
+  return {
+    ...(method === undefined ? {} : { method }),
+    ...(headers === undefined ? {} : { headers }),
+    ...(body === undefined || body === null ? {} : { body }),
+  };
+}
+
+function readMethod(method: string): 'GET' | 'POST' | 'PUT' {
+  if (method === 'GET' || method === 'POST' || method === 'PUT') return method;
+  throw new OcicryptError('internal', 'the authentication library made an unexpected request');
+}
+
+function refusedBy(url: URL, status: number, retryAfter: number | undefined): OcicryptError {
+  if (status === 408 || status === 429 || status >= 500) {
+    return new OcicryptError('unavailable', `${url.host} gives no token now (${status})`, {
+      hint: 'try again later',
+      retryable: true,
+      ...(retryAfter === undefined ? {} : { retryAfter }),
+    });
+  }
+  return new OcicryptError('unauthenticated', `${url.host} refuses a token for the Google credentials (${status})`, {
+    hint: 'renew them with: gcloud auth application-default login, or check the service account or federation that they name',
+  });
+}
+
+function noToken(path: string): OcicryptError {
+  return new OcicryptError('unauthenticated', `the Google credentials in ${path} give no token`, {
+    hint: 'see why with: gcloud auth application-default print-access-token',
+  });
+}
