@@ -2,7 +2,7 @@
  * Who is who in the fake Google: service accounts with real RSA keys, and the access tokens that were issued. The token
  * services issue, the key service asks `identify` whom a bearer token belongs to, as Google does.
  */
-import { createPublicKey, generateKeyPairSync, type KeyObject, randomBytes, verify } from 'node:crypto';
+import { generateKeyPairSync, type KeyObject, randomBytes, verify } from 'node:crypto';
 
 /** The credentials file of a service account, as the console downloads it. */
 export type ServiceAccountFile = {
@@ -28,7 +28,7 @@ export class GoogleIdentities {
   createServiceAccount(name: string, project = 'test-project'): ServiceAccountFile {
     const email = `${name}@${project}.iam.gserviceaccount.com`;
     const { privateKey, publicKey } = generateKeyPairSync('rsa', { modulusLength: 2048 });
-    this.#accounts.set(email, createPublicKey(publicKey));
+    this.#accounts.set(email, publicKey);
     return {
       type: 'service_account',
       project_id: project,

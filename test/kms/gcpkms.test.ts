@@ -1,0 +1,410 @@
+// Google Cloud KMS: the conformance suite, and every way in which an answer can be wrong.
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import { type ErrorCode, OcicryptError } from '../../src/base/errors.ts';
+import { parseKeyUri } from '../../src/base/key-uri.ts';
+import { crc32c } from '../../src/kms/crc32c.ts';
+import { type GcpKmsSettings, openGcpKms } from '../../src/kms/gcpkms.ts';
+import type { Kek } from '../../src/kms/kek.ts';
+import { GoogleIdentities, type ServiceAccountFile } from '../fakes/google-identities.ts';
+import { type FakeGoogleKms, startFakeGoogleKms } from '../fakes/google-kms.ts';
+import type { Fault } from '../fakes/wire.ts';
+import { createCertificateAuthority } from '../fixtures/certificates.ts';
+import { describeKek } from './kek-conformance.ts';
+
+const RING = 'projects/test-project/locations/europe-west1/keyRings/ring';
+const FIRST = `${RING}/cryptoKeys/first`;
+const SECOND = `${RING}/cryptoKeys/second`;
+
+type World = {
+  readonly directory: string;
+  readonly identities: GoogleIdentities;
+  readonly account: ServiceAccountFile;
+  readonly kms: FakeGoogleKms;
+  readonly open: (key: string, more?: Partial<GcpKmsSettings>) => Kek;
+  readonly close: () => Promise<void>;
+};
+
+async function startWorld(): Promise<World> {
+  const directory = await mkdtemp(join(tmpdir(), 'gcpkms-'));
+  const authority = await createCertificateAuthority(directory);
+  const identities = new GoogleIdentities();
+  const account = identities.createServiceAccount('wrapper');
+  const credentialsFile = join(directory, 'adc.json');
+  await writeFile(credentialsFile, JSON.stringify(account), { mode: 0o600 });
+  const kms = await startFakeGoogleKms(identities, { tls: await authority.issue('server') });
+  kms.createKey(FIRST);
+  kms.createKey(SECOND);
+  const opened: Kek[] = [];
+  return {
+    directory,
+    identities,
+    account,
+    kms,
+    open(key, more = {}) {
+      const uri = parseKeyUri(key);
+      assert.ok(uri.scheme === 'gcpkms');
+      const caFiles = [authority.certificate];
+      const kek = openGcpKms(uri, { credentialsFile, endpoint: kms.endpoint, caFiles, environment: {}, ...more });
+      opened.push(kek);
+      return kek;
+    },
+    async close() {
+      for (const kek of opened) kek.close?.();
+      await kms.close();
+      await rm(directory, { recursive: true, force: true });
+    },
+  };
+}
+
+describeKek('Google Cloud KMS', async () => {
+  const { kms, open, account, close } = await startWorld();
+  const always = (fault: Fault) => () => kms.server.setFault(() => fault);
+  return {
+    close,
+    harness: {
+      bindsContext: true,
+      openFirst: () => open(FIRST),
+      openSecond: () => open(`gcpkms://${SECOND}`),
+      secrets: () => [account.private_key, account.private_key.slice(60, 120), 'Bearer ey'],
+      restore() {
+        kms.server.setFault(undefined);
+        kms.permit(account.client_email);
+        for (const version of [1, 2]) {
+          try {
+            kms.setState(FIRST, version, 'ENABLED');
+          } catch {}
+        }
+      },
+      rotate: () => void kms.rotate(FIRST),
+      disable() {
+        for (const version of [1, 2]) kms.setState(FIRST, version, 'DISABLED');
+      },
+      remove: always({ kind: 'answer', ...refusal(404, 'NOT_FOUND', 'CryptoKey not found.') }),
+      deny: (method) => kms.deny(account.client_email, method === 'wrap' ? 'encrypt' : 'decrypt'),
+      throttle: always({
+        kind: 'answer',
+        ...refusal(429, 'RESOURCE_EXHAUSTED', 'Quota exceeded.'),
+        headers: { 'Retry-After': '7' },
+      }),
+      breakDown: always({ kind: 'answer', ...refusal(503, 'UNAVAILABLE', 'The service is currently unavailable.') }),
+      hang: always({ kind: 'silent' }),
+      cutOff: always({ kind: 'truncated' }),
+      answerOfOther: always({ kind: 'body', change: (body) => body.replace('cryptoKeys/first', 'cryptoKeys/second') }),
+    },
+  };
+}, ['rotate', 'disable', 'remove', 'deny', 'throttle', 'breakDown', 'hang', 'cutOff', 'answerOfOther']);
+
+describe('Google Cloud KMS', () => {
+  let world: World;
+  before(async () => {
+    world = await startWorld();
+  });
+  after(() => world.close());
+
+  test('names the key without and the version with its number, whatever the operator named', async () => {
+    world.kms.createKey(`${RING}/cryptoKeys/versions`);
+    world.kms.rotate(`${RING}/cryptoKeys/versions`);
+    const name = `gcpkms://${RING}/cryptoKeys/versions`;
+    for (const [uri, version] of [
+      [name, '2'],
+      [`${name}/cryptoKeyVersions/1`, '1'],
+      [`${name}/versions/2`, '2'],
+    ] as const) {
+      const kek = world.open(uri);
+      const wrapped = await kek.wrap(randomBytes(32), {}, soon());
+      assert.deepEqual([wrapped.key, wrapped.version], [name, version]);
+      await kek.unwrap(wrapped, {}, soon());
+    }
+    assert.ok(!world.kms.server.requests.some((request) => /cryptoKeyVersions.*:decrypt/.test(request)));
+  });
+
+  test('is not asked about more than it takes', async () => {
+    const kek = world.open(FIRST);
+    const before = world.kms.server.requests.length;
+    await code(kek.wrap(new Uint8Array(65537), {}, soon()), 'bad-input');
+    await code(kek.wrap(new Uint8Array(1), { a: 'x'.repeat(65537) }, soon()), 'bad-input');
+    await code(kek.unwrap({ key: '', algorithm: '', wrapped: new Uint8Array(100_000) }, {}, soon()), 'integrity');
+    assert.equal(world.kms.server.requests.length, before);
+    await kek.wrap(new Uint8Array(65536), {}, soon());
+  });
+
+  test('keeps one connection for one call after another', async () => {
+    const kek = world.open(FIRST);
+    const before = world.kms.server.connections;
+    for (let call = 0; call < 5; call++) await kek.wrap(randomBytes(32), {}, soon());
+    assert.equal(world.kms.server.connections, before + 1);
+  });
+
+  describe('refuses every wrong answer, and never returns a wrong key', () => {
+    type Case = readonly [what: string, method: 'unwrap' | 'wrap', code: ErrorCode, retryable: boolean, fault: Fault];
+    const edit = (change: (answer: Record<string, unknown>) => unknown): Fault => ({
+      kind: 'body',
+      change: (body) => JSON.stringify(change({ ...JSON.parse(body) })),
+    });
+    const without = (member: string) =>
+      edit((answer) => Object.fromEntries(Object.entries(answer).filter(([name]) => name !== member)));
+    const set = (member: string, value: unknown) => edit((answer) => ({ ...answer, [member]: value }));
+    const corrupt = (member: string): Fault => ({
+      kind: 'request',
+      change: (body) =>
+        body.replace(new RegExp(`("${member}":")(.)`), (_, head, first) => head + (first === 'A' ? 'B' : 'A')),
+    });
+    const other = randomBytes(32);
+    const swappedPlaintext = edit((answer) => ({ ...answer, plaintext: other.toString('base64') }));
+    const cases: Case[] = [
+      ['a ciphertext that its checksum does not cover', 'wrap', 'integrity', true, set('ciphertextCrc32c', '1')],
+      ['no checksum of the ciphertext', 'wrap', 'integrity', true, without('ciphertextCrc32c')],
+      ['no ciphertext', 'wrap', 'integrity', true, without('ciphertext')],
+      ['a changed ciphertext', 'wrap', 'integrity', true, set('ciphertext', other.toString('base64'))],
+      ['a ciphertext that is not base64', 'wrap', 'integrity', true, set('ciphertext', '!!')],
+      ['an unverified plaintext', 'wrap', 'integrity', true, set('verifiedPlaintextCrc32c', false)],
+      ['no word about the plaintext', 'wrap', 'integrity', true, without('verifiedPlaintextCrc32c')],
+      ['an unverified context', 'wrap', 'integrity', true, set('verifiedAdditionalAuthenticatedDataCrc32c', false)],
+      ['no word about the context', 'wrap', 'integrity', true, without('verifiedAdditionalAuthenticatedDataCrc32c')],
+      ['no name', 'wrap', 'integrity', true, without('name')],
+      ['the name of a key without a version', 'wrap', 'integrity', true, set('name', FIRST)],
+      ['a longer name', 'wrap', 'integrity', true, set('name', `${FIRST}-2/cryptoKeyVersions/1`)],
+      ['a version that is none', 'wrap', 'integrity', true, set('name', `${FIRST}/cryptoKeyVersions/1/x`)],
+      ['a plaintext damaged on its way there', 'wrap', 'integrity', true, corrupt('plaintext')],
+      ['a context damaged on its way there', 'wrap', 'integrity', true, corrupt('additionalAuthenticatedData')],
+      ['a checksum damaged on its way there', 'wrap', 'integrity', true, corrupt('plaintextCrc32c')],
+      ['a plaintext that its checksum does not cover', 'unwrap', 'integrity', true, set('plaintextCrc32c', '1')],
+      ['no checksum of the plaintext', 'unwrap', 'integrity', true, without('plaintextCrc32c')],
+      ['another plaintext', 'unwrap', 'integrity', true, swappedPlaintext],
+      ['no plaintext', 'unwrap', 'integrity', true, without('plaintext')],
+      ['a plaintext that is a number', 'unwrap', 'integrity', true, set('plaintext', 5)],
+      ['a ciphertext damaged on its way there', 'unwrap', 'integrity', true, corrupt('ciphertext')],
+      ['a context damaged on its way back', 'unwrap', 'integrity', true, corrupt('additionalAuthenticatedData')],
+    ];
+    for (const method of ['wrap', 'unwrap'] as const) {
+      const json = (body: string): Fault => ({ kind: 'answer', status: 200, body });
+      const status = (number: number, body = 'no'): Fault => ({ kind: 'answer', status: number, body });
+      cases.push(
+        ['an empty answer', method, 'integrity', true, json('')],
+        ['an empty object', method, 'integrity', true, json('{}')],
+        ['an array', method, 'integrity', true, json('[]')],
+        ['a page', method, 'integrity', true, json('<html>login</html>')],
+        ['a deep answer', method, 'integrity', true, json('['.repeat(20_000))],
+        ['a long answer', method, 'unavailable', false, json('"'.padEnd(300_000, 'x'))],
+        ['a truncated body', method, 'unavailable', true, { kind: 'truncated' }],
+        ['a length too long', method, 'unavailable', true, { kind: 'length-too-long' }],
+        ['a reset before the head', method, 'unavailable', true, { kind: 'reset-before-headers' }],
+        ['a reset after the head', method, 'unavailable', true, { kind: 'reset-after-headers' }],
+        ['another protocol', method, 'unavailable', true, { kind: 'not-http' }],
+        [
+          'a redirect',
+          method,
+          'unavailable',
+          false,
+          { kind: 'answer', status: 307, headers: { Location: '/' }, body: '' },
+        ],
+        ...[408, 500, 502, 503, 504].map((n): Case => [`status ${n}`, method, 'unavailable', true, status(n)]),
+        ['status 429', method, 'throttled', true, status(429)],
+        ['status 418', method, 'unavailable', false, status(418)],
+        ['a strange status 400', method, 'unavailable', false, status(400, '<html>bad request</html>')],
+      );
+    }
+    for (const [what, method, expected, retryable, fault] of cases) {
+      test(`${method}: ${what}`, async () => {
+        const kek = world.open(FIRST);
+        const plaintext = randomBytes(32);
+        const context = { purpose: 'test' };
+        const wrapped = await kek.wrap(plaintext, context, soon());
+        world.kms.server.faults.push(fault);
+        const call = method === 'wrap' ? kek.wrap(plaintext, context, soon()) : kek.unwrap(wrapped, context, soon());
+        const error = await code(call, expected);
+        assert.equal(error.retryable, retryable, error.message);
+        assert.deepEqual(Buffer.from(await kek.unwrap(wrapped, context, soon())), plaintext);
+      });
+    }
+    test('a body that is longer than its head says is never taken whole', async () => {
+      const kek = world.open(FIRST);
+      world.kms.server.faults.push({ kind: 'length-too-short' });
+      const error = await kek.wrap(randomBytes(32), {}, soon()).catch((reason: unknown) => reason);
+      assert.ok(error instanceof OcicryptError && error.retryable);
+    });
+    test('silence, before and after the head', async () => {
+      const kek = world.open(FIRST);
+      for (const kind of ['silent', 'silent-after-headers'] as const) {
+        world.kms.server.faults.push({ kind });
+        await code(kek.wrap(randomBytes(32), {}, AbortSignal.timeout(50)), 'deadline-exceeded');
+      }
+    });
+    test('a late answer is taken', async () => {
+      world.kms.server.faults.push({ kind: 'latency', milliseconds: 40 });
+      await world.open(FIRST).wrap(randomBytes(32), {}, soon());
+    });
+  });
+
+  describe('explains a refusal', () => {
+    const cases = [
+      ['the API is off', 403, 'PERMISSION_DENIED', 'SERVICE_DISABLED', 'configuration', /gcloud services enable/],
+      ['billing is off', 403, 'PERMISSION_DENIED', 'BILLING_DISABLED', 'configuration', /billing/],
+      ['the project is unknown', 403, 'PERMISSION_DENIED', 'CONSUMER_INVALID', 'not-found', /project test-project/],
+      [
+        'the quota project is denied',
+        403,
+        'PERMISSION_DENIED',
+        'USER_PROJECT_DENIED',
+        'refused',
+        /serviceUsageConsumer/,
+      ],
+      [
+        'a scope is missing',
+        403,
+        'PERMISSION_DENIED',
+        'ACCESS_TOKEN_SCOPE_INSUFFICIENT',
+        'unauthenticated',
+        /scope|auth/,
+      ],
+      [
+        'IAM says no',
+        403,
+        'PERMISSION_DENIED',
+        'IAM_PERMISSION_DENIED',
+        'refused',
+        /roles\/cloudkms\.cryptoKeyEncrypter/,
+      ],
+      ['somebody says no', 403, '', '', 'refused', /gcloud kms keys add-iam-policy-binding first/],
+      ['the purpose is wrong', 400, 'INVALID_ARGUMENT', '', 'configuration', /gcloud kms keys describe first/],
+      ['a version is destroyed', 400, 'FAILED_PRECONDITION', '', 'key-disabled', /gcloud kms keys versions list/],
+      ['there is no key', 404, 'NOT_FOUND', '', 'not-found', /gcloud kms keys list/],
+    ] as const;
+    for (const [what, status, rpc, reason, expected, hint] of cases) {
+      test(what, async () => {
+        world.kms.server.faults.push({
+          kind: 'answer',
+          ...refusal(status, rpc, 'A secret told by the service.', reason),
+        });
+        const error = await code(world.open(FIRST).wrap(randomBytes(32), {}, soon()), expected);
+        assert.match(error.hint ?? '', hint);
+        assert.match(error.message, /gcpkms:\/\/projects\/test-project\//);
+        assert.ok(!`${error.message}${error.hint}`.includes('secret'));
+        assert.equal(error.retryable, false);
+      });
+    }
+    test('names the role that unwrapping needs', async () => {
+      const kek = world.open(FIRST);
+      const wrapped = await kek.wrap(randomBytes(32), {}, soon());
+      world.kms.deny(world.account.client_email, 'decrypt');
+      const error = await code(kek.unwrap(wrapped, {}, soon()), 'refused');
+      world.kms.permit(world.account.client_email);
+      assert.match(error.hint ?? '', /roles\/cloudkms\.cryptoKeyDecrypter/);
+    });
+    test('says how long to wait, by either way in which Google says it', async () => {
+      const kek = world.open(FIRST);
+      const [head, info] = [
+        { 'Retry-After': '7' },
+        { '@type': 'type.googleapis.com/google.rpc.RetryInfo', retryDelay: '1.5s' },
+      ];
+      world.kms.server.faults.push({ kind: 'answer', status: 429, headers: head, body: '' });
+      assert.equal((await code(kek.wrap(randomBytes(32), {}, soon()), 'throttled')).retryAfter, 7000);
+      world.kms.server.faults.push({
+        kind: 'answer',
+        status: 429,
+        body: JSON.stringify({ error: { details: [info] } }),
+      });
+      assert.equal((await code(kek.wrap(randomBytes(32), {}, soon()), 'throttled')).retryAfter, 1500);
+    });
+  });
+
+  test('gets a new token once where it does not take the old one', async () => {
+    const kek = world.open(FIRST);
+    await kek.wrap(randomBytes(32), {}, soon());
+    const before = world.kms.server.requests.length;
+    const unauthenticated = { kind: 'answer', ...refusal(401, 'UNAUTHENTICATED', '') } as const;
+    world.kms.server.faults.push(unauthenticated);
+    await kek.wrap(randomBytes(32), {}, soon());
+    assert.equal(world.kms.server.requests.length, before + 2);
+    world.kms.server.faults.push(unauthenticated, unauthenticated);
+    await code(kek.wrap(randomBytes(32), {}, soon()), 'unauthenticated');
+    assert.equal(world.kms.server.requests.length, before + 4);
+  });
+
+  test('does not take tokens of a caller whose clock is far off', async () => {
+    for (const skew of [7200, -7200]) {
+      world.identities.clockSkew = skew;
+      await code(world.open(FIRST).wrap(randomBytes(32), {}, soon()), 'unauthenticated');
+    }
+    world.identities.clockSkew = 0;
+  });
+
+  test('is found under the endpoint with and without a scheme', async () => {
+    for (const endpoint of [world.kms.endpoint, `${world.kms.endpoint}/`, new URL(world.kms.endpoint).host]) {
+      await world.open(FIRST, { endpoint }).wrap(randomBytes(32), {}, soon());
+    }
+    await code(world.open(FIRST, { endpoint: 'http://kms.test' }).wrap(randomBytes(32), {}, soon()), 'configuration');
+  });
+
+  test('survives a fifth of all exchanges going wrong: right or retryable, never a wrong key', async () => {
+    const kek = world.open(FIRST);
+    const plaintext = randomBytes(32);
+    const wrapped = await kek.wrap(plaintext, { a: 'b' }, soon());
+    const faults: Fault[] = [
+      { kind: 'truncated' },
+      { kind: 'reset-before-headers' },
+      { kind: 'reset-after-headers' },
+      { kind: 'length-too-long' },
+      { kind: 'not-http' },
+      { kind: 'latency', milliseconds: 5 },
+      { kind: 'answer', status: 503, body: '' },
+      {
+        kind: 'body',
+        change: (body) =>
+          body.replace(/"plaintext":"(.)/, (all, first) => all.replace(first, first === 'A' ? 'B' : 'A')),
+      },
+    ];
+    let exchange = 0;
+    world.kms.server.setFault(() => (exchange++ % 5 === 0 ? faults[((exchange / 5) % faults.length) | 0] : undefined));
+    let wrong = 0;
+    const outcomes = await Promise.all(
+      Array.from({ length: 300 }, async () => {
+        for (let attempt = 0; attempt < 6; attempt++) {
+          try {
+            const unwrapped = await kek.unwrap(wrapped, { a: 'b' }, soon());
+            if (!plaintext.equals(unwrapped)) wrong++;
+            return true;
+          } catch (error) {
+            if (!(error instanceof OcicryptError) || !error.retryable) return false;
+          }
+        }
+        return false;
+      }),
+    );
+    world.kms.server.setFault(undefined);
+    assert.equal(wrong, 0);
+    assert.equal(outcomes.filter((ok) => !ok).length, 0);
+  });
+});
+
+test('CRC-32C has the check value of its definition', () => {
+  assert.equal(crc32c(new TextEncoder().encode('123456789')), 0xe3069283);
+  assert.equal(crc32c(new Uint8Array(0)), 0);
+  // RFC 3720 appendix B.4.
+  assert.equal(crc32c(new Uint8Array(32)), 0x8a9136aa);
+  assert.equal(crc32c(new Uint8Array(32).fill(255)), 0x62a8ab43);
+});
+
+function refusal(status: number, rpc: string, message: string, reason = '') {
+  const details = reason === '' ? [] : [{ '@type': 'type.googleapis.com/google.rpc.ErrorInfo', reason }];
+  return { status, body: JSON.stringify({ error: { code: status, message, status: rpc, details } }) };
+}
+
+async function code(work: Promise<unknown>, expected: ErrorCode): Promise<OcicryptError> {
+  const error = await work.then(
+    () => assert.fail('it succeeded'),
+    (reason: unknown) => reason,
+  );
+  assert.ok(error instanceof OcicryptError, String(error));
+  assert.equal(error.code, expected, `${error.message} (${error.hint})`);
+  return error;
+}
+
+function soon(): AbortSignal {
+  return AbortSignal.timeout(20_000);
+}
