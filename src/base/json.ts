@@ -27,6 +27,19 @@ const MAXIMUM_DEPTH = 16;
 const QUOTE = 0x22;
 const BACKSLASH = 0x5c;
 const SPACE = new Set([0x20, 0x09, 0x0a, 0x0d]);
+/** What ends a scalar: the end of the document, white space, or a structural character. */
+const DELIMITERS: ReadonlySet<number | undefined> = new Set([
+  undefined,
+  ...SPACE,
+  0x2c,
+  0x3a,
+  0x5b,
+  0x5d,
+  0x7b,
+  0x7d,
+  QUOTE,
+]);
+const NUMBER = /^-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?$/;
 const LITERALS: ReadonlyMap<string, null | boolean> = new Map([
   ['null', null],
   ['true', true],
@@ -275,13 +288,13 @@ class Parser {
 
   #scalar(): JsonValue {
     const start = this.#offset;
-    while (/[\w+.-]/.test(String.fromCharCode(this.#bytes[this.#offset] ?? 0))) this.#offset++;
-    const text = String.fromCharCode(...this.#bytes.subarray(start, Math.min(this.#offset, start + 32)));
+    while (!DELIMITERS.has(this.#bytes[this.#offset])) this.#offset++;
+    // No number that is written here or in any request is longer.
+    if (this.#offset - start > 32) return this.#fail('is not valid JSON');
+    const text = new TextDecoder().decode(this.#bytes.subarray(start, this.#offset));
     const literal = LITERALS.get(text);
     if (literal !== undefined) return literal;
-    const ended = this.#offset - start <= 32;
-    if (ended && /^-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?$/.test(text)) return Number(text);
-    return this.#fail('is not valid JSON');
+    return NUMBER.test(text) ? Number(text) : this.#fail('is not valid JSON');
   }
 
   #end(value: JsonValue): JsonValue {
