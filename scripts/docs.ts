@@ -1,0 +1,96 @@
+// Writes the documents that are made from the table of options; a test holds them against it.
+
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
+import { configurationPath, type OptionName, type OptionSpec, optionSpec } from '../src/cli/options.ts';
+import { OPTION_NAMES } from '../src/cli/settings.ts';
+import { PROJECT } from './process.ts';
+
+/** The generated documents: path from the project's root, and content. */
+export function generatedDocuments(): ReadonlyMap<string, string> {
+  return new Map([
+    ['docs/configuration.md', configurationDocument()],
+    ['docs/configuration.schema.json', `${JSON.stringify(configurationSchema(), null, 2)}\n`],
+  ]);
+}
+
+function configurationDocument(): string {
+  const rows = OPTION_NAMES.map((name) => {
+    const { value, describe, fallback } = optionSpec(name);
+    const member = configurationPath(name)?.join('.');
+    const flag = `--${name}${value === undefined ? '' : `=${value.replaceAll('|', '\\|')}`}`;
+    return `| \`${flag}\` | ${member === undefined ? '' : `\`${member}\``} | ${describe.replaceAll('|', '\\|')} | ${fallback ?? ''} |`;
+  });
+  return `<!-- made by npm run docs from src/cli/options.ts -->
+# Configuration
+
+Every option can be given on the command line, and most of them in a YAML or JSON file that \`--config=FILE\` names. An option on the command line replaces what the file says of it. Unknown members are errors. The file's JSON Schema is [configuration.schema.json](configuration.schema.json).
+
+\`\`\`yaml
+allow:
+  - gcpkms://projects/example/locations/global/keyRings/images/*
+context:
+  env: prod
+audit-log: /var/log/ocicrypt-kms/audit.jsonl
+gcpkms:
+  quota-project: example
+\`\`\`
+
+As \`kms_oci_crypt\` the command takes the same options, with one dash or two, and \`=\` or a space before the value.
+
+| option | in a file | meaning | default |
+|---|---|---|---|
+${rows.join('\n')}
+
+Which command takes which option: \`ocicrypt-kms COMMAND --help\`.
+
+## Environment
+
+| variable | meaning |
+|---|---|
+| \`OCICRYPT_KEYPROVIDER_CONFIG\` | read by skopeo, buildah, podman and ctd-decoder: the file that names key providers |
+| \`SSL_CERT_FILE\` | PEM file that replaces the system's trusted roots |
+| \`HTTPS_PROXY\`, \`NO_PROXY\` | the proxy to key services, and hosts to reach without it |
+| \`GOOGLE_APPLICATION_CREDENTIALS\`, \`CLOUDSDK_CONFIG\`, \`GCE_METADATA_HOST\`, \`METADATA_SERVER_DETECTION\`, \`GOOGLE_CLOUD_QUOTA_PROJECT\`, \`GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES\` | Google's Application Default Credentials |
+`;
+}
+
+function configurationSchema(): object {
+  const properties: Record<string, object> = {};
+  const sections = new Map<string, Record<string, object>>();
+  for (const name of OPTION_NAMES) {
+    const [first, second] = configurationPath(name) ?? [];
+    if (first === undefined) continue;
+    if (second === undefined) properties[first] = memberSchema(name);
+    else sections.set(first, { ...sections.get(first), [second]: memberSchema(name) });
+  }
+  for (const [section, members] of sections) properties[section] = closedObject(members);
+  return {
+    $schema: 'https://json-schema.org/draft/2020-12/schema',
+    title: 'ocicrypt-kms configuration',
+    ...closedObject(properties),
+  };
+}
+
+function memberSchema(name: OptionName): object {
+  const { kind, choices, describe: description } = optionSpec(name);
+  const text = { type: 'string', minLength: 1 };
+  const schemas: { readonly [kind in OptionSpec['kind']]: object } = {
+    list: { type: 'array', items: text },
+    text,
+    choice: { enum: choices },
+    pairs: { type: 'object', additionalProperties: { type: 'string' } },
+    duration: { type: 'string', pattern: '^[0-9]{1,6}(ms|s)$' },
+    switch: { type: 'boolean' },
+  };
+  return { description, ...schemas[kind] };
+}
+
+function closedObject(properties: Readonly<Record<string, object>>): object {
+  return { type: 'object', properties, additionalProperties: false };
+}
+
+if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) {
+  for (const [file, content] of generatedDocuments()) writeFileSync(join(PROJECT, file), content);
+}

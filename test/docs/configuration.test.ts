@@ -1,0 +1,12 @@
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { generatedDocuments } from '../../scripts/docs.ts';
+import { PROJECT } from '../../scripts/process.ts';
+
+for (const [file, content] of generatedDocuments()) {
+  test(`${file} is what npm run docs makes of the table of options`, () => {
+    assert.equal(readFileSync(join(PROJECT, file), 'utf8'), content);
+  });
+}
