@@ -1,0 +1,208 @@
+// The only code that calls gRPC servers: one unary call, over a connection of its own, over a unix socket or TLS.
+
+import { readFileSync } from 'node:fs';
+import { type ClientHttp2Session, connect, constants, type IncomingHttpHeaders } from 'node:http2';
+import { connect as connectSocket } from 'node:net';
+import { createSecureContext, type SecureContext } from 'node:tls';
+import { concatBytes, wipe } from '../base/bytes.ts';
+import { ERROR_STATUS, type ErrorCode, OcicryptError } from '../base/errors.ts';
+import { CONTENT_TYPE, decodeStatusMessage, encodeFrame, FRAME_HEADER, formatTimeout } from '../base/grpc.ts';
+import { readSecretFile } from '../base/secret-file.ts';
+
+/** Where a server is. `tcp` is without TLS. */
+export type GrpcTarget =
+  | { readonly kind: 'unix'; readonly path: string }
+  | { readonly kind: 'tls' | 'tcp'; readonly host: string; readonly port: number };
+
+/** PEM files. */
+export type GrpcTls = {
+  /** Authorities of the server's certificate. */
+  readonly authority: string;
+  /** Our own certificate and its key, where the server wants one. */
+  readonly certificate?: string;
+  readonly privateKey?: string;
+};
+
+export type GrpcCall = {
+  /** `/package.Service/Method` */
+  readonly method: string;
+  /** A protobuf message. */
+  readonly message: Uint8Array;
+  /** Milliseconds that the server is told; `signal` is what ends the call here. */
+  readonly timeout: number;
+  /** Bytes of the reply. */
+  readonly maximumReply: number;
+  readonly signal: AbortSignal;
+};
+
+/**
+ * Dials, calls once and hangs up.
+ *
+ * @returns the reply's protobuf message
+ * @throws OcicryptError with the code that the server named, or the first that has the server's status;
+ * `unavailable` where there is no server, `configuration` for files that cannot be used
+ */
+export async function callOnce(target: GrpcTarget, tls: GrpcTls | undefined, call: GrpcCall): Promise<Uint8Array> {
+  const session = dial(target, tls);
+  try {
+    return await request(session, call, describeTarget(target));
+  } finally {
+    session.destroy();
+  }
+}
+
+function dial(target: GrpcTarget, tls: GrpcTls | undefined): ClientHttp2Session {
+  // One call is made, and its reply is small: nothing of HTTP/2 has to be tuned.
+  const settings = { enablePush: false };
+  if (target.kind === 'unix') {
+    return connect('http://localhost', { settings, createConnection: () => connectSocket(target.path) });
+  }
+  const authority = `${target.host.includes(':') ? `[${target.host}]` : target.host}:${target.port}`;
+  if (target.kind === 'tcp') return connect(`http://${authority}`, { settings });
+  return connect(`https://${authority}`, { settings, rejectUnauthorized: true, secureContext: createContext(tls) });
+}
+
+function createContext(tls: GrpcTls | undefined): SecureContext {
+  if (tls === undefined) {
+    throw new OcicryptError('configuration', 'calling a server over TLS needs its authorities', {
+      hint: 'give --tls-ca=FILE',
+    });
+  }
+  const { authority, certificate, privateKey } = tls;
+  try {
+    return createSecureContext({
+      ca: readFileSync(authority),
+      minVersion: 'TLSv1.3',
+      ...(certificate === undefined ? {} : { cert: readFileSync(certificate) }),
+      ...(privateKey === undefined
+        ? {}
+        : { key: Buffer.from(readSecretFile(privateKey, 'the private key', MAXIMUM_PEM)) }),
+    });
+  } catch (cause) {
+    if (cause instanceof OcicryptError) throw cause;
+    throw new OcicryptError(
+      'configuration',
+      `cannot use the certificates ${[authority, certificate].join(' ').trim()}`,
+      {
+        cause,
+        hint: 'they must be readable PEM files, and --tls-key the key of --tls-cert',
+      },
+    );
+  }
+}
+
+const MAXIMUM_PEM = 256 * 1024;
+
+function request(session: ClientHttp2Session, call: GrpcCall, shown: string): Promise<Uint8Array> {
+  const { promise, resolve, reject } = Promise.withResolvers<Uint8Array>();
+  const lost = (cause: unknown) =>
+    reject(
+      new OcicryptError('unavailable', `no answer from ${shown}${systemCode(cause)}`, {
+        cause,
+        retryable: true,
+        hint: 'is the server running, and are the certificates the right ones?',
+      }),
+    );
+  if (call.signal.aborted) {
+    reject(call.signal.reason);
+    return promise;
+  }
+  const stop = () => {
+    reject(call.signal.reason);
+    session.destroy();
+  };
+  call.signal.addEventListener('abort', stop, { once: true });
+  session.once('error', lost);
+  const stream = session.request({
+    ':method': 'POST',
+    ':path': call.method,
+    'content-type': CONTENT_TYPE,
+    te: 'trailers',
+    'grpc-timeout': formatTimeout(call.timeout),
+    'user-agent': 'ocicrypt-kms',
+  });
+  const chunks: Uint8Array[] = [];
+  let length = 0;
+  let status: IncomingHttpHeaders = {};
+  stream.on('error', lost);
+  stream.on('response', (headers) => {
+    status = headers;
+  });
+  stream.on('trailers', (headers) => {
+    status = { ...status, ...headers };
+  });
+  stream.on('data', (chunk: Uint8Array) => {
+    length += chunk.length;
+    chunks.push(chunk);
+    if (length > FRAME_HEADER + call.maximumReply) stream.close(constants.NGHTTP2_CANCEL);
+  });
+  stream.once('close', () => {
+    try {
+      resolve(readReply(status, chunks, shown));
+    } catch (error) {
+      reject(error);
+    } finally {
+      wipe(...chunks);
+    }
+  });
+  stream.end(encodeFrame(call.message));
+  return promise.finally(() => call.signal.removeEventListener('abort', stop));
+}
+
+/** Status first: a reply without one is no reply, whatever it holds. */
+function readReply(headers: IncomingHttpHeaders, chunks: readonly Uint8Array[], shown: string): Uint8Array {
+  const status = headers['grpc-status'];
+  if (typeof status !== 'string') {
+    throw new OcicryptError('unavailable', `no gRPC answer from ${shown}`, {
+      hint: 'is it a gRPC server?',
+      retryable: true,
+    });
+  }
+  const text = headers['grpc-message'];
+  if (status !== '0') throw errorOf(Number(status), decodeStatusMessage(typeof text === 'string' ? text : ''), shown);
+  const frame = concatBytes(...chunks);
+  const message = frame.subarray(FRAME_HEADER);
+  if (frame.length < FRAME_HEADER || frame[0] !== 0 || new DataView(frame.buffer).getUint32(1) !== message.length) {
+    throw new OcicryptError('unavailable', `the answer of ${shown} is not one message`);
+  }
+  return message;
+}
+
+/** Our own servers begin the text with the code; others are understood by their status. */
+function errorOf(status: number, text: string, shown: string): OcicryptError {
+  const match = /^([a-z-]{1,24}): (.*)$/s.exec(text);
+  const named = CODES.find((code) => code === match?.[1] && ERROR_STATUS[code].grpc === status);
+  const code = named ?? CODE_OF_STATUS.get(status) ?? 'unavailable';
+  const message = (named === undefined ? text : (match?.[2] ?? '')).slice(0, 1000);
+  return new OcicryptError(code, message === '' ? `${shown} answered with status ${status}` : message, {
+    retryable: code === 'unavailable' || code === 'throttled',
+  });
+}
+
+const CODES: readonly ErrorCode[] = [
+  ...(['usage', 'bad-input', 'not-found', 'unavailable', 'deadline-exceeded', 'key-disabled', 'internal'] as const),
+  ...(['not-written', 'throttled', 'integrity', 'not-allowed', 'refused', 'unauthenticated', 'configuration'] as const),
+];
+
+/** For servers that are not ours. */
+const CODE_OF_STATUS: ReadonlyMap<number, ErrorCode> = new Map([
+  [3, 'bad-input'],
+  [4, 'deadline-exceeded'],
+  [5, 'not-found'],
+  [7, 'refused'],
+  [8, 'throttled'],
+  [9, 'key-disabled'],
+  [12, 'configuration'],
+  [13, 'internal'],
+  [14, 'unavailable'],
+  [15, 'integrity'],
+  [16, 'unauthenticated'],
+]);
+
+function describeTarget(target: GrpcTarget): string {
+  return target.kind === 'unix' ? `unix://${target.path}` : `${target.kind}://${target.host}:${target.port}`;
+}
+
+function systemCode(cause: unknown): string {
+  return cause instanceof Error && 'code' in cause ? ` (${String(cause.code)})` : '';
+}

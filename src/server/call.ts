@@ -1,0 +1,263 @@
+// One unary gRPC call on one HTTP/2 stream: headers checked, one message in, one message or status out. Every call ends.
+// https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
+
+import { constants, type IncomingHttpHeaders, type ServerHttp2Stream } from 'node:http2';
+import { wipe } from '../base/bytes.ts';
+import { asOcicryptError, describeError, ERROR_STATUS, OcicryptError } from '../base/errors.ts';
+import {
+  CALL_STATUS,
+  type CallStatus,
+  CONTENT_TYPE,
+  encodeFrame,
+  encodeStatusMessage,
+  parseTimeout,
+} from '../base/grpc.ts';
+import type { ByteBudget, CallGate, ServerLimits } from './limits.ts';
+import { type CallFailure, MessageReceiver, NO_ROOM } from './message.ts';
+
+/** Who is at the other end of a connection. */
+export type Peer = {
+  /** For audit and log: the listener, and the names in the client's certificate. */
+  readonly caller: string;
+  /** The names in a client certificate that was verified; undefined where the listener asks for none. */
+  readonly names?: readonly string[];
+};
+
+/** A method: a request's protobuf message in, the reply's out. Both are wiped when they are done with. */
+export type Method = (
+  request: Uint8Array,
+  call: { readonly peer: Peer; readonly signal: AbortSignal },
+) => Promise<Uint8Array>;
+
+/** Methods by path, `/package.Service/Method`. */
+export type Methods = ReadonlyMap<string, Method>;
+
+/** What is measured of a call. Milliseconds. */
+export type CallReport = {
+  /** The path of a method that exists, or "unknown". */
+  readonly method: string;
+  readonly status: CallStatus;
+  readonly received: number;
+  readonly queued: number;
+  readonly handled: number;
+};
+
+/** What all calls of a server share. */
+export type CallContext = {
+  readonly methods: Methods;
+  /** Bytes of a request's message. */
+  readonly maximumMessage: number;
+  readonly limits: ServerLimits;
+  readonly budget: ByteBudget;
+  readonly gate: CallGate;
+  readonly draining: () => boolean;
+  readonly report: (report: CallReport) => void;
+};
+
+/** What a call tells its connection. */
+export interface CallListener {
+  /** A whole request has come in. */
+  received(): void;
+  /** The stream is gone. `useful` where a whole request was answered, whatever the answer. */
+  closed(call: Call, useful: boolean): void;
+}
+
+type Phase = 'receiving' | 'working' | 'replied' | 'closed';
+
+/** A call from its headers to the end of its stream. */
+export class Call {
+  readonly #stream: ServerHttp2Stream;
+  readonly #context: CallContext;
+  readonly #peer: Peer;
+  readonly #listener: CallListener;
+  readonly #path: string;
+  readonly #receiver: MessageReceiver;
+  readonly #controller = new AbortController();
+  readonly #started = performance.now();
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  #phase: Phase = 'receiving';
+  #phaseSince = this.#started;
+  #received = 0;
+  #queued = 0;
+  #useful = false;
+  #reply: Uint8Array | undefined;
+
+  constructor(
+    stream: ServerHttp2Stream,
+    headers: IncomingHttpHeaders,
+    peer: Peer,
+    context: CallContext,
+    listener: CallListener,
+  ) {
+    this.#stream = stream;
+    this.#context = context;
+    this.#peer = peer;
+    this.#listener = listener;
+    this.#path = headers[':path'] ?? '';
+    this.#receiver = new MessageReceiver(context.budget, context.maximumMessage, () => this.#fail(NO_ROOM));
+    // Errors of a stream always end in its closing, which is where we look.
+    stream.on('error', () => {});
+    stream.once('close', () => this.#closed());
+    const failure = this.#checkHeaders(headers);
+    if (failure !== undefined) {
+      this.#fail(failure);
+      return;
+    }
+    stream.on('data', (chunk: Uint8Array) => this.#data(chunk));
+    stream.once('end', () => this.#end());
+  }
+
+  /** Whether this call waits for the other end longer than it may: for its request, or for its reply to be read. */
+  isStuck(now: number): boolean {
+    return this.#phase !== 'working' && now - this.#phaseSince > this.#context.limits.request;
+  }
+
+  /** Ends the stream at once. */
+  cancel(): void {
+    this.#stream.close(constants.NGHTTP2_CANCEL);
+  }
+
+  #checkHeaders(headers: IncomingHttpHeaders): CallFailure | undefined {
+    const { limits, methods, draining } = this.#context;
+    const contentType = headers['content-type'] ?? '';
+    if (headers[':method'] !== 'POST' || !/^application\/grpc(?:[+;]|$)/.test(contentType)) {
+      return { status: CALL_STATUS.UNIMPLEMENTED, message: 'only gRPC is spoken here' };
+    }
+    if (headers.te !== 'trailers') {
+      return {
+        status: CALL_STATUS.INVALID_ARGUMENT,
+        message: 'the request lacks te: trailers, which a proxy may have dropped',
+      };
+    }
+    if (!methods.has(this.#path)) return { status: CALL_STATUS.UNIMPLEMENTED, message: 'no such method' };
+    const encoding = headers['grpc-encoding'];
+    if (encoding !== undefined && encoding !== 'identity') {
+      return { status: CALL_STATUS.UNIMPLEMENTED, message: 'compressed messages are not taken' };
+    }
+    const header = headers['grpc-timeout'];
+    const timeout = typeof header === 'string' ? parseTimeout(header) : limits.call;
+    if (timeout === undefined) return { status: CALL_STATUS.INVALID_ARGUMENT, message: 'malformed grpc-timeout' };
+    if (draining())
+      return describe(new OcicryptError('unavailable', 'the server is shutting down', { hint: 'try again' }));
+    const limit = Math.min(timeout, limits.call);
+    this.#timer = setTimeout(() => this.#expire(limit), limit);
+    return undefined;
+  }
+
+  #data(chunk: Uint8Array): void {
+    if (this.#phase !== 'receiving') return;
+    const failure = this.#receiver.push(chunk);
+    if (failure !== undefined) this.#fail(failure);
+  }
+
+  #end(): void {
+    if (this.#phase !== 'receiving') return;
+    const message = this.#receiver.finish();
+    if (message instanceof Uint8Array) void this.#work(message);
+    else this.#fail(message);
+  }
+
+  async #work(message: Uint8Array): Promise<void> {
+    const { gate, methods } = this.#context;
+    const { signal } = this.#controller;
+    this.#enter('working');
+    this.#received = this.#phaseSince - this.#started;
+    this.#useful = true;
+    this.#listener.received();
+    const method = methods.get(this.#path);
+    try {
+      await gate.enter(signal);
+      try {
+        this.#queued = performance.now() - this.#phaseSince;
+        if (method === undefined) throw new OcicryptError('internal', 'no such method');
+        this.#succeed(await method(message, { peer: this.#peer, signal }));
+      } finally {
+        gate.leave();
+      }
+    } catch (error) {
+      this.#fail(describe(error));
+    } finally {
+      this.#receiver.release();
+    }
+  }
+
+  #expire(limit: number): void {
+    const error = new OcicryptError('deadline-exceeded', `no answer within ${Math.round(limit)} ms`, {
+      retryable: true,
+    });
+    this.#controller.abort(error);
+    this.#fail(describe(error));
+  }
+
+  #succeed(reply: Uint8Array): void {
+    const stream = this.#stream;
+    if (this.#phase !== 'working' || stream.destroyed || stream.headersSent) {
+      wipe(reply);
+      return;
+    }
+    this.#conclude(CALL_STATUS.OK);
+    this.#reply = encodeFrame(reply);
+    wipe(reply);
+    stream.once('wantTrailers', () => {
+      if (!stream.destroyed) stream.sendTrailers({ 'grpc-status': '0' });
+    });
+    stream.respond({ ':status': 200, 'content-type': CONTENT_TYPE }, { waitForTrailers: true });
+    stream.end(this.#reply);
+  }
+
+  #fail({ status, message }: CallFailure): void {
+    const unfinished = this.#phase === 'receiving';
+    if (this.#phase === 'replied' || this.#phase === 'closed') return;
+    if (unfinished) this.#receiver.release();
+    this.#conclude(status);
+    const stream = this.#stream;
+    if (stream.destroyed || stream.headersSent) return;
+    stream.respond(
+      {
+        ':status': 200,
+        'content-type': CONTENT_TYPE,
+        'grpc-status': String(status),
+        'grpc-message': encodeStatusMessage(message),
+      },
+      { endStream: true },
+    );
+    // The rest of the request is not wanted: RFC 9113 section 8.1.
+    if (unfinished && !stream.readableEnded) stream.close(constants.NGHTTP2_NO_ERROR);
+  }
+
+  #conclude(status: CallStatus): void {
+    const now = performance.now();
+    const started = this.#started + this.#received + this.#queued;
+    clearTimeout(this.#timer);
+    this.#enter('replied');
+    this.#context.report({
+      method: this.#context.methods.has(this.#path) ? this.#path : 'unknown',
+      status,
+      received: this.#received,
+      queued: this.#queued,
+      handled: now - started,
+    });
+  }
+
+  #closed(): void {
+    if (this.#phase === 'receiving') this.#receiver.release();
+    if (this.#phase === 'receiving' || this.#phase === 'working') {
+      this.#useful = false;
+      this.#controller.abort(new OcicryptError('deadline-exceeded', 'ended by the caller'));
+      this.#conclude(CALL_STATUS.CANCELLED);
+    }
+    if (this.#phase === 'closed') return;
+    this.#enter('closed');
+    wipe(this.#reply);
+    this.#listener.closed(this, this.#useful);
+  }
+
+  #enter(phase: Phase): void {
+    this.#phase = phase;
+    this.#phaseSince = performance.now();
+  }
+}
+
+function describe(error: unknown): CallFailure {
+  return { status: ERROR_STATUS[asOcicryptError(error).code].grpc, message: describeError(error) };
+}

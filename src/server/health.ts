@@ -1,0 +1,105 @@
+// Health: alive as long as calls are answered, ready once a real probe of the keys has passed.
+// https://github.com/grpc/grpc/blob/master/doc/health-checking.md
+
+import { randomBytes } from 'node:crypto';
+import { OcicryptError } from '../base/errors.ts';
+import { decodeBytesField } from '../base/grpc.ts';
+import type { Kek } from '../kms/kek.ts';
+import type { Method } from './call.ts';
+import { KEY_PROVIDER_SERVICE } from './service.ts';
+
+/** Whether the server can do what it is there for, and nothing more: who asks is not told about keys. */
+export interface Readiness {
+  /** Probes again where the last answer is old; never throws. */
+  isReady(): Promise<boolean>;
+}
+
+/** A key that the configuration permits, and for what. */
+export type Probe = { readonly open: () => Promise<Kek>; readonly wrap: boolean; readonly unwrap: boolean };
+
+/** How long an answer holds: at most one key is probed in this time, which is at most two calls of its service. */
+const HOLD = 30_000;
+/** For one call of a probe. */
+const PATIENCE = 3_000;
+
+/**
+ * Makes a readiness that probes one key after the other when it is asked, and is ready while the last probe of any of
+ * them passed: one key that is out of order stops one key's images only. Without any key to probe (prefixes alone) it
+ * is ready.
+ *
+ * @param now a clock in milliseconds
+ */
+export function createReadiness(probes: readonly Probe[], now: () => number = () => performance.now()): Readiness {
+  const passed = new Map<number, boolean>();
+  let next = 0;
+  let probed = Number.NEGATIVE_INFINITY;
+  let running: Promise<void> | undefined;
+  const run = async () => {
+    const index = next++ % probes.length;
+    const probe = probes[index];
+    if (probe !== undefined) passed.set(index, await passes(probe));
+    running = undefined;
+  };
+  return {
+    async isReady() {
+      if (probes.length === 0) return true;
+      if (running === undefined && now() - probed >= HOLD) {
+        probed = now();
+        running = run();
+      }
+      // An answer that is old is better than none while the next is found.
+      if (passed.size === 0) await running;
+      return [...passed.values()].some((value) => value);
+    },
+  };
+}
+
+const SERVING = 1;
+const NOT_SERVING = 2;
+
+/**
+ * grpc.health.v1.Health/Check: the whole server ("") is alive until it drains, the key-provider service is ready or
+ * not. Watch is not there, which clients take for healthy (UNIMPLEMENTED).
+ */
+export function healthMethods(readiness: Readiness, isDraining: () => boolean): readonly (readonly [string, Method])[] {
+  const check: Method = async (request) => {
+    const service = new TextDecoder().decode(decodeBytesField(request));
+    if (service !== '' && service !== KEY_PROVIDER_SERVICE) {
+      throw new OcicryptError('not-found', 'no such service');
+    }
+    const serving = !isDraining() && (service === '' || (await readiness.isReady()));
+    return new Uint8Array([STATUS_FIELD, serving ? SERVING : NOT_SERVING]);
+  };
+  return [['/grpc.health.v1.Health/Check', check]];
+}
+
+/** HealthCheckResponse.status: field 1, a varint. */
+const STATUS_FIELD = 0x08;
+
+async function passes({ open, wrap, unwrap }: Probe): Promise<boolean> {
+  try {
+    const kek = await open();
+    // What no service ever made: that it says so proves that the key may be used.
+    if (!wrap) return unwrap && (await refusesJunk(kek));
+    const wrapped = await kek.wrap(randomBytes(32), PROBE_CONTEXT, AbortSignal.timeout(PATIENCE));
+    if (unwrap) await kek.unwrap(wrapped, PROBE_CONTEXT, AbortSignal.timeout(PATIENCE));
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+async function refusesJunk(kek: Kek): Promise<boolean> {
+  try {
+    await kek.unwrap(
+      { key: kek.key, algorithm: '', wrapped: randomBytes(64) },
+      PROBE_CONTEXT,
+      AbortSignal.timeout(PATIENCE),
+    );
+    return true;
+  } catch (error) {
+    return error instanceof OcicryptError && error.code === 'integrity';
+  }
+}
+
+const PROBE_CONTEXT = { 'ocicrypt-kms': 'probe' };

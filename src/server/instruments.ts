@@ -1,0 +1,157 @@
+// What the server measures: the names of its metrics, and the places where calls, keys and audit events pass by.
+
+import { asOcicryptError, type ErrorCode } from '../base/errors.ts';
+import { CALL_STATUS } from '../base/grpc.ts';
+import type { Scheme } from '../base/key-uri.ts';
+import type { Kek } from '../kms/kek.ts';
+import type { AuditSink } from '../provider/audit.ts';
+import type { CallReport } from './call.ts';
+import type { CloseReason } from './connections.ts';
+import { Counter, Gauge, Histogram, renderMetrics } from './metrics.ts';
+
+/** Numbers that are read when somebody asks. */
+export type Readings = {
+  readonly connections: () => number;
+  readonly activeCalls: () => number;
+  readonly queuedCalls: () => number;
+  readonly bufferedBytes: () => number;
+};
+
+/** Takes measurements of a whole server and writes them as Prometheus text. */
+export class Instruments {
+  readonly #requests = new Counter(
+    'ocicrypt_kms_requests_total',
+    'Key-provider requests by operation, backend and outcome.',
+  );
+  readonly #calls = new Counter('ocicrypt_kms_calls_total', 'gRPC calls by method and status.');
+  readonly #phases = new Histogram('ocicrypt_kms_call_seconds', 'Time of gRPC calls by phase: receive, queue, handle.');
+  readonly #keyCalls = new Counter('ocicrypt_kms_key_calls_total', 'Calls of keys by backend, operation and outcome.');
+  readonly #keyTimes = new Histogram(
+    'ocicrypt_kms_key_call_seconds',
+    'Time of calls of keys by backend and operation.',
+  );
+  readonly #closed = new Counter(
+    'ocicrypt_kms_connections_closed_total',
+    'Connections that the server closed, by reason.',
+  );
+  readonly #limits = new Counter(
+    'ocicrypt_kms_key_limits_total',
+    "Unwraps that joined another caller's, and calls that the key's rate refused.",
+  );
+  readonly #reloads = new Counter('ocicrypt_kms_certificate_reloads_total', 'Reloads of certificates by result.');
+  #readings: readonly Gauge[] = [
+    new Gauge('process_resident_memory_bytes', 'Resident memory.', () => process.memoryUsage.rss()),
+    new Gauge('process_cpu_seconds_total', 'Processor time.', () => {
+      const { user, system } = process.cpuUsage();
+      return (user + system) / 1e6;
+    }),
+    new Gauge(
+      'process_start_time_seconds',
+      'When the process was started.',
+      () => Math.round(performance.timeOrigin) / 1000,
+    ),
+  ];
+
+  /** Adds the gauges of a server. */
+  read(readings: Readings): void {
+    this.#readings = [
+      ...this.#readings,
+      new Gauge('ocicrypt_kms_connections', 'Open connections.', readings.connections),
+      new Gauge('ocicrypt_kms_active_calls', 'Calls that are worked on.', readings.activeCalls),
+      new Gauge('ocicrypt_kms_queued_calls', 'Calls that wait.', readings.queuedCalls),
+      new Gauge('ocicrypt_kms_buffered_bytes', 'Bytes of requests that are held.', readings.bufferedBytes),
+    ];
+  }
+
+  call({ method, status, received, queued, handled }: CallReport): void {
+    this.#calls.add({ method, status: STATUS_NAMES.get(status) ?? 'UNKNOWN' });
+    if (method === 'unknown') return;
+    this.#phases.observe({ phase: 'receive' }, received);
+    this.#phases.observe({ phase: 'queue' }, queued);
+    this.#phases.observe({ phase: 'handle' }, handled);
+  }
+
+  closed(reason: CloseReason): void {
+    this.#closed.add({ reason });
+  }
+
+  keyLimit(event: 'joined' | 'limited'): void {
+    this.#limits.add({ event });
+  }
+
+  reloaded(result: 'ok' | 'failed'): void {
+    this.#reloads.add({ result });
+  }
+
+  /** Counts every decision on its way to `sink`; one that could not be recorded counts as `not-written`. */
+  auditSink(sink: AuditSink | undefined): AuditSink {
+    return {
+      record: async (event) => {
+        let code: 'ok' | ErrorCode = event.outcome;
+        try {
+          await sink?.record(event);
+        } catch (error) {
+          code = 'not-written';
+          throw error;
+        } finally {
+          this.#requests.add({ operation: event.operation, backend: backendOf(event.keys[0]), code });
+        }
+      },
+    };
+  }
+
+  /** The same key, its calls measured. */
+  kek(kek: Kek, backend: Scheme): Kek {
+    return {
+      local: kek.local,
+      key: kek.key,
+      wrap: (plaintext, context, signal) => this.#measure(backend, 'wrap', kek.wrap(plaintext, context, signal)),
+      unwrap: (wrapped, context, signal) => this.#measure(backend, 'unwrap', kek.unwrap(wrapped, context, signal)),
+      ...(kek.close === undefined ? {} : { close: () => kek.close?.() }),
+    };
+  }
+
+  render(): string {
+    return renderMetrics([
+      ...[this.#requests, this.#calls, this.#phases, this.#keyCalls, this.#keyTimes],
+      ...[this.#closed, this.#limits, this.#reloads],
+      ...this.#readings,
+    ]);
+  }
+
+  async #measure<Value>(backend: Scheme, operation: 'wrap' | 'unwrap', result: Promise<Value>): Promise<Value> {
+    const started = performance.now();
+    let code: 'ok' | ErrorCode = 'ok';
+    try {
+      return await result;
+    } catch (error) {
+      code = asOcicryptError(error).code;
+      throw error;
+    } finally {
+      this.#keyCalls.add({ backend, operation, code });
+      this.#keyTimes.observe({ backend, operation }, performance.now() - started);
+    }
+  }
+}
+
+const STATUS_NAMES: ReadonlyMap<number, string> = new Map(
+  Object.entries(CALL_STATUS).map(([name, status]) => [status, name]),
+);
+
+const BACKENDS: ReadonlySet<string> = new Set<Scheme>([
+  'gcpkms',
+  'awskms',
+  'azurekms',
+  'hashivault',
+  'pkcs11',
+  'keyfile',
+  'age',
+  'kbs',
+]);
+
+/** From the canonical URI of a key that policy let through; anything else is one value, so that the set stays closed. */
+function backendOf(key: string | undefined): string {
+  if (key?.startsWith('age1')) return 'age';
+  const scheme = key?.slice(0, key.indexOf(':')) ?? '';
+  return BACKENDS.has(scheme) ? scheme : 'none';
+}

@@ -1,0 +1,143 @@
+// What the server lets its clients use, and the two counters that are shared by all connections.
+
+import { OcicryptError } from '../base/errors.ts';
+
+/** Counts, bytes and milliseconds. */
+export type ServerLimits = {
+  /** Connections of all listeners together. */
+  readonly connections: number;
+  /** Calls that one connection may have open. */
+  readonly streams: number;
+  /** Bytes of requests and replies that all connections together may hold. */
+  readonly buffered: number;
+  /** Calls that are worked on at the same time. */
+  readonly active: number;
+  /** Calls that wait for one of those to end. */
+  readonly queue: number;
+  /** From the start of a connection to the end of its handshake, and on to the end of its first request. */
+  readonly firstRequest: number;
+  /** From the headers of a request to its last byte. */
+  readonly request: number;
+  /** For a whole call, its time in the queue included. */
+  readonly call: number;
+  /** A connection without a call for so long is closed. */
+  readonly idle: number;
+};
+
+export const DEFAULT_SERVER_LIMITS: ServerLimits = {
+  connections: 256,
+  streams: 128,
+  buffered: 32 * 1024 * 1024,
+  active: 256,
+  queue: 1024,
+  firstRequest: 2_000,
+  request: 2_000,
+  call: 10_000,
+  idle: 300_000,
+};
+
+/** Something that holds bytes and can be made to give them up. */
+export interface Holder {
+  /** Gives its bytes back and ends. */
+  evict(): void;
+}
+
+/**
+ * Counts the bytes of unfinished requests over all connections. Where they are too many, the request that has been
+ * unfinished for longest gives way: callers send theirs at once, and only an attacker's stay half sent.
+ */
+export class ByteBudget {
+  readonly #limit: number;
+  /** Insertion order is age. */
+  readonly #holders = new Map<Holder, number>();
+  #total = 0;
+
+  constructor(limit: number) {
+    this.#limit = limit;
+  }
+
+  get total(): number {
+    return this.#total;
+  }
+
+  /** Adds `bytes` to what `holder` holds; false where even evicting all others is not enough. */
+  take(holder: Holder, bytes: number): boolean {
+    this.#holders.set(holder, (this.#holders.get(holder) ?? 0) + bytes);
+    this.#total += bytes;
+    while (this.#total > this.#limit) {
+      const [oldest] = this.#holders.keys();
+      if (oldest === undefined || oldest === holder) return false;
+      this.release(oldest);
+      oldest.evict();
+    }
+    return true;
+  }
+
+  /** Takes back everything that `holder` holds. */
+  release(holder: Holder): void {
+    this.#total -= this.#holders.get(holder) ?? 0;
+    this.#holders.delete(holder);
+  }
+}
+
+/** Lets a number of calls in at the same time and keeps a bounded queue of others, first come first served. */
+export class CallGate {
+  readonly #active: number;
+  readonly #queue: number;
+  /** A set and not an array: a caller that leaves is taken out of the middle. */
+  readonly #waiting = new Set<() => void>();
+  #entered = 0;
+
+  constructor(active: number, queue: number) {
+    this.#active = active;
+    this.#queue = queue;
+  }
+
+  get entered(): number {
+    return this.#entered;
+  }
+
+  get waiting(): number {
+    return this.#waiting.size;
+  }
+
+  /**
+   * Waits for a place; whoever got one must {@link leave}.
+   *
+   * @throws OcicryptError `throttled` at once where the queue is full; the signal's reason where it is aborted
+   */
+  async enter(signal: AbortSignal): Promise<void> {
+    if (this.#entered < this.#active) {
+      this.#entered++;
+      return;
+    }
+    if (this.#waiting.size >= this.#queue) {
+      throw new OcicryptError('throttled', `the server has ${this.#queue} calls waiting already`, {
+        hint: 'try again later, or raise --max-queue',
+        retryable: true,
+      });
+    }
+    await new Promise<void>((resolve, reject) => {
+      const go = () => {
+        signal.removeEventListener('abort', stop);
+        resolve();
+      };
+      const stop = () => {
+        this.#waiting.delete(go);
+        reject(signal.reason);
+      };
+      this.#waiting.add(go);
+      signal.addEventListener('abort', stop, { once: true });
+    });
+  }
+
+  /** Hands the place to the call that has waited longest. */
+  leave(): void {
+    const [next] = this.#waiting;
+    if (next === undefined) this.#entered--;
+    else {
+      this.#waiting.delete(next);
+      next();
+    }
+  }
+}

@@ -1,0 +1,215 @@
+// The only code that listens for gRPC: unix sockets, TLS, plain TCP on the loopback, and sockets that systemd hands over.
+
+import { createServer as createPlainServer, type Server, type Socket } from 'node:net';
+import { createServer as createTlsServer, type TLSSocket } from 'node:tls';
+import { OcicryptError } from '../base/errors.ts';
+import { formatListenAddress, isLoopbackHost, type ListenAddress, type NetworkAddress } from './address.ts';
+import type { Connections } from './connections.ts';
+import { clientNames, readTlsOptions, type TlsFiles, tlsFilesState } from './tls.ts';
+import { listenOnUnixSocket, type SocketAccess } from './unix-socket.ts';
+
+/** Where to listen: an address, or a listening descriptor that systemd made. */
+export type ListenTarget = ListenAddress | { readonly kind: 'inherited'; readonly descriptor: number };
+
+export type ListenerOptions = {
+  readonly access: SocketAccess;
+  readonly tls: TlsFiles | undefined;
+  /** Whether plain TCP may be used, on the loopback. */
+  readonly insecurePlaintext: boolean;
+  /** Milliseconds for a TLS handshake. */
+  readonly handshake: number;
+};
+
+/** A socket that takes connections. */
+export interface Listener {
+  /** As {@link formatListenAddress} writes it, with the port that was chosen. */
+  readonly address: string;
+  /** Reads the certificates again where they have changed; returns whether it did. @throws OcicryptError the old ones stay */
+  reload(): boolean;
+  /** Takes no more connections; a unix socket of ours is removed. */
+  close(): void;
+}
+
+/** Descriptors are handed over from 3 on: sd_listen_fds(3). */
+const FIRST_INHERITED = 3;
+
+/** The sockets that systemd made for this process, taken out of `environment` so that nobody takes them twice. */
+export function inheritedTargets(environment: NodeJS.ProcessEnv): readonly ListenTarget[] {
+  const { LISTEN_PID: pid, LISTEN_FDS: count } = environment;
+  if (pid !== String(process.pid) || count === undefined || !/^\d{1,3}$/.test(count)) return [];
+  delete environment.LISTEN_PID;
+  delete environment.LISTEN_FDS;
+  delete environment.LISTEN_FDNAMES;
+  return Array.from({ length: Number(count) }, (_, index) => ({
+    kind: 'inherited',
+    descriptor: FIRST_INHERITED + index,
+  }));
+}
+
+/**
+ * Listens on `target` and hands connections to `connections`.
+ *
+ * @throws OcicryptError `configuration`
+ */
+export async function openListener(
+  target: ListenTarget,
+  connections: Connections,
+  options: ListenerOptions,
+): Promise<Listener> {
+  if (target.kind === 'tls') return openTlsListener(target, connections, options);
+  if (target.kind === 'inherited') return openInheritedListener(target.descriptor, connections, options);
+  const server = createPlainServer({ noDelay: true });
+  if (target.kind === 'unix') {
+    const address = formatListenAddress(target);
+    server.on('connection', (socket) => connections.accept(socket, { caller: address }));
+    await listenOnUnixSocket(server, target.path, options.access);
+    return plainListener(server, address);
+  }
+  checkPlaintext(target.host, options);
+  server.on('connection', (socket) => acceptPlain(socket, connections));
+  await listenOnPort(server, target);
+  return plainListener(server, formatListenAddress({ ...target, port: portOf(server) }));
+}
+
+async function openTlsListener(
+  target: NetworkAddress,
+  connections: Connections,
+  options: ListenerOptions,
+): Promise<Listener> {
+  const listener = createTlsListener(connections, options);
+  await listenOnPort(listener.server, target);
+  return listener.at(formatListenAddress({ ...target, port: portOf(listener.server) }));
+}
+
+/** What kind of socket it is, only listening on it tells. */
+async function openInheritedListener(
+  descriptor: number,
+  connections: Connections,
+  options: ListenerOptions,
+): Promise<Listener> {
+  const address = `descriptor ${descriptor} of systemd`;
+  const secured = options.tls === undefined ? undefined : createTlsListener(connections, options);
+  const server = createPlainServer({ noDelay: true });
+  server.on('connection', (socket) => {
+    // A unix socket has no remote address; a network socket always has one.
+    if (portOf(server) === 0) connections.accept(socket, { caller: `unix (${address})` });
+    else if (secured !== undefined) secured.server.emit('connection', socket);
+    else acceptPlain(socket, connections);
+  });
+  await listening(server, { fd: descriptor }, address);
+  const bound = server.address();
+  const host = typeof bound === 'object' && bound !== null && 'port' in bound ? bound.address : undefined;
+  if (host !== undefined && secured === undefined) checkPlaintext(host, options);
+  return { ...(secured?.at(address) ?? plainListener(server, address)), close: () => server.close() };
+}
+
+type TlsListener = { readonly server: Server; readonly at: (address: string) => Listener };
+
+function createTlsListener(connections: Connections, options: ListenerOptions): TlsListener {
+  const { tls: files, handshake } = options;
+  if (files === undefined) {
+    throw new OcicryptError('configuration', 'listening with TLS needs a certificate', {
+      hint: 'give --tls-cert=FILE and --tls-key=FILE',
+    });
+  }
+  let state = tlsFilesState(files);
+  const server = createTlsServer({
+    ...readTlsOptions(files),
+    ALPNProtocols: ['h2'],
+    handshakeTimeout: handshake,
+    noDelay: true,
+  });
+  /** Node has two objects for one connection, Bun one; the other end's port is the same in both. */
+  const handshakes = new Map<string, Socket>();
+  server.on('connection', (socket: Socket) => {
+    const name = nameOf(socket);
+    handshakes.set(name, socket);
+    socket.once('close', () => {
+      if (handshakes.get(name) === socket) handshakes.delete(name);
+    });
+    connections.begin(socket);
+  });
+  server.on('secureConnection', (socket: TLSSocket) => {
+    const name = nameOf(socket);
+    const begun = handshakes.get(name);
+    handshakes.delete(name);
+    const names = files.clientAuthority === undefined ? undefined : clientNames(socket);
+    if (socket.alpnProtocol !== 'h2' || (names !== undefined && !socket.authorized)) {
+      socket.destroy();
+      return;
+    }
+    const caller = `tls://${socket.remoteAddress ?? ''} ${(names ?? []).join(' ')}`.trimEnd();
+    connections.accept(socket, names === undefined ? { caller } : { caller, names }, begun);
+  });
+  // Without this the socket of a failed handshake stays open.
+  server.on('tlsClientError', (_error: Error, socket: TLSSocket) => socket.destroy());
+  const reload = () => {
+    const now = tlsFilesState(files);
+    if (now === state) return false;
+    // Remembered also where it fails, so that one bad file is reported once.
+    state = now;
+    server.setSecureContext(readTlsOptions(files));
+    return true;
+  };
+  return { server, at: (address) => ({ address, reload, close: () => server.close() }) };
+}
+
+function plainListener(server: Server, address: string): Listener {
+  return { address, reload: () => false, close: () => server.close() };
+}
+
+function acceptPlain(socket: Socket, connections: Connections): void {
+  connections.accept(socket, { caller: `tcp://${socket.remoteAddress ?? ''}` });
+}
+
+/** Layer keys in clear may only go where nobody else listens. */
+function checkPlaintext(host: string, options: ListenerOptions): void {
+  if (!isLoopbackHost(host)) {
+    throw new OcicryptError(
+      'configuration',
+      `refusing to listen on ${host} without TLS: layer keys would be readable`,
+      {
+        hint: 'use tls:// with --tls-cert and --tls-key, or a unix socket',
+      },
+    );
+  }
+  if (!options.insecurePlaintext) {
+    throw new OcicryptError('configuration', `listening on ${host} without TLS lets every local user ask for keys`, {
+      hint: 'use a unix socket, or say --insecure-plaintext',
+    });
+  }
+}
+
+function listenOnPort(server: Server, address: NetworkAddress): Promise<void> {
+  return listening(server, { host: address.host, port: address.port }, formatListenAddress(address));
+}
+
+function listening(
+  server: Server,
+  where: { readonly fd: number } | { readonly host: string; readonly port: number },
+  shown: string,
+): Promise<void> {
+  return new Promise((resolve, reject) => {
+    server.once('listening', resolve);
+    server.once('error', (cause: NodeJS.ErrnoException) =>
+      reject(
+        new OcicryptError('configuration', `cannot listen on ${shown} (${cause.code})`, {
+          cause,
+          hint:
+            cause.code === 'EADDRINUSE' ? 'another server is there: stop it, or listen elsewhere' : 'check the address',
+        }),
+      ),
+    );
+    server.listen(where);
+  });
+}
+
+/** 0 for unix sockets. */
+function portOf(server: Server): number {
+  const address = server.address();
+  return typeof address === 'object' && address !== null && 'port' in address ? (address.port ?? 0) : 0;
+}
+
+function nameOf(socket: Socket): string {
+  return `${socket.remoteAddress} ${socket.remotePort}`;
+}

@@ -1,0 +1,163 @@
+// The server as a whole: methods, limits, listeners and status page put together, reloaded, drained.
+
+import { asOcicryptError, describeError, OcicryptError } from '../base/errors.ts';
+import { messageLimit } from '../base/grpc.ts';
+import { MAXIMUM_REQUEST } from '../provider/protocol.ts';
+import { formatListenAddress, type ListenAddress } from './address.ts';
+import { type Connections, createConnections } from './connections.ts';
+import { createReadiness, healthMethods, type Probe } from './health.ts';
+import type { Instruments } from './instruments.ts';
+import { ByteBudget, CallGate, type ServerLimits } from './limits.ts';
+import { type Listener, type ListenerOptions, type ListenTarget, openListener } from './listener.ts';
+import { keyProviderMethods, type ServiceOptions } from './service.ts';
+import { type StatusPage, startStatusPage } from './status-page.ts';
+
+export type ServerOptions = {
+  readonly listen: readonly ListenTarget[];
+  readonly listener: Omit<ListenerOptions, 'handshake'>;
+  readonly service: ServiceOptions;
+  /** The keys that readiness is about. */
+  readonly probes: readonly Probe[];
+  readonly limits: ServerLimits;
+  readonly instruments: Instruments;
+  /** Where metrics and health are served over HTTP, if anywhere. */
+  readonly status: ListenAddress | undefined;
+  readonly log: ServerLog;
+};
+
+/** Fixed texts and public values. */
+export interface ServerLog {
+  info(fields: Readonly<Record<string, unknown>>, message: string): void;
+  warn(fields: Readonly<Record<string, unknown>>, message: string): void;
+}
+
+/** A server that is running. */
+export interface RunningServer {
+  /** Where it listens. */
+  readonly addresses: readonly string[];
+  /** Where metrics are, if anywhere. */
+  readonly status: string | undefined;
+  /** Reads certificates that have changed; where they cannot be used the old ones stay, and the log says why. */
+  reload(): void;
+  /**
+   * Takes no more connections, answers new calls with UNAVAILABLE and ends when the open ones have ended, at the
+   * latest a second after their deadline.
+   */
+  drain(): Promise<void>;
+  /** Ends everything at once. */
+  close(): void;
+}
+
+/** How often certificate files are looked at, in milliseconds: file events miss what a mounted secret does. */
+const CERTIFICATE_POLL = 5_000;
+/** After the deadline of the last call. */
+const DRAIN_GRACE = 500;
+
+/**
+ * Starts a server: it listens on every target when this returns, or on none.
+ *
+ * @throws OcicryptError `configuration`
+ */
+export async function startServer(options: ServerOptions): Promise<RunningServer> {
+  const { limits, instruments, log } = options;
+  checkTargets(options.listen);
+  let draining = false;
+  const budget = new ByteBudget(limits.buffered);
+  const gate = new CallGate(limits.active, limits.queue);
+  const readiness = createReadiness(options.probes);
+  const connections = createConnections({
+    methods: new Map([...keyProviderMethods(options.service), ...healthMethods(readiness, () => draining)]),
+    maximumMessage: messageLimit(MAXIMUM_REQUEST),
+    limits,
+    budget,
+    gate,
+    draining: () => draining,
+    report: (report) => instruments.call(report),
+    closedBecause: (reason) => instruments.closed(reason),
+  });
+  instruments.read({
+    connections: () => connections.size,
+    activeCalls: () => gate.entered,
+    queuedCalls: () => gate.waiting,
+    bufferedBytes: () => budget.total,
+  });
+  const listeners = await openAll(options, connections);
+  let status: StatusPage | undefined;
+  try {
+    if (options.status !== undefined) {
+      const page = { metrics: () => instruments.render(), readiness, isDraining: () => draining };
+      status = await startStatusPage(options.status, page);
+    }
+  } catch (error) {
+    for (const listener of listeners) listener.close();
+    throw error;
+  }
+  const poll = setInterval(() => reload(listeners, instruments, log), CERTIFICATE_POLL).unref();
+
+  const close = () => {
+    clearInterval(poll);
+    for (const listener of listeners) listener.close();
+    connections.destroy();
+    status?.close();
+  };
+  return {
+    addresses: listeners.map(({ address }) => address),
+    status: status?.address,
+    reload: () => reload(listeners, instruments, log),
+    async drain() {
+      draining = true;
+      for (const listener of listeners) listener.close();
+      await withinTime(connections.drain(), limits.call + DRAIN_GRACE);
+      close();
+    },
+    close,
+  };
+}
+
+async function openAll(options: ServerOptions, connections: Connections): Promise<readonly Listener[]> {
+  const listeners: Listener[] = [];
+  try {
+    for (const target of options.listen) {
+      const handshake = options.limits.firstRequest;
+      listeners.push(await openListener(target, connections, { ...options.listener, handshake }));
+    }
+  } catch (error) {
+    for (const listener of listeners) listener.close();
+    throw error;
+  }
+  return listeners;
+}
+
+function reload(listeners: readonly Listener[], instruments: Instruments, log: ServerLog): void {
+  for (const listener of listeners) {
+    try {
+      if (!listener.reload()) continue;
+      instruments.reloaded('ok');
+      log.info({ address: listener.address }, 'certificates reloaded');
+    } catch (error) {
+      instruments.reloaded('failed');
+      const fields = { address: listener.address, problem: describeError(asOcicryptError(error)) };
+      log.warn(fields, 'certificates not reloaded: the old ones stay');
+    }
+  }
+}
+
+/** Said before anything is bound: the second would fail with the first already listening. */
+function checkTargets(targets: readonly ListenTarget[]): void {
+  const seen = new Set<string>();
+  for (const target of targets) {
+    const name = target.kind === 'inherited' ? `fd ${target.descriptor}` : formatListenAddress(target);
+    const place = name.replace(/^tls:/, 'tcp:');
+    if (seen.has(place) && !place.endsWith(':0')) {
+      throw new OcicryptError('configuration', `${name} is named twice to listen on`, { hint: 'leave one out' });
+    }
+    seen.add(place);
+  }
+}
+
+async function withinTime(done: Promise<void>, milliseconds: number): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  const timer = setTimeout(resolve, milliseconds);
+  await Promise.race([done, promise]);
+  clearTimeout(timer);
+}

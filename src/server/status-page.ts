@@ -1,0 +1,83 @@
+// The only code that speaks HTTP/1: metrics and health for those who scrape them, on a listener of their own.
+
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import { OcicryptError } from '../base/errors.ts';
+import { formatListenAddress, isLoopbackHost, type ListenAddress } from './address.ts';
+import type { Readiness } from './health.ts';
+import { METRICS_TYPE } from './metrics.ts';
+import { listenOnUnixSocket } from './unix-socket.ts';
+
+export type StatusPageOptions = {
+  readonly metrics: () => string;
+  readonly readiness: Readiness;
+  readonly isDraining: () => boolean;
+};
+
+export interface StatusPage {
+  readonly address: string;
+  close(): void;
+}
+
+/**
+ * Serves `/metrics`, `/livez` and `/readyz` on a unix socket or on the loopback, without any secret.
+ *
+ * @throws OcicryptError `configuration`
+ */
+export async function startStatusPage(address: ListenAddress, options: StatusPageOptions): Promise<StatusPage> {
+  if (address.kind === 'tls' || (address.kind === 'tcp' && !isLoopbackHost(address.host))) {
+    throw new OcicryptError('configuration', `metrics are not served on ${formatListenAddress(address)}`, {
+      hint: 'use tcp://127.0.0.1:PORT or unix:///PATH',
+    });
+  }
+  const server = createServer(
+    { requestTimeout: 2_000, headersTimeout: 2_000, keepAliveTimeout: 5_000 },
+    (request, response) => {
+      void answer(request, options).then(([status, type, body]) => send(response, status, type, body));
+    },
+  );
+  server.maxConnections = 16;
+  if (address.kind === 'unix') await listenOnUnixSocket(server, address.path, { mode: 0o600, group: undefined });
+  else await listen(server, address.host, address.port, formatListenAddress(address));
+  const bound = server.address();
+  const port = typeof bound === 'object' && bound !== null ? bound.port : 0;
+  return {
+    address: formatListenAddress(address.kind === 'unix' ? address : { ...address, port }),
+    close() {
+      server.close();
+      server.closeAllConnections();
+    },
+  };
+}
+
+type Answer = readonly [status: number, type: string, body: string];
+
+/** Texts from a fixed list: nothing of a request, a key or an error comes back. */
+async function answer(request: IncomingMessage, options: StatusPageOptions): Promise<Answer> {
+  if (request.method !== 'GET') return [405, 'text/plain', 'only GET\n'];
+  switch (request.url) {
+    case '/metrics':
+      return [200, METRICS_TYPE, options.metrics()];
+    case '/livez':
+      return [200, 'text/plain', 'alive\n'];
+    case '/readyz':
+      if (options.isDraining()) return [503, 'text/plain', 'draining\n'];
+      return (await options.readiness.isReady()) ? [200, 'text/plain', 'ready\n'] : [503, 'text/plain', 'not ready\n'];
+    default:
+      return [404, 'text/plain', 'not found\n'];
+  }
+}
+
+function send(response: ServerResponse, status: number, type: string, body: string): void {
+  response.writeHead(status, { 'content-type': type, 'cache-control': 'no-store' });
+  response.end(body);
+}
+
+function listen(server: ReturnType<typeof createServer>, host: string, port: number, shown: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    server.once('listening', resolve);
+    server.once('error', (cause: NodeJS.ErrnoException) =>
+      reject(new OcicryptError('configuration', `cannot listen on ${shown} (${cause.code})`, { cause })),
+    );
+    server.listen(port, host);
+  });
+}

@@ -1,0 +1,101 @@
+// The only code that knows the server's certificates: TLS 1.3, client certificates, and reloading without a dropped call.
+
+import { readFileSync, statSync } from 'node:fs';
+import { createSecureContext, type TLSSocket, type TlsOptions } from 'node:tls';
+import { OcicryptError } from '../base/errors.ts';
+import { readSecretFile } from '../base/secret-file.ts';
+
+/** PEM files. */
+export type TlsFiles = {
+  readonly certificate: string;
+  readonly privateKey: string;
+  /** Authorities of client certificates; without them no client certificate is asked for. */
+  readonly clientAuthority: string | undefined;
+};
+
+/** More is no chain of certificates. */
+const MAXIMUM_PEM = 256 * 1024;
+
+/**
+ * Reads the files into what `tls.createServer` and `setSecureContext` take.
+ *
+ * @throws OcicryptError `configuration` where a file is missing, is not PEM, or does not belong to the others
+ */
+export function readTlsOptions(files: TlsFiles): TlsOptions {
+  const cert = readPem(files.certificate, 'the certificate');
+  const ca = files.clientAuthority === undefined ? undefined : readPem(files.clientAuthority, 'the client authorities');
+  const key = Buffer.from(readKey(files.privateKey));
+  const options: TlsOptions = {
+    key,
+    cert,
+    minVersion: 'TLSv1.3',
+    // Explicit, because NODE_TLS_REJECT_UNAUTHORIZED changes what is otherwise the default.
+    ...(ca === undefined ? { requestCert: false } : { ca, requestCert: true, rejectUnauthorized: true }),
+  };
+  try {
+    createSecureContext(options);
+  } catch (cause) {
+    throw new OcicryptError(
+      'configuration',
+      `the certificate ${files.certificate} cannot be used with ${files.privateKey}`,
+      {
+        cause,
+        hint: 'both must be PEM, and the key the one that the certificate was issued for',
+      },
+    );
+  }
+  return options;
+}
+
+/** What changes when one of the files is written or replaced, a symbolic link's target included. */
+export function tlsFilesState(files: TlsFiles): string {
+  return [files.certificate, files.privateKey, files.clientAuthority]
+    .map((path) => {
+      const stat = path === undefined ? undefined : statSync(path, { throwIfNoEntry: false });
+      return `${stat?.ino}:${stat?.size}:${stat?.mtimeMs}:${stat?.ctimeMs}`;
+    })
+    .join(' ');
+}
+
+/** The DNS, IP, URI and email names of the client certificate that was verified on this connection. */
+export function clientNames(socket: TLSSocket): readonly string[] {
+  const { subjectaltname } = socket.getPeerCertificate();
+  return typeof subjectaltname === 'string' ? parseNames(subjectaltname) : [];
+}
+
+/**
+ * Splits OpenSSL's text for alternative names. A name that needs quotes there could be two names or none; it is left
+ * out, and so never allowed (CVE-2021-44532).
+ */
+export function parseNames(text: string): readonly string[] {
+  if (text.includes('"')) return [];
+  return text.split(', ').flatMap((name) => {
+    const match = /^(?:DNS|URI|email|IP Address):(.+)$/.exec(name);
+    return match?.[1] === undefined ? [] : [match[1]];
+  });
+}
+
+function readPem(path: string, what: string): Buffer {
+  try {
+    const pem = readFileSync(path);
+    if (pem.length <= MAXIMUM_PEM && pem.includes('-----BEGIN CERTIFICATE-----')) return pem;
+  } catch (cause) {
+    throw new OcicryptError('configuration', `cannot read ${what} ${path}`, {
+      cause,
+      hint: 'it must be a PEM file that this user can read',
+    });
+  }
+  throw new OcicryptError('configuration', `${path} holds no certificate`, {
+    hint: 'it must hold PEM blocks that begin with -----BEGIN CERTIFICATE-----',
+  });
+}
+
+function readKey(path: string): Uint8Array {
+  try {
+    return readSecretFile(path, 'the private key', MAXIMUM_PEM);
+  } catch (error) {
+    // A missing file is "not found" where a key file is asked for; here the configuration is wrong.
+    if (!(error instanceof OcicryptError) || error.code !== 'not-found') throw error;
+    throw new OcicryptError('configuration', error.message, { cause: error, hint: 'see --tls-key' });
+  }
+}

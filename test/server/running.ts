@@ -1,0 +1,129 @@
+// Starts the server in this process, with one key file, for tests of what clients see.
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { TestContext } from 'node:test';
+import { decodeBytesField, encodeBytesField } from '../../src/base/grpc.ts';
+import type { KeyUri } from '../../src/base/key-uri.ts';
+import { callOnce, type GrpcTarget, type GrpcTls } from '../../src/client/grpc-client.ts';
+import type { Kek } from '../../src/kms/kek.ts';
+import { createKeyfile, openKeyfile } from '../../src/kms/keyfile.ts';
+import { createProvider, type Provider, type ProviderOptions } from '../../src/provider/handle.ts';
+import { parseListenAddress } from '../../src/server/address.ts';
+import { Instruments } from '../../src/server/instruments.ts';
+import { DEFAULT_SERVER_LIMITS, type ServerLimits } from '../../src/server/limits.ts';
+import type { ListenTarget } from '../../src/server/listener.ts';
+import { type RunningServer, type ServerLog, type ServerOptions, startServer } from '../../src/server/start.ts';
+
+/** What a test changes of the usual server: one unix socket, one key file, default limits. */
+export type RunningOptions = {
+  readonly listen?: readonly (string | ListenTarget)[];
+  readonly limits?: Partial<ServerLimits>;
+  readonly provider?: Partial<ProviderOptions>;
+  readonly server?: Partial<ServerOptions>;
+  /** In place of the key file. */
+  readonly kek?: Kek;
+};
+
+/** A server, its first address as a target for clients, and what it has said. */
+export type Running = {
+  readonly server: RunningServer;
+  readonly target: GrpcTarget;
+  readonly targets: readonly GrpcTarget[];
+  readonly provider: Provider;
+  readonly key: string;
+  readonly directory: string;
+  readonly instruments: Instruments;
+  readonly said: readonly string[];
+};
+
+/** A directory of the test's own, removed after it. */
+export async function temporaryDirectory(t: TestContext): Promise<string> {
+  const directory = await mkdtemp(join(tmpdir(), 'server-'));
+  t.after(() => rm(directory, { recursive: true, force: true }));
+  return directory;
+}
+
+/** Starts a server that ends with the test. */
+export async function startRunning(t: TestContext, options: RunningOptions = {}): Promise<Running> {
+  const directory = await temporaryDirectory(t);
+  const path = join(directory, 'key');
+  const key = options.kek?.key ?? createKeyfile(path);
+  const kek = options.kek ?? openKeyfile(path);
+  const uri: KeyUri = { scheme: 'keyfile', path };
+  const provider = createProvider({
+    openKek: async () => kek,
+    rules: [{ kind: 'key', uri }],
+    callerKeysAllowed: false,
+    names: { configured: undefined, fallback: 'grpc-keyprovider' },
+    ...options.provider,
+  });
+  const said: string[] = [];
+  const log: ServerLog = { info: (_fields, text) => said.push(text), warn: (_fields, text) => said.push(text) };
+  const instruments = new Instruments();
+  const server = await startServer({
+    listen: (options.listen ?? [`unix://${directory}/s`]).map((one) =>
+      typeof one === 'string' ? parseListenAddress(one) : one,
+    ),
+    listener: { access: { mode: 0o600, group: undefined }, tls: undefined, insecurePlaintext: true },
+    service: { provider, clients: [] },
+    probes: [{ open: async () => kek, wrap: true, unwrap: true }],
+    limits: { ...DEFAULT_SERVER_LIMITS, ...options.limits },
+    instruments,
+    status: undefined,
+    log,
+    ...options.server,
+  });
+  t.after(() => server.close());
+  const targets = server.addresses.map(targetOf);
+  const [target = { kind: 'unix', path: '' }] = targets;
+  return { server, target, targets, provider, key, directory, instruments, said };
+}
+
+/** One key-provider request through gRPC, as a client makes it. */
+export async function callKeyProvider(target: GrpcTarget, request: Uint8Array, tls?: GrpcTls): Promise<Uint8Array> {
+  const reply = await callOnce(target, tls, {
+    method: '/keyprovider.KeyProviderService/UnWrapKey',
+    message: encodeBytesField(request),
+    timeout: 10_000,
+    maximumReply: 1024 * 1024,
+    signal: AbortSignal.timeout(15_000),
+  });
+  return decodeBytesField(reply);
+}
+
+/** A request that wraps a layer key to the server's only key. */
+export function wrapRequest(symkey = 'BnVzTgWrcR9bHku9tvpk6fUEV5jb+XiEAAQVpCXLvAo='): Uint8Array {
+  const optsdata = btoa(
+    JSON.stringify({
+      symkey,
+      digest: `sha256:${'ac'.repeat(32)}`,
+      cipheroptions: { nonce: 'IXIaaf2jpVLOTlXNX8aRWw==' },
+    }),
+  );
+  return bytes({
+    op: 'keywrap',
+    keywrapparams: { ec: { Parameters: { 'grpc-keyprovider': [btoa('Enabled')] }, DecryptConfig: null }, optsdata },
+    keyunwrapparams: { dc: null, annotation: null },
+  });
+}
+
+/** A request that unwraps what a wrap answered with. */
+export function unwrapRequest(wrapReply: Uint8Array): Uint8Array {
+  const { keywrapresults } = JSON.parse(new TextDecoder().decode(wrapReply));
+  return bytes({
+    op: 'keyunwrap',
+    keywrapparams: { ec: null, optsdata: null },
+    keyunwrapparams: { dc: { Parameters: null }, annotation: keywrapresults.annotation },
+  });
+}
+
+/** The address that a server says, as a target. */
+export function targetOf(address: string): GrpcTarget {
+  const parsed = parseListenAddress(address);
+  return parsed.kind === 'unix' ? parsed : { ...parsed, host: parsed.host };
+}
+
+function bytes(value: unknown): Uint8Array {
+  return new TextEncoder().encode(JSON.stringify(value));
+}
