@@ -1,7 +1,7 @@
-// The only code that decides whom TLS trusts: the system's roots, SSL_CERT_FILE in their place, `--ca` files beside them.
+// The only code that decides whom TLS trusts: the system's roots, those of SSL_CERT_FILE and SSL_CERT_DIR, `--ca` files.
 
-import { readFileSync } from 'node:fs';
-import { createSecureContext, rootCertificates, type SecureContext } from 'node:tls';
+import { readdirSync, readFileSync } from 'node:fs';
+import { delimiter, join } from 'node:path';
 import { OcicryptError } from './errors.ts';
 
 /** Debian and its kin, Fedora and its kin, openSUSE, Alpine and macOS. */
@@ -13,19 +13,23 @@ const SYSTEM_ROOTS = [
 ];
 
 /**
- * What clients of TLS trust: TLS 1.2 or later, and certificates that lead to one of the roots. Read from the one file
- * of the distribution, because `tls.getCACertificates('system')` takes 42 ms on Node 24 where this takes 5; a container
- * that has no such file gets the roots that come with the runtime.
+ * The roots that clients of TLS trust, as PEM files. The system's come from the one file of the distribution, because
+ * `tls.getCACertificates('system')` takes 42 ms on Node 24 where this takes 5; a container that has no such file gets
+ * the roots that come with the runtime.
  *
  * @param caFiles PEM files of further roots
  * @throws OcicryptError `configuration` where a named file cannot be read or holds no certificate
  */
-export function createTrust(caFiles: readonly string[], environment: NodeJS.ProcessEnv): SecureContext {
+export async function readRoots(
+  caFiles: readonly string[],
+  environment: NodeJS.ProcessEnv,
+): Promise<(Buffer | string)[]> {
   const named = environment.SSL_CERT_FILE;
   const system = named ? readCertificates(named) : readSystemRoots();
   const additional = caFiles.map(readCertificates);
-  if (system !== undefined) return createSecureContext({ ca: [system, ...additional], minVersion: 'TLSv1.2' });
-  return createSecureContext({ ca: [...rootCertificates, ...additional], minVersion: 'TLSv1.2' });
+  if (system !== undefined) return [system, ...additional];
+  const { rootCertificates } = await import('node:tls');
+  return [...rootCertificates, ...additional];
 }
 
 function readSystemRoots(): Buffer | undefined {

@@ -1,7 +1,7 @@
 // The HTTP client against servers that misbehave byte by byte.
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { copyFile, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { createServer as createPlainServer } from 'node:http';
 import { type AddressInfo, connect, createServer as createTcpServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -11,6 +11,7 @@ import { createServer as createTlsServer, type TlsOptions } from 'node:tls';
 import { OcicryptError } from '../../src/base/errors.ts';
 import { createHttpClient, type HttpClient, type HttpRequest, parseRetryAfter } from '../../src/base/http.ts';
 import { chooseProxy } from '../../src/base/proxy.ts';
+import { readRoots } from '../../src/base/roots.ts';
 import { type CertificateFiles, createCertificateAuthority } from '../fixtures/certificates.ts';
 
 let directory: string;
@@ -194,11 +195,33 @@ describe('trust', () => {
       .catch((refusal: unknown) => refusal);
     assert.ok(error instanceof OcicryptError && error.code === 'unavailable');
   });
-  test('comes from SSL_CERT_FILE in place of the system and from CA files beside it', async () => {
+  test('comes from SSL_CERT_FILE, SSL_CERT_DIR and CA files, any one of which is enough', async () => {
     const url = await startRaw((socket) => socket.end(ok));
-    const environment = { SSL_CERT_FILE: ca };
-    assert.equal((await createHttpClient({ environment }).request(post(url))).status, 200);
+    const authorities = join(directory, 'authorities');
+    await mkdir(authorities);
+    await copyFile(ca, join(authorities, 'ca.crt'));
+    await writeFile(join(authorities, 'README'), 'no certificate');
+    const elsewhere = join(directory, 'missing');
+    for (const environment of [
+      { SSL_CERT_FILE: ca },
+      { SSL_CERT_DIR: authorities },
+      { SSL_CERT_FILE: ca, SSL_CERT_DIR: elsewhere },
+      { SSL_CERT_DIR: `${elsewhere}:${authorities}` },
+    ]) {
+      assert.equal((await createHttpClient({ environment }).request(post(url))).status, 200);
+    }
     assert.equal((await createHttpClient({ environment: {}, caFiles: [ca] }).request(post(url))).status, 200);
+    await rejects(
+      createHttpClient({ environment: { SSL_CERT_DIR: elsewhere } }).request(post(url)),
+      'unavailable',
+      false,
+    );
+  });
+  test('keeps the roots of the system beside SSL_CERT_FILE, which users set for their registry', () => {
+    const own = readFileSync(ca);
+    const system = readRoots([], {});
+    assert.deepEqual(readRoots([], { SSL_CERT_FILE: ca }), [...system, own]);
+    assert.deepEqual(readRoots([], { SSL_CERT_FILE: ca, SSL_CERT_DIR: join(directory, 'missing') }), [own]);
   });
   test('needs a file that holds certificates', async () => {
     const garbage = join(directory, 'garbage');
