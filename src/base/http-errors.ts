@@ -1,0 +1,75 @@
+// What went wrong between here and another host, as the operator should read it.
+
+import { OcicryptError } from './errors.ts';
+
+/** The signal ended it. */
+export function deadlineExceeded(url: URL): OcicryptError {
+  return new OcicryptError('deadline-exceeded', `${url.host} did not answer in time`, {
+    hint: 'check that the host can be reached from here, and its proxy if there is one',
+    retryable: true,
+  });
+}
+
+/** The proxy did not open a tunnel; otherwise its refusal would pass for an answer of the service. */
+export function refusedByProxy(url: URL, proxy: URL | undefined, status: number): OcicryptError {
+  return new OcicryptError('unavailable', `the proxy ${proxy?.host} refuses to connect to ${url.host} (${status})`, {
+    hint:
+      status === 407
+        ? 'HTTPS_PROXY takes credentials as http://USER:PASSWORD@HOST'
+        : 'NO_PROXY names hosts to reach directly',
+    retryable: status >= 500,
+  });
+}
+
+/** A name that does not exist, and whatever a certificate may be refused for: trying again changes nothing. */
+const NO_SUCH_HOST = /^(?:ENOTFOUND|DNS_ENOTFOUND)$/;
+const NOT_TRUSTED = /CERT|ISSUER|SELF_SIGNED|UNABLE_TO_|ERR_TLS|HOSTNAME_MISMATCH|CRL|INVALID_CA|INVALID_PURPOSE/;
+
+/** The runtime's error, by its code: both runtimes take theirs from the system and from OpenSSL. */
+export function networkError(url: URL, error: Error): OcicryptError {
+  const code = 'code' in error ? String(error.code) : '';
+  if (NO_SUCH_HOST.test(code)) {
+    return new OcicryptError('unavailable', `no host is named ${url.hostname}`, {
+      cause: error,
+      hint: 'check the address and the name server',
+    });
+  }
+  if (NOT_TRUSTED.test(code)) {
+    return new OcicryptError('unavailable', `the certificate of ${url.host} is not trusted (${code})`, {
+      cause: error,
+      hint: 'if its issuer is your own, name the issuer with --ca FILE',
+    });
+  }
+  return new OcicryptError(
+    'unavailable',
+    `cannot reach ${url.host}${/^[A-Z_0-9]{2,60}$/.test(code) ? ` (${code})` : ''}`,
+    {
+      cause: error,
+      hint: 'check that the host can be reached from here, and its proxy if there is one',
+      retryable: true,
+    },
+  );
+}
+
+/** The connection ended before the answer did. */
+export function brokenOff(url: URL, cause?: unknown): OcicryptError {
+  return new OcicryptError('unavailable', `${url.host} broke off its answer`, {
+    cause,
+    hint: 'try again; a proxy or a firewall in between may cut connections',
+    retryable: true,
+  });
+}
+
+/** More than the caller has room for. */
+export function answeredTooMuch(url: URL, maximumBytes: number): OcicryptError {
+  return new OcicryptError('unavailable', `${url.host} answered with more than ${maximumBytes} bytes`, {
+    hint: 'check that the address is that of the service',
+  });
+}
+
+/** A redirect would carry credentials to a host that nobody named. */
+export function answeredRedirect(url: URL): OcicryptError {
+  return new OcicryptError('unavailable', `${url.host} answered with a redirect`, {
+    hint: 'redirects are not followed: name the address that answers',
+  });
+}

@@ -1,0 +1,129 @@
+// Requests by the `node:https` of Node, with its agents and their connections.
+
+import { Agent, type IncomingMessage, request as plainRequest } from 'node:http';
+import { Agent as TlsAgent, request as tlsRequest } from 'node:https';
+import { createSecureContext, type SecureContext } from 'node:tls';
+import { concatBytes, wipe } from './bytes.ts';
+import { OcicryptError } from './errors.ts';
+import { bareHost, type HttpRequest, type HttpResponse, type HttpSettings, type HttpTransport } from './http.ts';
+import { answeredTooMuch, brokenOff, deadlineExceeded, networkError, refusedByProxy } from './http-errors.ts';
+import { chooseProxy } from './proxy.ts';
+import { readRoots } from './roots.ts';
+
+export function createNodeTransport(settings: HttpSettings): HttpTransport {
+  const environment = settings.environment ?? process.env;
+  const plainAgent = new Agent({ keepAlive: true });
+  const tlsAgents = new Map<string, Promise<Agent>>();
+  let trust: Trust | undefined;
+
+  /** One agent for each proxy and one for no proxy. */
+  async function findRoute(url: URL): Promise<Route> {
+    if (url.protocol === 'http:') return { agent: plainAgent };
+    const proxy = chooseProxy(bareHost(url), Number(url.port || 443), environment);
+    // Made once: parsing the roots costs milliseconds, and every connection would do it again.
+    if (trust === undefined) {
+      const ca = readRoots(settings.caFiles ?? [], environment);
+      trust = { rejectUnauthorized: true, secureContext: createSecureContext({ ca, minVersion: 'TLSv1.2' }) };
+    }
+    const agent = tlsAgents.get(proxy?.href ?? '') ?? createTlsAgent(proxy, trust);
+    tlsAgents.set(proxy?.href ?? '', agent);
+    return { agent: await agent, trust, proxy };
+  }
+
+  return {
+    async exchange(url, request) {
+      return exchange(url, await findRoute(url), request);
+    },
+    close() {
+      plainAgent.destroy();
+      for (const agent of tlsAgents.values()) void agent.then((opened) => opened.destroy());
+    },
+  };
+}
+
+/** `rejectUnauthorized` is explicit, because NODE_TLS_REJECT_UNAUTHORIZED=0 changes its default. */
+type Trust = { readonly rejectUnauthorized: true; readonly secureContext: SecureContext };
+type BoundedRequest = HttpRequest & { readonly maximumBytes: number };
+type Route = { readonly agent: Agent; readonly trust?: Trust; readonly proxy?: URL | undefined };
+
+async function createTlsAgent(proxy: URL | undefined, trust: Trust): Promise<Agent> {
+  if (proxy === undefined) return new TlsAgent({ ...trust, keepAlive: true });
+  const { HttpsProxyAgent } = await import('https-proxy-agent');
+  return new HttpsProxyAgent(proxy, { ...trust, keepAlive: true });
+}
+
+function exchange(url: URL, route: Route, request: BoundedRequest): Promise<HttpResponse> {
+  const { signal, body } = request;
+  return new Promise((resolve, reject) => {
+    if (signal.aborted) return reject(deadlineExceeded(url));
+    const send = url.protocol === 'http:' ? plainRequest : tlsRequest;
+    const outgoing = send(url, {
+      agent: route.agent,
+      // Again here, because not every agent hands its own options to the connection.
+      ...route.trust,
+      method: request.method,
+      headers: {
+        'user-agent': 'ocicrypt-kms',
+        ...request.headers,
+        ...(body === undefined ? {} : { 'content-length': String(body.length) }),
+      },
+    });
+    const abort = () => end(deadlineExceeded(url));
+    function end(outcome: OcicryptError | HttpResponse): void {
+      signal.removeEventListener('abort', abort);
+      if (outcome instanceof OcicryptError) {
+        reject(outcome);
+        outgoing.destroy();
+      } else {
+        resolve(outcome);
+      }
+    }
+    signal.addEventListener('abort', abort);
+    outgoing.on('error', (error) => end(networkError(url, error)));
+    outgoing.on('proxyConnect', ({ statusCode }: { readonly statusCode: number }) => {
+      if (statusCode !== 200) end(refusedByProxy(url, route.proxy, statusCode));
+    });
+    outgoing.on('response', (incoming) => receive(url, request, incoming, end));
+    outgoing.end(body);
+  });
+}
+
+function receive(
+  url: URL,
+  request: BoundedRequest,
+  incoming: IncomingMessage,
+  end: (outcome: OcicryptError | HttpResponse) => void,
+): void {
+  const chunks: Uint8Array[] = [];
+  let length = 0;
+  const cut = (cause?: unknown) => {
+    wipe(...chunks);
+    end(brokenOff(url, cause));
+  };
+  incoming.on('data', (chunk: Buffer) => {
+    chunks.push(chunk);
+    length += chunk.length;
+    if (length <= request.maximumBytes) return;
+    wipe(...chunks);
+    end(answeredTooMuch(url, request.maximumBytes));
+  });
+  incoming.on('error', cut);
+  incoming.on('close', cut);
+  incoming.on('end', () => {
+    const announced = incoming.headers['content-length'];
+    // The runtimes' parsers mostly notice; a wrong answer here would be a wrong key later.
+    const whole = incoming.complete && (announced === undefined || Number(announced) === length);
+    if (!whole && request.method !== 'HEAD') return cut();
+    const body = concatBytes(...chunks);
+    wipe(...chunks);
+    end({ status: incoming.statusCode ?? 0, headers: flattenHeaders(incoming.headers), body });
+  });
+}
+
+function flattenHeaders(headers: IncomingMessage['headers']): Record<string, string> {
+  const flat: Record<string, string> = {};
+  for (const [name, value] of Object.entries(headers)) {
+    if (value !== undefined) flat[name] = Array.isArray(value) ? value.join(', ') : value;
+  }
+  return flat;
+}
