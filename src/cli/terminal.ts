@@ -43,8 +43,14 @@ export const processTerminal: Terminal = {
  * meets the deadline; other kinds of input are read in the background.
  */
 function openInput(): (buffer: Uint8Array, offset: number) => Promise<number> {
-  if (!fstatSync(0).isFIFO()) return readInBackground;
-  const descriptor = openSync('/dev/stdin', constants.O_RDONLY | constants.O_NONBLOCK);
+  if (!isPipe()) return readInBackground;
+  let descriptor: number;
+  try {
+    descriptor = openSync('/dev/stdin', constants.O_RDONLY | constants.O_NONBLOCK);
+  } catch {
+    // No /dev here, or the pipe was made by another user (sudo).
+    return readInBackground;
+  }
   return async (buffer, offset) => {
     for (;;) {
       try {
@@ -55,6 +61,14 @@ function openInput(): (buffer: Uint8Array, offset: number) => Promise<number> {
       }
     }
   };
+}
+
+function isPipe(): boolean {
+  try {
+    return fstatSync(0).isFIFO();
+  } catch (cause) {
+    throw unreadable(cause);
+  }
 }
 
 function readInBackground(buffer: Uint8Array, offset: number): Promise<number> {
