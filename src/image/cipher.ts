@@ -18,12 +18,11 @@ export type LayerRunOptions = {
   readonly signal?: AbortSignal;
 };
 
-/** An encrypted layer: what names its blob, what its annotation says, and the record that recipients get. */
-export type EncryptedLayer = BlobIdentity & {
+/** An encrypted layer: what names its blob, what its annotation says, and what became of its key. */
+export type EncryptedLayer<Wrapped> = BlobIdentity & {
   /** JSON for the annotation `org.opencontainers.image.enc.pubopts`, before its base64. */
   readonly publicOptions: Uint8Array;
-  /** The layer-key record (`optsdata`). Holds the key: wipe it when it is wrapped. */
-  readonly privateOptions: Uint8Array;
+  readonly wrapped: Wrapped;
 };
 
 /** Each hash has a thread of its own; CTR goes with the HMAC, so that three threads share two cores evenly. */
@@ -42,47 +41,59 @@ const DECRYPT: readonly Stage[] = [['hmac'], ['crypt', 'digest']];
  * @param sink gets the ciphertext; the last bytes only after the digest of the source has been checked. Its content is
  *   worthless when this throws
  * @param layer what the manifest says of the layer; a source that differs is an error
- * @throws OcicryptError `integrity`
+ * @param wrap gets the layer-key record (`optsdata`, wiped afterwards) while the layer is being encrypted, so that a key
+ *   service that refuses ends the work at once
+ * @throws OcicryptError `integrity`, and what `wrap`, source and sink throw
  */
-export async function encryptLayer(
+export async function encryptLayer<Wrapped>(
   source: ByteSource,
   sink: ByteSink,
   layer: BlobIdentity,
+  wrap: (record: Uint8Array, signal: AbortSignal) => Promise<Wrapped>,
   options: LayerRunOptions = {},
-): Promise<EncryptedLayer> {
+): Promise<EncryptedLayer<Wrapped>> {
   const key = randomBytes(32);
   const nonce = randomBytes(16);
-  let hmac: Uint8Array = new Uint8Array(0);
-  let digest = '';
-  try {
-    await runPipeline(
-      source,
-      sink,
-      ENCRYPT,
-      { key, nonce },
-      {
-        ...options,
-        size: layer.size,
-        check: ([plain, mac, cipher]) => {
-          if (plain === undefined || mac === undefined || cipher === undefined) throw missingSum();
-          if (formatDigest(plain) !== layer.digest) {
-            throw new OcicryptError('integrity', `layer ${layer.digest} does not have that digest`, {
-              hint: 'the image is damaged: fetch or build it again',
-            });
-          }
-          hmac = mac;
-          digest = formatDigest(cipher);
-        },
-      },
-    );
-    return {
-      digest,
+  const record = encodePrivateOptions({ key, nonce, digest: layer.digest });
+  const failed = new AbortController();
+  const signal = options.signal === undefined ? failed.signal : AbortSignal.any([options.signal, failed.signal]);
+  const result = { digest: '', hmac: new Uint8Array(0) };
+  const crypt = runPipeline(
+    source,
+    sink,
+    ENCRYPT,
+    { key, nonce },
+    {
+      ...options,
+      signal,
       size: layer.size,
-      publicOptions: encodePublicOptions({ hmac }),
-      privateOptions: encodePrivateOptions({ key, nonce, digest: layer.digest }),
+      check: ([plain, mac, cipher]) => {
+        if (plain === undefined || mac === undefined || cipher === undefined) throw missingSum();
+        if (formatDigest(plain) !== layer.digest) {
+          throw new OcicryptError('integrity', `layer ${layer.digest} does not have that digest`, {
+            hint: 'the image is damaged: fetch or build it again',
+          });
+        }
+        result.hmac = Uint8Array.from(mac);
+        result.digest = formatDigest(cipher);
+      },
+    },
+  );
+  try {
+    const [wrapped] = await Promise.all([wrap(record, signal), crypt]);
+    return {
+      digest: result.digest,
+      size: layer.size,
+      publicOptions: encodePublicOptions({ hmac: result.hmac }),
+      wrapped,
     };
+  } catch (error) {
+    failed.abort(error);
+    // Nothing may still be writing to the sink when its owner closes it.
+    await crypt.catch(() => undefined);
+    throw error;
   } finally {
-    wipe(key);
+    wipe(key, record);
   }
 }
 

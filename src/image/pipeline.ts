@@ -74,6 +74,7 @@ class Lane {
   readonly #secrets = new SharedArrayBuffer(48);
   readonly #ring = new Ring(this.#shared);
   readonly #workers: Worker[] = [];
+  #writing: Promise<void> | undefined;
 
   async run(
     source: ByteSource,
@@ -103,6 +104,8 @@ class Lane {
       for (const worker of this.#workers) worker.unref();
     } catch (error) {
       this.end();
+      // The sink's owner closes it next.
+      await this.#writing?.catch(() => undefined);
       throw error;
     } finally {
       options.signal?.removeEventListener('abort', abort);
@@ -140,7 +143,8 @@ class Lane {
       const last = this.#ring.chunk(index).length === 0;
       if (last) options.check(await sums);
       if (index > 0) {
-        await sink.write(this.#ring.chunk(index - 1));
+        this.#writing = sink.write(this.#ring.chunk(index - 1));
+        await this.#writing;
         this.#ring.pass(stages + 1, index - 1);
       }
       if (last) return;

@@ -5,7 +5,7 @@ import { createCipheriv, createHash, createHmac } from 'node:crypto';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { OcicryptError } from '../../src/base/errors.ts';
-import { decryptLayer, encryptLayer } from '../../src/image/cipher.ts';
+import { decryptLayer, type EncryptedLayer, encryptLayer } from '../../src/image/cipher.ts';
 import { decodePrivateOptions, decodePublicOptions } from '../../src/image/layer-options.ts';
 import { type ByteSink, type ByteSource, sourceFromStream } from '../../src/image/streams.ts';
 
@@ -33,8 +33,8 @@ test('the ciphertext, its HMAC and both records are those of ocicrypt', async ()
   for (const size of [0, 1, 100_000, 5 * MIB]) {
     const plain = sample(size);
     const { encrypted, cipher } = await encrypt(plain, 1_000_000);
-    assert.equal(encrypted.privateOptions.length, 193);
-    const record = JSON.parse(Buffer.from(encrypted.privateOptions).toString());
+    assert.equal(encrypted.wrapped.length, 193);
+    const record = JSON.parse(Buffer.from(encrypted.wrapped).toString());
     assert.deepEqual(Object.keys(record), ['symkey', 'digest', 'cipheroptions']);
     assert.equal(record.digest, digestOf(plain));
     const key = Buffer.from(record.symkey, 'base64');
@@ -75,7 +75,7 @@ test('a blob that is cut, longer, or empty is refused before the output is whole
 
 test('a change of the HMAC, the key or the digest-checked size is refused, and no error holds a MAC', async () => {
   const { encrypted, cipher } = await encrypt(sample(5000), 100);
-  const open = decodePrivateOptions(encrypted.privateOptions, 'layer');
+  const open = decodePrivateOptions(encrypted.wrapped, 'layer');
   const { hmac } = decodePublicOptions(encrypted.publicOptions, 'layer');
   for (let at = 0; at < 32; at++) {
     const otherMac = Uint8Array.from(hmac);
@@ -113,15 +113,15 @@ test('a layer whose bytes are not what the manifest says is not encrypted', asyn
     const plain = sample(size);
     const out = collector();
     const other = { digest: digestOf(sample(size + 1)), size };
-    await rejects('integrity', encryptLayer(sourceOf(plain, 1000), out.sink, other));
+    await rejects('integrity', encryptLayer(sourceOf(plain, 1000), out.sink, other, keep));
     assert.ok(out.bytes().length < size);
     await rejects(
       'integrity',
-      encryptLayer(sourceOf(plain, 1000), collector().sink, { digest: digestOf(plain), size: size - 1 }),
+      encryptLayer(sourceOf(plain, 1000), collector().sink, { digest: digestOf(plain), size: size - 1 }, keep),
     );
     await rejects(
       'integrity',
-      encryptLayer(sourceOf(plain, 1000), collector().sink, { digest: digestOf(plain), size: size + 1 }),
+      encryptLayer(sourceOf(plain, 1000), collector().sink, { digest: digestOf(plain), size: size + 1 }, keep),
     );
   }
 });
@@ -134,13 +134,13 @@ test('a failure of source or sink and an abort end the work at once, and the nex
   const failingSource: ByteSource = {
     read: async (into) => (++reads > 5000 ? Promise.reject(broken) : Math.min(into.length, 1000)),
   };
-  await assert.rejects(encryptLayer(failingSource, collector().sink, layer), broken);
+  await assert.rejects(encryptLayer(failingSource, collector().sink, layer, keep), broken);
   let writes = 0;
   const failingSink: ByteSink = { write: async () => (++writes > 3 ? Promise.reject(broken) : undefined) };
-  await assert.rejects(encryptLayer(sourceOf(plain, MIB), failingSink, layer), broken);
+  await assert.rejects(encryptLayer(sourceOf(plain, MIB), failingSink, layer, keep), broken);
   const hanging: ByteSource = { read: () => new Promise(() => {}) };
   await assert.rejects(
-    encryptLayer(hanging, collector().sink, layer, { signal: AbortSignal.timeout(20) }),
+    encryptLayer(hanging, collector().sink, layer, keep, { signal: AbortSignal.timeout(20) }),
     (error: unknown) => error instanceof Error && error.name === 'TimeoutError',
   );
   const { encrypted, cipher } = await encrypt(plain, MIB);
@@ -154,7 +154,7 @@ test('layers at the same time do not disturb each other, and progress adds up', 
       let seen = 0;
       const out = collector();
       const layer = { digest: digestOf(plain), size: plain.length };
-      const encrypted = await encryptLayer(sourceOf(plain, 77_777), out.sink, layer, {
+      const encrypted = await encryptLayer(sourceOf(plain, 77_777), out.sink, layer, keep, {
         onProgress: (bytes) => {
           seen += bytes;
         },
@@ -165,19 +165,22 @@ test('layers at the same time do not disturb each other, and progress adds up', 
   );
 });
 
-type Encrypted = Awaited<ReturnType<typeof encryptLayer>>;
+type Encrypted = EncryptedLayer<Uint8Array>;
+
+/** Stands for a recipient that keeps the record. */
+const keep = async (record: Uint8Array): Promise<Uint8Array> => Uint8Array.from(record);
 
 async function encrypt(plain: Uint8Array, chunk: number): Promise<{ encrypted: Encrypted; cipher: Uint8Array }> {
   const out = collector();
   const layer = { digest: digestOf(plain), size: plain.length };
-  const encrypted = await encryptLayer(sourceOf(plain, chunk), out.sink, layer);
+  const encrypted = await encryptLayer(sourceOf(plain, chunk), out.sink, layer, keep);
   assert.equal(encrypted.size, plain.length);
   return { encrypted, cipher: out.bytes() };
 }
 
 async function decrypt(encrypted: Encrypted, cipher: Uint8Array, chunk: number): Promise<Uint8Array> {
   const out = collector();
-  const opened = decodePrivateOptions(encrypted.privateOptions, 'layer');
+  const opened = decodePrivateOptions(encrypted.wrapped, 'layer');
   const shown = decodePublicOptions(encrypted.publicOptions, 'layer');
   const identity = await decryptLayer(sourceOf(cipher, chunk), out.sink, encrypted, shown, opened);
   assert.deepEqual(identity, { digest: opened.digest, size: cipher.length });
@@ -186,7 +189,7 @@ async function decrypt(encrypted: Encrypted, cipher: Uint8Array, chunk: number):
 
 async function refused(encrypted: Encrypted, changed: Uint8Array, size: number): Promise<void> {
   const out = collector();
-  const opened = decodePrivateOptions(encrypted.privateOptions, 'layer');
+  const opened = decodePrivateOptions(encrypted.wrapped, 'layer');
   const shown = decodePublicOptions(encrypted.publicOptions, 'layer');
   await rejects('integrity', decryptLayer(sourceOf(changed, 65_536), out.sink, encrypted, shown, opened));
   assert.ok(out.bytes().length < size);

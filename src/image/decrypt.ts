@@ -1,0 +1,171 @@
+// Decrypts an image: its layer keys by whoever can open them, its layers with those.
+
+import { wipe } from '../base/bytes.ts';
+import { OcicryptError } from '../base/errors.ts';
+import { compressionOf, decodeEncryption, decryptedType, isEncryptedType } from './annotations.ts';
+import { decryptLayer } from './cipher.ts';
+import { createDiffIdSink, type DiffIdSink } from './diff-id.ts';
+import type { LayerKeyUnwrapper } from './layer-keys.ts';
+import { decodePrivateOptions } from './layer-options.ts';
+import { type Descriptor, parseConfig } from './manifest.ts';
+import { selectLayers } from './select.ts';
+import { type ImageSource, type ImageStore, readSmallBlob } from './store.ts';
+import { type ChangedLayer, type ImageProgress, transformImage } from './transform.ts';
+import { imagesOf, type PlatformImage, readImageTree, selectPlatforms } from './tree.ts';
+
+export type DecryptOptions = {
+  readonly keys: LayerKeyUnwrapper;
+  /** Numbers of the layers to decrypt, from 0, or from -1 backwards; every encrypted layer where it is left out. */
+  readonly layers?: readonly number[];
+  /** `os/architecture[/variant]`; all where it is left out. The others stay in the index as they are. */
+  readonly platforms?: readonly string[];
+  /** Also compares what each layer holds when it is uncompressed with the image's config. */
+  readonly checkDiffIds?: boolean;
+  readonly onProgress?: (progress: ImageProgress) => void;
+  readonly signal?: AbortSignal;
+};
+
+/** What was done. */
+export type DecryptedImage = {
+  /** Of the manifest or index that the destination's name now stands for. */
+  readonly digest: string;
+  readonly mediaType: string;
+  readonly previousDigest: string;
+  readonly images: readonly {
+    readonly platform: PlatformImage['platform'];
+    readonly digest: string;
+    readonly layers: number;
+  }[];
+};
+
+/**
+ * Decrypts an image from `source` to `destination`, which may be the same place. All selected layers are decrypted or
+ * nothing changes: an image that is opened in part must be asked for with `layers`.
+ *
+ * @throws OcicryptError `not-found` (image, platform, layer), `bad-input` (not encrypted, senseless annotations),
+ *   `integrity`, `not-written`, and what `keys` throws
+ */
+export async function decryptImage(
+  source: ImageSource,
+  destination: ImageStore,
+  options: DecryptOptions,
+): Promise<DecryptedImage> {
+  const { signal } = options;
+  const tree = await readImageTree(source, signal);
+  const images = selectPlatforms(imagesOf(tree), options.platforms ?? []);
+  const selected = selectEncrypted(images, options.layers, source.name);
+  const diffIds = options.checkDiffIds === true ? await readDiffIds(source, [...selected.keys()], signal) : undefined;
+
+  const transformed = await transformImage<DecryptedLayer>(source, destination, tree, {
+    selects: (image, index) => selected.get(image)?.has(index) ?? false,
+    change: (layer, running) => decryptOne(source, destination, layer, options, running),
+    check: (image, index, { diffId, digest }) => {
+      if (diffIds === undefined || diffId === diffIds.get(image)?.[index]) return;
+      throw new OcicryptError('integrity', `layer ${digest} is not what the image's config says`, {
+        hint: 'the image was put together from layers of others: fetch it again from whom you trust',
+      });
+    },
+    onProgress: options.onProgress,
+    signal,
+  });
+  return {
+    digest: transformed.root.digest,
+    mediaType: transformed.root.mediaType,
+    previousDigest: tree.stored.digest,
+    images: [...transformed.images].map(([image, { stored, layers }]) => ({
+      platform: image.platform,
+      digest: stored.digest,
+      layers: layers.filter((layer) => layer !== undefined).length,
+    })),
+  };
+}
+
+type DecryptedLayer = ChangedLayer & { readonly diffId: string | undefined };
+
+/** Layers in the clear stay as they are, except where one is asked for by its number. */
+function selectEncrypted(
+  images: readonly PlatformImage[],
+  numbers: readonly number[] | undefined,
+  name: string,
+): ReadonlyMap<PlatformImage, ReadonlySet<number>> {
+  const selected = new Map<PlatformImage, ReadonlySet<number>>();
+  for (const [image, indexes] of selectLayers(images, numbers)) {
+    const encrypted = [...indexes].filter((index) => isEncryptedType(image.manifest.layers[index]?.mediaType ?? ''));
+    if (numbers !== undefined && encrypted.length < indexes.size) {
+      throw new OcicryptError('bad-input', `a layer of ${name} that is to be decrypted is not encrypted`);
+    }
+    if (encrypted.length > 0) selected.set(image, new Set(encrypted));
+  }
+  if (selected.size > 0) return selected;
+  throw new OcicryptError('bad-input', `${name} is not encrypted`, { hint: `run ocicrypt-kms inspect ${name}` });
+}
+
+async function readDiffIds(
+  source: ImageSource,
+  images: readonly PlatformImage[],
+  signal: AbortSignal | undefined,
+): Promise<ReadonlyMap<PlatformImage, readonly string[]>> {
+  const diffIds = new Map<PlatformImage, readonly string[]>();
+  for (const image of images) {
+    const { config } = image.manifest;
+    const bytes = await readSmallBlob(source, config, 'config', signal);
+    diffIds.set(image, parseConfig(bytes, `config ${config.digest}`).diffIds);
+  }
+  return diffIds;
+}
+
+async function decryptOne(
+  source: ImageSource,
+  destination: ImageStore,
+  layer: Descriptor,
+  options: DecryptOptions,
+  signal: AbortSignal,
+): Promise<DecryptedLayer> {
+  const what = `layer ${layer.digest}`;
+  const mediaType = decryptedType(layer.mediaType);
+  if (mediaType === undefined)
+    throw new OcicryptError('bad-input', `${what} is of the unknown type ${layer.mediaType}`);
+  const { publicOptions, keys } = decodeEncryption(layer.annotations, what);
+  const record = await options.keys.unwrap(keys, signal);
+  let key: Uint8Array | undefined;
+  try {
+    const privateOptions = decodePrivateOptions(record, what);
+    key = privateOptions.key;
+    const reader = await source.openBlob(layer, signal);
+    try {
+      const writer = await destination.createBlob(signal);
+      const diff = options.checkDiffIds === true ? createDiffIdSink(compressionOf(mediaType)) : undefined;
+      try {
+        let bytes = 0;
+        const plain = await decryptLayer(reader, both(writer, diff), layer, publicOptions, privateOptions, {
+          signal,
+          onProgress: (read) => {
+            bytes += read;
+            options.onProgress?.({ operation: 'decrypt', digest: layer.digest, size: layer.size, bytes });
+          },
+        });
+        const diffId = await diff?.finish();
+        await writer.commit(plain);
+        return { ...plain, mediaType, annotations: new Map(), diffId };
+      } finally {
+        diff?.discard();
+        await writer.discard();
+      }
+    } finally {
+      await reader.close();
+    }
+  } finally {
+    wipe(record, key);
+  }
+}
+
+function both(first: DecryptSink, second: DiffIdSink | undefined): DecryptSink {
+  if (second === undefined) return first;
+  return {
+    write: async (bytes) => {
+      await Promise.all([first.write(bytes), second.write(bytes)]);
+    },
+  };
+}
+
+type DecryptSink = Parameters<typeof decryptLayer>[1];

@@ -1,0 +1,151 @@
+// Encrypts an image: its layers with keys of their own, those keys to the recipients.
+
+import { OcicryptError } from '../base/errors.ts';
+import { encodeEncryption, encryptedType, isEncryptedType, type WrappedKey } from './annotations.ts';
+import { encryptLayer } from './cipher.ts';
+import type { LayerKeyWrapper } from './layer-keys.ts';
+import type { Descriptor } from './manifest.ts';
+import { selectLayers } from './select.ts';
+import type { ImageSource, ImageStore } from './store.ts';
+import { type ChangedLayer, type ImageProgress, transformImage } from './transform.ts';
+import { imagesOf, type PlatformImage, readImageTree, selectPlatforms } from './tree.ts';
+
+export type EncryptOptions = {
+  /** Every one wraps every layer key, or nothing is written. */
+  readonly recipients: readonly LayerKeyWrapper[];
+  /** Numbers of the layers to encrypt, from 0, or from -1 backwards; all where it is left out. */
+  readonly layers?: readonly number[];
+  /** `os/architecture[/variant]`; all where it is left out. The others stay in the index as they are. */
+  readonly platforms?: readonly string[];
+  readonly onProgress?: (progress: ImageProgress) => void;
+  readonly signal?: AbortSignal;
+};
+
+/** What was done. */
+export type EncryptedImage = {
+  /** Of the manifest or index that the destination's name now stands for: the one to sign. */
+  readonly digest: string;
+  readonly mediaType: string;
+  readonly previousDigest: string;
+  readonly images: readonly {
+    readonly platform: PlatformImage['platform'];
+    readonly digest: string;
+    readonly layers: number;
+  }[];
+};
+
+/**
+ * Encrypts an image from `source` to `destination`, which may be the same place. Index, attestations and platforms that
+ * are not selected are kept. A layer that several platforms share is encrypted once.
+ *
+ * @throws OcicryptError `not-found` (image, platform), `bad-input` (a layer that is encrypted already or cannot be),
+ *   `integrity`, `not-written`, and what the recipients throw. The destination's name then stands for what it stood for
+ */
+export async function encryptImage(
+  source: ImageSource,
+  destination: ImageStore,
+  options: EncryptOptions,
+): Promise<EncryptedImage> {
+  const { signal, onProgress } = options;
+  if (options.recipients.length === 0)
+    throw new OcicryptError('usage', 'nobody to encrypt to', { hint: 'add --recipient KEY' });
+  const tree = await readImageTree(source, signal);
+  const images = selectPlatforms(imagesOf(tree), options.platforms ?? []);
+  if (images.length === 0) throw new OcicryptError('bad-input', `${source.name} holds no image`);
+  const selected = selectLayers(images, options.layers);
+  for (const [image, layers] of selected) for (const index of layers) checkLayer(image, index, source.name);
+
+  const transformed = await transformImage(source, destination, tree, {
+    selects: (image, index) => selected.get(image)?.has(index) ?? false,
+    change: (layer, running) => encryptOne(source, destination, layer, options.recipients, onProgress, running),
+    onProgress,
+    signal,
+  });
+  return {
+    digest: transformed.root.digest,
+    mediaType: transformed.root.mediaType,
+    previousDigest: tree.stored.digest,
+    images: [...transformed.images].map(([image, { stored, layers }]) => ({
+      platform: image.platform,
+      digest: stored.digest,
+      layers: layers.filter((layer) => layer !== undefined).length,
+    })),
+  };
+}
+
+function checkLayer(image: PlatformImage, index: number, name: string): void {
+  const layer = image.manifest.layers[index];
+  if (layer === undefined) return;
+  if (isEncryptedType(layer.mediaType)) {
+    throw new OcicryptError('bad-input', `layer ${index} of ${name} is encrypted already`, {
+      hint: `to give somebody else its key run ocicrypt-kms rewrap ${name} --add KEY`,
+    });
+  }
+  if (encryptedType(layer.mediaType) === undefined) {
+    throw new OcicryptError(
+      'bad-input',
+      `layer ${index} of ${name} is of a type that has no encrypted form: ${layer.mediaType}`,
+      {
+        hint: 'choose the layers to encrypt with --layer N',
+      },
+    );
+  }
+}
+
+async function encryptOne(
+  source: ImageSource,
+  destination: ImageStore,
+  layer: Descriptor,
+  recipients: readonly LayerKeyWrapper[],
+  onProgress: EncryptOptions['onProgress'],
+  signal: AbortSignal,
+): Promise<ChangedLayer> {
+  const reader = await source.openBlob(layer, signal);
+  try {
+    const writer = await destination.createBlob(signal);
+    try {
+      let bytes = 0;
+      const encrypted = await encryptLayer(
+        reader,
+        writer,
+        layer,
+        (record, running) => wrapAll(recipients, record, running),
+        {
+          signal,
+          onProgress: (read) => {
+            bytes += read;
+            onProgress?.({ operation: 'encrypt', digest: layer.digest, size: layer.size, bytes });
+          },
+        },
+      );
+      await writer.commit(encrypted);
+      return {
+        digest: encrypted.digest,
+        size: encrypted.size,
+        mediaType: encryptedType(layer.mediaType) ?? layer.mediaType,
+        annotations: encodeEncryption(encrypted.publicOptions, encrypted.wrapped),
+      };
+    } finally {
+      await writer.discard();
+    }
+  } finally {
+    await reader.close();
+  }
+}
+
+/** All or none: {@link Promise.all} fails with the first. */
+async function wrapAll(
+  recipients: readonly LayerKeyWrapper[],
+  record: Uint8Array,
+  signal: AbortSignal,
+): Promise<readonly WrappedKey[]> {
+  const keys = await Promise.all(
+    recipients.map(async (recipient): Promise<readonly WrappedKey[]> => {
+      const { scheme } = recipient;
+      const packets = await recipient.wrap(record, signal);
+      if (packets.length === 0) throw new OcicryptError('internal', `no wrapped key from ${scheme}`);
+      return packets.map((packet) => ({ scheme, packet }));
+    }),
+  );
+  return keys.flat();
+}

@@ -1,0 +1,174 @@
+// The only code that writes image files, so that each is there whole or not at all: temporary file, fsync, rename, fsync.
+
+import { randomUUID } from 'node:crypto';
+import { constants } from 'node:fs';
+import { type FileHandle, open, readdir, rename, rm, stat } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { OcicryptError } from '../base/errors.ts';
+import type { ByteSink } from './streams.ts';
+
+/** A file that appears under its name when it is whole. */
+export interface AtomicFile extends ByteSink {
+  /** Makes the bytes durable and gives them their name, which may be taken: what was there is replaced in one step. */
+  commit(path: string): Promise<void>;
+  /** Removes what was written; does nothing after a commit. */
+  discard(): Promise<void>;
+}
+
+const TEMPORARY = '.ocicrypt-kms-';
+const ABANDONED_MILLISECONDS = 60 * 60 * 1000;
+
+/** Direct writes need whole blocks from memory that starts at one. */
+const BLOCK = 4096;
+
+/**
+ * Starts a file in `directory`, under a temporary name.
+ *
+ * @param layer whether the bytes are many and written in large blocks: then they go past the page cache where file
+ *   system and runtime allow it. Measured for 512 MiB: 800 MB/s with their fsync against 550, since nothing is left to
+ *   flush and the copy into the cache costs as much as half a pass of SHA-256.
+ * @throws OcicryptError `not-written`
+ */
+export async function createAtomicFile(directory: string, layer = false): Promise<AtomicFile> {
+  const path = join(directory, `${TEMPORARY}${randomUUID()}`);
+  const file = await openNew(path, layer).catch(notWritten(directory));
+  return new TemporaryFile(path, file.handle, file.direct);
+}
+
+/** Writes a small file whole or not at all. @throws OcicryptError `not-written` */
+export async function writeFileAtomically(path: string, bytes: Uint8Array): Promise<void> {
+  const file = await createAtomicFile(dirname(path));
+  try {
+    await file.write(bytes);
+    await file.commit(path);
+  } finally {
+    await file.discard();
+  }
+}
+
+/** Makes the names in a directory durable. */
+export async function syncDirectory(directory: string): Promise<void> {
+  const handle = await open(directory, constants.O_RDONLY);
+  try {
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+}
+
+/** Removes temporary files of runs that were killed more than an hour ago. */
+export async function removeAbandonedFiles(directory: string): Promise<void> {
+  const before = Date.now() - ABANDONED_MILLISECONDS;
+  for (const name of await readdir(directory)) {
+    if (!name.startsWith(TEMPORARY)) continue;
+    const path = join(directory, name);
+    const status = await stat(path).catch(() => undefined);
+    if (status !== undefined && status.mtimeMs < before) await rm(path, { force: true, recursive: true });
+  }
+}
+
+/** Turns what a file system says into what a person reads. */
+export function notWritten(path: string): (cause: unknown) => never {
+  return (cause) => {
+    throw new OcicryptError('not-written', `cannot write ${path}${reason(cause)}`, {
+      cause,
+      hint: 'nothing was changed: check free space and permissions, and run again',
+    });
+  };
+}
+
+class TemporaryFile implements AtomicFile {
+  readonly #path: string;
+  #file: FileHandle | undefined;
+  #direct: boolean;
+  #position = 0;
+  #committed = false;
+
+  constructor(path: string, file: FileHandle, direct: boolean) {
+    this.#path = path;
+    this.#file = file;
+    this.#direct = direct;
+  }
+
+  async write(bytes: Uint8Array): Promise<void> {
+    if (this.#direct && bytes.length % BLOCK !== 0) await this.#useCache();
+    let done = 0;
+    while (done < bytes.length) {
+      const left = bytes.subarray(done);
+      done += await this.#writeSome(left).catch(notWritten(dirname(this.#path)));
+    }
+  }
+
+  async commit(path: string): Promise<void> {
+    try {
+      await this.#file?.sync();
+      await this.#close();
+      await rename(this.#path, path);
+      this.#committed = true;
+      await syncDirectory(dirname(path));
+    } catch (error) {
+      notWritten(path)(error);
+    }
+  }
+
+  async discard(): Promise<void> {
+    if (this.#committed) return;
+    await this.#close();
+    await rm(this.#path, { force: true });
+  }
+
+  async #writeSome(bytes: Uint8Array): Promise<number> {
+    const file = this.#file;
+    if (file === undefined) throw new Error('file is closed');
+    try {
+      const { bytesWritten } = await file.write(bytes, 0, bytes.length, this.#position);
+      this.#position += bytesWritten;
+      // After a short write (a full disk is near) what is left is no whole block.
+      if (this.#direct && bytesWritten % BLOCK !== 0) await this.#useCache();
+      return bytesWritten;
+    } catch (error) {
+      // Node's shared memory does not start at a block, and some file systems take direct writes of no kind.
+      if (!this.#direct || !hasCode(error, 'EINVAL')) throw error;
+      await this.#useCache();
+      return 0;
+    }
+  }
+
+  async #useCache(): Promise<void> {
+    this.#direct = false;
+    await this.#close();
+    this.#file = await open(this.#path, constants.O_WRONLY);
+  }
+
+  async #close(): Promise<void> {
+    const file = this.#file;
+    this.#file = undefined;
+    await file?.close();
+  }
+}
+
+async function openNew(
+  path: string,
+  layer: boolean,
+): Promise<{ readonly handle: FileHandle; readonly direct: boolean }> {
+  const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL;
+  // Not defined where the system has no such thing.
+  const directFlag: number | undefined = constants.O_DIRECT;
+  if (layer && directFlag !== undefined) {
+    try {
+      return { handle: await open(path, flags | directFlag, 0o644), direct: true };
+    } catch (error) {
+      if (!hasCode(error, 'EINVAL')) throw error;
+      await rm(path, { force: true });
+    }
+  }
+  return { handle: await open(path, flags, 0o644), direct: false };
+}
+
+function hasCode(error: unknown, code: string): boolean {
+  return error instanceof Error && 'code' in error && error.code === code;
+}
+
+function reason(cause: unknown): string {
+  return cause instanceof Error && 'code' in cause && /^E[A-Z]+$/.test(String(cause.code)) ? ` (${cause.code})` : '';
+}

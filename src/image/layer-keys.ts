@@ -1,0 +1,28 @@
+// What the image commands need of whoever wraps and unwraps layer keys.
+
+import type { WrappedKey } from './annotations.ts';
+
+/** One kind of recipients of an image. */
+export interface LayerKeyWrapper {
+  /** What stands in the annotation's name: `provider.NAME`, `jwe`. */
+  readonly scheme: string;
+  /**
+   * Wraps a layer-key record for all recipients of this kind, or throws.
+   *
+   * @param record `optsdata`, 193 bytes; holds the key and is wiped when the promise settles: not to be kept
+   * @returns packets as they go into the annotation, before base64; at least one
+   */
+  wrap(record: Uint8Array, signal: AbortSignal): Promise<readonly Uint8Array[]>;
+}
+
+/** Whoever can open layer keys. */
+export interface LayerKeyUnwrapper {
+  /**
+   * Opens one of the keys, whichever it can.
+   *
+   * @param keys everything that the layer's annotations hold, hostile
+   * @returns the layer-key record, which the caller wipes
+   * @throws OcicryptError when none can be opened
+   */
+  unwrap(keys: readonly WrappedKey[], signal: AbortSignal): Promise<Uint8Array>;
+}

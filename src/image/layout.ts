@@ -1,0 +1,224 @@
+// The only code that reads and writes OCI layout directories: image-spec/image-layout.md, with tags as skopeo has them.
+
+import { constants } from 'node:fs';
+import { access, mkdir, open } from 'node:fs/promises';
+import { join } from 'node:path';
+import { OcicryptError } from '../base/errors.ts';
+import { asObject, asText, type JsonInput, type JsonObject, parseJson, writeJson } from '../base/json.ts';
+import type { BlobIdentity } from './cipher.ts';
+import { createAtomicFile, notWritten, removeAbandonedFiles, writeFileAtomically } from './files.ts';
+import {
+  type Descriptor,
+  formatPlatform,
+  isDigest,
+  isManifestType,
+  MAXIMUM_MANIFEST,
+  MEDIA_TYPES,
+  parseDescriptor,
+  thaw,
+} from './manifest.ts';
+import {
+  type BlobReader,
+  type BlobWriter,
+  checkContent,
+  type ImageStore,
+  readAtMost,
+  type StoredManifest,
+} from './store.ts';
+import { sourceFromFile } from './streams.ts';
+
+/** The annotation that holds an image's tag. */
+const TAG = 'org.opencontainers.image.ref.name';
+const LAYOUT_FILE = '{"imageLayoutVersion":"1.0.0"}';
+
+/** An OCI layout in `directory`; nothing is read or made before it is needed. `name` is for messages. */
+export function openLayout(directory: string, tag: string | undefined, name: string): ImageStore {
+  return new LayoutStore(directory, tag, name);
+}
+
+/** Opens a regular file, never waiting for the other end of a pipe. @throws OcicryptError `not-found` */
+export async function openRegularFile(path: string, what: string): Promise<BlobReader> {
+  const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK).catch((cause: unknown) => {
+    throw new OcicryptError('not-found', `${what} is not there: cannot open ${path}`, {
+      cause,
+      hint: 'check the path, and fetch the image again if it is damaged',
+    });
+  });
+  const status = await file.stat();
+  if (!status.isFile()) {
+    await file.close();
+    throw new OcicryptError('bad-input', `${path} is no file`);
+  }
+  return { ...sourceFromFile(file), close: () => file.close() };
+}
+
+class LayoutStore implements ImageStore {
+  readonly name: string;
+  readonly #directory: string;
+  readonly #tag: string | undefined;
+  #prepared: Promise<void> | undefined;
+
+  constructor(directory: string, tag: string | undefined, name: string) {
+    this.name = name;
+    this.#directory = directory;
+    this.#tag = tag;
+  }
+
+  async readRoot(): Promise<StoredManifest> {
+    const entries = (await this.#readIndex()).entries.map((entry, index) =>
+      parseDescriptor(entry, `index.json[${index}]`),
+    );
+    return this.readManifest(this.#select(entries));
+  }
+
+  async readManifest(descriptor: Descriptor): Promise<StoredManifest> {
+    const { digest, mediaType, size } = descriptor;
+    const what = `manifest ${digest}`;
+    if (size > MAXIMUM_MANIFEST)
+      throw new OcicryptError('bad-input', `${what} is larger than ${MAXIMUM_MANIFEST} bytes`);
+    const bytes = await readWhole(this.#blobPath(digest), what);
+    checkContent(bytes, descriptor, 'manifest');
+    return { bytes, digest, mediaType, size };
+  }
+
+  openBlob(blob: BlobIdentity): Promise<BlobReader> {
+    return openRegularFile(this.#blobPath(blob.digest), `blob ${blob.digest}`);
+  }
+
+  async hasBlob(blob: BlobIdentity): Promise<boolean> {
+    const reader = await open(this.#blobPath(blob.digest), constants.O_RDONLY | constants.O_NONBLOCK).catch(
+      () => undefined,
+    );
+    if (reader === undefined) return false;
+    try {
+      const status = await reader.stat();
+      return status.isFile() && status.size === blob.size;
+    } finally {
+      await reader.close();
+    }
+  }
+
+  async createBlob(): Promise<BlobWriter> {
+    await this.#prepare();
+    const file = await createAtomicFile(join(this.#directory, 'blobs/sha256'), true);
+    return {
+      write: (bytes) => file.write(bytes),
+      commit: (blob) => file.commit(this.#blobPath(blob.digest)),
+      discard: () => file.discard(),
+    };
+  }
+
+  async writeManifest(manifest: StoredManifest): Promise<void> {
+    await this.#prepare();
+    if (!(await this.hasBlob(manifest))) await writeFileAtomically(this.#blobPath(manifest.digest), manifest.bytes);
+  }
+
+  async writeRoot(manifest: StoredManifest): Promise<void> {
+    await this.writeManifest(manifest);
+    const { entries, json } = await this.#readIndex();
+    const { digest, mediaType, size } = manifest;
+    const entry: JsonInput = {
+      mediaType,
+      digest,
+      size,
+      ...(this.#tag === undefined ? {} : { annotations: { [TAG]: this.#tag } }),
+    };
+    const kept = entries.filter((other) => !this.#isReplaced(other, digest)).map(thaw);
+    const index = writeJson({
+      schemaVersion: 2,
+      ...Object.fromEntries([...json].map(([member, value]) => [member, thaw(value)])),
+      manifests: [...kept, entry],
+    });
+    await writeFileAtomically(join(this.#directory, 'index.json'), index);
+  }
+
+  async close(): Promise<void> {}
+
+  /** Under a tag only the tag moves. Without one the image is the only one, as it must be to be found again. */
+  #isReplaced(entry: JsonObject, digest: string): boolean {
+    const tag = asText(asObject(entry.get('annotations'))?.get(TAG));
+    if (this.#tag === undefined) return tag === undefined || asText(entry.get('digest')) === digest;
+    return tag === this.#tag;
+  }
+
+  #select(entries: readonly Descriptor[]): Descriptor {
+    const usable = entries.filter((entry) => isManifestType(entry.mediaType));
+    const tags = usable.flatMap((entry) => entry.annotations.get(TAG) ?? []);
+    const known = tags.length === 0 ? 'it has no tags' : `its tags are ${tags.slice(0, 8).join(', ')}`;
+    const found = this.#tag === undefined ? usable : usable.filter((entry) => entry.annotations.get(TAG) === this.#tag);
+    const [first, ...others] = found;
+    if (first === undefined) throw new OcicryptError('not-found', `no image ${this.name}`, { hint: known });
+    if (others.length === 0) return first;
+    if (this.#tag === undefined) {
+      const spelled = tags[0] === undefined ? this.name : `${this.name}:${tags[0]}`;
+      throw new OcicryptError('bad-input', `${this.name} holds ${found.length} images`, {
+        hint: tags[0] === undefined ? 'give the image a tag' : `name one as ${spelled}; ${known}`,
+      });
+    }
+    const platforms = found.flatMap((entry) => (entry.platform === undefined ? [] : [formatPlatform(entry.platform)]));
+    throw new OcicryptError('bad-input', `${found.length} images have the tag of ${this.name}`, {
+      hint: `platforms ${platforms.join(', ')}: put them under one index`,
+    });
+  }
+
+  async #readIndex(): Promise<{ readonly entries: readonly JsonObject[]; readonly json: JsonObject }> {
+    const path = join(this.#directory, 'index.json');
+    const json = asObject(parseJson(await readWhole(path, this.name), path));
+    const manifests = json?.get('manifests');
+    const entries = manifests === null ? [] : manifests;
+    if (json === undefined || !Array.isArray(entries))
+      throw new OcicryptError('bad-input', `${path} is no image index`);
+    const objects: JsonObject[] = [];
+    for (const entry of entries) {
+      const object = asObject(entry);
+      if (object === undefined) throw new OcicryptError('bad-input', `${path} is no image index`);
+      objects.push(object);
+    }
+    return { entries: objects, json };
+  }
+
+  #prepare(): Promise<void> {
+    this.#prepared ??= this.#makeDirectories();
+    return this.#prepared;
+  }
+
+  async #makeDirectories(): Promise<void> {
+    const blobs = join(this.#directory, 'blobs/sha256');
+    try {
+      await mkdir(blobs, { recursive: true });
+      await removeAbandonedFiles(blobs);
+      await removeAbandonedFiles(this.#directory);
+    } catch (error) {
+      notWritten(this.#directory)(error);
+    }
+    const marker = join(this.#directory, 'oci-layout');
+    if (!(await exists(marker))) await writeFileAtomically(marker, new TextEncoder().encode(LAYOUT_FILE));
+    const index = join(this.#directory, 'index.json');
+    const empty = { schemaVersion: 2, mediaType: MEDIA_TYPES.index, manifests: [] };
+    if (!(await exists(index))) await writeFileAtomically(index, writeJson(empty));
+  }
+
+  #blobPath(digest: string): string {
+    // Descriptors are checked when they are parsed; here it decides over a path.
+    if (!isDigest(digest)) throw new OcicryptError('bad-input', 'not a SHA-256 digest');
+    return join(this.#directory, 'blobs/sha256', digest.slice('sha256:'.length));
+  }
+}
+
+async function readWhole(path: string, what: string): Promise<Uint8Array> {
+  const reader = await openRegularFile(path, what);
+  try {
+    const bytes = await readAtMost(reader, MAXIMUM_MANIFEST + 1);
+    if (bytes.length <= MAXIMUM_MANIFEST) return bytes;
+    throw new OcicryptError('bad-input', `${path} is larger than ${MAXIMUM_MANIFEST} bytes`);
+  } finally {
+    await reader.close();
+  }
+}
+
+function exists(path: string): Promise<boolean> {
+  return access(path).then(
+    () => true,
+    () => false,
+  );
+}

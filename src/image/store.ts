@@ -1,0 +1,154 @@
+// The contract between the image commands and the places that images are in.
+
+import { createHash } from 'node:crypto';
+import { OcicryptError } from '../base/errors.ts';
+import { type BlobIdentity, formatDigest } from './cipher.ts';
+import { type Descriptor, MAXIMUM_MANIFEST } from './manifest.ts';
+import type { ByteSink, ByteSource } from './streams.ts';
+
+/** A manifest as stored, its digest already checked. */
+export type StoredManifest = BlobIdentity & { readonly mediaType: string; readonly bytes: Uint8Array };
+
+/** A blob being read. */
+export interface BlobReader extends ByteSource {
+  close(): Promise<void>;
+}
+
+/** A blob being written, invisible until {@link commit}. */
+export interface BlobWriter extends ByteSink {
+  /** Makes the blob what `blob` says it is. The caller has computed that from the very bytes it wrote. */
+  commit(blob: BlobIdentity): Promise<void>;
+  /** Forgets what was written; does nothing after a commit. */
+  discard(): Promise<void>;
+}
+
+/**
+ * A place that an image can be read from. What it gives is hostile: a reader of a blob checks digest and size, or a
+ * stronger check that covers them. An implementer must not follow a path or an address that a manifest names.
+ */
+export interface ImageSource {
+  /** The image as its user named it. */
+  readonly name: string;
+  /** The manifest or index that the name stands for. @throws OcicryptError `not-found` */
+  readRoot(signal?: AbortSignal): Promise<StoredManifest>;
+  /** A manifest that another one names. Its digest and size have been checked. */
+  readManifest(descriptor: Descriptor, signal?: AbortSignal): Promise<StoredManifest>;
+  /** Opens a blob; nothing of it has been checked. @throws OcicryptError `not-found` */
+  openBlob(blob: BlobIdentity, signal?: AbortSignal): Promise<BlobReader>;
+  /** Releases connections and temporary files. */
+  close(): Promise<void>;
+}
+
+/**
+ * A place that an image can be written to, too. Blobs come first, then the manifests that name them, the inner ones
+ * first; {@link writeRoot} comes last and alone changes what the name stands for: before it everything is as it was.
+ */
+export interface ImageStore extends ImageSource {
+  /** Whether the place has the blob already, so that it need not be sent again. */
+  hasBlob(blob: BlobIdentity, signal?: AbortSignal): Promise<boolean>;
+  createBlob(signal?: AbortSignal): Promise<BlobWriter>;
+  /** Writes a manifest that an index will name. */
+  writeManifest(manifest: StoredManifest, signal?: AbortSignal): Promise<void>;
+  /** Writes the manifest or index and lets the name stand for it. Durable when it resolves. */
+  writeRoot(manifest: StoredManifest, signal?: AbortSignal): Promise<void>;
+}
+
+/** The bytes with their identity. */
+export function createStoredManifest(bytes: Uint8Array, mediaType: string): StoredManifest {
+  return { bytes, mediaType, size: bytes.length, digest: digestOf(bytes) };
+}
+
+/** The digest of `bytes` as descriptors write it. */
+export function digestOf(bytes: Uint8Array): string {
+  return formatDigest(createHash('sha256').update(bytes).digest());
+}
+
+/**
+ * Checks that content is what its descriptor says.
+ *
+ * @throws OcicryptError `integrity`
+ */
+export function checkContent(bytes: Uint8Array, expected: BlobIdentity, what: string): void {
+  if (bytes.length === expected.size && digestOf(bytes) === expected.digest) return;
+  throw damaged(expected.digest, what);
+}
+
+/**
+ * Reads a small blob whole and checks it.
+ *
+ * @throws OcicryptError `bad-input` for more than 4 MiB, `integrity`, `not-found`
+ */
+export async function readSmallBlob(
+  source: ImageSource,
+  blob: BlobIdentity,
+  what: string,
+  signal?: AbortSignal,
+): Promise<Uint8Array> {
+  if (blob.size > MAXIMUM_MANIFEST)
+    throw new OcicryptError('bad-input', `${what} is larger than ${MAXIMUM_MANIFEST} bytes`);
+  const reader = await source.openBlob(blob, signal);
+  try {
+    const bytes = await readAtMost(reader, blob.size + 1);
+    checkContent(bytes, blob, what);
+    return bytes;
+  } finally {
+    await reader.close();
+  }
+}
+
+/** Reads to the end, or to `maximum` bytes. */
+export async function readAtMost(source: ByteSource, maximum: number): Promise<Uint8Array> {
+  const bytes = new Uint8Array(maximum);
+  let length = 0;
+  while (length < maximum) {
+    const read = await source.read(bytes.subarray(length));
+    if (read === 0) break;
+    length += read;
+  }
+  return bytes.subarray(0, length);
+}
+
+/**
+ * Copies a blob as it is, unless the destination has it; digest and size are checked while it streams, and the blob
+ * appears only when they are right.
+ *
+ * @throws OcicryptError `integrity` and what source and destination throw
+ */
+export async function copyBlob(
+  source: ImageSource,
+  destination: ImageStore,
+  blob: BlobIdentity,
+  signal?: AbortSignal,
+): Promise<void> {
+  if (await destination.hasBlob(blob, signal)) return;
+  const reader = await source.openBlob(blob, signal);
+  try {
+    const writer = await destination.createBlob(signal);
+    try {
+      const hash = createHash('sha256');
+      const buffer = new Uint8Array(1024 * 1024);
+      let size = 0;
+      for (;;) {
+        signal?.throwIfAborted();
+        const read = await reader.read(buffer);
+        if (read === 0) break;
+        size += read;
+        if (size > blob.size) throw damaged(blob.digest, 'blob');
+        hash.update(buffer.subarray(0, read));
+        await writer.write(buffer.subarray(0, read));
+      }
+      if (size !== blob.size || formatDigest(hash.digest()) !== blob.digest) throw damaged(blob.digest, 'blob');
+      await writer.commit(blob);
+    } finally {
+      await writer.discard();
+    }
+  } finally {
+    await reader.close();
+  }
+}
+
+function damaged(digest: string, what: string): OcicryptError {
+  return new OcicryptError('integrity', `${what} ${digest} does not have that digest and size`, {
+    hint: 'the image is damaged: fetch or build it again',
+  });
+}

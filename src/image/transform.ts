@@ -1,0 +1,185 @@
+// The only code that writes an image that is another one with some layers changed: content first, manifests after it, the root last.
+
+import { OcicryptError } from '../base/errors.ts';
+import { ENCRYPTION_PREFIX, ociLayerType, withoutEncryption } from './annotations.ts';
+import { forEachLimited } from './limit.ts';
+import { changeDescriptor, type Descriptor, MEDIA_TYPES, thaw, writeIndex, writeManifest } from './manifest.ts';
+import { copyBlob, createStoredManifest, type ImageSource, type ImageStore, type StoredManifest } from './store.ts';
+import type { ImageNode, PlatformImage } from './tree.ts';
+
+/** A layer after its change; `annotations` take the place of all that encryption added before. */
+export type ChangedLayer = {
+  readonly mediaType: string;
+  readonly digest: string;
+  readonly size: number;
+  readonly annotations: ReadonlyMap<string, string>;
+};
+
+/** How far a layer or other blob is. */
+export type ImageProgress = {
+  readonly operation: 'encrypt' | 'decrypt' | 'copy';
+  /** Digest before the change. */
+  readonly digest: string;
+  readonly size: number;
+  /** Bytes done so far; the last event has all. */
+  readonly bytes: number;
+};
+
+export type TransformOptions<Change extends ChangedLayer> = {
+  /** Whether layer number `index` of the image is to change. */
+  readonly selects: (image: PlatformImage, index: number) => boolean;
+  /** Writes the changed layer to the destination. Called once for layers that are alike. */
+  readonly change: (layer: Descriptor, signal: AbortSignal) => Promise<Change>;
+  /** Called for each changed layer of each image before any manifest is written; may throw. */
+  readonly check?: (image: PlatformImage, index: number, change: Change) => void;
+  readonly onProgress?: ((progress: ImageProgress) => void) | undefined;
+  readonly signal?: AbortSignal | undefined;
+};
+
+/** The images that were changed, by their manifests before, and the new root. */
+export type Transformed<Change> = {
+  readonly root: StoredManifest;
+  readonly images: ReadonlyMap<PlatformImage, ChangedImage<Change>>;
+};
+
+export type ChangedImage<Change> = {
+  readonly stored: StoredManifest;
+  /** One for each layer of the manifest; undefined where it was left as it is. */
+  readonly layers: readonly (Change | undefined)[];
+};
+
+/** Two layers on two cores hide each other's pauses; more would only take memory. */
+const PARALLEL = 2;
+
+/**
+ * Writes `tree` to the destination with the selected layers changed. Manifests of images without a selected layer, and
+ * all that is no image, are written as they are.
+ *
+ * @throws whatever `change` and `check` throw; the destination's name then still stands for what it stood for
+ */
+export async function transformImage<Change extends ChangedLayer>(
+  source: ImageSource,
+  destination: ImageStore,
+  tree: ImageNode,
+  options: TransformOptions<Change>,
+): Promise<Transformed<Change>> {
+  const plan = planWork(tree, options);
+  const changes = new Map<string, Change>();
+  const work = [
+    ...[...plan.changes].map(([key, layer]) => async (signal: AbortSignal) => {
+      changes.set(key, await options.change(layer, signal));
+    }),
+    ...[...plan.copies.values()].map((blob) => async (signal: AbortSignal) => {
+      await copyContent(source, destination, blob, signal);
+      options.onProgress?.({ operation: 'copy', digest: blob.digest, size: blob.size, bytes: blob.size });
+    }),
+  ];
+  await forEachLimited(work, PARALLEL, (step, signal) => step(signal), options.signal);
+
+  const images = new Map<PlatformImage, ChangedImage<Change>>();
+  for (const image of plan.images) {
+    const layers = image.manifest.layers.map((layer, index) =>
+      options.selects(image, index) ? changes.get(keyOf(layer)) : undefined,
+    );
+    for (const [index, change] of layers.entries()) if (change !== undefined) options.check?.(image, index, change);
+    images.set(image, { stored: rewriteImage(image, layers), layers });
+  }
+  const { root, inner } = rewriteTree(tree, new Map([...images].map(([image, { stored }]) => [image, stored])));
+  for (const manifest of inner) await destination.writeManifest(manifest, options.signal);
+  options.signal?.throwIfAborted();
+  await destination.writeRoot(root, options.signal);
+  return { root, images };
+}
+
+/**
+ * The manifests of the tree after some of its images have changed, inner ones in the order in which they are to be
+ * written. Indexes without a changed image stay byte for byte what they are.
+ */
+export function rewriteTree(
+  tree: ImageNode,
+  changed: ReadonlyMap<ImageNode, StoredManifest>,
+): { readonly root: StoredManifest; readonly inner: readonly StoredManifest[] } {
+  const replacement = changed.get(tree);
+  if (replacement !== undefined) return { root: replacement, inner: [] };
+  if (tree.kind !== 'index') return { root: tree.stored, inner: [] };
+  const inner: StoredManifest[] = [];
+  let same = true;
+  const entries = tree.children.map(({ descriptor, node }) => {
+    if (node === undefined) return thaw(descriptor.json);
+    const child = rewriteTree(node, changed);
+    inner.push(...child.inner, child.root);
+    if (child.root.digest === descriptor.digest) return thaw(descriptor.json);
+    same = false;
+    const { mediaType, digest, size } = child.root;
+    return changeDescriptor(descriptor, { mediaType, digest, size });
+  });
+  const root = same ? tree.stored : createStoredManifest(writeIndex(tree.index, entries), MEDIA_TYPES.index);
+  return { root, inner };
+}
+
+type Plan = {
+  readonly images: readonly PlatformImage[];
+  readonly changes: ReadonlyMap<string, Descriptor>;
+  readonly copies: ReadonlyMap<string, Descriptor>;
+};
+
+function planWork<Change extends ChangedLayer>(tree: ImageNode, { selects }: TransformOptions<Change>): Plan {
+  const images: PlatformImage[] = [];
+  const changes = new Map<string, Descriptor>();
+  const copies = new Map<string, Descriptor>();
+  const visit = (node: ImageNode): void => {
+    if (node.kind === 'index') {
+      for (const { descriptor, node: child } of node.children) {
+        if (child === undefined) copies.set(descriptor.digest, descriptor);
+        else visit(child);
+      }
+      return;
+    }
+    copies.set(node.manifest.config.digest, node.manifest.config);
+    let changed = false;
+    for (const [index, layer] of node.manifest.layers.entries()) {
+      const selected = node.kind === 'image' && selects(node, index);
+      changed ||= selected;
+      if (selected) changes.set(keyOf(layer), layer);
+      else copies.set(layer.digest, layer);
+    }
+    if (changed && node.kind === 'image') images.push(node);
+  };
+  visit(tree);
+  return { images, changes, copies };
+}
+
+/** Layers are alike when their bytes are and all that decides what becomes of them. */
+function keyOf(layer: Descriptor): string {
+  const encryption = [...layer.annotations].filter(([name]) => name.startsWith(ENCRYPTION_PREFIX)).sort();
+  return JSON.stringify([layer.mediaType, layer.digest, layer.size, encryption]);
+}
+
+/** Layers that a registry may not pass on are named by an address elsewhere and need not be here. */
+async function copyContent(
+  source: ImageSource,
+  destination: ImageStore,
+  blob: Descriptor,
+  signal: AbortSignal,
+): Promise<void> {
+  try {
+    await copyBlob(source, destination, blob, signal);
+  } catch (error) {
+    const absent = error instanceof OcicryptError && error.code === 'not-found';
+    if (!(absent && blob.json.has('urls'))) throw error;
+  }
+}
+
+function rewriteImage(image: PlatformImage, changes: readonly (ChangedLayer | undefined)[]): StoredManifest {
+  const layers = image.manifest.layers.map((layer, index) => {
+    const change = changes[index];
+    if (change === undefined) {
+      // An OCI manifest holds no layer of Docker's types.
+      return changeDescriptor(layer, { mediaType: ociLayerType(layer.mediaType) ?? layer.mediaType });
+    }
+    const { mediaType, digest, size } = change;
+    const annotations = new Map([...withoutEncryption(layer.annotations), ...change.annotations]);
+    return changeDescriptor(layer, { mediaType, digest, size, annotations });
+  });
+  return createStoredManifest(writeManifest(image.manifest, layers), MEDIA_TYPES.manifest);
+}
