@@ -6,8 +6,9 @@ import { compressionOf, decodeEncryption, decryptedType, isEncryptedType } from 
 import { decryptLayer } from './cipher.ts';
 import { createDiffIdSink, type DiffIdSink } from './diff-id.ts';
 import type { LayerKeyUnwrapper } from './layer-keys.ts';
-import { decodePrivateOptions } from './layer-options.ts';
+import { decodePrivateOptions, type PrivateOptions, type PublicOptions } from './layer-options.ts';
 import { type Descriptor, parseConfig } from './manifest.ts';
+import { retryTransfer } from './retry.ts';
 import { selectLayers } from './select.ts';
 import { type ImageSource, type ImageStore, readSmallBlob } from './store.ts';
 import { type ChangedLayer, type ImageProgress, transformImage } from './transform.ts';
@@ -131,31 +132,47 @@ async function decryptOne(
   try {
     const privateOptions = decodePrivateOptions(record, what);
     key = privateOptions.key;
-    const reader = await source.openBlob(layer, signal);
-    try {
-      const writer = await destination.createBlob(signal);
-      const diff = options.checkDiffIds === true ? createDiffIdSink(compressionOf(mediaType)) : undefined;
-      try {
-        let bytes = 0;
-        const plain = await decryptLayer(reader, both(writer, diff), layer, publicOptions, privateOptions, {
-          signal,
-          onProgress: (read) => {
-            bytes += read;
-            options.onProgress?.({ operation: 'decrypt', digest: layer.digest, size: layer.size, bytes });
-          },
-        });
-        const diffId = await diff?.finish();
-        await writer.commit(plain);
-        return { ...plain, mediaType, annotations: new Map(), diffId };
-      } finally {
-        diff?.discard();
-        await writer.discard();
-      }
-    } finally {
-      await reader.close();
-    }
+    return await retryTransfer(
+      () => transfer(source, destination, layer, mediaType, publicOptions, privateOptions, options, signal),
+      signal,
+    );
   } finally {
     wipe(record, key);
+  }
+}
+
+async function transfer(
+  source: ImageSource,
+  destination: ImageStore,
+  layer: Descriptor,
+  mediaType: string,
+  publicOptions: PublicOptions,
+  privateOptions: PrivateOptions,
+  options: DecryptOptions,
+  signal: AbortSignal,
+): Promise<DecryptedLayer> {
+  const reader = await source.openBlob(layer, signal);
+  try {
+    const writer = await destination.createBlob(signal);
+    const diff = options.checkDiffIds === true ? createDiffIdSink(compressionOf(mediaType)) : undefined;
+    try {
+      let bytes = 0;
+      const plain = await decryptLayer(reader, both(writer, diff), layer, publicOptions, privateOptions, {
+        signal,
+        onProgress: (read) => {
+          bytes += read;
+          options.onProgress?.({ operation: 'decrypt', digest: layer.digest, size: layer.size, bytes });
+        },
+      });
+      const diffId = await diff?.finish();
+      await writer.commit(plain);
+      return { ...plain, mediaType, annotations: new Map(), diffId };
+    } finally {
+      diff?.discard();
+      await writer.discard();
+    }
+  } finally {
+    await reader.close();
   }
 }
 

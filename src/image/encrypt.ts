@@ -5,6 +5,7 @@ import { encodeEncryption, encryptedType, isEncryptedType, type WrappedKey } fro
 import { encryptLayer } from './cipher.ts';
 import type { LayerKeyWrapper } from './layer-keys.ts';
 import type { Descriptor } from './manifest.ts';
+import { retryTransfer } from './retry.ts';
 import { selectLayers } from './select.ts';
 import type { ImageSource, ImageStore } from './store.ts';
 import { type ChangedLayer, type ImageProgress, transformImage } from './transform.ts';
@@ -57,7 +58,8 @@ export async function encryptImage(
 
   const transformed = await transformImage(source, destination, tree, {
     selects: (image, index) => selected.get(image)?.has(index) ?? false,
-    change: (layer, running) => encryptOne(source, destination, layer, options.recipients, onProgress, running),
+    change: (layer, running) =>
+      retryTransfer(() => encryptOne(source, destination, layer, options.recipients, onProgress, running), running),
     onProgress,
     signal,
   });
@@ -142,10 +144,17 @@ async function wrapAll(
   const keys = await Promise.all(
     recipients.map(async (recipient): Promise<readonly WrappedKey[]> => {
       const { scheme } = recipient;
-      const packets = await recipient.wrap(record, signal);
+      const packets = await recipient.wrap(record, signal).catch(final);
       if (packets.length === 0) throw new OcicryptError('internal', `no wrapped key from ${scheme}`);
       return packets.map((packet) => ({ scheme, packet }));
     }),
   );
   return keys.flat();
+}
+
+/** Who wraps has tried again by itself: only the transfer of the layer is repeated here. */
+function final(error: unknown): never {
+  if (!(error instanceof OcicryptError && error.retryable)) throw error;
+  const { hint, cause } = error;
+  throw new OcicryptError(error.code, error.message, { cause, ...(hint === undefined ? {} : { hint }) });
 }

@@ -4,6 +4,7 @@ import { OcicryptError } from '../base/errors.ts';
 import { ENCRYPTION_PREFIX, ociLayerType, withoutEncryption } from './annotations.ts';
 import { forEachLimited } from './limit.ts';
 import { changeDescriptor, type Descriptor, MEDIA_TYPES, thaw, writeIndex, writeManifest } from './manifest.ts';
+import { retryTransfer } from './retry.ts';
 import { copyBlob, createStoredManifest, type ImageSource, type ImageStore, type StoredManifest } from './store.ts';
 import type { ImageNode, PlatformImage } from './tree.ts';
 
@@ -163,7 +164,7 @@ async function copyContent(
   signal: AbortSignal,
 ): Promise<void> {
   try {
-    await copyBlob(source, destination, blob, signal);
+    await retryTransfer(() => copyBlob(source, destination, blob, signal), signal);
   } catch (error) {
     const absent = error instanceof OcicryptError && error.code === 'not-found';
     if (!(absent && blob.json.has('urls'))) throw error;

@@ -1,0 +1,197 @@
+// Requests whose bodies are too large for memory, both ways: what registries need beside http.ts. Same trust, same proxies,
+// same errors; redirects are handed to the caller, who alone knows what may follow them.
+
+import { Agent, type ClientRequest, type IncomingMessage, request as plainRequest } from 'node:http';
+import { Agent as TlsAgent, request as tlsRequest } from 'node:https';
+import { createSecureContext, type SecureContext } from 'node:tls';
+import { OcicryptError } from './errors.ts';
+import type { HttpSettings } from './http.ts';
+import { brokenOff, deadlineExceeded, networkError, refusedByProxy } from './http-errors.ts';
+import { chooseProxy } from './proxy.ts';
+import { readRoots } from './roots.ts';
+
+export type StreamRequest = {
+  readonly method: 'GET' | 'HEAD' | 'PATCH' | 'POST' | 'PUT';
+  readonly url: URL;
+  readonly headers: Readonly<Record<string, string>>;
+  readonly signal: AbortSignal | undefined;
+};
+
+export type StreamResponse = {
+  readonly status: number;
+  /** Names in lower case; repeated headers are joined by a comma. */
+  readonly headers: Readonly<Record<string, string>>;
+  /** To be read to its end or given up with {@link discard}. Throws when the connection ends before the body does. */
+  readonly body: AsyncIterable<Uint8Array>;
+  /** Ends the exchange wherever it is. */
+  discard(): void;
+};
+
+/** A request that is being sent. */
+export interface Exchange {
+  /** Sends part of the body; resolves when more may come. `bytes` may then be used again. */
+  write(bytes: Uint8Array): Promise<void>;
+  /** Ends the body and waits for the head of the answer. */
+  answer(): Promise<StreamResponse>;
+  /** Ends the exchange wherever it is. */
+  discard(): void;
+}
+
+export interface HttpStreams {
+  /** Starts a request; with `content-length` in its headers the body has that length, else it is sent in chunks. */
+  open(request: StreamRequest): Promise<Exchange>;
+  close(): void;
+}
+
+/** No byte for so long is a connection that is dead. */
+const IDLE_MILLISECONDS = 60_000;
+
+/** A client that keeps connections alive. Opens nothing by itself. */
+export function createHttpStreams(settings: HttpSettings = {}): HttpStreams {
+  const environment = settings.environment ?? process.env;
+  const plainAgent = new Agent({ keepAlive: true });
+  const agents = new Map<string, Promise<Agent>>();
+  let trust: Trust | undefined;
+
+  async function findRoute(url: URL): Promise<Route> {
+    if (url.protocol === 'http:') return { agent: plainAgent, proxy: undefined, trust: undefined };
+    const proxy = chooseProxy(url.hostname.replace(/^\[(.*)\]$/, '$1'), Number(url.port || 443), environment);
+    const ca = readRoots(settings.caFiles ?? [], environment);
+    trust ??= { rejectUnauthorized: true, secureContext: createSecureContext({ ca, minVersion: 'TLSv1.2' }) };
+    const agent = agents.get(proxy?.href ?? '') ?? createAgent(proxy, trust);
+    agents.set(proxy?.href ?? '', agent);
+    return { agent: await agent, trust, proxy };
+  }
+
+  return {
+    async open(request) {
+      request.signal?.throwIfAborted();
+      return new RunningExchange(request, await findRoute(request.url));
+    },
+    close() {
+      plainAgent.destroy();
+      for (const agent of agents.values()) void agent.then((opened) => opened.destroy());
+    },
+  };
+}
+
+type Trust = { readonly rejectUnauthorized: true; readonly secureContext: SecureContext };
+type Route = { readonly agent: Agent; readonly trust: Trust | undefined; readonly proxy: URL | undefined };
+
+async function createAgent(proxy: URL | undefined, trust: Trust): Promise<Agent> {
+  if (proxy === undefined) return new TlsAgent({ ...trust, keepAlive: true });
+  const { HttpsProxyAgent } = await import('https-proxy-agent');
+  return new HttpsProxyAgent(proxy, { ...trust, keepAlive: true });
+}
+
+class RunningExchange implements Exchange {
+  readonly #url: URL;
+  readonly #method: string;
+  readonly #outgoing: ClientRequest;
+  readonly #response: Promise<IncomingMessage>;
+  readonly #fail: (error: unknown) => void;
+  readonly #failed: Promise<never>;
+  readonly #clean: () => void;
+  #idle: NodeJS.Timeout | undefined;
+
+  constructor(request: StreamRequest, route: Route) {
+    const { url, signal } = request;
+    const response = Promise.withResolvers<IncomingMessage>();
+    const failed = Promise.withResolvers<never>();
+    // Whoever waits hears of it; when nobody does, there is nothing to tell.
+    failed.promise.catch(() => undefined);
+    response.promise.catch(() => undefined);
+    this.#url = url;
+    this.#method = request.method;
+    this.#response = response.promise;
+    this.#failed = failed.promise;
+    this.#outgoing = (url.protocol === 'http:' ? plainRequest : tlsRequest)(url, {
+      agent: route.agent,
+      // Again here, because not every agent hands its own options to the connection.
+      ...route.trust,
+      method: request.method,
+      headers: { 'user-agent': 'ocicrypt-kms', ...request.headers },
+    });
+    const abort = () => this.#fail(signal?.reason);
+    this.#clean = () => {
+      clearTimeout(this.#idle);
+      signal?.removeEventListener('abort', abort);
+    };
+    this.#fail = (error) => {
+      this.#clean();
+      response.reject(error);
+      failed.reject(error);
+      this.#outgoing.destroy();
+    };
+    signal?.addEventListener('abort', abort, { once: true });
+    this.#outgoing.on('error', (error) =>
+      this.#fail(error instanceof OcicryptError ? error : networkError(url, error)),
+    );
+    this.#outgoing.on('proxyConnect', ({ statusCode }: { readonly statusCode: number }) => {
+      if (statusCode !== 200) this.#fail(refusedByProxy(url, route.proxy, statusCode));
+    });
+    this.#outgoing.on('response', (incoming) => response.resolve(incoming));
+    this.#touch();
+  }
+
+  async write(bytes: Uint8Array): Promise<void> {
+    this.#touch();
+    // A copy, because runtimes differ in when they are done with what they were given.
+    const sent = new Promise<void>((resolve) => {
+      this.#outgoing.write(Uint8Array.from(bytes), () => resolve());
+    });
+    // An answer in the middle of a body is a refusal: who would wait for the rest waits for ever.
+    const refused = this.#response.then(() => undefined);
+    await Promise.race([sent, refused, this.#failed]);
+  }
+
+  async answer(): Promise<StreamResponse> {
+    this.#touch();
+    this.#outgoing.end();
+    const incoming = await this.#response;
+    this.#touch();
+    return {
+      status: incoming.statusCode ?? 0,
+      headers: flattenHeaders(incoming.headers),
+      body: this.#read(incoming),
+      discard: () => this.discard(),
+    };
+  }
+
+  discard(): void {
+    this.#clean();
+    this.#outgoing.destroy();
+  }
+
+  async *#read(incoming: IncomingMessage): AsyncGenerator<Uint8Array> {
+    const announced = this.#method === 'HEAD' ? undefined : incoming.headers['content-length'];
+    let length = 0;
+    try {
+      for await (const chunk of incoming) {
+        this.#touch();
+        length += chunk.length;
+        yield chunk;
+      }
+    } catch (error) {
+      await Promise.race([this.#failed, Promise.resolve()]);
+      throw brokenOff(this.#url, error);
+    } finally {
+      this.#clean();
+    }
+    await Promise.race([this.#failed, Promise.resolve()]);
+    if (announced !== undefined && Number(announced) !== length) throw brokenOff(this.#url);
+  }
+
+  #touch(): void {
+    clearTimeout(this.#idle);
+    this.#idle = setTimeout(() => this.#fail(deadlineExceeded(this.#url)), IDLE_MILLISECONDS);
+  }
+}
+
+function flattenHeaders(headers: IncomingMessage['headers']): Record<string, string> {
+  const flat: Record<string, string> = {};
+  for (const [name, value] of Object.entries(headers)) {
+    if (value !== undefined) flat[name] = Array.isArray(value) ? value.join(', ') : value;
+  }
+  return flat;
+}

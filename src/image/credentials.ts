@@ -1,0 +1,163 @@
+// The only code that looks for registry credentials: the auth files of podman and docker, and their helpers.
+// containers-auth.json(5); https://docs.docker.com/reference/cli/docker/login/#credential-helper-protocol
+
+import { spawn } from 'node:child_process';
+import { readFile } from 'node:fs/promises';
+import { homedir } from 'node:os';
+import { join } from 'node:path';
+import { decodeBase64 } from '../base/bytes.ts';
+import { OcicryptError } from '../base/errors.ts';
+import { asObject, asText, type JsonObject, parseJson } from '../base/json.ts';
+
+/** A name and password, or a token that is exchanged for others (OAuth 2 refresh token). */
+export type RegistryCredentials =
+  | { readonly kind: 'password'; readonly username: string; readonly password: string }
+  | { readonly kind: 'identity-token'; readonly token: string };
+
+export type CredentialSettings = {
+  /** The one file to look at (`--authfile`); it must be there. */
+  readonly authFile?: string | undefined;
+  readonly environment?: NodeJS.ProcessEnv | undefined;
+};
+
+/**
+ * The credentials for exactly this host, or for a part of it that holds `name`: `HOST/a/b` before `HOST/a` before `HOST`.
+ * Never those of another host that looks alike.
+ *
+ * @param host as in the image's name (`HOST` or `HOST:PORT`)
+ * @throws OcicryptError `configuration` for a file that cannot be read or a helper that fails
+ */
+export async function findCredentials(
+  host: string,
+  name: string,
+  settings: CredentialSettings = {},
+): Promise<RegistryCredentials | undefined> {
+  const environment = settings.environment ?? process.env;
+  const named = settings.authFile ?? environment.REGISTRY_AUTH_FILE;
+  for (const path of named ? [named] : defaultFiles(environment)) {
+    const file = await readAuthFile(path, Boolean(named));
+    if (file === undefined) continue;
+    const found = await lookUp(file, host, name, path);
+    if (found !== undefined) return found;
+  }
+  return undefined;
+}
+
+const HELPER_MILLISECONDS = 30_000;
+const MAXIMUM_ANSWER = 64 * 1024;
+
+function defaultFiles(environment: NodeJS.ProcessEnv): readonly string[] {
+  const home = environment.HOME || homedir();
+  const runtime = environment.XDG_RUNTIME_DIR || `/run/user/${process.getuid?.() ?? 0}`;
+  return [
+    join(runtime, 'containers/auth.json'),
+    join(environment.XDG_CONFIG_HOME || join(home, '.config'), 'containers/auth.json'),
+    join(environment.DOCKER_CONFIG || join(home, '.docker'), 'config.json'),
+  ];
+}
+
+async function readAuthFile(path: string, mustExist: boolean): Promise<JsonObject | undefined> {
+  let bytes: Uint8Array;
+  try {
+    bytes = await readFile(path);
+  } catch (cause) {
+    const absent = cause instanceof Error && 'code' in cause && (cause.code === 'ENOENT' || cause.code === 'EACCES');
+    if (absent && !mustExist) return undefined;
+    throw new OcicryptError('configuration', `cannot read ${path}`, {
+      cause,
+      hint: 'check --authfile and REGISTRY_AUTH_FILE',
+    });
+  }
+  try {
+    return asObject(parseJson(bytes, path));
+  } catch (cause) {
+    throw new OcicryptError('configuration', `${path} is no auth file`, {
+      cause,
+      hint: 'podman login or docker login writes one',
+    });
+  }
+}
+
+async function lookUp(
+  file: JsonObject,
+  host: string,
+  name: string,
+  path: string,
+): Promise<RegistryCredentials | undefined> {
+  const helpers = asObject(file.get('credHelpers'));
+  for (const key of keysFor(host, name)) {
+    const helper = asText(helpers?.get(key));
+    if (helper !== undefined) return askHelper(helper, key);
+    const found = fromEntry(asObject(asObject(file.get('auths'))?.get(key)), path);
+    if (found !== undefined) return found;
+  }
+  const store = asText(file.get('credsStore'));
+  return store === undefined || store === ''
+    ? undefined
+    : askHelper(store, host === DOCKER_HUB ? DOCKER_HUB_KEY : host);
+}
+
+const DOCKER_HUB = 'docker.io';
+const DOCKER_HUB_KEY = 'https://index.docker.io/v1/';
+
+function keysFor(host: string, name: string): readonly string[] {
+  const parts = name.split('/');
+  const within = parts.map((_, index) => [host, ...parts.slice(0, parts.length - index)].join('/'));
+  return [...within, host, ...(host === DOCKER_HUB ? [DOCKER_HUB_KEY, 'index.docker.io'] : [`https://${host}`])];
+}
+
+function fromEntry(entry: JsonObject | undefined, path: string): RegistryCredentials | undefined {
+  const token = asText(entry?.get('identitytoken'));
+  if (token !== undefined && token !== '') return { kind: 'identity-token', token };
+  const auth = asText(entry?.get('auth'));
+  if (auth === undefined || auth === '') return undefined;
+  const decoded = decodeBase64(new TextEncoder().encode(auth));
+  const text = decoded === undefined ? '' : new TextDecoder().decode(decoded);
+  const colon = text.indexOf(':');
+  if (colon < 1)
+    throw new OcicryptError('configuration', `${path} holds credentials that are no USER:PASSWORD in base64`);
+  return { kind: 'password', username: text.slice(0, colon), password: text.slice(colon + 1).replace(/\0+$/, '') };
+}
+
+/** The helper is the user's own program: found in PATH, never named by a registry or an image. */
+async function askHelper(name: string, host: string): Promise<RegistryCredentials | undefined> {
+  const program = `docker-credential-${name}`;
+  if (!/^[A-Za-z0-9._-]+$/.test(name))
+    throw new OcicryptError('configuration', 'a credential helper has a strange name');
+  const { status, output } = await runHelper(program, host);
+  if (status !== 0) {
+    if (/credentials not found/i.test(output)) return undefined;
+    throw new OcicryptError('configuration', `${program} has no credentials for ${host} (exit ${status})`, {
+      hint: `run: echo ${host} | ${program} get`,
+    });
+  }
+  const answer = asObject(parseJson(new TextEncoder().encode(output), `answer of ${program}`));
+  const username = asText(answer?.get('Username'));
+  const secret = asText(answer?.get('Secret'));
+  if (username === undefined || secret === undefined || secret === '') return undefined;
+  if (username === '<token>') return { kind: 'identity-token', token: secret };
+  return { kind: 'password', username, password: secret };
+}
+
+function runHelper(
+  program: string,
+  host: string,
+): Promise<{ readonly status: number | null; readonly output: string }> {
+  return new Promise((resolve, reject) => {
+    const child = spawn(program, ['get'], { stdio: ['pipe', 'pipe', 'ignore'], timeout: HELPER_MILLISECONDS });
+    let output = '';
+    child.once('error', (cause) => {
+      reject(
+        new OcicryptError('configuration', `cannot run ${program}`, { cause, hint: 'install it or run podman login' }),
+      );
+    });
+    child.stdout.setEncoding('utf8');
+    child.stdout.on('data', (text: string) => {
+      output += text;
+      if (output.length > MAXIMUM_ANSWER) child.kill('SIGKILL');
+    });
+    child.once('close', (status) => resolve({ status, output }));
+    child.stdin.on('error', () => undefined);
+    child.stdin.end(`${host}\n`);
+  });
+}

@@ -1,0 +1,158 @@
+// Images in registries, as a store: blobs are streamed both ways and never held.
+
+import { OcicryptError } from '../base/errors.ts';
+import type { BlobIdentity } from './cipher.ts';
+import { type Descriptor, isDigest, isManifestType, MAXIMUM_MANIFEST, MEDIA_TYPES } from './manifest.ts';
+import type { RegistryReference } from './reference.ts';
+import { formatImageReference } from './reference.ts';
+import { drain, RegistryClient, type RegistrySettings } from './registry-client.ts';
+import {
+  type BlobReader,
+  type BlobWriter,
+  checkContent,
+  createStoredManifest,
+  type ImageStore,
+  type StoredManifest,
+} from './store.ts';
+import { sourceFromStream } from './streams.ts';
+
+/** An image in a registry. Nothing is asked before it is needed. */
+export function openRegistry(image: RegistryReference, settings: RegistrySettings = {}): ImageStore {
+  return new RegistryStore(image, settings);
+}
+
+const MANIFEST_TYPES = [MEDIA_TYPES.index, MEDIA_TYPES.manifest, MEDIA_TYPES.dockerIndex, MEDIA_TYPES.dockerManifest];
+
+class RegistryStore implements ImageStore {
+  readonly name: string;
+  readonly #image: RegistryReference;
+  readonly #client: RegistryClient;
+
+  constructor(image: RegistryReference, settings: RegistrySettings) {
+    this.name = formatImageReference(image);
+    this.#image = image;
+    this.#client = new RegistryClient(image, settings);
+  }
+
+  async readRoot(signal?: AbortSignal): Promise<StoredManifest> {
+    const { tag, digest } = this.#image;
+    const manifest = await this.#fetchManifest(digest ?? tag ?? 'latest', signal);
+    // The registry's word is not taken for what a digest names.
+    if (digest !== undefined) checkContent(manifest.bytes, { digest, size: manifest.size }, 'manifest');
+    return manifest;
+  }
+
+  async readManifest(descriptor: Descriptor, signal?: AbortSignal): Promise<StoredManifest> {
+    if (descriptor.size > MAXIMUM_MANIFEST) {
+      throw new OcicryptError('bad-input', `manifest ${descriptor.digest} is larger than ${MAXIMUM_MANIFEST} bytes`);
+    }
+    const { bytes } = await this.#fetchManifest(descriptor.digest, signal);
+    checkContent(bytes, descriptor, 'manifest');
+    const { digest, mediaType, size } = descriptor;
+    return { bytes, digest, mediaType, size };
+  }
+
+  async openBlob(blob: BlobIdentity, signal?: AbortSignal): Promise<BlobReader> {
+    const response = await this.#client.request({ method: 'GET', target: `blobs/${blob.digest}`, signal });
+    if (response.status === 404) {
+      await drain(response);
+      throw new OcicryptError('not-found', `blob ${blob.digest} is not in ${this.#client.name}`, {
+        hint: 'the image is damaged: push it again',
+      });
+    }
+    return { ...sourceFromStream(response.body), close: async () => response.discard() };
+  }
+
+  async hasBlob(blob: BlobIdentity, signal?: AbortSignal): Promise<boolean> {
+    const response = await this.#client.request({ method: 'HEAD', target: `blobs/${blob.digest}`, signal });
+    await drain(response);
+    const length = response.headers['content-length'];
+    return response.status !== 404 && (length === undefined || Number(length) === blob.size);
+  }
+
+  /** The session is opened with the first byte. A whole blob goes in one PATCH, as docker and skopeo send it. */
+  async createBlob(signal?: AbortSignal): Promise<BlobWriter> {
+    const started = await this.#client.request({ method: 'POST', target: 'blobs/uploads/', signal });
+    await drain(started);
+    if (started.status === 404) throw this.#notFound();
+    const session = this.#client.resolveLocation(started, 'a blob');
+    const exchange = await this.#client.open({
+      method: 'PATCH',
+      target: session,
+      headers: { 'content-type': 'application/octet-stream', 'transfer-encoding': 'chunked' },
+      signal,
+    });
+    let open = true;
+    return {
+      write: (bytes) => exchange.write(bytes),
+      commit: async (blob) => {
+        const patched = this.#client.check(await exchange.answer());
+        await drain(patched);
+        open = false;
+        const target = this.#client.resolveLocation(patched, 'a blob');
+        target.searchParams.set('digest', blob.digest);
+        const put = this.#client.check(
+          await this.#client.request({ method: 'PUT', target, body: new Uint8Array(0), signal }),
+        );
+        await drain(put);
+      },
+      discard: async () => {
+        if (open) exchange.discard();
+      },
+    };
+  }
+
+  async writeManifest(manifest: StoredManifest, signal?: AbortSignal): Promise<void> {
+    await this.#putManifest(manifest, manifest.digest, signal);
+  }
+
+  async writeRoot(manifest: StoredManifest, signal?: AbortSignal): Promise<void> {
+    const { digest, tag } = this.#image;
+    if (digest !== undefined && digest !== manifest.digest) {
+      throw new OcicryptError('usage', `${this.name} names a digest, and the new image has another`, {
+        hint: 'name the destination by a tag',
+      });
+    }
+    await this.#putManifest(manifest, tag ?? manifest.digest, signal);
+  }
+
+  async close(): Promise<void> {
+    this.#client.close();
+  }
+
+  async #fetchManifest(reference: string, signal: AbortSignal | undefined): Promise<StoredManifest> {
+    const response = await this.#client.fetch(
+      { method: 'GET', target: `manifests/${reference}`, headers: { accept: MANIFEST_TYPES.join(', ') }, signal },
+      MAXIMUM_MANIFEST,
+    );
+    if (response.status === 404) throw this.#notFound();
+    const mediaType = response.headers['content-type']?.split(';')[0]?.trim() ?? '';
+    if (!isManifestType(mediaType)) {
+      throw new OcicryptError('bad-input', `${this.name} is of a type that is no image's`, {
+        hint: 'push it again with a current tool',
+      });
+    }
+    return createStoredManifest(response.bytes, mediaType);
+  }
+
+  async #putManifest(manifest: StoredManifest, reference: string, signal: AbortSignal | undefined): Promise<void> {
+    const response = await this.#client.request({
+      method: 'PUT',
+      target: `manifests/${reference}`,
+      headers: { 'content-type': manifest.mediaType },
+      body: manifest.bytes,
+      signal,
+    });
+    await drain(this.#client.check(response));
+    const stored = response.headers['docker-content-digest'];
+    if (stored !== undefined && isDigest(stored) && stored !== manifest.digest) {
+      throw new OcicryptError('integrity', `${this.#client.name} stored another manifest than it was sent`);
+    }
+  }
+
+  #notFound(): OcicryptError {
+    return new OcicryptError('not-found', `no image ${this.name}`, {
+      hint: 'check the name, or the rights of the account',
+    });
+  }
+}
