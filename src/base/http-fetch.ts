@@ -2,27 +2,38 @@
 
 import { concatBytes, wipe } from './bytes.ts';
 import { OcicryptError } from './errors.ts';
-import { bareHost, type HttpSettings, type HttpTransport } from './http.ts';
+import { findProxy, type HttpSettings, type HttpTransport } from './http.ts';
 import { answeredTooMuch, brokenOff, deadlineExceeded, networkError } from './http-errors.ts';
-import { chooseProxy } from './proxy.ts';
-import { readRoots } from './roots.ts';
+import { readClientCertificate, readRoots } from './roots.ts';
 
 /** https://bun.com/docs/runtime/networking/fetch */
 type BunRequestInit = RequestInit & {
   readonly decompress: false;
-  readonly tls: { readonly ca: readonly (Buffer | string)[]; readonly rejectUnauthorized: true };
+  readonly tls: {
+    readonly ca: readonly (Buffer | string)[];
+    readonly cert?: Buffer;
+    readonly key?: Buffer;
+    readonly serverName?: string;
+    readonly rejectUnauthorized: true;
+  };
   readonly proxy?: string;
 };
 
 export function createFetchTransport(settings: HttpSettings): HttpTransport {
   const environment = settings.environment ?? process.env;
+  const { clientCertificate, serverName } = settings;
   let roots: (Buffer | string)[] | undefined;
+  let own: ReturnType<typeof readClientCertificate> | undefined;
 
   return {
     async exchange(url, request) {
-      const secure = url.protocol === 'https:';
-      const proxy = secure ? chooseProxy(bareHost(url), Number(url.port || 443), environment) : undefined;
-      if (secure) roots ??= readRoots(settings.caFiles ?? [], environment);
+      const proxy = await findProxy(url, environment);
+      if (url.protocol === 'https:') {
+        roots ??= readRoots(settings.caFiles ?? [], environment);
+        if (clientCertificate !== undefined) own ??= readClientCertificate(clientCertificate);
+      }
+      // A copy, because only that is surely not shared memory.
+      const body = request.body === undefined ? undefined : Uint8Array.from(request.body);
       const init: BunRequestInit = {
         method: request.method,
         headers: { 'user-agent': 'ocicrypt-kms', ...request.headers },
@@ -30,18 +41,20 @@ export function createFetchTransport(settings: HttpSettings): HttpTransport {
         redirect: 'manual',
         decompress: false,
         // Explicit, because NODE_TLS_REJECT_UNAUTHORIZED=0 changes the default.
-        tls: { ca: roots ?? [], rejectUnauthorized: true },
-        ...(request.body === undefined ? {} : { body: Uint8Array.from(request.body) }),
+        tls: { ca: roots ?? [], ...own, ...(serverName === undefined ? {} : { serverName }), rejectUnauthorized: true },
+        ...(body === undefined ? {} : { body }),
         ...(proxy === undefined ? {} : { proxy: proxy.href }),
       };
       try {
         const response = await fetch(url, init);
-        const body = await readBody(url, response, request.maximumBytes);
-        return { status: response.status, headers: Object.fromEntries(response.headers), body };
+        const headers = Object.fromEntries(response.headers);
+        return { status: response.status, headers, body: await readBody(url, response, request.maximumBytes) };
       } catch (error) {
         if (error instanceof OcicryptError) throw error;
         if (request.signal.aborted) throw deadlineExceeded(url);
         throw networkError(url, error instanceof Error ? error : new Error('fetch failed'));
+      } finally {
+        wipe(body);
       }
     },
     close() {},

@@ -5,10 +5,9 @@ import { Agent as TlsAgent, request as tlsRequest } from 'node:https';
 import { createSecureContext, type SecureContext } from 'node:tls';
 import { concatBytes, wipe } from './bytes.ts';
 import { OcicryptError } from './errors.ts';
-import { bareHost, type HttpRequest, type HttpResponse, type HttpSettings, type HttpTransport } from './http.ts';
+import { findProxy, type HttpRequest, type HttpResponse, type HttpSettings, type HttpTransport } from './http.ts';
 import { answeredTooMuch, brokenOff, deadlineExceeded, networkError, refusedByProxy } from './http-errors.ts';
-import { chooseProxy } from './proxy.ts';
-import { readRoots } from './roots.ts';
+import { readClientCertificate, readRoots } from './roots.ts';
 
 export function createNodeTransport(settings: HttpSettings): HttpTransport {
   const environment = settings.environment ?? process.env;
@@ -19,11 +18,16 @@ export function createNodeTransport(settings: HttpSettings): HttpTransport {
   /** One agent for each proxy and one for no proxy. */
   async function findRoute(url: URL): Promise<Route> {
     if (url.protocol === 'http:') return { agent: plainAgent };
-    const proxy = chooseProxy(bareHost(url), Number(url.port || 443), environment);
+    const proxy = await findProxy(url, environment);
     // Made once: parsing the roots costs milliseconds, and every connection would do it again.
     if (trust === undefined) {
       const ca = readRoots(settings.caFiles ?? [], environment);
-      trust = { rejectUnauthorized: true, secureContext: createSecureContext({ ca, minVersion: 'TLSv1.2' }) };
+      const own = settings.clientCertificate === undefined ? {} : readClientCertificate(settings.clientCertificate);
+      trust = {
+        rejectUnauthorized: true,
+        secureContext: createSecureContext({ ca, ...own, minVersion: 'TLSv1.2' }),
+        ...(settings.serverName === undefined ? {} : { servername: settings.serverName }),
+      };
     }
     const agent = tlsAgents.get(proxy?.href ?? '') ?? createTlsAgent(proxy, trust);
     tlsAgents.set(proxy?.href ?? '', agent);
@@ -42,7 +46,11 @@ export function createNodeTransport(settings: HttpSettings): HttpTransport {
 }
 
 /** `rejectUnauthorized` is explicit, because NODE_TLS_REJECT_UNAUTHORIZED=0 changes its default. */
-type Trust = { readonly rejectUnauthorized: true; readonly secureContext: SecureContext };
+type Trust = {
+  readonly rejectUnauthorized: true;
+  readonly secureContext: SecureContext;
+  readonly servername?: string;
+};
 type BoundedRequest = HttpRequest & { readonly maximumBytes: number };
 type Route = { readonly agent: Agent; readonly trust?: Trust; readonly proxy?: URL | undefined };
 

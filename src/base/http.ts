@@ -2,13 +2,17 @@
 // no redirects, bounded answers, and every failure as an OcicryptError.
 
 import { OcicryptError } from './errors.ts';
+import { bareHost, isLoopback } from './hosts.ts';
 import { answeredRedirect, deadlineExceeded } from './http-errors.ts';
-import { isLoopback } from './proxy.ts';
 
 /** What a client trusts and how it reaches others. */
 export type HttpSettings = {
   /** PEM files whose certificates are trusted beside the system's roots (`--ca`). */
   readonly caFiles?: readonly string[] | undefined;
+  /** PEM files by which we say who we are, where a service asks. */
+  readonly clientCertificate?: { readonly certificate: string; readonly privateKey: string } | undefined;
+  /** The name that the service's certificate must carry, where it is not the address's. */
+  readonly serverName?: string | undefined;
   /** Where SSL_CERT_FILE, HTTPS_PROXY and NO_PROXY are read; the process's own where it is left out. */
   readonly environment?: NodeJS.ProcessEnv | undefined;
 };
@@ -112,7 +116,9 @@ function checkUrl(request: HttpRequest): URL {
   return url;
 }
 
-/** The host of an address, an IPv6 address without its brackets. */
-export function bareHost(url: URL): string {
-  return url.hostname.replace(/^\[(.*)\]$/, '$1');
+/** The proxy for an address, found without loading anything where the environment names none. */
+export async function findProxy(url: URL, environment: NodeJS.ProcessEnv): Promise<URL | undefined> {
+  if (url.protocol === 'http:' || !(environment.HTTPS_PROXY || environment.https_proxy)) return undefined;
+  const { chooseProxy } = await import('./proxy.ts');
+  return chooseProxy(bareHost(url), Number(url.port || 443), environment);
 }

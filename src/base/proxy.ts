@@ -2,6 +2,7 @@
 
 import { BlockList, isIP } from 'node:net';
 import { OcicryptError } from './errors.ts';
+import { isLoopback } from './hosts.ts';
 
 /**
  * The proxy for HTTPS to `host`, as curl and Go choose it: `HTTPS_PROXY` unless `NO_PROXY` lists the host. Lower-case
@@ -24,11 +25,6 @@ export function chooseProxy(host: string, port: number, environment: NodeJS.Proc
     });
   }
   return url;
-}
-
-/** Whether `host` (no brackets) is this machine itself, by name or address. */
-export function isLoopback(host: string): boolean {
-  return host === 'localhost' || host === '::1' || (isIP(host) === 4 && host.startsWith('127.'));
 }
 
 function isExempt(host: string, port: number, list: string): boolean {

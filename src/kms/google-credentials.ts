@@ -42,13 +42,11 @@ export type CredentialsJson = { readonly type: string; readonly [member: string]
 
 const UNIVERSE = 'googleapis.com';
 const MAXIMUM_FILE_BYTES = 64 * 1024;
-/** Nothing but Cloud KMS: a token that leaks is good for no other service. */
-const SCOPE = 'https://www.googleapis.com/auth/cloudkms';
 
 /**
  * Opens the credentials of `credentialsFile`, else of GOOGLE_APPLICATION_CREDENTIALS, else of gcloud's file, else of
- * the metadata server. The process's environment is never changed. A service account's key signs its own tokens, so
- * that nobody is asked; everything else loads Google's library in full.
+ * the metadata server. The process's environment is never changed. Only credentials whose tokens come from somebody
+ * else load Google's library.
  *
  * @throws OcicryptError `configuration` or `not-found` for a file that cannot be used, `unauthenticated` where there are none
  */
@@ -77,35 +75,18 @@ async function openSource(
   json: CredentialsJson | undefined,
   settings: GoogleCredentialsSettings,
 ): Promise<TokenSource> {
-  if (path !== undefined && json?.type === 'service_account') return openServiceAccount(path, json);
+  if (path !== undefined && json?.type === 'service_account') {
+    const { openServiceAccount } = await import('./google-service-account.ts');
+    const source = openServiceAccount(json);
+    if (source === undefined) throw invalidFile(path);
+    return source;
+  }
   if (path === undefined || json === undefined) {
     const { openMetadataServer } = await import('./google-metadata.ts');
     return openMetadataServer(settings.http, settings.environment);
   }
   const { openLibraryCredentials } = await import('./google-tokens.ts');
   return openLibraryCredentials(path, json, settings.http, settings.environment);
-}
-
-/** The one file of the library that signs: the rest of it takes longer to load than a call to the service. */
-async function openServiceAccount(path: string, json: CredentialsJson): Promise<TokenSource> {
-  const { JWTAccess } = await import('google-auth-library/build/src/auth/jwtaccess.js');
-  const [email, key, keyId] = [asText(json.client_email), asText(json.private_key), asText(json.private_key_id)];
-  if (email === undefined || key === undefined) throw invalidFile(path);
-  const open = () => new JWTAccess(email, key, keyId);
-  let signer = open();
-  return {
-    async authorization() {
-      try {
-        return signer.getRequestHeaders(undefined, undefined, SCOPE).get('authorization') ?? '';
-      } catch {
-        // Without a cause: the library's error may hold the key that it could not read.
-        throw invalidFile(path);
-      }
-    },
-    forget() {
-      signer = open();
-    },
-  };
 }
 
 function tooSlow(cause: unknown): OcicryptError {

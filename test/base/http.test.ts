@@ -180,6 +180,14 @@ describe('trust', () => {
       else process.env.NODE_TLS_REJECT_UNAUTHORIZED = saved;
     }
   });
+  test('of one client is not trust of another, though a connection is open', async () => {
+    const url = await startRaw((socket) => socket.write(ok));
+    const trusted = trusting();
+    assert.equal((await trusted.request(post(url))).status, 200);
+    await rejects(createHttpClient({ environment: {} }).request(post(url)), 'unavailable', false);
+    assert.equal((await trusted.request(post(url))).status, 200);
+    trusted.close();
+  });
   test('is refused to the certificate of another host', async () => {
     const url = await startRaw((socket) => socket.end(ok), elsewhere);
     await rejects(trusting().request(post(url)), 'unavailable', false);

@@ -137,7 +137,8 @@ describe('Google Cloud KMS', () => {
     const kek = world.open(FIRST);
     const before = world.kms.server.connections;
     for (let call = 0; call < 5; call++) await kek.wrap(randomBytes(32), {}, soon());
-    assert.equal(world.kms.server.connections, before + 1);
+    // Bun keeps connections for the whole process, and may have one already.
+    assert.ok(world.kms.server.connections <= before + 1);
   });
 
   describe('refuses every wrong answer, and never returns a wrong key', () => {
