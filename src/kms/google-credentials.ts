@@ -115,7 +115,7 @@ const TYPES = [
 ];
 
 function readCredentials(path: string): CredentialsJson {
-  const file = readSecretFile(path, 'the credentials file', MAXIMUM_FILE_BYTES, holdsSecret);
+  const file = readFile(path);
   let json: unknown;
   try {
     json = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(file));
@@ -130,6 +130,18 @@ function readCredentials(path: string): CredentialsJson {
   throw new OcicryptError('configuration', `the credentials file ${path} is of a type that is not supported`, {
     hint: `it must be one of ${TYPES.join(', ')}`,
   });
+}
+
+function readFile(path: string): Uint8Array {
+  try {
+    return readSecretFile(path, 'the credentials file', MAXIMUM_FILE_BYTES, holdsSecret);
+  } catch (error) {
+    if (!(error instanceof OcicryptError) || error.code !== 'not-found') throw error;
+    throw new OcicryptError(error.code, error.message, {
+      cause: error,
+      hint: 'name the file with --adc FILE or GOOGLE_APPLICATION_CREDENTIALS',
+    });
+  }
 }
 
 /** Workload identity federation has files without a secret, which Kubernetes mounts for everybody to read. */

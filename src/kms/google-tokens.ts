@@ -10,6 +10,9 @@ import { type CredentialsJson, invalidFile, type TokenSource } from './google-cr
 /** Impersonation and token exchange need this one, whatever the token is used for afterwards. */
 const SCOPE = 'https://www.googleapis.com/auth/cloud-platform';
 
+/** The library makes "Bearer undefined" of an answer without a token. */
+const BEARER = /^Bearer (?!(?:undefined|null)$)[!-~]+$/;
+
 /** Hosts without TLS that federated credentials name: the metadata services of AWS and Azure. */
 const METADATA_HOSTS = ['169.254.169.254', '[fd00:ec2::254]', '169.254.170.2', '169.254.170.23'];
 
@@ -32,16 +35,23 @@ export function openLibraryCredentials(
 
   const refresh = share(async (signal) => {
     const transport = new Transport(http, signal);
-    client ??= await createClient(path);
-    useTransport(client, transport.gaxios);
+    const used = client ?? (await createClient(path));
+    client = used;
+    // The library shares a refresh in progress: one that has failed or was given up must not be the next caller's.
+    const drop = () => {
+      if (client === used) client = undefined;
+    };
+    signal.addEventListener('abort', drop);
+    useTransport(used, transport.gaxios);
     try {
-      const authorization = (await client.getRequestHeaders()).get('authorization');
-      if (authorization !== null) return authorization;
+      const authorization = (await used.getRequestHeaders()).get('authorization');
+      if (authorization !== null && BEARER.test(authorization)) return authorization;
     } catch {
       // Without a cause: the library's errors hold requests and answers with everything in them.
+    } finally {
+      signal.removeEventListener('abort', drop);
     }
-    // Whatever the client was doing may still fail later: the next call must not wait for it.
-    client = undefined;
+    drop();
     throw transport.failure ?? noToken(path);
   });
   return {
