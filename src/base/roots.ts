@@ -1,8 +1,10 @@
 // The only code that decides whom TLS trusts: the system's roots, those of SSL_CERT_FILE and SSL_CERT_DIR, `--ca` files.
 
+import { createPrivateKey } from 'node:crypto';
 import { readdirSync, readFileSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
 import { OcicryptError } from './errors.ts';
+import { readSecretFile } from './secret-file.ts';
 
 /** Debian and its kin, Fedora and its kin, openSUSE, Alpine and macOS. */
 const SYSTEM_ROOTS = [
@@ -29,6 +31,31 @@ export function readRoots(caFiles: readonly string[], environment: NodeJS.Proces
     ...(file ? [readCertificates(file)] : []),
     ...caFiles.map(readCertificates),
   ];
+}
+
+/** Longer files are no certificate chains and no keys. */
+const MAXIMUM_PEM = 64 * 1024;
+
+/**
+ * A certificate chain and its private key, as TLS takes them.
+ *
+ * @throws OcicryptError `configuration` or `not-found`; the key's file must be readable by us alone
+ */
+export function readClientCertificate(files: { readonly certificate: string; readonly privateKey: string }): {
+  readonly cert: Buffer;
+  readonly key: Buffer;
+} {
+  const key = Buffer.from(readSecretFile(files.privateKey, 'the private key', MAXIMUM_PEM));
+  const cert = readCertificates(files.certificate);
+  try {
+    createPrivateKey(key);
+    return { cert, key };
+  } catch {
+    // Without a cause: the error may quote the file.
+    throw new OcicryptError('configuration', `${files.privateKey} is not a private key that can be used`, {
+      hint: 'it must be PEM without a passphrase',
+    });
+  }
 }
 
 function readSystemRoots(): readonly (Buffer | string)[] {
