@@ -59,9 +59,17 @@ export interface WireServer {
   close(): Promise<void>;
 }
 
+export type WireOptions = {
+  readonly tls?: CertificateFiles;
+  /** The PEM file of an authority: a client must show a certificate that it issued. */
+  readonly clientAuthority?: string;
+  readonly host?: string;
+  readonly port?: number;
+};
+
 export async function startWireServer(
   service: (request: WireRequest) => Promise<WireAnswer> | WireAnswer,
-  options: { readonly tls?: CertificateFiles; readonly host?: string; readonly port?: number } = {},
+  options: WireOptions = {},
 ): Promise<WireServer> {
   const faults: Fault[] = [];
   const requests: string[] = [];
@@ -97,7 +105,13 @@ export async function startWireServer(
     options.tls === undefined
       ? createServer(accept)
       : createTlsServer(
-          { cert: readFileSync(options.tls.certificate), key: readFileSync(options.tls.privateKey) },
+          {
+            cert: readFileSync(options.tls.certificate),
+            key: readFileSync(options.tls.privateKey),
+            ...(options.clientAuthority === undefined
+              ? {}
+              : { ca: readFileSync(options.clientAuthority), requestCert: true }),
+          },
           accept,
         ).on('tlsClientError', () => {});
   server.on('connection', (socket: Socket) => {

@@ -1,0 +1,141 @@
+// The only code that reads where Vault or OpenBao is and whom it trusts, and that sends requests there.
+// https://developer.hashicorp.com/vault/docs/commands#environment-variables
+
+import { readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { OcicryptError } from '../base/errors.ts';
+import { createHttpClient, type HttpResponse } from '../base/http.ts';
+
+export type VaultConnectionSettings = {
+  readonly address?: string | undefined;
+  readonly caFiles?: readonly string[] | undefined;
+  readonly environment: NodeJS.ProcessEnv;
+};
+
+export type VaultRequest = {
+  /** Segments below `/v1`; they are escaped here, so that none can be more than one. */
+  readonly path: readonly string[];
+  /** Undefined where an agent adds its own. */
+  readonly token?: string | undefined;
+  readonly namespace?: string | undefined;
+  readonly body: Uint8Array;
+  readonly signal: AbortSignal;
+  readonly maximumBytes?: number;
+};
+
+export interface VaultConnection {
+  /** The namespace of the environment (VAULT_NAMESPACE). */
+  readonly namespace: string | undefined;
+  /** Whether requests go to an agent or proxy of Vault's, which may authenticate for us. */
+  readonly viaAgent: boolean;
+  /** Makes one POST request. Errors as of {@link createHttpClient}. */
+  send(request: VaultRequest): Promise<HttpResponse>;
+  close(): void;
+}
+
+/**
+ * Reads the environment as Vault's and OpenBao's own clients do: `BAO_X` before `VAULT_X`, even where it is empty.
+ *
+ * @throws OcicryptError `configuration` where there is no usable address, and for variables that would turn TLS off
+ */
+export function openVaultConnection(settings: VaultConnectionSettings): VaultConnection {
+  const { environment } = settings;
+  refuseUnsafe(environment);
+  const agent = vaultVariable(environment, 'AGENT_ADDR') ?? vaultVariable(environment, 'PROXY_ADDR');
+  const address = readAddress(settings.address ?? agent ?? vaultVariable(environment, 'ADDR'));
+  const certificate = vaultVariable(environment, 'CLIENT_CERT');
+  const privateKey = vaultVariable(environment, 'CLIENT_KEY');
+  if ((certificate === undefined) !== (privateKey === undefined)) {
+    throw new OcicryptError('configuration', 'a client certificate for Vault needs both of its files', {
+      hint: 'set VAULT_CLIENT_CERT and VAULT_CLIENT_KEY',
+    });
+  }
+  const http = createHttpClient({
+    environment,
+    caFiles: [...(settings.caFiles ?? []), ...readCaFiles(environment)],
+    serverName: vaultVariable(environment, 'TLS_SERVER_NAME'),
+    ...(certificate === undefined || privateKey === undefined
+      ? {}
+      : { clientCertificate: { certificate, privateKey } }),
+  });
+  return {
+    namespace: vaultVariable(environment, 'NAMESPACE'),
+    viaAgent: settings.address === undefined && agent !== undefined,
+    send({ path, token, namespace, body, signal, maximumBytes }) {
+      return http.request({
+        method: 'POST',
+        url: `${address}/v1/${path.map(encodeURIComponent).join('/')}`,
+        headers: {
+          'content-type': 'application/json',
+          accept: 'application/json',
+          // An agent refuses requests without it, against forgery across sites.
+          'x-vault-request': 'true',
+          ...(token === undefined ? {} : { 'x-vault-token': token }),
+          ...(namespace === undefined ? {} : { 'x-vault-namespace': namespace }),
+        },
+        body,
+        signal,
+        maximumBytes,
+      });
+    },
+    close: () => http.close(),
+  };
+}
+
+/** `BAO_NAME`, else `VAULT_NAME`; undefined where the one that counts is empty. */
+export function vaultVariable(environment: NodeJS.ProcessEnv, name: string): string | undefined {
+  return (environment[`BAO_${name}`] ?? environment[`VAULT_${name}`]) || undefined;
+}
+
+/** As Go's `strconv.ParseBool` reads it: nothing else means no. */
+const FALSE = /^(?:0|f|F|false|False|FALSE)$/;
+
+function refuseUnsafe(environment: NodeJS.ProcessEnv): void {
+  const skip = vaultVariable(environment, 'SKIP_VERIFY');
+  if (skip !== undefined && !FALSE.test(skip)) {
+    throw new OcicryptError(
+      'configuration',
+      'VAULT_SKIP_VERIFY turns the check of certificates off, which is refused',
+      {
+        hint: 'unset it, and name the issuer of the certificate with VAULT_CACERT or --ca FILE',
+      },
+    );
+  }
+  if (vaultVariable(environment, 'CACERT_BYTES') !== undefined) {
+    throw new OcicryptError('configuration', 'VAULT_CACERT_BYTES is not supported', {
+      hint: 'write it to a file and name that with VAULT_CACERT or --ca FILE',
+    });
+  }
+}
+
+function readAddress(address: string | undefined): string {
+  if (address === undefined) {
+    throw new OcicryptError('configuration', 'nothing says where Vault or OpenBao is', {
+      hint: 'set VAULT_ADDR or BAO_ADDR, or give --vault-addr=https://HOST:8200',
+    });
+  }
+  const url = URL.canParse(address) ? new URL(address) : undefined;
+  if (url !== undefined && /^https?:$/.test(url.protocol) && url.search === '' && url.hash === '') {
+    return address.replace(/\/+$/, '');
+  }
+  throw new OcicryptError('configuration', 'the address of Vault is not a URL that can be used', {
+    hint: 'it looks like https://HOST:8200',
+  });
+}
+
+function readCaFiles(environment: NodeJS.ProcessEnv): readonly string[] {
+  const file = vaultVariable(environment, 'CACERT');
+  if (file !== undefined) return [file];
+  const directory = vaultVariable(environment, 'CAPATH');
+  if (directory === undefined) return [];
+  try {
+    return readdirSync(directory)
+      .filter((name) => /\.(?:pem|crt|cer)$/.test(name))
+      .map((name) => join(directory, name));
+  } catch (cause) {
+    throw new OcicryptError('configuration', `cannot read the CA certificates in ${directory}`, {
+      cause,
+      hint: 'VAULT_CAPATH names a directory of PEM files',
+    });
+  }
+}
