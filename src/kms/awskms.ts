@@ -1,0 +1,240 @@
+// The only code that speaks to AWS KMS: JSON 1.1 requests, signed by AWS's own code. Symmetric keys wrap with an
+// encryption context; RSA keys wrap here with their public half and unwrap there.
+// https://docs.aws.amazon.com/kms/latest/APIReference/API_Operations.html
+
+import type { KeyObject } from 'node:crypto';
+import { isSameAwsKey, parseAwsArn } from '../base/aws-arn.ts';
+import { wipe } from '../base/bytes.ts';
+import { OcicryptError } from '../base/errors.ts';
+import { createHttpClient, type HttpResponse } from '../base/http.ts';
+import {
+  asArray,
+  asObject,
+  asText,
+  type JsonInput,
+  type JsonObject,
+  JsonString,
+  parseJson,
+  writeJson,
+} from '../base/json.ts';
+import { formatKeyUri, isKeyUri, type KeyUri, parseKeyUri } from '../base/key-uri.ts';
+import { type AwsCredentials, type AwsIdentity, openAwsCredentials } from './aws-credentials.ts';
+import { type AwsPlace, findAwsPlace } from './aws-endpoint.ts';
+import { signAwsRequest } from './aws-signature.ts';
+import { type AwsOperation, explainAwsError, isExpired, mayBeAsymmetric } from './awskms-errors.ts';
+import { CANNOT_BE_UNWRAPPED, type Kek } from './kek.ts';
+import { readRsaPublicKey, wrapRsaOaep } from './rsa-oaep.ts';
+
+/** What the operator says about AWS; nothing of it ever comes from a packet. */
+export type AwsKmsSettings = {
+  /** Where the service is, `https://HOST`, in place of the region's own endpoint. */
+  readonly endpoint?: string | undefined;
+  /** The region of keys that are named without one; AWS_REGION where it is left out. */
+  readonly region?: string | undefined;
+  /** PEM files of roots to trust beside the system's. */
+  readonly caFiles?: readonly string[] | undefined;
+  /** Where the variables of AWS's tools, SSL_CERT_FILE and the proxy's are read. */
+  readonly environment: NodeJS.ProcessEnv;
+};
+
+type AwsKeyUri = Extract<KeyUri, { scheme: 'awskms' }>;
+
+/** The limits of `Encrypt` and `Decrypt`. */
+const MAXIMUM_BYTES = 4096;
+const MAXIMUM_WRAPPED_BYTES = 6144;
+const MAXIMUM_ANSWER_BYTES = 64 * 1024;
+const SYMMETRIC = 'SYMMETRIC_DEFAULT';
+const RSA = 'RSAES_OAEP_SHA_256';
+
+/**
+ * Opens a key for encryption and decryption. No file is read and nobody is asked before the first call. The operator's
+ * name of the key is sent with every call, an alias as an alias; packets get the ARN that answered, and the ARN that
+ * answers an unwrap must be the packet's, or a replica of it where the key is a multi-Region key.
+ */
+export function openAwsKms(uri: AwsKeyUri, settings: AwsKmsSettings): Kek {
+  const key = formatKeyUri(uri);
+  const keyId = uri.key;
+  const http = createHttpClient(settings);
+  let opening: Promise<{ readonly place: AwsPlace; readonly credentials: AwsCredentials }> | undefined;
+  /** Of an RSA key: it does not change, and fetching it needs a permission and a round trip. */
+  let publicKey: { readonly name: string; readonly key: KeyObject } | undefined;
+
+  /** Credentials that could not be opened may be there the next time. */
+  function open() {
+    opening ??= findAwsPlace(uri, settings).then(
+      (place) => ({ place, credentials: openAwsCredentials(settings.environment, http, place.region) }),
+      (error: unknown) => {
+        opening = undefined;
+        throw error;
+      },
+    );
+    return opening;
+  }
+
+  /** One call, made again once with new credentials where the service says that the first ones have ended. */
+  async function call(operation: AwsOperation, message: JsonInput, signal: AbortSignal): Promise<HttpResponse> {
+    const { place, credentials } = await open();
+    const body = writeJson(message);
+    try {
+      const answer = await send(place, await credentials.read(signal), operation, body, signal);
+      if (!isExpired(answer)) return answer;
+      credentials.forget();
+      return await send(place, await credentials.read(signal), operation, body, signal);
+    } finally {
+      wipe(body);
+    }
+  }
+
+  async function send(
+    place: AwsPlace,
+    identity: AwsIdentity,
+    operation: AwsOperation,
+    body: Uint8Array,
+    signal: AbortSignal,
+  ): Promise<HttpResponse> {
+    const url = `${place.endpoint}/`;
+    const headers = await signAwsRequest(
+      {
+        url,
+        region: place.region,
+        service: 'kms',
+        headers: { 'content-type': 'application/x-amz-json-1.1', 'x-amz-target': `TrentService.${operation}` },
+        body,
+      },
+      identity,
+    );
+    return http.request({ method: 'POST', url, headers, body, signal, maximumBytes: MAXIMUM_ANSWER_BYTES });
+  }
+
+  async function explain(answer: HttpResponse, operation: AwsOperation): Promise<OcicryptError> {
+    return explainAwsError(answer, { key, keyId, region: (await open()).place.region, operation });
+  }
+
+  /** Undefined where this is not an RSA key, or its public half cannot be had: what `Encrypt` said matters then. */
+  async function readPublicKey(signal: AbortSignal): Promise<typeof publicKey> {
+    const answer = await call('GetPublicKey', { KeyId: keyId }, signal);
+    if (answer.status !== 200) {
+      const error = await explain(answer, 'GetPublicKey');
+      if (error.retryable) throw error;
+      return undefined;
+    }
+    const message = readAnswer(key, answer.body);
+    const name = readKeyId(keyId, message);
+    const algorithms = asArray(message.get('EncryptionAlgorithms')) ?? [];
+    const der = readBytes(message, 'PublicKey');
+    const rsa = der === undefined ? undefined : readRsaPublicKey(der);
+    if (name === undefined) throw damaged(key, 'another key answered');
+    if (rsa === undefined || !algorithms.some((algorithm) => asText(algorithm) === RSA)) return undefined;
+    return { name, key: rsa };
+  }
+
+  return {
+    local: false,
+    key,
+    async wrap(plaintext, context, signal) {
+      if (plaintext.length > MAXIMUM_BYTES) {
+        throw new OcicryptError('bad-input', `${key} takes at most ${MAXIMUM_BYTES} bytes`);
+      }
+      if (publicKey === undefined) {
+        const answer = await call('Encrypt', { KeyId: keyId, Plaintext: plaintext, ...contextMember(context) }, signal);
+        if (answer.status === 200) {
+          const message = readAnswer(key, answer.body);
+          const name = readKeyId(keyId, message);
+          if (name === undefined) throw damaged(key, 'another key answered');
+          const wrapped = readBytes(message, 'CiphertextBlob') ?? new Uint8Array(0);
+          if (wrapped.length === 0 || wrapped.length > MAXIMUM_WRAPPED_BYTES) throw damaged(key, 'no CiphertextBlob');
+          if (asText(message.get('EncryptionAlgorithm')) !== SYMMETRIC) throw damaged(key, 'another algorithm');
+          return { key: name, algorithm: SYMMETRIC, wrapped };
+        }
+        publicKey = mayBeAsymmetric(answer) ? await readPublicKey(signal) : undefined;
+        if (publicKey === undefined) throw await explain(answer, 'Encrypt');
+      }
+      return { key: publicKey.name, algorithm: RSA, wrapped: wrapRsaOaep(key, publicKey.key, plaintext) };
+    },
+    async unwrap({ key: name, algorithm, wrapped }, context, signal) {
+      // Packets of other programs name no algorithm; theirs is the service's default.
+      const asked = algorithm === '' ? SYMMETRIC : algorithm;
+      const isKnown = asked === SYMMETRIC || asked === RSA;
+      if (!isKnown || wrapped.length === 0 || wrapped.length > MAXIMUM_WRAPPED_BYTES) throw cannotBeUnwrapped(key);
+      const bound = asked === SYMMETRIC ? contextMember(context) : {};
+      const request = { KeyId: keyId, CiphertextBlob: wrapped, EncryptionAlgorithm: asked, ...bound };
+      const answer = await call('Decrypt', request, signal);
+      if (answer.status !== 200) throw await explain(answer, 'Decrypt');
+      try {
+        const message = readAnswer(key, answer.body);
+        const answered = readKeyId(keyId, message);
+        if (answered === undefined) throw damaged(key, 'another key answered');
+        if (!isKeyOfPacket(name, answered)) throw cannotBeUnwrapped(key);
+        if (asText(message.get('EncryptionAlgorithm')) !== asked) throw damaged(key, 'another algorithm');
+        const plaintext = readBytes(message, 'Plaintext');
+        if (plaintext === undefined) throw damaged(key, 'no Plaintext');
+        return plaintext;
+      } finally {
+        wipe(answer.body);
+      }
+    },
+    close: () => http.close(),
+  };
+}
+
+function contextMember(context: Readonly<Record<string, string>>): { readonly EncryptionContext?: JsonInput } {
+  return Object.keys(context).length === 0 ? {} : { EncryptionContext: context };
+}
+
+/** The canonical URI of the ARN that answered, or undefined where it is not the key that was asked. */
+function readKeyId(asked: string, message: JsonObject): string | undefined {
+  const text = asText(message.get('KeyId')) ?? '';
+  const uri = isKeyUri(text) ? parseKeyUri(text) : undefined;
+  const answered = uri?.scheme === 'awskms' ? parseAwsArn(uri.key) : undefined;
+  if (uri?.scheme !== 'awskms' || answered === undefined || !answered.resource.startsWith('key/')) return undefined;
+  return isAnswerFor(asked, uri.key) ? formatKeyUri(uri) : undefined;
+}
+
+/** An alias may be any key, one with an ARN any key of its account and region. */
+function isAnswerFor(asked: string, answered: string): boolean {
+  const [askedArn, answeredArn] = [parseAwsArn(asked), parseAwsArn(answered)];
+  if (asked.startsWith('alias/')) return true;
+  if (askedArn === undefined) return answeredArn?.resource === `key/${asked}`;
+  if (!askedArn.resource.startsWith('alias/')) return asked === answered;
+  return (
+    askedArn.partition === answeredArn?.partition &&
+    askedArn.region === answeredArn.region &&
+    askedArn.account === answeredArn.account
+  );
+}
+
+/** Packets of ours hold the ARN that wrapped; those of other programs may hold an id or an alias, which says less. */
+function isKeyOfPacket(name: string, answered: string): boolean {
+  const [packet, answer] = [keyOf(name), keyOf(answered)];
+  if (packet === undefined || answer === undefined) return false;
+  return parseAwsArn(packet)?.resource.startsWith('key/') ? isSameAwsKey(packet, answer) : isAnswerFor(packet, answer);
+}
+
+function keyOf(name: string): string | undefined {
+  const uri = isKeyUri(name) ? parseKeyUri(name) : undefined;
+  return uri?.scheme === 'awskms' ? uri.key : undefined;
+}
+
+function readBytes(message: JsonObject, name: string): Uint8Array<ArrayBuffer> | undefined {
+  const value = message.get(name);
+  return value instanceof JsonString ? value.base64() : undefined;
+}
+
+function readAnswer(key: string, body: Uint8Array): JsonObject {
+  try {
+    const answer = asObject(parseJson(body, 'the answer'));
+    if (answer !== undefined) return answer;
+  } catch {}
+  throw damaged(key, 'not a JSON object');
+}
+
+function cannotBeUnwrapped(key: string): OcicryptError {
+  return new OcicryptError('integrity', `${key}: ${CANNOT_BE_UNWRAPPED}`);
+}
+
+function damaged(key: string, how: string): OcicryptError {
+  return new OcicryptError('integrity', `the answer of AWS KMS about ${key} is damaged (${how})`, {
+    hint: 'something between here and the service changes data: check proxies and middleboxes',
+    retryable: true,
+  });
+}
