@@ -8,6 +8,7 @@ import { DEFAULT_LIMITS, type Limits } from '../provider/attempts.ts';
 import { createProvider, type Provider, type ProviderOptions } from '../provider/handle.ts';
 import { checkLabels } from '../provider/packet-v2.ts';
 import { type AllowRule, parseAllowRule } from '../provider/policy.ts';
+import { backendSettings } from './backends.ts';
 import type { Personality } from './commands.ts';
 import type { Settings } from './settings.ts';
 
@@ -36,16 +37,7 @@ export async function openProvider(settings: Settings, setup: ProviderSetup): Pr
   const auditFile = settings.text('audit-log');
   const debugFile = settings.text('debugLog');
   const rules = parseRules(settings);
-  const keks = createKekStore({
-    gcpkms: {
-      credentialsFile: settings.text('adc'),
-      endpoint: settings.text('gcp-endpoint'),
-      quotaProject: settings.text('gcp-quota-project'),
-      universeDomain: settings.text('gcp-universe-domain'),
-      caFiles: settings.list('ca'),
-      environment: process.env,
-    },
-  });
+  const keks = createKekStore(backendSettings(settings));
   const options: ProviderOptions = {
     openKek: (uri) => keks.open(uri),
     rules,

@@ -3,10 +3,11 @@
 import { OcicryptError } from '../base/errors.ts';
 import { formatKeyUri, type KeyUri } from '../base/key-uri.ts';
 import type { GcpKmsSettings } from './gcpkms.ts';
+import type { VaultSettings } from './hashivault.ts';
 import type { Kek } from './kek.ts';
 
 /** What the operator sets for each backend; nothing here ever comes from a packet. */
-export type BackendSettings = { readonly gcpkms: GcpKmsSettings };
+export type BackendSettings = { readonly gcpkms: GcpKmsSettings; readonly hashivault: VaultSettings };
 
 /** Opens keys and keeps them open: a second request for one key finds its credentials and connections ready. */
 export interface KekStore {
@@ -47,6 +48,8 @@ async function openKek(uri: KeyUri, settings: BackendSettings): Promise<Kek> {
   switch (uri.scheme) {
     case 'gcpkms':
       return (await import('./gcpkms.ts')).openGcpKms(uri, settings.gcpkms);
+    case 'hashivault':
+      return (await import('./hashivault.ts')).openHashiVault(uri, settings.hashivault);
     case 'keyfile':
       if ('path' in uri) return (await import('./keyfile.ts')).openKeyfile(uri.path);
       throw new OcicryptError('configuration', `no key file here holds ${formatKeyUri(uri)}`, {
@@ -54,7 +57,7 @@ async function openKek(uri: KeyUri, settings: BackendSettings): Promise<Kek> {
       });
     default:
       throw new OcicryptError('bad-input', `key ${formatKeyUri(uri)}: no backend here has ${uri.scheme} keys`, {
-        hint: 'backends are gcpkms and keyfile',
+        hint: 'backends are gcpkms, hashivault and keyfile',
       });
   }
 }

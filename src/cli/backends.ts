@@ -1,0 +1,40 @@
+// What the settings say about each key service: the part of the composition root that every command with keys shares.
+
+import type { VaultSettings } from '../kms/hashivault.ts';
+import type { BackendSettings } from '../kms/open.ts';
+import type { Settings } from './settings.ts';
+
+/** The settings of every backend, from options, configuration file and environment. Reads nothing yet. */
+export function backendSettings(settings: Settings): BackendSettings {
+  const common = { caFiles: settings.list('ca'), environment: process.env };
+  return {
+    gcpkms: {
+      credentialsFile: settings.text('adc'),
+      endpoint: settings.text('gcp-endpoint'),
+      quotaProject: settings.text('gcp-quota-project'),
+      universeDomain: settings.text('gcp-universe-domain'),
+      ...common,
+    },
+    hashivault: {
+      address: settings.text('vault-addr'),
+      login: vaultLogin(settings.text('vault-login')),
+      role: settings.text('vault-role'),
+      loginPath: settings.text('vault-login-path'),
+      credentialsFile: settings.text('vault-credentials'),
+      ...common,
+    },
+  };
+}
+
+function vaultLogin(text: string | undefined): VaultSettings['login'] {
+  switch (text) {
+    case 'approle':
+    case 'cert':
+    case 'jwt':
+    case 'kubernetes':
+    case 'token':
+      return text;
+    default:
+      return undefined;
+  }
+}
