@@ -19,6 +19,8 @@ runTool('bun', [
   '--splitting',
   '--format=esm',
   ...autoload,
+  // A wrap ends before compiled code has paid for its compilation; longer commands lift this (src/cli/compilation.ts).
+  '--compile-jit-policy=100',
   '--outfile=dist/ocicrypt-kms',
 ]);
 symlinkSync('ocicrypt-kms', join(dist, 'kms_oci_crypt'));

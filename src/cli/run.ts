@@ -3,6 +3,7 @@
 import { basename } from 'node:path';
 import { asOcicryptError, describeError, ERROR_STATUS, OcicryptError } from '../base/errors.ts';
 import { COMMANDS, type Command, type Personality } from './commands.ts';
+import { compileHotCode } from './compilation.ts';
 import { nearest, parseSettings, type Settings } from './settings.ts';
 import type { Terminal } from './terminal.ts';
 
@@ -58,6 +59,8 @@ async function runCommand(
   checkOperands(name, command, settings);
   const file = settings.text('config');
   if (file !== undefined) settings = settings.over(await (await import('./configuration.ts')).readConfiguration(file));
+  // One request is answered before compiled code would pay for its compilation.
+  if (name !== 'keyprovider') compileHotCode();
   return command.run({ settings, terminal, personality });
 }
 
