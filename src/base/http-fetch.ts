@@ -1,8 +1,8 @@
-// Requests by the `fetch` of Bun, with the options that it has beyond the standard.
+// Requests by the `fetch` of Bun, with the options that it has beyond the standard; never through a proxy.
 
 import { concatBytes, wipe } from './bytes.ts';
 import { OcicryptError } from './errors.ts';
-import { findProxy, type HttpSettings, type HttpTransport } from './http.ts';
+import type { HttpSettings, HttpTransport } from './http.ts';
 import { answeredTooMuch, brokenOff, deadlineExceeded, networkError } from './http-errors.ts';
 import { readClientCertificate, readRoots } from './roots.ts';
 
@@ -16,7 +16,6 @@ type BunRequestInit = RequestInit & {
     readonly serverName?: string;
     readonly rejectUnauthorized: true;
   };
-  readonly proxy?: string;
 };
 
 export function createFetchTransport(settings: HttpSettings): HttpTransport {
@@ -27,7 +26,6 @@ export function createFetchTransport(settings: HttpSettings): HttpTransport {
 
   return {
     async exchange(url, request) {
-      const proxy = await findProxy(url, environment);
       if (url.protocol === 'https:') {
         roots ??= readRoots(settings.caFiles ?? [], environment);
         if (clientCertificate !== undefined) own ??= readClientCertificate(clientCertificate);
@@ -43,7 +41,6 @@ export function createFetchTransport(settings: HttpSettings): HttpTransport {
         // Explicit, because NODE_TLS_REJECT_UNAUTHORIZED=0 changes the default.
         tls: { ca: roots ?? [], ...own, ...(serverName === undefined ? {} : { serverName }), rejectUnauthorized: true },
         ...(body === undefined ? {} : { body }),
-        ...(proxy === undefined ? {} : { proxy: proxy.href }),
       };
       try {
         const response = await fetch(url, init);

@@ -320,6 +320,32 @@ describe('a proxy', () => {
     const request = { ...post('https://elsewhere.test/'), signal: AbortSignal.timeout(50) };
     await rejects(createHttpClient({ environment }).request(request), 'deadline-exceeded', true);
   });
+  test('of the whole process is not asked for this machine, which metadata servers may be on', async () => {
+    let asked = 0;
+    const { port } = await listen(
+      createTcpServer((socket) => {
+        asked++;
+        socket.destroy();
+      }),
+    );
+    const plain = await listen(createPlainServer((_request, response) => response.end('plain')));
+    const secure = await startRaw((socket) => socket.end('HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok'));
+    const names = ['ALL_PROXY', 'HTTP_PROXY', 'HTTPS_PROXY'];
+    const saved = names.map((name) => [name, process.env[name]] as const);
+    try {
+      for (const name of names) process.env[name] = `http://127.0.0.1:${port}`;
+      const client = createHttpClient({ caFiles: [ca] });
+      assert.equal(text((await client.request(post(`http://127.0.0.1:${plain.port}`))).body), 'plain');
+      assert.equal(text((await client.request(post(secure))).body), 'ok');
+      client.close();
+    } finally {
+      for (const [name, value] of saved) {
+        if (value === undefined) delete process.env[name];
+        else process.env[name] = value;
+      }
+    }
+    assert.equal(asked, 0);
+  });
   test('is chosen as curl and Go choose it', () => {
     const HTTPS_PROXY = 'http://proxy.test:3128';
     const proxied = (host: string, NO_PROXY: string, port = 443) =>
