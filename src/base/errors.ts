@@ -108,5 +108,5 @@ export function asOcicryptError(error: unknown): OcicryptError {
   });
 }
 
-/** Terminals and logs obey these: C0, DEL, C1, and the line and paragraph separators. */
-const CONTROL_CHARACTERS = /[\p{Cc}\u2028\u2029]+/gu;
+/** Terminals and logs obey these: C0, DEL, C1, line and paragraph separators, and what turns the direction of text. */
+const CONTROL_CHARACTERS = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]+/gu;

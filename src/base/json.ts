@@ -71,7 +71,8 @@ export class JsonString {
 }
 
 /**
- * Parses one JSON document (RFC 8259) strictly: UTF-8, no trailing bytes, at most 16 levels deep, no recursion.
+ * Parses one JSON document (RFC 8259) strictly: UTF-8, no trailing bytes, no member twice (readers differ about which
+ * one counts), at most 16 levels deep, no recursion.
  *
  * @param document the bytes; the result holds views of them
  * @param what how the document is called in an error ("the request")
@@ -243,6 +244,7 @@ class Parser {
       if (this.#skip(0x2c)) return undefined;
       if (this.#skip(0x5d)) return container.items;
     } else {
+      if (container.members.has(container.name)) this.#fail('names a member twice');
       container.members.set(container.name, value);
       if (this.#skip(0x2c)) {
         container.name = this.#name();
