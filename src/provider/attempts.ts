@@ -21,29 +21,36 @@ export const DEFAULT_LIMITS: Limits = { total: 10_000, attempt: 3_000, attempts:
  * Runs `run` for at most `milliseconds`; it ends then even if `run` ignores the signal that it was given.
  *
  * @param outer ends it earlier
- * @param what what is named in the error ("wrapping", "key …")
+ * @param what what is named in the error ("wrapping", "key …"), asked for when it is needed
  * @throws OcicryptError `deadline-exceeded`, retryable
  */
 export function withDeadline<Value>(
   milliseconds: number,
   outer: AbortSignal | undefined,
-  what: string,
+  what: string | (() => string),
   run: (signal: AbortSignal) => Promise<Value>,
 ): Promise<Value> {
   const { promise, resolve, reject } = Promise.withResolvers<Value>();
   const controller = new AbortController();
+  const name = () => (typeof what === 'string' ? what : what());
   const end = (reason: OcicryptError) => {
     controller.abort(reason);
     reject(reason);
   };
   const expire = () =>
-    end(new OcicryptError('deadline-exceeded', `${what}: no answer within ${milliseconds} ms`, { retryable: true }));
-  const cancel = () => end(asCancelled(outer?.reason, what));
+    end(
+      new OcicryptError('deadline-exceeded', `${name()}: no answer within ${milliseconds} ms`, {
+        hint: SLOW,
+        retryable: true,
+      }),
+    );
+  const cancel = () => end(asCancelled(outer?.reason, name()));
   const timer = setTimeout(expire, milliseconds);
   if (outer?.aborted) cancel();
   else {
     outer?.addEventListener('abort', cancel, { once: true });
-    run(controller.signal).then(resolve, reject);
+    // A `run` that throws at once must not leave the timer behind, whose rejection nobody would take.
+    (async () => run(controller.signal))().then(resolve, reject);
   }
   return promise.finally(() => {
     clearTimeout(timer);
@@ -53,17 +60,21 @@ export function withDeadline<Value>(
 
 /**
  * Runs `run` again while it fails with an error that is `retryable`, with full jitter from 100 ms to 2 s, or as long
- * as the service asked for (kms.md 12c).
+ * as the service asked for (kms.md 12c). Where that is longer than the whole call may take, there is no other attempt:
+ * waiting would only turn what the service said into a missed deadline.
  */
 export function withRetries<Value>(limits: Limits, signal: AbortSignal, run: () => Promise<Value>): Promise<Value> {
+  const end = performance.now() + limits.total;
+  const isWorthwhile = (error: unknown): error is OcicryptError =>
+    error instanceof OcicryptError && error.retryable && performance.now() + (error.retryAfter ?? 0) < end;
   return pRetry(run, {
     retries: limits.attempts - 1,
     minTimeout: 0,
     maxTimeout: 0,
     signal,
-    shouldRetry: ({ error }) => error instanceof OcicryptError && error.retryable,
+    shouldRetry: ({ error }) => isWorthwhile(error),
     onFailedAttempt: async ({ error, attemptNumber, retriesLeft }) => {
-      if (!(error instanceof OcicryptError) || !error.retryable || retriesLeft === 0) return;
+      if (!isWorthwhile(error) || retriesLeft === 0) return;
       const jitter = Math.random() * Math.min(2000, 100 * 2 ** attemptNumber);
       await pause(Math.max(error.retryAfter ?? 0, jitter), signal);
     },
@@ -118,6 +129,8 @@ export function firstSuccess<Value>(
   });
 }
 
+const SLOW = 'the key service is slow or cannot be reached: check the network, or allow more time with --timeout';
+
 function pause(milliseconds: number, signal: AbortSignal): Promise<void> {
   const { promise, resolve } = Promise.withResolvers<void>();
   const timer = setTimeout(resolve, milliseconds);
@@ -127,5 +140,7 @@ function pause(milliseconds: number, signal: AbortSignal): Promise<void> {
 
 function asCancelled(reason: unknown, what: string): OcicryptError {
   if (reason instanceof OcicryptError) return reason;
-  return new OcicryptError('deadline-exceeded', `${what}: ended by the caller`, { cause: reason });
+  const ended =
+    reason instanceof DOMException && reason.name === 'TimeoutError' ? 'no answer in time' : 'ended by the caller';
+  return new OcicryptError('deadline-exceeded', `${what}: ${ended}`, { cause: reason, hint: SLOW });
 }

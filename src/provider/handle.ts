@@ -87,14 +87,25 @@ async function handle(request: Uint8Array, call: Call, options: ProviderOptions)
 function answer(request: KeyRequest, draft: Draft, call: Call, options: ProviderOptions): Promise<Uint8Array> {
   const limits = options.limits ?? DEFAULT_LIMITS;
   draft.operation = request.operation;
-  return withDeadline(limits.total, call.signal, request.operation, async (signal) => {
-    const named = namedKeys(request.parameters, options.names);
-    if (named.provider !== undefined) draft.provider = named.provider;
-    checkDefaultKey(named, options);
-    return request.operation === 'wrap'
-      ? answerWrap(request.optsdata, named, draft, options, signal)
-      : answerUnwrap(request.annotation, named, draft, options, signal);
-  });
+  return withDeadline(
+    limits.total,
+    call.signal,
+    () => nameOf(draft),
+    async (signal) => {
+      const named = namedKeys(request.parameters, options.names);
+      if (named.provider !== undefined) draft.provider = named.provider;
+      checkDefaultKey(named, options);
+      return request.operation === 'wrap'
+        ? answerWrap(request.optsdata, named, draft, options, signal)
+        : answerUnwrap(request.annotation, named, draft, options, signal);
+    },
+  );
+}
+
+/** What a missed deadline is said of: the operation and its keys, as far as they have become known. */
+function nameOf({ operation, keys, asked }: Draft): string {
+  const known = (operation === 'wrap' ? keys : asked) ?? [];
+  return [operation, ...known.slice(0, 3).map((key) => `key ${key.slice(0, 256)}`)].join(', ');
 }
 
 async function answerWrap(

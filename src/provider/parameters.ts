@@ -6,7 +6,7 @@ import type { Parameters, ParameterValues } from './protocol.ts';
 
 /** What the caller named under our provider's name. */
 export type NamedKeys = {
-  /** Our name in this request, where it could be told. */
+  /** Our name in this request, where it could be told; cut short, because a caller may send any. */
   readonly provider: string | undefined;
   /** Without duplicates; empty where the caller gave `Enabled`, nothing, or only other providers. */
   readonly keys: readonly KeyUri[];
@@ -43,12 +43,12 @@ export function namedKeys(parameters: Parameters, names: NameOptions): NamedKeys
   for (const value of provider === undefined ? [] : (parameters.get(provider) ?? [])) {
     const text = parameterText(value);
     if (text === undefined) {
-      throw new OcicryptError('bad-input', `a parameter of provider ${JSON.stringify(provider)} is not text in base64`);
+      throw new OcicryptError('bad-input', `a parameter of provider ${shorten(provider ?? '')} is not text in base64`);
     }
     // ocicrypt puts this word where the user named a provider and no value.
     if (text !== '' && text !== 'Enabled') keys.set(text, parseKeyUri(text));
   }
-  return { provider, keys: [...keys.values()] };
+  return { provider: provider === undefined ? undefined : shorten(provider), keys: [...keys.values()] };
 }
 
 function findProvider(parameters: Parameters, names: NameOptions): string | undefined {

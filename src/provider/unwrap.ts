@@ -49,17 +49,35 @@ async function selectCandidates(
   recipients: readonly WrappedKey[],
   options: UnwrapOptions,
 ): Promise<readonly Selected[]> {
-  const selected: Selected[] = [];
-  for (const recipient of recipients) {
+  const selected = new Map<string, Selected>();
+  for (const [index, recipient] of recipients.entries()) {
     const asked = parseKeyUri(recipient.key);
     for (const rule of options.rules) {
       const uri =
         selectForPacket(rule, asked, recipient.version, options.versions) ??
-        (await selectKeyfile(rule, recipient, options));
-      if (uri !== undefined) selected.push({ recipient, uri });
+        (await selectKeyfileCandidate(rule, recipient, options));
+      if (uri !== undefined) selected.set(`${index} ${openedAs(uri)}`, { recipient, uri });
     }
   }
-  return selected;
+  return [...selected.values()];
+}
+
+/** A key file that cannot be read stays a candidate: it fails with its own error, and other keys may still open. */
+async function selectKeyfileCandidate(
+  rule: AllowRule,
+  recipient: WrappedKey,
+  options: UnwrapOptions,
+): Promise<KeyUri | undefined> {
+  try {
+    return await selectKeyfile(rule, recipient, options);
+  } catch {
+    return rule.kind === 'key' ? rule.uri : undefined;
+  }
+}
+
+/** Two rules may lead to one key, which is tried once; entries that differ in what only the operator sets are two. */
+function openedAs(uri: KeyUri): string {
+  return uri.scheme === 'awskms' ? `${formatKeyUri(uri)} ${uri.endpoint ?? ''}` : formatKeyUri(uri);
 }
 
 /** Packets know a key file by what it holds, the operator by where it is: only opening it tells. */
@@ -109,12 +127,15 @@ class Candidate {
     const kek = await this.#options.openKek(this.#uri);
     const packet = this.#packet;
     const context = packet.format === 'v2' ? packetContext(packet.labels) : {};
-    const unwrapped = await kek.unwrap(this.#recipient, context, signal);
-    if (packet.format === 'v1') return checkRecord(unwrapped, this.name);
+    let unwrapped: Uint8Array | undefined;
     try {
-      return checkRecord(openPacketV2(packet, unwrapped), this.name);
+      unwrapped = await kek.unwrap(this.#recipient, context, signal);
+      // Another key was faster, or time is up: nobody would wipe what comes now.
+      signal.throwIfAborted();
+      const optsdata = packet.format === 'v1' ? Uint8Array.from(unwrapped) : openPacketV2(packet, unwrapped);
+      return checkRecord(optsdata, this.name);
     } catch (error) {
-      throw error instanceof OcicryptError && error.code === 'integrity' ? cannotBeUnwrapped(this.name) : error;
+      throw isCannotBeUnwrapped(error) ? cannotBeUnwrapped(this.name) : error;
     } finally {
       wipe(unwrapped);
     }
@@ -187,6 +208,11 @@ function checkRecord(optsdata: Uint8Array, key: string): Uint8Array {
   if (isLayerKeyRecord(optsdata)) return optsdata;
   wipe(optsdata);
   throw cannotBeUnwrapped(key);
+}
+
+/** Wrong key, tag, shape and context look the same from outside, whoever found the fault (reliability.md P15). */
+function isCannotBeUnwrapped(error: unknown): boolean {
+  return error instanceof OcicryptError && error.code === 'integrity' && error.message.endsWith(CANNOT_BE_UNWRAPPED);
 }
 
 function cannotBeUnwrapped(key: string): OcicryptError {
