@@ -1,7 +1,7 @@
 // The only code that reads a configuration file. Its members are the options of the table; docs/configuration.md.
 
-import { readFileSync } from 'node:fs';
 import { OcicryptError } from '../base/errors.ts';
+import { readSecretFile } from '../base/secret-file.ts';
 import { configurationPath, type OptionName, optionSpec } from './options.ts';
 import { nearest, OPTION_NAMES, Settings } from './settings.ts';
 
@@ -36,12 +36,13 @@ export async function readConfiguration(file: string): Promise<ReadonlyMap<Optio
 
 function readText(file: string): string {
   try {
-    const bytes = readFileSync(file);
+    // The same care as for secrets, but for who may read it: no FIFO that hangs, no device that never ends.
+    const bytes = readSecretFile(file, 'the configuration', MAXIMUM_FILE, () => false);
     if (bytes.length > MAXIMUM_FILE)
       throw new OcicryptError('configuration', `${file} is too large to be configuration`);
     return new TextDecoder('utf-8', { fatal: true }).decode(bytes);
   } catch (cause) {
-    if (cause instanceof OcicryptError) throw cause;
+    if (cause instanceof OcicryptError && cause.code !== 'not-found') throw cause;
     throw new OcicryptError('configuration', `cannot read the configuration ${file}`, {
       cause,
       hint: 'it must be a readable UTF-8 file',

@@ -3,7 +3,7 @@
 import { pino } from 'pino';
 import { OcicryptError } from '../base/errors.ts';
 import type { Logger } from '../provider/audit.ts';
-import { openLineFile } from './append-file.ts';
+import { type LineFile, openLineFile } from './append-file.ts';
 
 /** Opens the file of `--debugLog`. Fields are public values; errors are reduced to their codes and our own texts. */
 export function openDebugLog(file: string): Logger {
@@ -15,12 +15,21 @@ export function openDebugLog(file: string): Logger {
       timestamp: pino.stdTimeFunctions.isoTime,
       serializers: { error: describeCause },
     },
-    { write: (line: string) => lines.append(line.trimEnd()) },
+    { write: (line: string) => appendIfPossible(lines, line.trimEnd()) },
   );
   return {
     debug: (fields, message) => logger.debug(fields, message),
     warn: (fields, message) => logger.warn(fields, message),
   };
+}
+
+/** A help for people, unlike the audit log: a full disk must not keep an image from being opened. */
+function appendIfPossible(lines: LineFile, line: string): void {
+  try {
+    lines.append(line);
+  } catch {
+    // There is no better place to say it.
+  }
 }
 
 /** A foreign error's text may hold a token or a body: only its name and system code are taken, of all its causes. */

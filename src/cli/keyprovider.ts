@@ -10,10 +10,14 @@ import { openProvider } from './setup.ts';
 export async function runKeyprovider({ settings, terminal, personality }: CommandContext): Promise<void> {
   const { provider, close } = await openProvider(settings, { personality, callerKeysAllowed: true });
   const limit = settings.duration('timeout') ?? DEFAULT_LIMITS.total;
+  const signal = AbortSignal.timeout(limit);
   try {
     const request = await withDeadline(limit, undefined, 'reading the request', () => terminal.read(MAXIMUM_REQUEST));
     try {
-      const reply = await provider.handle(request, { caller: `uid:${process.getuid?.()} ppid:${process.ppid}` });
+      const reply = await provider.handle(request, {
+        caller: `uid:${process.getuid?.()} ppid:${process.ppid}`,
+        signal,
+      });
       terminal.write(reply);
       wipe(reply);
     } finally {

@@ -84,12 +84,13 @@ export async function parseSettings(
   for (const token of tokens) {
     if (token.kind === 'positional') operands.push(token.value);
     if (token.kind !== 'option') continue;
-    const { name, rawName, value } = token;
+    const { name, rawName, value, inlineValue } = token;
     if (!isOptionName(name) || (name !== 'help' && !allowed.includes(name)))
       throw await unknownOption(rawName, allowed);
     const isSwitch = optionSpec(name).kind === 'switch';
     if (isSwitch && value !== undefined) throw new OcicryptError('usage', `option ${rawName} takes no value`);
-    if (!isSwitch && (value === undefined || value === '')) {
+    // A word that looks like an option is one: `--adc --kmsURI=…` would otherwise lose the second without a word.
+    if (!isSwitch && (value === undefined || value === '' || (!inlineValue && value.startsWith('-')))) {
       throw new OcicryptError('usage', `option ${rawName} needs a value`, {
         hint: `write ${rawName}=${optionSpec(name).value}`,
       });
