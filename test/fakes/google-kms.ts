@@ -26,8 +26,8 @@ type Key = { readonly id: Buffer; readonly versions: Version[]; primary: number 
 export interface FakeGoogleKms {
   readonly endpoint: string;
   readonly server: WireServer;
-  /** Makes a key with one version. */
-  createKey(name: string): void;
+  /** Makes a key with one version; of the given id (8 bytes) and secret (32 bytes) where ciphertexts are fixed test data. */
+  createKey(name: string, material?: { readonly id: Uint8Array; readonly secret: Uint8Array }): void;
   deleteKey(name: string): void;
   /** Makes a version, which becomes the primary one, and returns its number. */
   rotate(name: string): number;
@@ -112,8 +112,9 @@ export async function startFakeGoogleKms(
   return {
     endpoint: server.url,
     server,
-    createKey(name) {
-      keys.set(name, { id: randomBytes(8), versions: [createVersion()], primary: 1 });
+    createKey(name, material) {
+      const id = Buffer.from(material?.id ?? randomBytes(8));
+      keys.set(name, { id, versions: [createVersion(material?.secret)], primary: 1 });
     },
     deleteKey(name) {
       keys.delete(name);
@@ -209,8 +210,8 @@ function usable(name: string, key: Key, number: number): Version {
   );
 }
 
-function createVersion(): Version {
-  return { secret: randomBytes(32), state: 'ENABLED' };
+function createVersion(secret: Uint8Array = randomBytes(32)): Version {
+  return { secret: Buffer.from(secret), state: 'ENABLED' };
 }
 
 type Message = ReadonlyMap<string, unknown>;
