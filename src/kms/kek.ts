@@ -31,6 +31,8 @@ export interface Kek {
   readonly local: boolean;
   /** The canonical URI by which packets know this key; its own URI but for keys known by what they hold. */
   readonly key: string;
+  /** Further URIs by which packets know what this opens: a file of identities holds several keys. */
+  readonly otherKeys?: readonly string[];
 
   /**
    * @param plaintext what to wrap: 1 to 4096 bytes

@@ -80,16 +80,16 @@ function openedAs(uri: KeyUri): string {
   return uri.scheme === 'awskms' ? `${formatKeyUri(uri)} ${uri.endpoint ?? ''}` : formatKeyUri(uri);
 }
 
-/** Packets know a key file by what it holds, the operator by where it is: only opening it tells. */
+/** Packets know key files and identity files by what they hold, the operator by where they are: only opening tells. */
 export async function selectKeyfile(
   rule: AllowRule,
   asked: { readonly key: string },
   options: Pick<UnwrapOptions, 'openKek'>,
 ): Promise<KeyUri | undefined> {
-  if (!asked.key.startsWith('keyfile:sha256:')) return undefined;
+  if (!/^(?:keyfile:sha256:|age1)/.test(asked.key)) return undefined;
   if (rule.kind !== 'key' || rule.uri.scheme !== 'keyfile' || !('path' in rule.uri)) return undefined;
   const kek = await options.openKek(rule.uri);
-  return kek.key === asked.key ? rule.uri : undefined;
+  return kek.key === asked.key || kek.otherKeys?.includes(asked.key) ? rule.uri : undefined;
 }
 
 /** One recipient of the packet and the operator's key for it; remembers how it failed, so that only a fault of the moment is tried again. */
