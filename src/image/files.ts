@@ -1,11 +1,14 @@
-// The only code that writes image files, so that each is there whole or not at all: temporary file, fsync, rename, fsync.
+// The only code that opens image files: to read, with bounds; to write, so that each is there whole or not at all
+// (temporary file, fsync, rename, fsync).
 
 import { randomUUID } from 'node:crypto';
 import { constants } from 'node:fs';
 import { type FileHandle, open, readdir, rename, rm, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { OcicryptError } from '../base/errors.ts';
-import type { ByteSink } from './streams.ts';
+import { MAXIMUM_MANIFEST } from './manifest.ts';
+import { type BlobReader, readAtMost } from './store.ts';
+import { type ByteSink, sourceFromFile } from './streams.ts';
 
 /** A file that appears under its name when it is whole. */
 export interface AtomicFile extends ByteSink {
@@ -15,7 +18,8 @@ export interface AtomicFile extends ByteSink {
   discard(): Promise<void>;
 }
 
-const TEMPORARY = '.ocicrypt-kms-';
+/** What names of temporary files and directories begin with. */
+export const TEMPORARY_PREFIX = '.ocicrypt-kms-';
 const ABANDONED_MILLISECONDS = 60 * 60 * 1000;
 
 /** Direct writes need whole blocks from memory that starts at one. */
@@ -30,7 +34,7 @@ const BLOCK = 4096;
  * @throws OcicryptError `not-written`
  */
 export async function createAtomicFile(directory: string, layer = false): Promise<AtomicFile> {
-  const path = join(directory, `${TEMPORARY}${randomUUID()}`);
+  const path = join(directory, `${TEMPORARY_PREFIX}${randomUUID()}`);
   const file = await openNew(path, layer).catch(notWritten(directory));
   return new TemporaryFile(path, file.handle, file.direct);
 }
@@ -43,6 +47,34 @@ export async function writeFileAtomically(path: string, bytes: Uint8Array): Prom
     await file.commit(path);
   } finally {
     await file.discard();
+  }
+}
+
+/** Opens a regular file, never waiting for the other end of a pipe. @throws OcicryptError `not-found` */
+export async function openRegularFile(path: string, what: string): Promise<BlobReader> {
+  const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK).catch((cause: unknown) => {
+    throw new OcicryptError('not-found', `${what} is not there: cannot open ${path}`, {
+      cause,
+      hint: 'check the path, and fetch the image again if it is damaged',
+    });
+  });
+  const status = await file.stat();
+  if (!status.isFile()) {
+    await file.close();
+    throw new OcicryptError('bad-input', `${path} is no file`);
+  }
+  return { ...sourceFromFile(file), close: () => file.close() };
+}
+
+/** Reads a regular file of at most 4 MiB. @throws OcicryptError `not-found`, `bad-input` */
+export async function readSmallFile(path: string, what: string): Promise<Uint8Array> {
+  const reader = await openRegularFile(path, what);
+  try {
+    const bytes = await readAtMost(reader, MAXIMUM_MANIFEST + 1);
+    if (bytes.length <= MAXIMUM_MANIFEST) return bytes;
+    throw new OcicryptError('bad-input', `${path} is larger than ${MAXIMUM_MANIFEST} bytes`);
+  } finally {
+    await reader.close();
   }
 }
 
@@ -60,7 +92,7 @@ export async function syncDirectory(directory: string): Promise<void> {
 export async function removeAbandonedFiles(directory: string): Promise<void> {
   const before = Date.now() - ABANDONED_MILLISECONDS;
   for (const name of await readdir(directory)) {
-    if (!name.startsWith(TEMPORARY)) continue;
+    if (!name.startsWith(TEMPORARY_PREFIX)) continue;
     const path = join(directory, name);
     const status = await stat(path).catch(() => undefined);
     if (status !== undefined && status.mtimeMs < before) await rm(path, { force: true, recursive: true });

@@ -4,9 +4,16 @@ import { constants } from 'node:fs';
 import { access, mkdir, open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { OcicryptError } from '../base/errors.ts';
-import { asObject, asText, type JsonInput, type JsonObject, parseJson, writeJson } from '../base/json.ts';
+import { asArray, asObject, asText, type JsonInput, type JsonObject, parseJson, writeJson } from '../base/json.ts';
 import type { BlobIdentity } from './cipher.ts';
-import { createAtomicFile, notWritten, removeAbandonedFiles, writeFileAtomically } from './files.ts';
+import {
+  createAtomicFile,
+  notWritten,
+  openRegularFile,
+  readSmallFile,
+  removeAbandonedFiles,
+  writeFileAtomically,
+} from './files.ts';
 import {
   type Descriptor,
   formatPlatform,
@@ -17,15 +24,7 @@ import {
   parseDescriptor,
   thaw,
 } from './manifest.ts';
-import {
-  type BlobReader,
-  type BlobWriter,
-  checkContent,
-  type ImageStore,
-  readAtMost,
-  type StoredManifest,
-} from './store.ts';
-import { sourceFromFile } from './streams.ts';
+import { type BlobReader, type BlobWriter, checkContent, type ImageStore, type StoredManifest } from './store.ts';
 
 /** The annotation that holds an image's tag. */
 const TAG = 'org.opencontainers.image.ref.name';
@@ -36,20 +35,10 @@ export function openLayout(directory: string, tag: string | undefined, name: str
   return new LayoutStore(directory, tag, name);
 }
 
-/** Opens a regular file, never waiting for the other end of a pipe. @throws OcicryptError `not-found` */
-export async function openRegularFile(path: string, what: string): Promise<BlobReader> {
-  const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK).catch((cause: unknown) => {
-    throw new OcicryptError('not-found', `${what} is not there: cannot open ${path}`, {
-      cause,
-      hint: 'check the path, and fetch the image again if it is damaged',
-    });
-  });
-  const status = await file.stat();
-  if (!status.isFile()) {
-    await file.close();
-    throw new OcicryptError('bad-input', `${path} is no file`);
-  }
-  return { ...sourceFromFile(file), close: () => file.close() };
+/** What the index of a layout names. @throws OcicryptError `not-found`, `bad-input` */
+export async function readLayoutEntries(directory: string): Promise<readonly Descriptor[]> {
+  const { entries } = await readLayoutIndex(directory);
+  return entries.map((entry, index) => parseDescriptor(entry, `index.json[${index}]`));
 }
 
 class LayoutStore implements ImageStore {
@@ -65,9 +54,7 @@ class LayoutStore implements ImageStore {
   }
 
   async readRoot(): Promise<StoredManifest> {
-    const entries = (await this.#readIndex()).entries.map((entry, index) =>
-      parseDescriptor(entry, `index.json[${index}]`),
-    );
+    const entries = await readLayoutEntries(this.#directory);
     return this.readManifest(this.#select(entries));
   }
 
@@ -76,7 +63,7 @@ class LayoutStore implements ImageStore {
     const what = `manifest ${digest}`;
     if (size > MAXIMUM_MANIFEST)
       throw new OcicryptError('bad-input', `${what} is larger than ${MAXIMUM_MANIFEST} bytes`);
-    const bytes = await readWhole(this.#blobPath(digest), what);
+    const bytes = await readSmallFile(this.#blobPath(digest), what);
     checkContent(bytes, descriptor, 'manifest');
     return { bytes, digest, mediaType, size };
   }
@@ -115,7 +102,7 @@ class LayoutStore implements ImageStore {
 
   async writeRoot(manifest: StoredManifest): Promise<void> {
     await this.writeManifest(manifest);
-    const { entries, json } = await this.#readIndex();
+    const { entries, json } = await readLayoutIndex(this.#directory);
     const { digest, mediaType, size } = manifest;
     const entry: JsonInput = {
       mediaType,
@@ -161,22 +148,6 @@ class LayoutStore implements ImageStore {
     });
   }
 
-  async #readIndex(): Promise<{ readonly entries: readonly JsonObject[]; readonly json: JsonObject }> {
-    const path = join(this.#directory, 'index.json');
-    const json = asObject(parseJson(await readWhole(path, this.name), path));
-    const manifests = json?.get('manifests');
-    const entries = manifests === null ? [] : manifests;
-    if (json === undefined || !Array.isArray(entries))
-      throw new OcicryptError('bad-input', `${path} is no image index`);
-    const objects: JsonObject[] = [];
-    for (const entry of entries) {
-      const object = asObject(entry);
-      if (object === undefined) throw new OcicryptError('bad-input', `${path} is no image index`);
-      objects.push(object);
-    }
-    return { entries: objects, json };
-  }
-
   #prepare(): Promise<void> {
     this.#prepared ??= this.#makeDirectories();
     return this.#prepared;
@@ -205,15 +176,17 @@ class LayoutStore implements ImageStore {
   }
 }
 
-async function readWhole(path: string, what: string): Promise<Uint8Array> {
-  const reader = await openRegularFile(path, what);
-  try {
-    const bytes = await readAtMost(reader, MAXIMUM_MANIFEST + 1);
-    if (bytes.length <= MAXIMUM_MANIFEST) return bytes;
-    throw new OcicryptError('bad-input', `${path} is larger than ${MAXIMUM_MANIFEST} bytes`);
-  } finally {
-    await reader.close();
-  }
+async function readLayoutIndex(
+  directory: string,
+): Promise<{ readonly entries: readonly JsonObject[]; readonly json: JsonObject }> {
+  const path = join(directory, 'index.json');
+  const json = asObject(parseJson(await readSmallFile(path, `layout ${directory}`), path));
+  const manifests = json?.get('manifests');
+  const entries = manifests === null ? [] : asArray(manifests)?.map(asObject);
+  if (json === undefined || entries === undefined) throw new OcicryptError('bad-input', `${path} is no image index`);
+  const objects = entries.filter((entry) => entry !== undefined);
+  if (objects.length < entries.length) throw new OcicryptError('bad-input', `${path} is no image index`);
+  return { entries: objects, json };
 }
 
 function exists(path: string): Promise<boolean> {

@@ -1,0 +1,212 @@
+// The only code that reads and writes oci-archive files: a layout in a tar, unpacked beside and packed again as a whole.
+
+import { constants } from 'node:fs';
+import { access, mkdir, mkdtemp, open, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { ReadableStream } from 'node:stream/web';
+import { createGunzip } from 'node:zlib';
+import { createTarDecoder } from 'modern-tar';
+import { packTar, type TarSource } from 'modern-tar/fs';
+import { OcicryptError } from '../base/errors.ts';
+import type { BlobIdentity } from './cipher.ts';
+import { createAtomicFile, notWritten, removeAbandonedFiles, TEMPORARY_PREFIX } from './files.ts';
+import { openLayout, readLayoutEntries } from './layout.ts';
+import { type Descriptor, isManifestType, parseManifest } from './manifest.ts';
+import type { BlobReader, BlobWriter, ImageStore, StoredManifest } from './store.ts';
+
+/**
+ * An OCI layout in a tar file. Reading unpacks it into a temporary directory; writing packs what the index names, and
+ * nothing else, so that no plain layer stays behind in an archive that is encrypted in place.
+ */
+export function openArchive(path: string, tag: string | undefined, name: string): ImageStore {
+  return new ArchiveStore(path, tag, name);
+}
+
+const MAXIMUM_ENTRIES = 20_000;
+const MEMBER = /^(?:\.\/)?(oci-layout|index\.json|blobs\/sha256\/[0-9a-f]{64})$/;
+const GZIP = [0x1f, 0x8b];
+
+class ArchiveStore implements ImageStore {
+  readonly name: string;
+  readonly #path: string;
+  readonly #tag: string | undefined;
+  #directory: string | undefined;
+  #layout: Promise<ImageStore> | undefined;
+
+  constructor(path: string, tag: string | undefined, name: string) {
+    this.name = name;
+    this.#path = path;
+    this.#tag = tag;
+  }
+
+  async readRoot(): Promise<StoredManifest> {
+    return (await this.#open(false)).readRoot();
+  }
+
+  async readManifest(descriptor: Descriptor): Promise<StoredManifest> {
+    return (await this.#open(false)).readManifest(descriptor);
+  }
+
+  async openBlob(blob: BlobIdentity): Promise<BlobReader> {
+    return (await this.#open(false)).openBlob(blob);
+  }
+
+  async hasBlob(blob: BlobIdentity): Promise<boolean> {
+    return (await this.#open(true)).hasBlob(blob);
+  }
+
+  async createBlob(): Promise<BlobWriter> {
+    return (await this.#open(true)).createBlob();
+  }
+
+  async writeManifest(manifest: StoredManifest): Promise<void> {
+    await (await this.#open(true)).writeManifest(manifest);
+  }
+
+  async writeRoot(manifest: StoredManifest, signal?: AbortSignal): Promise<void> {
+    const layout = await this.#open(true);
+    await layout.writeRoot(manifest);
+    const directory = this.#directory ?? '';
+    const members = ['oci-layout', 'index.json', ...(await referencedBlobs(directory, layout))];
+    const file = await createAtomicFile(dirname(this.#path));
+    try {
+      const packed = packTar(members.map((member) => tarSource(directory, member)));
+      for await (const chunk of packed) {
+        signal?.throwIfAborted();
+        await file.write(chunk);
+      }
+      await file.commit(this.#path);
+    } finally {
+      await file.discard();
+    }
+  }
+
+  async close(): Promise<void> {
+    await this.#layout?.catch(() => undefined);
+    if (this.#directory !== undefined) await rm(this.#directory, { recursive: true, force: true });
+    this.#directory = undefined;
+    this.#layout = undefined;
+  }
+
+  #open(writing: boolean): Promise<ImageStore> {
+    this.#layout ??= this.#unpack(writing);
+    return this.#layout;
+  }
+
+  async #unpack(writing: boolean): Promise<ImageStore> {
+    // Beside the archive when there is one to write: that disk has room for it, and the temporary one may not.
+    const parent = writing ? dirname(this.#path) : tmpdir();
+    try {
+      if (writing) await removeAbandonedFiles(parent);
+      this.#directory = await mkdtemp(join(parent, TEMPORARY_PREFIX));
+    } catch (error) {
+      notWritten(parent)(error);
+    }
+    const directory = this.#directory ?? '';
+    const present = await access(this.#path).then(
+      () => true,
+      () => false,
+    );
+    if (present) await unpackLayout(this.#path, directory);
+    else if (!writing) {
+      throw new OcicryptError('not-found', `no file ${this.#path}`, { hint: 'check the path' });
+    }
+    return openLayout(directory, this.#tag, this.name);
+  }
+}
+
+/** Takes the members of a layout that are plain files, by their names; links, devices and all other paths are left. */
+async function unpackLayout(path: string, directory: string): Promise<void> {
+  await mkdir(join(directory, 'blobs/sha256'), { recursive: true });
+  const damaged = (cause: unknown) =>
+    new OcicryptError('bad-input', `${path} is no OCI archive`, {
+      cause,
+      hint: 'other archives are named docker-archive:FILE',
+    });
+  const seen = new Set<string>();
+  let entries = 0;
+  const tar = await openTar(path);
+  try {
+    for await (const { header, body } of tar.bytes.pipeThrough(createTarDecoder({ strict: true }))) {
+      if (++entries > MAXIMUM_ENTRIES) throw damaged(undefined);
+      const member = MEMBER.exec(header.name)?.[1];
+      if (member === undefined || (header.type !== undefined && header.type !== 'file')) {
+        await body.cancel();
+        continue;
+      }
+      // A second member of the same name is an attack or an accident, and neither is sorted out here.
+      if (seen.has(member)) throw damaged(undefined);
+      seen.add(member);
+      const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL;
+      const file = await open(join(directory, member), flags, 0o600).catch(notWritten(directory));
+      try {
+        for await (const chunk of body) await file.write(chunk).catch(notWritten(directory));
+      } finally {
+        await file.close();
+      }
+    }
+  } catch (error) {
+    throw error instanceof OcicryptError ? error : damaged(error);
+  } finally {
+    await tar.close();
+  }
+  if (entries === 0) throw damaged(undefined);
+}
+
+async function openTar(path: string): Promise<{ bytes: ReadableStream<Uint8Array>; close: () => Promise<void> }> {
+  const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
+  const start = new Uint8Array(2);
+  await file.read(start, 0, 2, 0);
+  const raw = file.createReadStream({ start: 0, autoClose: false, highWaterMark: 1024 * 1024 });
+  const packed = GZIP.every((byte, index) => start[index] === byte);
+  const source = packed ? raw.pipe(createGunzip()) : raw;
+  raw.on('error', (error) => source.destroy(error));
+  const chunks = source[Symbol.asyncIterator]();
+  const bytes = new ReadableStream<Uint8Array>({
+    async pull(controller) {
+      const next = await chunks.next();
+      if (next.done === true) controller.close();
+      else controller.enqueue(next.value);
+    },
+  });
+  return {
+    bytes,
+    close: async () => {
+      source.destroy();
+      raw.destroy();
+      await file.close();
+    },
+  };
+}
+
+/** The names of all blobs that the index leads to. */
+async function referencedBlobs(directory: string, layout: ImageStore): Promise<readonly string[]> {
+  const found = new Set<string>();
+  const visit = async (descriptor: Descriptor, depth: number): Promise<void> => {
+    if (found.has(descriptor.digest)) return;
+    if (await layout.hasBlob(descriptor)) found.add(descriptor.digest);
+    if (!isManifestType(descriptor.mediaType) || depth > 4) return;
+    const { bytes, mediaType } = await layout.readManifest(descriptor);
+    const manifest = parseManifest(bytes, mediaType, `manifest ${descriptor.digest}`);
+    const inner = manifest.kind === 'index' ? manifest.manifests : [manifest.config, ...manifest.layers];
+    for (const entry of inner) await visit(entry, depth + 1);
+  };
+  for (const entry of await readLayoutEntries(directory)) await visit(entry, 1);
+  return [...found].map((digest) => join('blobs/sha256', digest.slice('sha256:'.length)));
+}
+
+/** The same archive whenever the same image is packed. */
+function tarSource(directory: string, member: string): TarSource {
+  return {
+    type: 'file',
+    source: join(directory, member),
+    target: member,
+    mode: 0o644,
+    mtime: new Date(0),
+    uid: 0,
+    gid: 0,
+    uname: '',
+    gname: '',
+  };
+}

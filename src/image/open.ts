@@ -1,0 +1,33 @@
+// The table of places that images can be in.
+
+import { OcicryptError } from '../base/errors.ts';
+import { openArchive } from './archive.ts';
+import { openDirectory } from './directory.ts';
+import { openLayout } from './layout.ts';
+import { formatImageReference, type ImageReference } from './reference.ts';
+import { openRegistry } from './registry.ts';
+import type { RegistrySettings } from './registry-client.ts';
+import type { ImageSource, ImageStore } from './store.ts';
+
+/** Opens a place to read an image from. Nothing is read yet. @throws OcicryptError `usage` */
+export function openImageSource(image: ImageReference, settings: RegistrySettings = {}): ImageSource {
+  if (image.transport === 'dir') return openDirectory(image.path, formatImageReference(image));
+  return openImageStore(image, settings);
+}
+
+/** Opens a place to read an image from and write one to. Nothing is read or made yet. @throws OcicryptError `usage` */
+export function openImageStore(image: ImageReference, settings: RegistrySettings = {}): ImageStore {
+  const name = formatImageReference(image);
+  switch (image.transport) {
+    case 'oci':
+      return openLayout(image.path, image.tag, name);
+    case 'oci-archive':
+      return openArchive(image.path, image.tag, name);
+    case 'docker':
+      return openRegistry(image, settings);
+    default:
+      throw new OcicryptError('usage', `images cannot be written to ${image.transport}:`, {
+        hint: 'write to oci:DIR[:TAG], oci-archive:FILE[:TAG] or docker://HOST/NAME[:TAG]',
+      });
+  }
+}
