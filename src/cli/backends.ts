@@ -1,5 +1,6 @@
 // What the settings say about each key service: the part of the composition root that every command with keys shares.
 
+import { resolve } from 'node:path';
 import type { VaultSettings } from '../kms/hashivault.ts';
 import type { BackendSettings } from '../kms/open.ts';
 import type { Settings } from './settings.ts';
@@ -8,6 +9,11 @@ import type { Settings } from './settings.ts';
 export function backendSettings(settings: Settings): BackendSettings {
   const common = { caFiles: settings.list('ca'), environment: process.env };
   return {
+    age: {
+      identityFiles: settings.list('key').map((file) => resolve(file)),
+      passphraseFile: settings.text('age-passphrase-file'),
+      prompt: askSecret,
+    },
     gcpkms: {
       credentialsFile: settings.text('adc'),
       endpoint: settings.text('gcp-endpoint'),
@@ -24,6 +30,11 @@ export function backendSettings(settings: Settings): BackendSettings {
       ...common,
     },
   };
+}
+
+/** The terminal's code is loaded when there is a question. */
+async function askSecret(question: string): Promise<Uint8Array | undefined> {
+  return (await import('./prompt.ts')).promptSecret(question);
 }
 
 function vaultLogin(text: string | undefined): VaultSettings['login'] {

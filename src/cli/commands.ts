@@ -41,6 +41,7 @@ export const PROVIDER_OPTIONS: readonly OptionName[] = [
   'vault-role',
   'vault-login-path',
   'vault-credentials',
+  'age-passphrase-file',
   'audit-log',
   'debugLog',
   'config',

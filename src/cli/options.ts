@@ -30,7 +30,7 @@ export const OPTIONS = {
   key: {
     kind: 'list',
     value: 'FILE',
-    describe: 'a key file that may unwrap; repeatable, for rotation',
+    describe: 'a key file or age identity file that may unwrap; repeatable, for rotation',
   },
   provider: {
     kind: 'text',
@@ -127,6 +127,13 @@ export const OPTIONS = {
     describe: "the token, JWT or secret id of Vault's login",
     member: ['hashivault', 'credentials'],
     fallback: 'for kubernetes the token of the service account',
+  },
+  'age-passphrase-file': {
+    kind: 'text',
+    value: 'FILE',
+    describe: 'the passphrase of protected age identity files',
+    member: ['age', 'passphrase-file'],
+    fallback: 'asked for on the terminal',
   },
   'audit-log': {
     kind: 'text',

@@ -2,12 +2,13 @@
 
 import { OcicryptError } from '../base/errors.ts';
 import { formatKeyUri, type KeyUri } from '../base/key-uri.ts';
+import type { AgeSettings } from './age-identities.ts';
 import type { GcpKmsSettings } from './gcpkms.ts';
 import type { VaultSettings } from './hashivault.ts';
 import type { Kek } from './kek.ts';
 
 /** What the operator sets for each backend; nothing here ever comes from a packet. */
-export type BackendSettings = { readonly gcpkms: GcpKmsSettings; readonly hashivault: VaultSettings };
+export type BackendSettings = { readonly age: AgeSettings; readonly gcpkms: GcpKmsSettings; readonly hashivault: VaultSettings };
 
 /** Opens keys and keeps them open: a second request for one key finds its credentials and connections ready. */
 export interface KekStore {
@@ -50,16 +51,25 @@ async function openKek(uri: KeyUri, settings: BackendSettings): Promise<Kek> {
       return (await import('./gcpkms.ts')).openGcpKms(uri, settings.gcpkms);
     case 'hashivault':
       return (await import('./hashivault.ts')).openHashiVault(uri, settings.hashivault);
+    case 'age':
+      return (await import('./age.ts')).openAgeRecipient(uri, settings.age);
     case 'keyfile':
-      if ('path' in uri) return (await import('./keyfile.ts')).openKeyfile(uri.path);
+      if ('path' in uri) return openFile(uri.path, settings);
       throw new OcicryptError('configuration', `no key file here holds ${formatKeyUri(uri)}`, {
         hint: 'give the file that holds it: --key=FILE',
       });
     default:
       throw new OcicryptError('bad-input', `key ${formatKeyUri(uri)}: no backend here has ${uri.scheme} keys`, {
-        hint: 'backends are gcpkms, hashivault and keyfile',
+        hint: 'backends are gcpkms, hashivault, age and keyfile',
       });
   }
+}
+
+/** What `--key` names: 32 bytes, or identities of age. */
+async function openFile(path: string, settings: BackendSettings): Promise<Kek> {
+  const { isAgeIdentityFile } = await import('./age-file.ts');
+  if (isAgeIdentityFile(path)) return (await import('./age.ts')).openAgeIdentityFile(path, settings.age);
+  return (await import('./keyfile.ts')).openKeyfile(path);
 }
 
 /** The canonical form leaves out what only the operator may set, so it is added. */
