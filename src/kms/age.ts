@@ -1,0 +1,108 @@
+// The only code that wraps to age recipients and unwraps with age identities: the wrapped key is a whole age file.
+// https://age-encryption.org/v1
+
+import { OcicryptError } from '../base/errors.ts';
+import type { KeyUri } from '../base/key-uri.ts';
+import { isAgeIdentityFile } from './age-file.ts';
+import { type AgeIdentity, type AgeSettings, readAgeIdentities } from './age-identities.ts';
+import { CANNOT_BE_UNWRAPPED, type Kek, type WrappedKey } from './kek.ts';
+
+/** Room for 4 KiB and the header of a post-quantum recipient; a longer header would only cost time. */
+const MAXIMUM_WRAPPED_BYTES = 16 * 1024;
+
+/**
+ * Opens a recipient: wrapping needs nothing else, unwrapping an identity in one of the operator's files. An age file
+ * has no place for a context: the packet alone binds it.
+ */
+export function openAgeRecipient(uri: Extract<KeyUri, { scheme: 'age' }>, settings: AgeSettings): Kek {
+  const key = uri.recipient;
+  let reading: Promise<readonly AgeIdentity[]> | undefined;
+
+  function identities(): Promise<readonly AgeIdentity[]> {
+    reading ??= readAll(settings).catch((error: unknown) => {
+      reading = undefined;
+      throw error;
+    });
+    return reading;
+  }
+
+  return {
+    local: true,
+    key,
+    wrap: (plaintext) => encryptTo(key, plaintext),
+    async unwrap(wrapped) {
+      const own = (await identities()).filter(({ recipient }) => recipient === key);
+      if (own.length > 0) return decryptWith(own, key, wrapped);
+      throw new OcicryptError('configuration', `no identity here opens what is for ${shorten(key)}`, {
+        hint: 'give the file that holds it: --key=FILE',
+      });
+    },
+    close() {
+      reading = undefined;
+    },
+  };
+}
+
+/**
+ * Opens an identity file: what is wrapped goes to the first of its identities, and each of them unwraps.
+ *
+ * @throws OcicryptError as {@link readAgeIdentities}
+ */
+export async function openAgeIdentityFile(path: string, settings: AgeSettings): Promise<Kek> {
+  let identities = await readAgeIdentities(path, settings);
+  const recipients = identities.map(({ recipient }) => recipient);
+  const [key = '', ...otherKeys] = recipients;
+  return {
+    local: true,
+    key,
+    otherKeys,
+    wrap: (plaintext) => encryptTo(key, plaintext),
+    unwrap: (wrapped) => decryptWith(identities, key, wrapped),
+    close() {
+      identities = [];
+    },
+  };
+}
+
+async function readAll(settings: AgeSettings): Promise<readonly AgeIdentity[]> {
+  const files = settings.identityFiles.filter(isAgeIdentityFile);
+  const lists = await Promise.all(files.map((path) => readAgeIdentities(path, settings)));
+  return lists.flat();
+}
+
+async function encryptTo(recipient: string, plaintext: Uint8Array): Promise<WrappedKey> {
+  const { Encrypter } = await import('age-encryption');
+  const encrypter = new Encrypter();
+  try {
+    encrypter.addRecipient(recipient);
+  } catch (cause) {
+    throw new OcicryptError('bad-input', `${shorten(recipient)} is not a recipient of age`, {
+      cause,
+      hint: 'one of its characters is wrong: copy it again',
+    });
+  }
+  const wrapped = await encrypter.encrypt(plaintext);
+  const algorithm = recipient.startsWith('age1pq1') ? 'mlkem768x25519' : 'X25519';
+  return { key: recipient, algorithm, wrapped };
+}
+
+async function decryptWith(
+  identities: readonly AgeIdentity[],
+  key: string,
+  { wrapped }: WrappedKey,
+): Promise<Uint8Array> {
+  const { Decrypter } = await import('age-encryption');
+  const decrypter = new Decrypter();
+  for (const { secret } of identities) decrypter.addIdentity(secret);
+  try {
+    if (wrapped.length <= MAXIMUM_WRAPPED_BYTES) return await decrypter.decrypt(wrapped);
+  } catch {
+    // Whatever it was: the file comes from a packet, and the library has no codes to tell by.
+  }
+  throw new OcicryptError('integrity', `${shorten(key)}: ${CANNOT_BE_UNWRAPPED}`);
+}
+
+/** A post-quantum recipient has two thousand characters. */
+function shorten(recipient: string): string {
+  return recipient.length > 80 ? `${recipient.slice(0, 40)}…` : recipient;
+}
