@@ -8,7 +8,11 @@ import type { VaultSettings } from './hashivault.ts';
 import type { Kek } from './kek.ts';
 
 /** What the operator sets for each backend; nothing here ever comes from a packet. */
-export type BackendSettings = { readonly age: AgeSettings; readonly gcpkms: GcpKmsSettings; readonly hashivault: VaultSettings };
+export type BackendSettings = {
+  readonly age: AgeSettings;
+  readonly gcpkms: GcpKmsSettings;
+  readonly hashivault: VaultSettings;
+};
 
 /** Opens keys and keeps them open: a second request for one key finds its credentials and connections ready. */
 export interface KekStore {
