@@ -6,6 +6,7 @@ import { formatKeyUri, isKeyUri, type KeyUri, parseKeyUri } from '../base/key-ur
 import { CANNOT_BE_UNWRAPPED, type Kek, type WrappedKey } from '../kms/kek.ts';
 import { AllFailed, firstSuccess, type Limits, withDeadline, withRetries } from './attempts.ts';
 import { isLayerKeyRecord } from './layer-key.ts';
+import { nameKey } from './name-key.ts';
 import type { Packet } from './packet.ts';
 import { type Labels, openPacketV2, packetContext } from './packet-v2.ts';
 import { type AllowRule, selectForPacket, type VersionMatching } from './policy.ts';
@@ -135,7 +136,7 @@ class Candidate {
       const optsdata = packet.format === 'v1' ? Uint8Array.from(unwrapped) : openPacketV2(packet, unwrapped);
       return checkRecord(optsdata, this.name);
     } catch (error) {
-      throw isCannotBeUnwrapped(error) ? cannotBeUnwrapped(this.name) : error;
+      throw isCannotBeUnwrapped(error) ? cannotBeUnwrapped(this.name) : nameKey(error, this.name);
     } finally {
       wipe(unwrapped);
     }

@@ -5,6 +5,7 @@ import { formatKeyUri, type KeyUri } from '../base/key-uri.ts';
 import type { EncryptionContext, Kek, WrappedKey } from '../kms/kek.ts';
 import { type Limits, withDeadline, withRetries } from './attempts.ts';
 import { isLayerKeyRecord } from './layer-key.ts';
+import { nameKey } from './name-key.ts';
 import { encodePacketV1 } from './packet.ts';
 import { type Labels, MAXIMUM_RECIPIENTS, packetContext, sealPacketV2 } from './packet-v2.ts';
 import { MAXIMUM_PACKET } from './protocol.ts';
@@ -99,9 +100,12 @@ async function wrapToAll(
     return await Promise.all(
       keys.map(async (uri) => {
         const kek = await options.openKek(uri);
+        const name = formatKeyUri(uri);
         return withRetries(options.limits, either, () =>
-          withDeadline(options.limits.attempt, either, `key ${formatKeyUri(uri)}`, (attempt) =>
-            kek.wrap(plaintext, context, attempt),
+          withDeadline(options.limits.attempt, either, `key ${name}`, (attempt) =>
+            kek.wrap(plaintext, context, attempt).catch((error: unknown) => {
+              throw nameKey(error, name);
+            }),
           ),
         );
       }),
