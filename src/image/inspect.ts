@@ -1,0 +1,82 @@
+// Says who can open what in an image, from its manifests alone: no layer is fetched and no key is used.
+
+import { asOcicryptError } from '../base/errors.ts';
+import { decodeEncryption, isEncryptedType } from './annotations.ts';
+import { LAYER_CIPHER } from './layer-options.ts';
+import { type Descriptor, formatPlatform } from './manifest.ts';
+import { describePacket, type PacketDescription } from './packets.ts';
+import type { ImageSource } from './store.ts';
+import { attachmentsOf, type ImageNode, imagesOf, type PlatformImage, readImageTree } from './tree.ts';
+
+export type InspectedLayer = {
+  readonly digest: string;
+  readonly size: number;
+  readonly mediaType: string;
+  readonly encrypted: boolean;
+  /** Undefined where the layer is plain, or its annotations make no sense. */
+  readonly cipher: string | undefined;
+  readonly keys: readonly PacketDescription[];
+  /** Why the annotations of an encrypted layer make no sense, where they make none. */
+  readonly problem: string | undefined;
+};
+
+export type InspectedPlatform = {
+  /** `os/architecture[/variant]`, or `unknown`. */
+  readonly platform: string;
+  readonly digest: string;
+  readonly layers: readonly InspectedLayer[];
+};
+
+/** What an image is, as its metadata claims. */
+export type ImageReport = {
+  readonly name: string;
+  readonly digest: string;
+  readonly mediaType: string;
+  readonly platforms: readonly InspectedPlatform[];
+  /** Attestations, signatures and artifacts beside the image: nobody runs them, and they are not encrypted. */
+  readonly attachments: readonly { readonly digest: string; readonly artifactType: string }[];
+};
+
+/**
+ * Reads what the image's manifests say.
+ *
+ * @throws OcicryptError `not-found`, `bad-input`, `integrity`: for the manifests; senseless annotations are reported
+ */
+export async function inspectImage(source: ImageSource, signal?: AbortSignal): Promise<ImageReport> {
+  return reportOf(source.name, await readImageTree(source, signal));
+}
+
+/** The report of an image whose manifests have been read. */
+export function reportOf(name: string, tree: ImageNode): ImageReport {
+  return {
+    name,
+    digest: tree.stored.digest,
+    mediaType: tree.stored.mediaType,
+    platforms: imagesOf(tree).map(inspectPlatform),
+    attachments: attachmentsOf(tree).map(({ stored, manifest }) => ({
+      digest: stored.digest,
+      artifactType: manifest.layers[0]?.mediaType ?? manifest.config.mediaType,
+    })),
+  };
+}
+
+function inspectPlatform(image: PlatformImage): InspectedPlatform {
+  return {
+    platform: image.platform === undefined ? 'unknown' : formatPlatform(image.platform),
+    digest: image.stored.digest,
+    layers: image.manifest.layers.map(inspectLayer),
+  };
+}
+
+function inspectLayer(layer: Descriptor): InspectedLayer {
+  const { digest, size, mediaType } = layer;
+  const encrypted = isEncryptedType(mediaType);
+  const plain = { digest, size, mediaType, encrypted, cipher: undefined, keys: [], problem: undefined };
+  if (!encrypted) return plain;
+  try {
+    const { keys } = decodeEncryption(layer.annotations, `layer ${digest}`);
+    return { ...plain, cipher: LAYER_CIPHER, keys: keys.map(describePacket) };
+  } catch (error) {
+    return { ...plain, problem: asOcicryptError(error).message };
+  }
+}

@@ -1,0 +1,105 @@
+// The only code that says what a wrapped key is without opening it, for every packet format known in the field.
+
+import { asOcicryptError } from '../base/errors.ts';
+import { asArray, asObject, asText, type JsonObject, JsonString, parseJson } from '../base/json.ts';
+import { decodePacket } from '../provider/packet.ts';
+import { recipientsOf } from '../provider/unwrap.ts';
+import type { WrappedKey } from './annotations.ts';
+
+/** Who wrote a packet, or what kind of recipients it is for. */
+export type PacketFormat =
+  | 'v1'
+  | 'v2'
+  | 'aws-kms-ocicrypt'
+  | 'confidential-containers-v1'
+  | 'confidential-containers-v2'
+  | 'secure-key-release'
+  | 'tpm'
+  | 'jwe'
+  | 'pgp'
+  | 'pkcs7'
+  | 'pkcs11'
+  | 'unknown';
+
+/** One who can open a packet, as far as its text tells: a claim. `key` is undefined where nothing names it (JWE). */
+export type PacketRecipient = {
+  readonly key: string | undefined;
+  readonly version: string | undefined;
+  readonly algorithm: string | undefined;
+};
+
+/** What a packet says of itself. Every text is hostile: it may hold control characters. */
+export type PacketDescription = {
+  /** `provider.NAME`, `jwe`, … */
+  readonly scheme: string;
+  readonly format: PacketFormat;
+  readonly recipients: readonly PacketRecipient[];
+  readonly labels: Readonly<Record<string, string>>;
+  /** Why it cannot be read, where it cannot. */
+  readonly problem: string | undefined;
+};
+
+/** Describes a packet; never throws, whatever it holds. */
+export function describePacket({ scheme, packet }: WrappedKey): PacketDescription {
+  try {
+    if (scheme === 'jwe') return describeJwe(packet);
+    if (scheme === 'pgp' || scheme === 'pkcs7' || scheme === 'pkcs11') return describe(scheme, scheme, []);
+    if (!scheme.startsWith('provider.')) return describe(scheme, 'unknown', [], 'of an unknown kind');
+    return describeProviderPacket(scheme, packet);
+  } catch (error) {
+    return describe(scheme, 'unknown', [], asOcicryptError(error).message);
+  }
+}
+
+function describeProviderPacket(scheme: string, packet: Uint8Array): PacketDescription {
+  const object = asObject(parseJson(packet, 'the packet'));
+  const foreign = object && foreignFormat(object);
+  if (object !== undefined && foreign !== undefined) {
+    const key = asText(object.get('kid')) ?? asText(object.get('key_url'));
+    return describe(scheme, foreign, [{ key, version: undefined, algorithm: asText(object.get('wrap_type')) }]);
+  }
+  const decoded = decodePacket(packet);
+  const recipients = recipientsOf(decoded).map(({ key, version, algorithm }) => ({
+    key,
+    version,
+    algorithm: algorithm === '' ? undefined : algorithm,
+  }));
+  if (decoded.format === 'v2') return { ...describe(scheme, 'v2', recipients), labels: decoded.labels };
+  return describe(scheme, object?.has('wrap_type') ? 'v1' : 'aws-kms-ocicrypt', recipients);
+}
+
+/** protocol.md, "Packets in the wild". */
+function foreignFormat(object: JsonObject): PacketFormat | undefined {
+  if (object.has('session_key')) return 'tpm';
+  if (object.has('attester_endpoint') || object.has('kms_endpoint')) return 'secure-key-release';
+  if (!object.has('wrapped_data')) return undefined;
+  return object.has('version') || object.has('provider') ? 'confidential-containers-v2' : 'confidential-containers-v1';
+}
+
+/** General or flattened JSON serialisation (RFC 7516 section 7.2). A `kid` is the writer's own word for the key. */
+function describeJwe(packet: Uint8Array): PacketDescription {
+  const object = asObject(parseJson(packet, 'the JWE'));
+  const shared = [protectedHeader(object), asObject(object?.get('unprotected'))];
+  const entries = asArray(object?.get('recipients'))?.map(asObject) ?? [object];
+  const recipients = entries.map((entry) => {
+    const headers = [asObject(entry?.get('header')), ...shared];
+    const algorithm = headers.map((header) => asText(header?.get('alg'))).find((alg) => alg !== undefined);
+    return { key: undefined, version: undefined, algorithm };
+  });
+  return describe('jwe', 'jwe', recipients);
+}
+
+function protectedHeader(object: JsonObject | undefined): JsonObject | undefined {
+  const encoded = object?.get('protected');
+  if (!(encoded instanceof JsonString)) return undefined;
+  return asObject(parseJson(new Uint8Array(Buffer.from(encoded.text(), 'base64url')), 'the JWE header'));
+}
+
+function describe(
+  scheme: string,
+  format: PacketFormat,
+  recipients: readonly PacketRecipient[],
+  problem?: string,
+): PacketDescription {
+  return { scheme, format, recipients, labels: {}, problem };
+}

@@ -1,0 +1,200 @@
+// Changes who can open an image: new wrapped keys in new manifests, the same layers.
+
+import { wipe } from '../base/bytes.ts';
+import { OcicryptError } from '../base/errors.ts';
+import {
+  decodeEncryption,
+  encodeEncryption,
+  isEncryptedType,
+  type WrappedKey,
+  withoutEncryption,
+} from './annotations.ts';
+import type { LayerKeyUnwrapper, LayerKeyWrapper } from './layer-keys.ts';
+import { decodePrivateOptions, encodePublicOptions } from './layer-options.ts';
+import { forEachLimited } from './limit.ts';
+import { changeDescriptor, type Descriptor, MEDIA_TYPES, thaw, writeManifest } from './manifest.ts';
+import { describePacket, type PacketDescription, type PacketRecipient } from './packets.ts';
+import { createStoredManifest, type ImageStore, type StoredManifest } from './store.ts';
+import { rewriteTree } from './transform.ts';
+import { type ImageNode, imagesOf, type PlatformImage, readImageTree } from './tree.ts';
+
+/** Turns the wrapped keys of one layer into others. */
+export interface LayerKeyRewrapper {
+  /** @returns all keys that the layer is to have afterwards, in the order in which they are to be tried */
+  rewrap(keys: readonly WrappedKey[], signal: AbortSignal): Promise<readonly WrappedKey[]>;
+}
+
+export type RewrapOptions = {
+  readonly keys: LayerKeyRewrapper;
+  /** Only says what would change. */
+  readonly dryRun?: boolean;
+  readonly signal?: AbortSignal;
+};
+
+/** What changed, or would. */
+export type RewrappedImage = {
+  readonly digest: string;
+  readonly mediaType: string;
+  readonly previousDigest: string;
+  readonly written: boolean;
+  readonly layers: readonly {
+    readonly digest: string;
+    readonly before: readonly PacketDescription[];
+    readonly after: readonly PacketDescription[];
+  }[];
+};
+
+/**
+ * Changes the wrapped keys of every encrypted layer of every platform; no layer is read or written. Keys that are wrapped
+ * alike are changed once. All succeed before the first manifest is written, and the name moves last: a failure, or a
+ * death at any moment, leaves the old image. The old manifest stays readable by its digest, signatures of it do not
+ * cover the new one, and nobody who once had a layer's key is shut out by this.
+ *
+ * @throws OcicryptError `bad-input` for an image without an encrypted layer or with senseless annotations, and what
+ *   `keys` and the store throw
+ */
+export async function rewrapImage(store: ImageStore, options: RewrapOptions): Promise<RewrappedImage> {
+  const { signal } = options;
+  const tree = await readImageTree(store, signal);
+  const images = imagesOf(tree);
+  const layers = images.flatMap(({ manifest }) => manifest.layers.filter((layer) => isEncryptedType(layer.mediaType)));
+  const packets = new Map(layers.map((layer) => [keyOf(layer), layer]));
+  if (packets.size === 0) {
+    throw new OcicryptError('bad-input', `${store.name} is not encrypted`, {
+      hint: `run ocicrypt-kms inspect ${store.name}`,
+    });
+  }
+  const changes = new Map<string, Change>();
+  await forEachLimited(
+    [...packets],
+    PARALLEL,
+    async ([key, layer], running) => {
+      changes.set(key, await rewrapLayer(layer, options.keys, running));
+    },
+    signal,
+  );
+  const encrypted = images.filter(({ manifest }) => manifest.layers.some((layer) => isEncryptedType(layer.mediaType)));
+  const replaced = new Map<ImageNode, StoredManifest>(encrypted.map((image) => [image, rewriteImage(image, changes)]));
+  const { root, inner } = rewriteTree(tree, replaced);
+  if (options.dryRun !== true) {
+    for (const manifest of inner) await store.writeManifest(manifest, signal);
+    signal?.throwIfAborted();
+    await store.writeRoot(root, signal);
+  }
+  return {
+    digest: root.digest,
+    mediaType: root.mediaType,
+    previousDigest: tree.stored.digest,
+    written: options.dryRun !== true,
+    layers: [...changes.values()].map(({ digest, before, after }) => ({
+      digest,
+      before: before.map(describePacket),
+      after: after.map(describePacket),
+    })),
+  };
+}
+
+/** New recipients in place of all old ones. */
+export function replaceKeys(unwrapper: LayerKeyUnwrapper, wrappers: readonly LayerKeyWrapper[]): LayerKeyRewrapper {
+  return { rewrap: (keys, signal) => wrapAgain(keys, unwrapper, wrappers, signal) };
+}
+
+/** New recipients beside the old ones, whose entries stay byte for byte: nobody else's key can be used to wrap anew. */
+export function addKeys(unwrapper: LayerKeyUnwrapper, wrappers: readonly LayerKeyWrapper[]): LayerKeyRewrapper {
+  return {
+    async rewrap(keys, signal) {
+      return [...keys, ...(await wrapAgain(keys, unwrapper, wrappers, signal))];
+    },
+  };
+}
+
+/**
+ * The same recipients without some. Packets that none of those is in stay byte for byte; one that was for others too is
+ * made anew, under a new data key, for those others.
+ *
+ * @param isRemoved whether a recipient's key is to go
+ * @param wrapperFor gives whoever wraps for the keys that stay in a packet of `scheme`; throws where one cannot be
+ * @throws OcicryptError `not-found` where a layer has no such recipient
+ */
+export function removeKeys(
+  unwrapper: LayerKeyUnwrapper,
+  isRemoved: (recipient: PacketRecipient) => boolean,
+  wrapperFor: (scheme: string, keys: readonly string[]) => LayerKeyWrapper,
+): LayerKeyRewrapper {
+  return {
+    async rewrap(keys, signal) {
+      const after: WrappedKey[] = [];
+      let removed = 0;
+      for (const key of keys) {
+        const { scheme, recipients } = describePacket(key);
+        const staying = recipients.filter((recipient) => !isRemoved(recipient));
+        removed += recipients.length - staying.length;
+        if (staying.length === recipients.length) after.push(key);
+        else if (staying.length > 0) {
+          const names = staying.flatMap((recipient) => recipient.key ?? []);
+          after.push(...(await wrapAgain(keys, unwrapper, [wrapperFor(scheme, names)], signal)));
+        }
+      }
+      if (removed > 0) return after;
+      throw new OcicryptError('not-found', 'no layer key is wrapped for the key to be removed', {
+        hint: 'ocicrypt-kms inspect shows the keys of an image',
+      });
+    },
+  };
+}
+
+type Change = {
+  readonly digest: string;
+  readonly before: readonly WrappedKey[];
+  readonly after: readonly WrappedKey[];
+  readonly annotations: ReadonlyMap<string, string>;
+};
+
+const PARALLEL = 4;
+
+function keyOf(layer: Descriptor): string {
+  return JSON.stringify([layer.digest, ...[...layer.annotations].sort()]);
+}
+
+async function rewrapLayer(layer: Descriptor, rewrapper: LayerKeyRewrapper, signal: AbortSignal): Promise<Change> {
+  const what = `layer ${layer.digest}`;
+  const { publicOptions, keys } = decodeEncryption(layer.annotations, what);
+  const after = await rewrapper.rewrap(keys, signal);
+  if (after.length === 0)
+    throw new OcicryptError('bad-input', `nobody could open ${what}`, { hint: 'keep or add a recipient' });
+  const added = encodeEncryption(encodePublicOptions(publicOptions), after);
+  // What is written must be readable: the bounds of reading hold for it too.
+  decodeEncryption(added, what);
+  const annotations = new Map([...withoutEncryption(layer.annotations), ...added]);
+  return { digest: layer.digest, before: keys, after, annotations };
+}
+
+async function wrapAgain(
+  keys: readonly WrappedKey[],
+  unwrapper: LayerKeyUnwrapper,
+  wrappers: readonly LayerKeyWrapper[],
+  signal: AbortSignal,
+): Promise<readonly WrappedKey[]> {
+  const record = await unwrapper.unwrap(keys, signal);
+  try {
+    // Nothing but a layer key is ever wrapped.
+    wipe(decodePrivateOptions(record, 'the layer').key);
+    const wrapped = await Promise.all(
+      wrappers.map(async (wrapper) => {
+        const packets = await wrapper.wrap(record, signal);
+        return packets.map((packet) => ({ scheme: wrapper.scheme, packet }));
+      }),
+    );
+    return wrapped.flat();
+  } finally {
+    wipe(record);
+  }
+}
+
+function rewriteImage(image: PlatformImage, changes: ReadonlyMap<string, Change>): StoredManifest {
+  const layers = image.manifest.layers.map((layer) => {
+    const change = isEncryptedType(layer.mediaType) ? changes.get(keyOf(layer)) : undefined;
+    return change === undefined ? thaw(layer.json) : changeDescriptor(layer, { annotations: change.annotations });
+  });
+  return createStoredManifest(writeManifest(image.manifest, layers), MEDIA_TYPES.manifest);
+}

@@ -1,0 +1,148 @@
+// Decides, for CI and admission, whether an image is encrypted as it should be; what is only claimed is called a claim.
+
+import { wipe } from '../base/bytes.ts';
+import { asOcicryptError, OcicryptError } from '../base/errors.ts';
+import { isKeyUri, parseKeyUri } from '../base/key-uri.ts';
+import { type AllowRule, parseAllowRule, selectForPacket } from '../provider/policy.ts';
+import { decodeEncryption, decryptedType } from './annotations.ts';
+import { type ImageReport, type InspectedLayer, reportOf } from './inspect.ts';
+import type { LayerKeyUnwrapper } from './layer-keys.ts';
+import { decodePrivateOptions } from './layer-options.ts';
+import type { Descriptor } from './manifest.ts';
+import type { PacketRecipient } from './packets.ts';
+import type { ImageSource } from './store.ts';
+import { imagesOf, readImageTree } from './tree.ts';
+
+export type VerifyOptions = {
+  /** Key URIs; every layer must be wrapped for each. Key files by thumbprint, AWS keys by ARN. */
+  readonly require?: readonly string[];
+  /** Key URIs, or prefixes ending in `/*`: no layer may be wrapped for anybody else. */
+  readonly only?: readonly string[];
+  /**
+   * Gives whoever opens layer keys with the required key, or with any where none is required. Without it nothing is
+   * opened, and the verdict is about what the metadata claims.
+   */
+  readonly unwrapper?: (key: string | undefined) => LayerKeyUnwrapper;
+  readonly signal?: AbortSignal;
+};
+
+export type Verification = {
+  readonly ok: boolean;
+  /** Why not, in the order of the image; empty when all is well. */
+  readonly reasons: readonly string[];
+  /** Whether the keys have really been used. */
+  readonly proven: boolean;
+  readonly report: ImageReport;
+  /** What of the image anybody can read, encrypted or not. */
+  readonly inClear: readonly string[];
+};
+
+/**
+ * Visits every layer of every platform.
+ *
+ * @throws OcicryptError `usage` for a key that packets cannot be compared with; `not-found`, `bad-input`, `integrity`
+ *   where the manifests cannot be read
+ */
+export async function verifyImage(source: ImageSource, options: VerifyOptions = {}): Promise<Verification> {
+  const required = (options.require ?? []).map((key) => ({ key, rule: comparableRule(key) }));
+  const only = options.only?.map(comparableRule);
+  const tree = await readImageTree(source, options.signal);
+  const report = reportOf(source.name, tree);
+  const reasons: string[] = [];
+  if (report.platforms.length === 0) reasons.push(`${source.name} holds no image`);
+  for (const { platform, layers } of report.platforms) {
+    if (layers.length === 0) reasons.push(`${platform}: no layer`);
+    for (const [index, layer] of layers.entries()) {
+      for (const reason of judgeLayer(layer, required, only)) reasons.push(`${platform}: layer ${index} ${reason}`);
+    }
+  }
+  const { unwrapper, signal } = options;
+  if (unwrapper !== undefined && reasons.length === 0) {
+    const keys = required.length === 0 ? [undefined] : required.map(({ key }) => key);
+    for (const key of keys) {
+      for (const layer of distinctLayers(imagesOf(tree).flatMap(({ manifest }) => manifest.layers))) {
+        const reason = await tryKey(layer, unwrapper(key), signal ?? new AbortController().signal);
+        if (reason !== undefined) reasons.push(`layer ${layer.digest} is not opened by ${key ?? 'any key'}: ${reason}`);
+      }
+    }
+  }
+  return { ok: reasons.length === 0, reasons, proven: unwrapper !== undefined, report, inClear: IN_CLEAR };
+}
+
+const IN_CLEAR = [
+  'config (environment, entry point, labels)',
+  'history (the commands that built the image)',
+  'diff ids (digests of the plain layers)',
+  'sizes and number of layers',
+];
+
+type Required = { readonly key: string; readonly rule: AllowRule };
+
+function* judgeLayer(
+  layer: InspectedLayer,
+  required: readonly Required[],
+  only: readonly AllowRule[] | undefined,
+): Generator<string> {
+  if (!layer.encrypted) return yield `is plain (${layer.mediaType})`;
+  if (decryptedType(layer.mediaType) === undefined) return yield `is of an unknown type (${layer.mediaType})`;
+  if (layer.problem !== undefined) return yield `makes no sense: ${layer.problem}`;
+  const recipients = layer.keys.flatMap((packet) => (packet.problem === undefined ? packet.recipients : []));
+  for (const { key, rule } of required) {
+    if (!recipients.some((recipient) => isCovered(recipient, rule))) yield `is not wrapped for ${key}`;
+  }
+  if (only === undefined) return;
+  for (const packet of layer.keys) {
+    if (packet.problem !== undefined || packet.recipients.length === 0)
+      yield `has a key of ${packet.scheme} that names nobody`;
+  }
+  for (const recipient of recipients) {
+    if (!only.some((rule) => isCovered(recipient, rule)))
+      yield `is wrapped for ${recipient.key ?? 'somebody who is not named'}`;
+  }
+}
+
+function isCovered({ key, version }: PacketRecipient, rule: AllowRule): boolean {
+  return key !== undefined && isKeyUri(key) && selectForPacket(rule, parseKeyUri(key), version, 'exact') !== undefined;
+}
+
+/** Names that only their service can resolve would be found in any packet of that service. */
+function comparableRule(key: string): AllowRule {
+  const rule = parseAllowRule(key);
+  if (rule.kind === 'prefix') return rule;
+  const { uri } = rule;
+  if (uri.scheme === 'awskms' && !/^arn:[^/]*:key\//.test(uri.key)) {
+    throw new OcicryptError('usage', `${key} cannot be compared with what a packet says`, {
+      hint: 'name the key by its ARN',
+    });
+  }
+  if (uri.scheme === 'keyfile' && 'path' in uri) {
+    throw new OcicryptError('usage', `${key} cannot be compared with what a packet says`, {
+      hint: 'name the key file by its thumbprint, keyfile:sha256:…',
+    });
+  }
+  return rule;
+}
+
+function distinctLayers(layers: readonly Descriptor[]): readonly Descriptor[] {
+  return [...new Map(layers.map((layer) => [JSON.stringify([layer.digest, ...layer.annotations]), layer])).values()];
+}
+
+async function tryKey(
+  layer: Descriptor,
+  unwrapper: LayerKeyUnwrapper,
+  signal: AbortSignal,
+): Promise<string | undefined> {
+  const what = `layer ${layer.digest}`;
+  let record: Uint8Array | undefined;
+  let key: Uint8Array | undefined;
+  try {
+    record = await unwrapper.unwrap(decodeEncryption(layer.annotations, what).keys, signal);
+    key = decodePrivateOptions(record, what).key;
+    return undefined;
+  } catch (error) {
+    signal.throwIfAborted();
+    return asOcicryptError(error).message;
+  } finally {
+    wipe(record, key);
+  }
+}
