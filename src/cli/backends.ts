@@ -14,6 +14,17 @@ export function backendSettings(settings: Settings): BackendSettings {
       passphraseFile: settings.text('age-passphrase-file'),
       prompt: askSecret,
     },
+    awskms: {
+      endpoint: settings.text('aws-endpoint'),
+      region: settings.text('aws-region'),
+      ...common,
+    },
+    azurekms: {
+      endpoint: settings.text('azure-endpoint'),
+      domain: settings.text('azure-domain'),
+      authority: settings.text('azure-authority'),
+      ...common,
+    },
     gcpkms: {
       credentialsFile: settings.text('adc'),
       endpoint: settings.text('gcp-endpoint'),

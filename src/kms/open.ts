@@ -3,6 +3,8 @@
 import { OcicryptError } from '../base/errors.ts';
 import { formatKeyUri, type KeyUri } from '../base/key-uri.ts';
 import type { AgeSettings } from './age-identities.ts';
+import type { AwsKmsSettings } from './awskms.ts';
+import type { AzureKmsSettings } from './azure-vault.ts';
 import type { GcpKmsSettings } from './gcpkms.ts';
 import type { VaultSettings } from './hashivault.ts';
 import type { Kek } from './kek.ts';
@@ -10,6 +12,8 @@ import type { Kek } from './kek.ts';
 /** What the operator sets for each backend; nothing here ever comes from a packet. */
 export type BackendSettings = {
   readonly age: AgeSettings;
+  readonly awskms: AwsKmsSettings;
+  readonly azurekms: AzureKmsSettings;
   readonly gcpkms: GcpKmsSettings;
   readonly hashivault: VaultSettings;
 };
@@ -53,6 +57,10 @@ async function openKek(uri: KeyUri, settings: BackendSettings): Promise<Kek> {
   switch (uri.scheme) {
     case 'gcpkms':
       return (await import('./gcpkms.ts')).openGcpKms(uri, settings.gcpkms);
+    case 'awskms':
+      return (await import('./awskms.ts')).openAwsKms(uri, settings.awskms);
+    case 'azurekms':
+      return (await import('./azurekms.ts')).openAzureKms(uri, settings.azurekms);
     case 'hashivault':
       return (await import('./hashivault.ts')).openHashiVault(uri, settings.hashivault);
     case 'age':
@@ -64,7 +72,7 @@ async function openKek(uri: KeyUri, settings: BackendSettings): Promise<Kek> {
       });
     default:
       throw new OcicryptError('bad-input', `key ${formatKeyUri(uri)}: no backend here has ${uri.scheme} keys`, {
-        hint: 'backends are gcpkms, hashivault, age and keyfile',
+        hint: 'backends are gcpkms, awskms, azurekms, hashivault, age and keyfile',
       });
   }
 }

@@ -1,5 +1,6 @@
 // The only code that decides which keys may be used: deny by default, in canonical form, before any socket is opened.
 
+import { isSameAwsKey, parseAwsArn } from '../base/aws-arn.ts';
 import { OcicryptError } from '../base/errors.ts';
 import { azureHost, formatKeyUri, type KeyUri, parseKeyUri } from '../base/key-uri.ts';
 
@@ -100,22 +101,22 @@ export function covers(
 
 /**
  * Packets hold the ARN that answered. An alias or a bare id of the operator's may be any such ARN as far as its text
- * tells; the backend sends the operator's name and compares the ARN that answers with the packet's.
+ * tells; the backend sends the operator's name and compares the ARN that answers with the packet's. Replicas of a
+ * multi-Region key are one key: the operator's entry says in which region it is asked.
  */
 function coversAws(entry: string, asked: string): boolean {
   if (entry === asked) return true;
-  const askedArn = splitArn(asked);
-  if (askedArn === undefined || !askedArn.resource.startsWith('key/')) return false;
-  if (entry.startsWith('alias/')) return true;
-  const entryArn = splitArn(entry);
-  if (entryArn === undefined) return askedArn.resource === `key/${entry}`;
-  return entryArn.resource.startsWith('alias/') && entryArn.account === askedArn.account;
-}
-
-/** `account` is everything before the resource: partition, service, region and account number. */
-function splitArn(key: string): { readonly account: string; readonly resource: string } | undefined {
-  const match = /^(arn:[^/]*):((?:key|alias)\/.+)$/.exec(key);
-  return match === null ? undefined : { account: match[1] ?? '', resource: match[2] ?? '' };
+  const [entryArn, askedArn] = [parseAwsArn(entry), parseAwsArn(asked)];
+  // Packets of other programs may hold the bare id.
+  if (askedArn === undefined) return entryArn?.resource === `key/${asked}`;
+  if (!askedArn.resource.startsWith('key/')) return false;
+  if (entryArn === undefined) return entry.startsWith('alias/') || askedArn.resource === `key/${entry}`;
+  if (!entryArn.resource.startsWith('alias/')) return isSameAwsKey(entry, asked);
+  return (
+    entryArn.partition === askedArn.partition &&
+    entryArn.account === askedArn.account &&
+    (entryArn.region === askedArn.region || askedArn.resource.startsWith('key/mrk-'))
+  );
 }
 
 /** Two URIs of one object may name different attributes of it; those that both name must agree, one of them its name. */

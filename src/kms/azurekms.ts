@@ -1,0 +1,163 @@
+// Keys of Azure Key Vault and Managed HSM: RSA keys wrap here with their public half and unwrap there; AES keys of a
+// managed HSM do both there.
+
+import { concatBytes, wipe } from '../base/bytes.ts';
+import { OcicryptError } from '../base/errors.ts';
+import { asArray, asObject, asText } from '../base/json.ts';
+import { formatKeyUri, isKeyUri, parseKeyUri } from '../base/key-uri.ts';
+import type { AzureKeyUri } from './azure-cloud.ts';
+import {
+  type AzureAnswer,
+  type AzureKmsSettings,
+  type AzureMessage,
+  type AzureVault,
+  damaged,
+  openAzureVault,
+  readBytes,
+} from './azure-vault.ts';
+import { disabled } from './azurekms-errors.ts';
+import { CANNOT_BE_UNWRAPPED, contextBytes, type EncryptionContext, type Kek, type WrappedKey } from './kek.ts';
+import { readRsaPublicKey, wrapRsaOaep } from './rsa-oaep.ts';
+
+const MAXIMUM_BYTES = 4096;
+const MAXIMUM_WRAPPED_BYTES = 8192;
+const NONCE_BYTES = 12;
+const TAG_BYTES = 16;
+const KEY_WRAP_BLOCK = 8;
+
+const RSA = 'RSA-OAEP-256';
+const KEY_WRAP = 'A256KW';
+const GCM = 'A256GCM';
+
+/** Wraps with one version of a key by one algorithm. */
+type Wrapper = (plaintext: Uint8Array, context: EncryptionContext, signal: AbortSignal) => Promise<WrappedKey>;
+
+/**
+ * Opens a key. Nobody is asked before the first call. Packets get the id of the version that wrapped, and unwrapping
+ * asks for that version: an older one stays usable when the key is rotated. An entry without version asks for the
+ * newest each time it wraps; the public half of one with a version is fetched once. The context is bound by A256GCM only.
+ *
+ * @throws OcicryptError `configuration` for a host that is not in a known cloud
+ */
+export function openAzureKms(uri: AzureKeyUri, settings: AzureKmsSettings): Kek {
+  const key = formatKeyUri(uri);
+  const version = uri.version?.toLowerCase();
+  const vault = openAzureVault(uri, settings);
+  let kept: Wrapper | undefined;
+
+  async function findWrapper(signal: AbortSignal): Promise<Wrapper> {
+    const answer = await vault.read(version, signal);
+    // Who may not read the key may be permitted to wrap with it all the same; then it must be RSA.
+    if (answer === undefined) return remoteWrapper(vault, key, RSA, version);
+    const wrapper = chooseWrapper(uri, answer, vault);
+    if (version !== undefined) kept = wrapper;
+    return wrapper;
+  }
+
+  return {
+    local: false,
+    key,
+    async wrap(plaintext, context, signal) {
+      if (plaintext.length > MAXIMUM_BYTES) {
+        throw new OcicryptError('bad-input', `${key} takes at most ${MAXIMUM_BYTES} bytes`);
+      }
+      const wrapper = kept ?? (await findWrapper(signal));
+      return wrapper(plaintext, context, signal);
+    },
+    async unwrap(wrapped, context, signal) {
+      const asked = versionFor(uri, wrapped.key);
+      const request = asked === undefined ? undefined : unwrapRequest(wrapped, context);
+      if (asked === undefined || request === undefined) throw cannotBeUnwrapped(key);
+      const operation = wrapped.algorithm === GCM ? 'decrypt' : 'unwrapkey';
+      const { message, body } = await vault.operate(operation, asked.version, request, signal);
+      try {
+        const plaintext = readBytes(message, 'value');
+        if (plaintext === undefined) throw damaged(key, 'no value');
+        return plaintext;
+      } finally {
+        wipe(body);
+      }
+    },
+    close: () => vault.close(),
+  };
+}
+
+/** By the kind of key that the service says it is. */
+function chooseWrapper(uri: AzureKeyUri, { kid, message }: AzureAnswer, vault: AzureVault): Wrapper {
+  const key = formatKeyUri(uri);
+  const found = asObject(message.get('key'));
+  if (asObject(message.get('attributes'))?.get('enabled') === false) {
+    throw disabled({ key, name: uri.key, place: vault.place });
+  }
+  const type = (asText(found?.get('kty')) ?? '').toUpperCase();
+  if (type === 'RSA' || type === 'RSA-HSM') {
+    const rsa = readRsaPublicKey({ n: asText(found?.get('n')) ?? '', e: asText(found?.get('e')) ?? '' });
+    if (rsa === undefined) throw damaged(key, 'no RSA key');
+    const name = formatKeyUri(kid);
+    return async (plaintext) => ({ key: name, algorithm: RSA, wrapped: wrapRsaOaep(key, rsa, plaintext) });
+  }
+  if (type === 'OCT' || type === 'OCT-HSM') {
+    const permitted = (asArray(found?.get('key_ops')) ?? []).map((operation) => asText(operation));
+    return remoteWrapper(vault, key, permitted.includes('encrypt') ? GCM : KEY_WRAP, kid.version?.toLowerCase());
+  }
+  throw new OcicryptError('configuration', `${key} is not a key that can wrap`, {
+    hint: 'it must be of type RSA, RSA-HSM or oct-HSM',
+  });
+}
+
+function remoteWrapper(vault: AzureVault, key: string, algorithm: string, version: string | undefined): Wrapper {
+  return async (plaintext, context, signal) => {
+    if (algorithm === KEY_WRAP && plaintext.length % KEY_WRAP_BLOCK !== 0) {
+      // RFC 3394 pads nothing.
+      throw new OcicryptError('bad-input', `${key} takes multiples of ${KEY_WRAP_BLOCK} bytes`, {
+        hint: 'use --packet v2',
+      });
+    }
+    if (algorithm !== GCM) {
+      const { kid, message } = await vault.operate('wrapkey', version, { alg: algorithm, value: plaintext }, signal);
+      const wrapped = readBytes(message, 'value') ?? new Uint8Array(0);
+      if (wrapped.length === 0) throw damaged(key, 'no value');
+      return { key: formatKeyUri(kid), algorithm, wrapped };
+    }
+    const request = { alg: algorithm, value: plaintext, ...additionalData(context) };
+    const { kid, message } = await vault.operate('encrypt', version, request, signal);
+    const [nonce, value, tag] = ['iv', 'value', 'tag'].map((name) => readBytes(message, name) ?? new Uint8Array(0));
+    if (nonce?.length !== NONCE_BYTES || tag?.length !== TAG_BYTES || value?.length !== plaintext.length) {
+      throw damaged(key, 'no nonce, value or tag');
+    }
+    return { key: formatKeyUri(kid), algorithm, wrapped: concatBytes(nonce, value, tag) };
+  };
+}
+
+/** Undefined for bytes that no such key has wrapped. */
+function unwrapRequest({ algorithm, wrapped }: WrappedKey, context: EncryptionContext): AzureMessage | undefined {
+  if (wrapped.length === 0 || wrapped.length > MAXIMUM_WRAPPED_BYTES) return undefined;
+  if (algorithm === RSA || algorithm === KEY_WRAP) return { alg: algorithm, value: wrapped };
+  if (algorithm !== GCM || wrapped.length <= NONCE_BYTES + TAG_BYTES) return undefined;
+  return {
+    alg: algorithm,
+    iv: wrapped.subarray(0, NONCE_BYTES),
+    value: wrapped.subarray(NONCE_BYTES, -TAG_BYTES),
+    tag: wrapped.subarray(-TAG_BYTES),
+    ...additionalData(context),
+  };
+}
+
+function additionalData(context: EncryptionContext): { readonly aad?: Uint8Array } {
+  const bytes = contextBytes(context);
+  return bytes.length === 0 ? {} : { aad: bytes };
+}
+
+/** The version to ask for: the packet's, if it is of this key and the operator's entry names no other one. */
+function versionFor(uri: AzureKeyUri, packetKey: string): { readonly version: string | undefined } | undefined {
+  const asked = isKeyUri(packetKey) ? parseKeyUri(packetKey) : undefined;
+  if (asked?.scheme !== 'azurekms') return undefined;
+  const [ours, theirs] = [uri, asked].map(({ host, key }) => formatKeyUri({ scheme: 'azurekms', host, key }));
+  const version = (asked.version ?? uri.version)?.toLowerCase();
+  const differs = uri.version !== undefined && uri.version.toLowerCase() !== version;
+  return ours === theirs && !differs ? { version } : undefined;
+}
+
+function cannotBeUnwrapped(key: string): OcicryptError {
+  return new OcicryptError('integrity', `${key}: ${CANNOT_BE_UNWRAPPED}`);
+}
