@@ -26,6 +26,8 @@ export interface Google {
   readonly authority: string;
   /** Options that lead our command to this service. */
   readonly options: readonly string[];
+  /** An access token of that service account. */
+  accessToken(): string;
   /** Makes another key and answers its URI. */
   createKey(name: string): string;
   /**
@@ -55,6 +57,7 @@ export async function startGoogle(t: Pick<TestContext, 'after'>, { path }: Works
     key: createKey('key1'),
     resource: `${RING}/cryptoKeys/key1`,
     email: account.client_email,
+    accessToken: () => identities.issue(account.client_email),
     options: [`--adc=${credentials}`, `--gcp-endpoint=${kms.endpoint}`, `--ca=${authority.certificate}`],
     async internet() {
       const proxy = await startProxy(t, 'cloudkms.googleapis.com:443', kms.server.port);
