@@ -14,12 +14,12 @@ export function encodeBase64(bytes: Uint8Array): Uint8Array<ArrayBuffer> {
   const out = new Uint8Array(Math.ceil(bytes.length / 3) * 4);
   let to = 0;
   for (let from = 0; from < bytes.length; from += 3) {
-    const group = (at(bytes, from) << 16) | (at(bytes, from + 1) << 8) | at(bytes, from + 2);
+    const group = ((bytes[from] ?? 0) << 16) | ((bytes[from + 1] ?? 0) << 8) | (bytes[from + 2] ?? 0);
     const present = bytes.length - from;
-    out[to++] = at(ALPHABET, (group >> 18) & 63);
-    out[to++] = at(ALPHABET, (group >> 12) & 63);
-    out[to++] = present > 1 ? at(ALPHABET, (group >> 6) & 63) : PADDING;
-    out[to++] = present > 2 ? at(ALPHABET, group & 63) : PADDING;
+    out[to++] = ALPHABET[(group >> 18) & 63] ?? 0;
+    out[to++] = ALPHABET[(group >> 12) & 63] ?? 0;
+    out[to++] = present > 1 ? (ALPHABET[(group >> 6) & 63] ?? 0) : PADDING;
+    out[to++] = present > 2 ? (ALPHABET[group & 63] ?? 0) : PADDING;
   }
   return out;
 }
@@ -38,7 +38,7 @@ export function decodeBase64(base64: Uint8Array): Uint8Array<ArrayBuffer> | unde
   let bits = 0;
   let held = 0;
   for (let from = 0; from < characters; from++) {
-    const value = at(VALUE_OF, at(base64, from));
+    const value = VALUE_OF[base64[from] ?? 0] ?? NOT_BASE64;
     if (value === NOT_BASE64) return undefined;
     bits = ((bits << 6) | value) & 0xffff;
     held += 6;
@@ -73,8 +73,4 @@ export function equalBytes(a: Uint8Array, b: Uint8Array): boolean {
 /** Overwrites keys with zeros when they are done with; strings and copies inside the runtime are out of reach. */
 export function wipe(...secrets: readonly (Uint8Array | undefined)[]): void {
   for (const secret of secrets) secret?.fill(0);
-}
-
-function at(bytes: Uint8Array, index: number): number {
-  return bytes[index] ?? 0;
 }

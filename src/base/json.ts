@@ -263,22 +263,21 @@ class Parser {
   }
 
   #string(): JsonString {
-    const start = ++this.#offset;
-    let escaped = false;
-    for (;;) {
-      const byte = this.#bytes[this.#offset];
-      if (byte === undefined || byte < 0x20) return this.#fail('is not valid JSON');
+    const bytes = this.#bytes;
+    const start = this.#offset + 1;
+    let end = start;
+    let isPlain = true;
+    for (; ; end++) {
+      const byte = bytes[end] ?? 0;
       if (byte === QUOTE) break;
-      if (byte === BACKSLASH) {
-        escaped = true;
-        this.#offset++;
-      }
-      if (byte >= 0x80) escaped = true;
-      this.#offset++;
+      if (byte < 0x20) return this.#fail('is not valid JSON', end);
+      if (byte === BACKSLASH) end++;
+      if (byte === BACKSLASH || byte >= 0x80) isPlain = false;
     }
-    const raw = this.#bytes.subarray(start, this.#offset++);
+    const raw = bytes.subarray(start, end);
+    this.#offset = end + 1;
     // Plain ASCII cannot be malformed; anything else is decoded once here, so that it cannot fail later.
-    if (escaped) {
+    if (!isPlain) {
       try {
         unescapeText(raw);
       } catch {
@@ -317,7 +316,7 @@ class Parser {
     return this.#bytes[this.#offset];
   }
 
-  #fail(reason: string): never {
-    throw new OcicryptError('bad-input', `${this.#what} ${reason} (byte ${this.#offset})`);
+  #fail(reason: string, offset = this.#offset): never {
+    throw new OcicryptError('bad-input', `${this.#what} ${reason} (byte ${offset})`);
   }
 }

@@ -1,6 +1,7 @@
 // The only code that touches standard input, standard output and standard error.
 
 import { constants, fstatSync, openSync, read, readSync, writeSync } from 'node:fs';
+import { wipe } from '../base/bytes.ts';
 import { OcicryptError } from '../base/errors.ts';
 
 export interface Terminal {
@@ -16,14 +17,14 @@ export interface Terminal {
 export const processTerminal: Terminal = {
   async read(maximum) {
     const readSome = openInput();
-    const buffer = new Uint8Array(maximum + 1);
+    let buffer = new Uint8Array(Math.min(USUAL_REQUEST, maximum + 1));
     let length = 0;
-    while (length < buffer.length) {
+    for (;;) {
       const count = await readSome(buffer, length);
-      if (count === 0) break;
       length += count;
+      if (count === 0 || length > maximum) return buffer.subarray(0, length);
+      if (length === buffer.length) buffer = enlarge(buffer, maximum + 1);
     }
-    return buffer.subarray(0, length);
   },
   write(data) {
     writeAll(1, typeof data === 'string' ? new TextEncoder().encode(data) : data);
@@ -36,6 +37,17 @@ export const processTerminal: Terminal = {
     }
   },
 };
+
+/** Requests have one or two kilobytes; the memory for the largest would take longer to get than to read them. */
+const USUAL_REQUEST = 16 * 1024;
+
+/** The same bytes with four times the room; they may hold a key, so the old ones are wiped. */
+function enlarge(full: Uint8Array, maximum: number): Uint8Array<ArrayBuffer> {
+  const larger = new Uint8Array(Math.min(full.length * 4, maximum));
+  larger.set(full);
+  wipe(full);
+  return larger;
+}
 
 /**
  * Reads what is there now, without a thread pool where standard input is a pipe: clients have written the request by
