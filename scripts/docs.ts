@@ -50,7 +50,7 @@ Which command takes which option: \`ocicrypt-kms COMMAND --help\`.
 | variable | meaning |
 |---|---|
 | \`OCICRYPT_KEYPROVIDER_CONFIG\` | read by skopeo, buildah, podman and ctd-decoder: the file that names key providers |
-| \`SSL_CERT_FILE\` | PEM file that replaces the system's trusted roots |
+| \`SSL_CERT_FILE\`, \`SSL_CERT_DIR\` | a PEM file and directories of them, trusted beside the system's roots; both together replace those, as in Go |
 | \`HTTPS_PROXY\`, \`NO_PROXY\` | the proxy to key services, and hosts to reach without it |
 | \`GOOGLE_APPLICATION_CREDENTIALS\`, \`CLOUDSDK_CONFIG\`, \`GCE_METADATA_HOST\`, \`METADATA_SERVER_DETECTION\`, \`GOOGLE_CLOUD_QUOTA_PROJECT\`, \`GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES\` | Google's Application Default Credentials |
 `;

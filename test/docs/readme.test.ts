@@ -1,0 +1,101 @@
+// The documents say what is there: commands, options, error codes and links are compared with the tables of the source.
+
+import assert from 'node:assert/strict';
+import { existsSync, globSync } from 'node:fs';
+import { copyFile, mkdir } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { test } from 'node:test';
+import { ERROR_STATUS, GRPC_STATUS } from '../../src/base/errors.ts';
+import { COMMANDS } from '../../src/cli/commands.ts';
+import { OPTIONS } from '../../src/cli/options.ts';
+import { realClients } from '../clients/tools.ts';
+import { startGoogle } from '../end-to-end/google.ts';
+import { createWorkspace } from '../end-to-end/workspace.ts';
+import { blocksOf, createPlayground, PROJECT, readDocument, runTranscript } from './transcript.ts';
+
+/** Options of skopeo, podman, gcloud, npm and docker, which documents show too. */
+const FOREIGN = new Set([
+  ...['encryption-key', 'decryption-key', 'encrypt-layer', 'raw', 'all', 'global'],
+  ...['location', 'keyring', 'purpose', 'member', 'role', 'service-account', 'credential-source-file', 'output-file'],
+]);
+
+const DOCUMENTS = globSync(['*.md', 'docs/*.md'], { cwd: PROJECT }).sort();
+
+test("the README's commands work in the order in which they stand", async (t) => {
+  if (!(await realClients(t, ['skopeo']))) return;
+  const playground = await createPlayground(t, ['skopeo']);
+  const google = await startGoogle(t, await createWorkspace(t));
+  const credentials = join(playground.home, '.config/gcloud/application_default_credentials.json');
+  await mkdir(dirname(credentials), { recursive: true });
+  await copyFile(google.credentials, credentials);
+  const environment = { ...(await google.internet()), PROJECT_ID: 'acme' };
+  await runTranscript(await readDocument('README.md'), playground, environment);
+  assert.equal(google.kms.server.requests.length, 6);
+});
+
+test('the README lists every command and none that is not there', async () => {
+  const readme = await readDocument('README.md');
+  const named = [...readme.matchAll(/^\| `ocicrypt-kms ([a-z]+)/gm)].map(([, name]) => name);
+  assert.deepEqual(named, [...COMMANDS.keys()]);
+});
+
+for (const name of ['README.md', 'docs/walkthrough.md']) {
+  test(`${name} shows commands and options that there are`, async () => {
+    const document = await readDocument(name);
+    const code = [...blocksOf(document).map(({ text }) => text), ...inlineCode(document)].join('\n');
+    for (const [, command = ''] of code.matchAll(/(?<![\w./-])ocicrypt-kms ([a-z]+)/g)) {
+      assert.ok(COMMANDS.has(command), `ocicrypt-kms ${command}`);
+    }
+    for (const [, option = ''] of code.matchAll(/(?<=^|[\s"[(])--([A-Za-z][\w-]*)/gm)) {
+      assert.ok(option in OPTIONS || option === 'version' || FOREIGN.has(option), `--${option}`);
+    }
+  });
+}
+
+test('docs/configuration.md has every option', async () => {
+  const document = await readDocument('docs/configuration.md');
+  for (const option of Object.keys(OPTIONS)) assert.match(document, new RegExp(`^\\| \`--${option}[=\`]`, 'm'));
+});
+
+test('docs/errors.md has every code with both of its statuses, and no other', async () => {
+  const document = await readDocument('docs/errors.md');
+  const rows = [...document.matchAll(/^\| `([a-z-]+)` \| (\d+) \| ([A-Z_]+) \|/gm)];
+  const statuses = new Map<string, number>(Object.entries(GRPC_STATUS));
+  assert.deepEqual(
+    Object.fromEntries(
+      rows.map(([, code, exit, grpc = '']) => [code, { exit: Number(exit), grpc: statuses.get(grpc) }]),
+    ),
+    { ...ERROR_STATUS },
+  );
+});
+
+for (const name of DOCUMENTS) {
+  test(`the links of ${name} lead somewhere`, async () => {
+    const document = withoutBlocks(await readDocument(name));
+    for (const [, target = ''] of document.matchAll(/\]\(([^)\s]+)\)/g)) {
+      if (/^[a-z]+:/.test(target)) continue;
+      const [path = '', anchor] = target.split('#');
+      const file = path === '' ? name : join(dirname(name), path);
+      assert.ok(existsSync(join(PROJECT, file)), target);
+      if (anchor !== undefined) assert.ok(anchorsOf(await readDocument(file)).includes(anchor), target);
+    }
+  });
+}
+
+function withoutBlocks(document: string): string {
+  return document.replace(/^```.*?^```$/gms, '');
+}
+
+function inlineCode(document: string): readonly string[] {
+  return [...withoutBlocks(document).matchAll(/`([^`\n]+)`/g)].map(([, text = '']) => text);
+}
+
+/** As GitHub makes them of headings. */
+function anchorsOf(document: string): readonly string[] {
+  return [...withoutBlocks(document).matchAll(/^#+ (.*)$/gm)].map(([, heading = '']) =>
+    heading
+      .toLowerCase()
+      .replace(/[^\p{L}\p{N} _-]/gu, '')
+      .replaceAll(' ', '-'),
+  );
+}
