@@ -3,13 +3,23 @@
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { gunzipSync } from 'node:zlib';
 import { startRegistry } from '../clients/registry.ts';
 import { copy, skopeo, writeOcicryptConfig } from '../clients/skopeo.ts';
 import { realClients } from '../clients/tools.ts';
 import { blobPath, type Image, readImages, writeImage, writeIndex } from '../fixtures/images.ts';
-import { createWorkspace, digests, isEncrypted, keyprovider, packetsOf, readImage, succeed } from './workspace.ts';
+import {
+  createWorkspace,
+  DIST,
+  digests,
+  isEncrypted,
+  keyprovider,
+  packetsOf,
+  readImage,
+  succeed,
+} from './workspace.ts';
 
 test('every layer of an image is encrypted to a local key, and the same layers come back', async (t) => {
   if (!(await realClients(t, ['skopeo']))) return;
@@ -114,6 +124,24 @@ test('an image is encrypted into a registry over TLS and opened from it, six lay
   await succeed(copy(remote, decrypted, decryption));
   await succeed(copy(decrypted, oci('back'), { registry }));
   assert.deepEqual(digests((await readImage(path('back'))).layers), digests(source.images[0].layers));
+});
+
+test('the npm package does under Node what the executable does', async (t) => {
+  if (!(await realClients(t, ['skopeo']))) return;
+  const { path, oci, key } = await prepare(t);
+  const source = await writeImage(path('plain'), { layers: [{}, {}] });
+  const cmd = { path: process.execPath, args: [join(DIST, 'lib/main.js'), 'keyprovider'] };
+  const node = await writeOcicryptConfig(path('node.json'), { kmscrypt: { cmd } });
+  const native = await writeOcicryptConfig(path('native.json'), { kmscrypt: keyprovider() });
+  for (const [wraps, unwraps] of [
+    [node, native],
+    [native, node],
+  ] as const) {
+    const keys = [`provider:kmscrypt:${key.uri}`];
+    await succeed(copy(source.reference, oci('encrypted'), { env: wraps, encryptionKeys: keys }));
+    await succeed(copy(oci('encrypted'), oci('opened'), { env: unwraps, decryptionKeys: keys }));
+    assert.deepEqual(digests((await readImage(path('opened'))).layers), digests(source.images[0].layers));
+  }
 });
 
 async function prepare(t: TestContext) {
