@@ -1,0 +1,193 @@
+import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
+import { test } from 'node:test';
+import { FIRST_KEY, PACKET, unwrapRequest, wrapRequest } from '../../scripts/vectors-shape.ts';
+import { asOcicryptError, OcicryptError } from '../../src/base/errors.ts';
+import type { AuditEvent, Logger } from '../../src/provider/audit.ts';
+import { type Call, createProvider, type ProviderOptions } from '../../src/provider/handle.ts';
+import { parseAllowRule } from '../../src/provider/policy.ts';
+import { DATA_KEY, OPTSDATA } from '../fixtures/packets.ts';
+import { createTestKek, type TestKek } from '../fixtures/provider.ts';
+
+const DIGEST = `sha256:${createHash('sha256').update(PACKET).digest('hex')}`;
+
+function setUp(
+  behaviour: TestKek = { unwrap: async () => Uint8Array.from(DATA_KEY) },
+  more: Partial<ProviderOptions> = {},
+) {
+  const events: AuditEvent[] = [];
+  const provider = createProvider({
+    openKek: async () => createTestKek(FIRST_KEY, behaviour),
+    rules: [parseAllowRule(FIRST_KEY)],
+    callerKeysAllowed: true,
+    names: { configured: undefined, fallback: 'kmscrypt' },
+    limits: { total: 1000, attempt: 200, attempts: 1, stagger: 20 },
+    audit: { record: async (event) => void events.push(event) },
+    ...more,
+  });
+  const handle = (request: string, call?: Call) => provider.handle(Buffer.from(request), call);
+  return { events, handle };
+}
+
+const failed = (work: Promise<unknown>) => work.then(() => assert.fail('it succeeded'), asOcicryptError);
+
+test('an unwrap has one line: who, what, which key, which packet', async () => {
+  const { events, handle } = setUp();
+  await handle(unwrapRequest(PACKET, [FIRST_KEY]), { caller: 'uid:7' });
+  assert.equal(events.length, 1);
+  const { id, milliseconds, ...event } = events[0] ?? assert.fail();
+  assert.match(id, /^[0-9a-f-]{36}$/);
+  assert.ok(milliseconds >= 0);
+  assert.deepEqual(event, {
+    caller: 'uid:7',
+    operation: 'unwrap',
+    outcome: 'ok',
+    provider: 'kmscrypt',
+    keys: [FIRST_KEY],
+    asked: [FIRST_KEY],
+    packet: 'v2',
+    packetDigest: DIGEST,
+  });
+});
+
+test('a wrap has one line, by whose digest the packet is found in a manifest', async () => {
+  const { events, handle } = setUp();
+  const reply = JSON.parse(Buffer.from(await handle(wrapRequest([FIRST_KEY]))).toString());
+  const packet = Buffer.from(reply.keywrapresults.annotation, 'base64');
+  assert.equal(events[0]?.packetDigest, `sha256:${createHash('sha256').update(packet).digest('hex')}`);
+  assert.deepEqual(
+    [events.length, events[0]?.operation, events[0]?.outcome, events[0]?.keys],
+    [1, 'wrap', 'ok', [FIRST_KEY]],
+  );
+});
+
+test('every refusal has its line too, whatever was refused', async () => {
+  const other = FIRST_KEY.replace(/.$/, '0').replace(/^(.*?)(..)$/, (_, start: string) => `${start}00`);
+  for (const [request, outcome, operation] of [
+    ['', 'bad-input', 'unknown'],
+    ['{"op":"keywrap"}', 'bad-input', 'unknown'],
+    [unwrapRequest('{}'), 'bad-input', 'unwrap'],
+    [wrapRequest(['x']), 'bad-input', 'wrap'],
+    [unwrapRequest(PACKET.replaceAll(FIRST_KEY, other)), 'not-allowed', 'unwrap'],
+  ] as const) {
+    const { events, handle } = setUp();
+    assert.equal((await failed(handle(request))).code, outcome);
+    assert.deepEqual(
+      events.map((event) => [event.outcome, event.operation]),
+      [[outcome, operation]],
+      request,
+    );
+  }
+  const { events, handle } = setUp({ unwrap: () => Promise.reject(new TypeError('secret')) });
+  await failed(handle(unwrapRequest(PACKET)));
+  assert.equal(events[0]?.outcome, 'internal');
+});
+
+test('a line holds no secret', async () => {
+  const { events, handle } = setUp();
+  await handle(
+    unwrapRequest(PACKET).replace(
+      '"Parameters":null',
+      '"Parameters":{"kmscrypt":["RW5hYmxlZA=="],"privkeys":["c2VjcmV0"]}',
+    ),
+  );
+  await handle(wrapRequest([FIRST_KEY]));
+  const text = JSON.stringify(events);
+  const { symkey } = JSON.parse(OPTSDATA.toString());
+  for (const secret of [
+    symkey,
+    Buffer.from(symkey, 'base64').toString('hex'),
+    'c2VjcmV0',
+    DATA_KEY.toString('base64'),
+  ]) {
+    assert.ok(!text.includes(secret));
+  }
+});
+
+test('P24 where the line cannot be written nothing is released, and the reply is wiped', async () => {
+  const notWritten = new OcicryptError('not-written', 'cannot append to /audit');
+  for (const request of [unwrapRequest(PACKET), wrapRequest([FIRST_KEY]), unwrapRequest('{}'), '']) {
+    const { handle } = setUp(undefined, { audit: { record: () => Promise.reject(notWritten) } });
+    assert.equal(await failed(handle(request)), notWritten);
+  }
+});
+
+test('P24 nothing is released before its line is written', async () => {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  const { handle } = setUp(undefined, { audit: { record: () => promise } });
+  let released = false;
+  const work = handle(unwrapRequest(PACKET)).then(() => {
+    released = true;
+  });
+  await new Promise((done) => setTimeout(done, 30));
+  assert.equal(released, false);
+  resolve();
+  await work;
+});
+
+test('the log is told of each request with the fields of its audit line', async () => {
+  const lines: unknown[] = [];
+  const log: Logger = { debug: (fields) => void lines.push(fields), warn: () => assert.fail() };
+  const { events, handle } = setUp(undefined, { log });
+  await handle(unwrapRequest(PACKET));
+  assert.deepEqual(lines, events);
+});
+
+test('a caller’s signal ends the call', async () => {
+  const { events, handle } = setUp({ unwrap: () => new Promise(() => {}) });
+  const controller = new AbortController();
+  setTimeout(() => controller.abort(), 20);
+  const started = performance.now();
+  assert.equal((await failed(handle(unwrapRequest(PACKET), { signal: controller.signal }))).code, 'deadline-exceeded');
+  assert.ok(performance.now() - started < 180, 'before the attempt’s own deadline');
+  assert.equal(events[0]?.outcome, 'deadline-exceeded');
+});
+
+test('many requests at once do not mix', async () => {
+  const { events, handle } = setUp();
+  const replies = await Promise.all(
+    Array.from({ length: 50 }, (_, index) => handle(unwrapRequest(PACKET), { caller: String(index) })),
+  );
+  for (const reply of replies)
+    assert.equal(JSON.parse(Buffer.from(reply).toString()).keyunwrapresults.optsdata, OPTSDATA.toString('base64'));
+  assert.equal(new Set(events.map(({ id }) => id)).size, 50);
+  assert.equal(new Set(events.map(({ caller }) => caller)).size, 50);
+});
+
+test('keys that a call names are its own right in a command, and only narrow in a server', async () => {
+  const request = wrapRequest(['gcpkms://projects/p/locations/l/keyRings/r/cryptoKeys/k']);
+  await setUp().handle(request);
+  const error = await failed(setUp(undefined, { callerKeysAllowed: false }).handle(request));
+  assert.equal(error.code, 'not-allowed');
+});
+
+test('Enabled means the default key, else the only key of the list, else an error', async () => {
+  const wrapped = async (more: Partial<ProviderOptions>) => {
+    const { events, handle } = setUp(undefined, more);
+    await handle(wrapRequest(['Enabled']));
+    return events[0]?.keys;
+  };
+  const key = 'gcpkms://projects/p/locations/l/keyRings/r/cryptoKeys/k';
+  const rules = [key, FIRST_KEY].map(parseAllowRule);
+  assert.deepEqual(await wrapped({}), [FIRST_KEY]);
+  const [first] = rules;
+  assert.ok(first?.kind === 'key');
+  assert.deepEqual(await wrapped({ rules, defaultKey: first.uri }), [key]);
+  for (const more of [{ rules }, { rules: [] }, { rules: [parseAllowRule('gcpkms://projects/p/*')] }]) {
+    const error = await failed(wrapped(more));
+    assert.deepEqual([error.code, error.hint?.includes('--kmsURI')], ['bad-input', true]);
+  }
+});
+
+test('another key than --kmsURI is an error that names both', async () => {
+  const key = (version: string) => `gcpkms://projects/p/locations/l/keyRings/r/cryptoKeys/k${version}`;
+  const defaultRule = parseAllowRule(key(''));
+  assert.ok(defaultRule.kind === 'key');
+  const { handle } = setUp(undefined, { rules: [defaultRule], defaultKey: defaultRule.uri });
+  const error = await failed(handle(wrapRequest([key('2')])));
+  assert.ok(
+    error.code === 'bad-input' && error.message.includes(key('2')) && error.message.includes(`is ${key('')}`),
+    error.message,
+  );
+  await handle(wrapRequest([key('/cryptoKeyVersions/3')]));
+});

@@ -1,0 +1,348 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { unwrapRequest } from '../../scripts/vectors-shape.ts';
+import { asOcicryptError, describeError, type ErrorCode, OcicryptError } from '../../src/base/errors.ts';
+import { formatKeyUri } from '../../src/base/key-uri.ts';
+import { createProvider, type ProviderOptions } from '../../src/provider/handle.ts';
+import { parseAllowRule } from '../../src/provider/policy.ts';
+import {
+  canonicalJson,
+  DATA_KEY,
+  type Entry,
+  OPTSDATA,
+  packetV1,
+  sealMembers,
+  thumbprint,
+} from '../fixtures/packets.ts';
+import { createTestKek, type TestKek } from '../fixtures/provider.ts';
+import { createRandom, runs, sample, seeded } from '../fixtures/seed.ts';
+
+const key = (name: string) => `gcpkms://projects/p/locations/l/keyRings/r/cryptoKeys/${name}`;
+const LOCAL = thumbprint(DATA_KEY);
+const PREFIX = 'gcpkms://projects/p/*';
+
+/** A packet whose entries hold the data key in clear, for keys that keep what they wrap. */
+function packetFor(...names: readonly string[]): string {
+  const recipients = names.map(
+    (name): Entry => ({ algorithm: 'NONE', key: name, wrapped_key: DATA_KEY.toString('base64') }),
+  );
+  return canonicalJson(sealMembers({ recipients }));
+}
+
+type Started = { readonly key: string; readonly at: number; readonly signal: AbortSignal };
+
+function provider(
+  rules: readonly string[],
+  behaviour: Readonly<Record<string, TestKek>> = {},
+  more: Partial<ProviderOptions> = {},
+) {
+  const started: Started[] = [];
+  const opened: string[] = [];
+  const begin = performance.now();
+  const options: ProviderOptions = {
+    async openKek(uri) {
+      const name = formatKeyUri(uri);
+      opened.push(name);
+      const known = behaviour[name] ?? {};
+      const inner = createTestKek(name.startsWith('keyfile:///') ? LOCAL : name, known);
+      return {
+        ...inner,
+        unwrap(wrapped, context, signal) {
+          started.push({ key: name, at: performance.now() - begin, signal });
+          return inner.unwrap(wrapped, context, signal);
+        },
+      };
+    },
+    rules: rules.map(parseAllowRule),
+    callerKeysAllowed: false,
+    names: { configured: undefined, fallback: 'kmscrypt' },
+    limits: { total: 5000, attempt: 1000, attempts: 3, stagger: 300 },
+    ...more,
+  };
+  const unwrap = (packet: string, named?: readonly string[]) =>
+    createProvider(options).handle(Buffer.from(unwrapRequest(packet, named)));
+  return { started, opened, unwrap };
+}
+
+const failing = (code: ErrorCode, details: ConstructorParameters<typeof OcicryptError>[2] = {}): TestKek => ({
+  unwrap: () => Promise.reject(new OcicryptError(code, `it says ${code}`, details)),
+});
+const slow = (milliseconds: number): TestKek => ({
+  unwrap: ({ wrapped }) => new Promise((resolve) => setTimeout(() => resolve(Uint8Array.from(wrapped)), milliseconds)),
+});
+const HANG: TestKek = { unwrap: () => new Promise(() => {}) };
+
+async function refusal(work: Promise<unknown>): Promise<OcicryptError> {
+  return work.then(() => assert.fail('it succeeded'), asOcicryptError);
+}
+
+function assertOpened(reply: Uint8Array): void {
+  assert.equal(JSON.parse(Buffer.from(reply).toString()).keyunwrapresults.optsdata, OPTSDATA.toString('base64'));
+}
+
+test('local keys are tried first, whatever the order in packet and list', async () => {
+  const { unwrap, started } = provider([PREFIX, 'keyfile:///first.key'], { 'keyfile:///first.key': { local: true } });
+  assertOpened(await unwrap(packetFor(key('a'), key('b'), LOCAL)));
+  assert.deepEqual(
+    started.map((one) => one.key),
+    ['keyfile:///first.key'],
+  );
+});
+
+test('services are tried when no local key opens the packet', async () => {
+  const { unwrap, started } = provider([PREFIX, 'keyfile:///first.key'], {
+    'keyfile:///first.key': failing('integrity'),
+  });
+  assertOpened(await unwrap(packetFor(key('a'), LOCAL)));
+  assert.deepEqual(
+    started.map((one) => one.key),
+    ['keyfile:///first.key', key('a')],
+  );
+});
+
+test('services are started 300 ms apart, the first answer wins and ends the others', async () => {
+  const { unwrap, started } = provider([PREFIX], { [key('a')]: HANG, [key('b')]: slow(50), [key('c')]: HANG });
+  assertOpened(await unwrap(packetFor(key('a'), key('b'), key('c'))));
+  assert.deepEqual(
+    started.map((one) => one.key),
+    [key('a'), key('b')],
+  );
+  const [first, second] = started;
+  assert.ok((second?.at ?? 0) - (first?.at ?? 0) >= 290);
+  assert.ok(first?.signal.aborted);
+});
+
+test('a service that refuses at once makes way for the next', async () => {
+  const { unwrap, started } = provider([PREFIX], { [key('a')]: failing('refused') });
+  assertOpened(await unwrap(packetFor(key('a'), key('b'))));
+  const [first, second] = started;
+  assert.ok((second?.at ?? 0) - (first?.at ?? 0) < 250);
+});
+
+test('none is tried again before all were tried once, and then only what may pass', async () => {
+  let calls = 0;
+  const flaky: TestKek = {
+    async unwrap({ wrapped }) {
+      if (++calls === 1) throw new OcicryptError('unavailable', 'gone', { retryable: true });
+      return Uint8Array.from(wrapped);
+    },
+  };
+  const { unwrap, started } = provider([PREFIX], { [key('a')]: flaky, [key('b')]: failing('refused') });
+  assertOpened(await unwrap(packetFor(key('a'), key('b'))));
+  assert.deepEqual(
+    started.map((one) => one.key),
+    [key('a'), key('b'), key('a')],
+  );
+});
+
+test('what is not retryable is asked once, what is retryable three times', async () => {
+  for (const [details, expected] of [
+    [{}, 1],
+    [{ retryable: true }, 3],
+  ] as const) {
+    const { unwrap, started } = provider([key('a')], { [key('a')]: failing('unavailable', details) });
+    assert.equal((await refusal(unwrap(packetFor(key('a'))))).code, 'unavailable');
+    assert.equal(started.length, expected);
+  }
+});
+
+test('a service that asks to be left alone for longer than the call is throttling, not a missed deadline', async () => {
+  const { unwrap, started } = provider([key('a')], {
+    [key('a')]: failing('throttled', { retryable: true, retryAfter: 60_000 }),
+  });
+  const begin = performance.now();
+  assert.equal((await refusal(unwrap(packetFor(key('a'))))).code, 'throttled');
+  assert.ok(performance.now() - begin < 1000);
+  assert.equal(started.length, 1);
+});
+
+test('combined failures name each key and say what each refused; the code is the most useful one', async () => {
+  const { unwrap } = provider([PREFIX], {
+    [key('a')]: failing('integrity'),
+    [key('b')]: failing('refused', { hint: 'grant it' }),
+    [key('c')]: failing('not-found'),
+  });
+  const error = await refusal(unwrap(packetFor(key('a'), key('b'), key('c'))));
+  assert.equal(error.code, 'refused');
+  for (const part of ['integrity: ', 'refused: ', 'grant it', 'not-found: ', 'none of 3 keys'])
+    assert.ok(error.message.includes(part), error.message);
+  assert.doesNotMatch(describeError(error), /\n/);
+});
+
+test('two entries for one key are one attempt', async () => {
+  const { unwrap, started } = provider([key('a'), key('a').slice('gcpkms://'.length), PREFIX], {
+    [key('a')]: failing('refused'),
+  });
+  const error = await refusal(unwrap(packetFor(key('a'))));
+  assert.equal(started.length, 1);
+  assert.doesNotMatch(error.message, /none of/);
+});
+
+test('a key file that cannot be opened keeps no other key from opening', async () => {
+  const rules = ['keyfile:///missing.key', PREFIX];
+  const base = provider(rules);
+  const broken: Partial<ProviderOptions> = {
+    async openKek(uri) {
+      if (uri.scheme === 'keyfile') throw new OcicryptError('not-found', 'the key file /missing.key does not exist');
+      return createTestKek(formatKeyUri(uri));
+    },
+  };
+  assertOpened(await provider(rules, {}, broken).unwrap(packetFor(LOCAL, key('a'))));
+  const error = await refusal(provider(['keyfile:///missing.key'], {}, broken).unwrap(packetFor(LOCAL)));
+  assert.equal(error.code, 'not-found');
+  assert.deepEqual(base.opened, []);
+});
+
+test('P15 a key that never answers and ignores its signal is ended by the deadline, and named', async () => {
+  for (const limits of [
+    { total: 400, attempt: 100, attempts: 3, stagger: 20 },
+    { total: 150, attempt: 1000, attempts: 3, stagger: 20 },
+  ]) {
+    const { unwrap } = provider([PREFIX], { [key('a')]: HANG, [key('b')]: HANG }, { limits });
+    const begin = performance.now();
+    const error = await refusal(unwrap(packetFor(key('a'), key('b'))));
+    assert.ok(performance.now() - begin < limits.total + 250 * 4, 'it ended');
+    assert.equal(error.code, 'deadline-exceeded');
+    assert.ok(error.message.includes(key('a')) && error.message.includes(key('b')), error.message);
+    assert.match(describeError(error), /--timeout/);
+  }
+});
+
+test('P15 wrong key, wrong tag, wrong shape and wrong context have one text', async () => {
+  const answers: readonly (() => Promise<Uint8Array>)[] = [
+    () => Promise.reject(new OcicryptError('integrity', `${key('a')}: cannot be unwrapped`)),
+    () => Promise.reject(new OcicryptError('integrity', 'cannot be unwrapped', { hint: 'another' })),
+    async () => new Uint8Array(32),
+    async () => new Uint8Array(31),
+    async () => new Uint8Array(0),
+    async () => Uint8Array.from(OPTSDATA),
+    async () => Buffer.from('password'),
+  ];
+  const texts = new Set<string>();
+  for (const unwrapAnswer of answers) {
+    const { unwrap } = provider([key('a')], { [key('a')]: { unwrap: unwrapAnswer } });
+    texts.add(describeError(await refusal(unwrap(packetFor(key('a'))))));
+  }
+  for (const plaintext of ['password', '{}', '[]', '', '{"symkey":"AA=="}']) {
+    const { unwrap } = provider([key('a')], { [key('a')]: { unwrap: async () => Buffer.from(plaintext) } });
+    texts.add(describeError(await refusal(unwrap(packetV1(key('a'), Uint8Array.of(1))))));
+  }
+  assert.equal(texts.size, 1, [...texts].join('\n'));
+  assert.match([...texts][0] ?? '', /^integrity: .*cryptoKeys\/a: cannot be unwrapped; /);
+});
+
+test('an answer that is too late, or that nobody waits for, is wiped', async () => {
+  const late: Uint8Array[] = [];
+  const slowly: TestKek = {
+    unwrap: ({ wrapped }) =>
+      new Promise((resolve) => {
+        setTimeout(() => {
+          const plaintext = Uint8Array.from(wrapped);
+          late.push(plaintext);
+          resolve(plaintext);
+        }, 150);
+      }),
+  };
+  const { unwrap } = provider(
+    [PREFIX],
+    { [key('a')]: slowly, [key('b')]: slow(1) },
+    { limits: { total: 5000, attempt: 1000, attempts: 1, stagger: 20 } },
+  );
+  assertOpened(await unwrap(packetFor(key('a'), key('b'))));
+  await new Promise((resolve) => setTimeout(resolve, 250));
+  assert.ok(late.length === 1 && late[0]?.every((byte) => byte === 0));
+});
+
+test('keys that the caller names narrow what is tried', async () => {
+  const { unwrap, started } = provider([PREFIX]);
+  assertOpened(await unwrap(packetFor(key('a'), key('b')), [key('b')]));
+  assert.deepEqual(
+    started.map((one) => one.key),
+    [key('b')],
+  );
+  assert.equal((await refusal(unwrap(packetFor(key('a')), [key('c')]))).code, 'not-allowed');
+  assert.equal((await refusal(unwrap(packetFor(key('a')), ['awskms:///alias/a']))).code, 'not-allowed');
+});
+
+test('labels that are demanded must be those of the packet, exactly', async () => {
+  const labels = { env: 'prod', team: 'a' };
+  const recipients: Entry[] = [{ algorithm: 'NONE', key: key('a'), wrapped_key: DATA_KEY.toString('base64') }];
+  const packet = canonicalJson(sealMembers({ labels, recipients }));
+  const demand = (wanted: Readonly<Record<string, string>>) => provider([PREFIX], {}, { labels: wanted });
+  assertOpened(await provider([PREFIX]).unwrap(packet));
+  assertOpened(await demand({ team: 'a', env: 'prod' }).unwrap(packet));
+  for (const wanted of [{}, { env: 'prod' }, { env: 'prod', team: 'b' }, { ...labels, more: 'x' }]) {
+    const { unwrap, opened } = demand(wanted);
+    assert.equal((await refusal(unwrap(packet))).code, 'not-allowed');
+    assert.deepEqual(opened, [], 'before any key is opened');
+  }
+});
+
+test(seeded('P14 nothing outside the list is ever opened, whatever packet and list'), async () => {
+  const name = fc.constantFrom('a', 'b', 'c', 'd', 'ab');
+  const project = fc.constantFrom('p', 'pp', 'q');
+  const uri = fc
+    .tuple(project, name)
+    .map(([one, two]) => `gcpkms://projects/${one}/locations/l/keyRings/r/cryptoKeys/${two}`);
+  const rule = fc.oneof(
+    uri,
+    project.map((one) => `gcpkms://projects/${one}/*`),
+  );
+  await fc.assert(
+    fc.asyncProperty(
+      fc.array(rule, { maxLength: 3 }),
+      fc.array(uri, { minLength: 1, maxLength: 5 }),
+      async (rules, asked) => {
+        const { unwrap, opened } = provider(rules);
+        const allowed = (one: string) =>
+          rules.some((entry) => (entry.endsWith('/*') ? one.startsWith(entry.slice(0, -1)) : entry === one));
+        const reply = await unwrap(packetFor(...asked)).catch(asOcicryptError);
+        assert.ok(opened.every(allowed), `${opened} under ${rules}`);
+        if (asked.some(allowed)) assert.ok(reply instanceof Uint8Array);
+        else assert.ok(reply instanceof OcicryptError && reply.code === 'not-allowed' && opened.length === 0);
+      },
+    ),
+    sample(300),
+  );
+});
+
+test(seeded('P13 nothing but a layer-key record is ever released, whatever a key service answers'), async () => {
+  const random = createRandom();
+  const record: Record<string, unknown> = JSON.parse(OPTSDATA.toString());
+  const shapes: readonly (() => Uint8Array)[] = [
+    () => Uint8Array.from({ length: random(300) }, () => random(256)),
+    () =>
+      Buffer.from(
+        JSON.stringify({
+          ...record,
+          symkey: Buffer.alloc(random(64))
+            .toString('base64')
+            .replace(/^.{44}$/, ''),
+        }),
+      ),
+    () =>
+      Buffer.from(
+        JSON.stringify({
+          ...record,
+          [['symkey', 'digest', 'cipheroptions'][random(3)] ?? '']: [null, 1, 'x', {}, []][random(5)],
+        }),
+      ),
+    () => OPTSDATA.subarray(0, random(OPTSDATA.length)),
+    () => Buffer.concat([OPTSDATA, Uint8Array.of(random(256) | 0x21)]),
+    () => Buffer.from(`${'['.repeat(random(4) + 1)}${OPTSDATA.toString()}`),
+    () =>
+      Buffer.from(
+        ['password', 'AKIAIOSFODNN7EXAMPLE', '-----BEGIN PRIVATE KEY-----', '{"token":"x"}', ''][random(5)] ?? '',
+      ),
+  ];
+  let plaintext: Uint8Array = OPTSDATA;
+  const { unwrap } = provider([key('a')], { [key('a')]: { unwrap: async () => Uint8Array.from(plaintext) } });
+  const packet = packetV1(key('a'), Uint8Array.of(1));
+  assertOpened(await unwrap(packet));
+  for (let count = 0; count < runs(2000); count++) {
+    plaintext = shapes[random(shapes.length)]?.() ?? OPTSDATA;
+    const error = await refusal(unwrap(packet));
+    assert.equal(error.code, 'integrity');
+  }
+});
