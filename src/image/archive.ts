@@ -29,6 +29,7 @@ const GZIP = [0x1f, 0x8b];
 
 class ArchiveStore implements ImageStore {
   readonly name: string;
+  readonly transfers = 1;
   readonly #path: string;
   readonly #tag: string | undefined;
   #directory: string | undefined;

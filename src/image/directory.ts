@@ -12,6 +12,7 @@ import { type BlobReader, checkContent, createStoredManifest, type ImageSource, 
 export function openDirectory(directory: string, name: string): ImageSource {
   return {
     name,
+    transfers: 1,
     async readRoot() {
       const bytes = await readSmallFile(join(directory, 'manifest.json'), name);
       return createStoredManifest(bytes, typeOf(bytes, name));

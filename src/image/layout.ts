@@ -43,6 +43,7 @@ export async function readLayoutEntries(directory: string): Promise<readonly Des
 
 class LayoutStore implements ImageStore {
   readonly name: string;
+  readonly transfers = 1;
   readonly #directory: string;
   readonly #tag: string | undefined;
   #prepared: Promise<void> | undefined;

@@ -26,8 +26,8 @@ export type PipelineOptions = {
 const SMALL = 2 * SLOT_BYTES;
 
 /**
- * Runs every byte of `source` through `stages`, one thread each, into `sink`. Memory is one ring of 16 MiB whatever the
- * size. The source is read to its end, the sink is neither committed nor closed.
+ * Runs every byte of `source` through `stages`, one thread each, into `sink`. Memory is one ring of at most 16 MiB
+ * whatever the size. The source is read to its end, the sink is neither committed nor closed.
  *
  * @throws what the source, the sink or `check` throw, the signal's reason, or OcicryptError `integrity` for a wrong size
  */
@@ -47,8 +47,13 @@ export async function runPipeline(
   else lane.end();
 }
 
-const IDLE_LANES = 2;
+const IDLE_LANES = 4;
 const idleLanes: Lane[] = [];
+
+/** One layer at a time has both cores. Beside it are those that wait for a network: they need no long ring. */
+const SLOTS = 16;
+const FURTHER_SLOTS = 4;
+let lanes = 0;
 
 async function runInline(
   source: ByteSource,
@@ -70,7 +75,7 @@ async function runInline(
 
 /** A ring with the threads that work on it. */
 class Lane {
-  readonly #shared = createSharedRing();
+  readonly #shared = createSharedRing(lanes++ === 0 ? SLOTS : FURTHER_SLOTS);
   readonly #secrets = new SharedArrayBuffer(48);
   readonly #ring = new Ring(this.#shared);
   readonly #workers: Worker[] = [];
@@ -115,6 +120,7 @@ class Lane {
 
   /** Ends the threads, at work or not. */
   end(): void {
+    lanes--;
     for (let party = 0; party <= this.#workers.length + 1; party++) this.#ring.stop(party);
     for (const worker of this.#workers) void worker.terminate();
   }

@@ -25,6 +25,7 @@ const MANIFEST_TYPES = [MEDIA_TYPES.index, MEDIA_TYPES.manifest, MEDIA_TYPES.doc
 
 class RegistryStore implements ImageStore {
   readonly name: string;
+  readonly transfers = 3;
   readonly #image: RegistryReference;
   readonly #client: RegistryClient;
 

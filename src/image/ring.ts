@@ -1,8 +1,7 @@
 // The ring of chunks that threads share: who may touch which slot, and how a thread waits for another.
 
-/** Bytes of one slot. With 1 MiB the cost of waking threads disappears; 16 of them are the memory that a layer takes. */
+/** Bytes of one slot. With 1 MiB the cost of waking threads disappears. */
 export const SLOT_BYTES = 1024 * 1024;
-const SLOTS = 16;
 
 /** Where the counters are in the control block: one for each party, then the length of each slot. */
 const COUNTERS = 8;
@@ -11,26 +10,29 @@ const STOPPED = -1;
 /** What one thread sends another so that both see the same ring. */
 export type SharedRing = { readonly slots: SharedArrayBuffer; readonly control: SharedArrayBuffer };
 
-/** Memory for a ring. */
-export function createSharedRing(): SharedRing {
+/** Memory for a ring of so many slots. */
+export function createSharedRing(slots: number): SharedRing {
   return {
-    slots: new SharedArrayBuffer(SLOT_BYTES * SLOTS),
-    control: new SharedArrayBuffer((COUNTERS + SLOTS) * Int32Array.BYTES_PER_ELEMENT),
+    slots: new SharedArrayBuffer(SLOT_BYTES * slots),
+    control: new SharedArrayBuffer((COUNTERS + slots) * Int32Array.BYTES_PER_ELEMENT),
   };
 }
 
 /**
- * Chunk number n lies in slot n modulo 16 and passes through the parties in order: party 0 fills it, parties 1, 2, …
+ * Chunk number n lies in slot n modulo the number of slots and passes through the parties in order: party 0 fills it, parties 1, 2, …
  * work on it in place, the last empties it. Each party counts the chunks that it is done with; it may touch chunk n
- * when the party before has counted beyond n, and party 0 when the last has emptied chunk n − 16.
+ * when the party before has counted beyond n, and party 0 when the last has emptied
+ * the chunk that was in the slot before.
  * A chunk of length 0 is the end. A party that stops early says so, and all after it stop when they get there.
  */
 export class Ring {
   readonly #slots: Uint8Array;
+  readonly #count: number;
   readonly #control: Int32Array;
 
   constructor(shared: SharedRing) {
     this.#slots = new Uint8Array(shared.slots);
+    this.#count = shared.slots.byteLength / SLOT_BYTES;
     this.#control = new Int32Array(shared.control);
   }
 
@@ -41,18 +43,18 @@ export class Ring {
 
   /** The whole slot of a chunk. */
   slot(chunk: number): Uint8Array {
-    const start = (chunk % SLOTS) * SLOT_BYTES;
+    const start = (chunk % this.#count) * SLOT_BYTES;
     return this.#slots.subarray(start, start + SLOT_BYTES);
   }
 
   /** The bytes of a chunk that has been filled. */
   chunk(chunk: number): Uint8Array {
-    return this.slot(chunk).subarray(0, this.#control[COUNTERS + (chunk % SLOTS)] ?? 0);
+    return this.slot(chunk).subarray(0, this.#control[COUNTERS + (chunk % this.#count)] ?? 0);
   }
 
   /** Says how many bytes of the chunk's slot are used, before {@link pass}. */
   setLength(chunk: number, length: number): void {
-    this.#control[COUNTERS + (chunk % SLOTS)] = length;
+    this.#control[COUNTERS + (chunk % this.#count)] = length;
   }
 
   /** Says that `party` is done with `chunk` and all before it. */
@@ -88,7 +90,7 @@ export class Ring {
 
   /** Resolves when the slot that `chunk` needs has been emptied by `party`. */
   waitEmpty(party: number, chunk: number): Promise<boolean> {
-    return this.wait(party, chunk - SLOTS);
+    return this.wait(party, chunk - this.#count);
   }
 
   #store(party: number, value: number): void {

@@ -29,6 +29,8 @@ export interface BlobWriter extends ByteSink {
 export interface ImageSource {
   /** The image as its user named it. */
   readonly name: string;
+  /** How many blobs it is good to read or write side by side: 1 for disks, more where a network is in between. */
+  readonly transfers: number;
   /** The manifest or index that the name stands for. @throws OcicryptError `not-found` */
   readRoot(signal?: AbortSignal): Promise<StoredManifest>;
   /** A manifest that another one names. Its digest and size have been checked. */
