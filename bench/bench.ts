@@ -1,0 +1,36 @@
+// Measures what the project promises about speed and size: `npm run bench -- [SECTION]… [--runs=N] [--peer=COMMAND]`.
+// A section is a file of this directory that exports `run`; docs/benchmarks.md says what each of them shows.
+
+import { parseArgs } from 'node:util';
+import { buildIfStale } from './build.ts';
+import { print } from './measure.ts';
+
+/** What a section is told. */
+export type BenchOptions = {
+  /** Counted runs of each contender; a section has its own number where none is given. */
+  readonly runs: number | undefined;
+  /** Another provider's command, put beside ours. */
+  readonly peer: string | undefined;
+};
+
+type Section = { readonly run: (options: BenchOptions) => Promise<void> };
+
+const SECTIONS: Readonly<Record<string, () => Promise<Section>>> = {
+  'cold-start': () => import('./cold-start.ts'),
+};
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: { runs: { type: 'string' }, peer: { type: 'string' } },
+});
+const names = positionals.length > 0 ? positionals : Object.keys(SECTIONS);
+const unknown = names.find((name) => !(name in SECTIONS));
+const runs = values.runs === undefined ? undefined : Number(values.runs);
+
+if (unknown !== undefined || (runs !== undefined && !(Number.isSafeInteger(runs) && runs > 0))) {
+  print(`usage: npm run bench -- [${Object.keys(SECTIONS).join('|')}]… [--runs=N] [--peer=COMMAND]`);
+  process.exitCode = 64;
+} else {
+  buildIfStale();
+  for (const name of names) await (await SECTIONS[name]?.())?.run({ runs, peer: values.peer });
+}
