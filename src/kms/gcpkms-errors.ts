@@ -7,12 +7,23 @@ import { asArray, asObject, asText, type JsonObject, parseJson } from '../base/j
 import type { KeyUri } from '../base/key-uri.ts';
 import { CANNOT_BE_UNWRAPPED } from './kek.ts';
 
+export type GoogleKmsMethod = 'asymmetricDecrypt' | 'decrypt' | 'encrypt' | 'getPublicKey' | 'list';
+
 /** The call that was refused. */
 export type GoogleKmsCall = {
   /** The canonical URI of the operator's key. */
   readonly key: string;
   readonly uri: Extract<KeyUri, { scheme: 'gcpkms' }>;
-  readonly method: 'decrypt' | 'encrypt';
+  readonly method: GoogleKmsMethod;
+};
+
+/** The least role that permits a call. */
+const ROLES: { readonly [method in GoogleKmsMethod]: string } = {
+  asymmetricDecrypt: 'roles/cloudkms.cryptoKeyDecrypter',
+  decrypt: 'roles/cloudkms.cryptoKeyDecrypter',
+  encrypt: 'roles/cloudkms.cryptoKeyEncrypter',
+  getPublicKey: 'roles/cloudkms.publicKeyViewer',
+  list: 'roles/cloudkms.viewer',
 };
 
 type Refusal = {
@@ -71,11 +82,22 @@ export function explainGoogleError(answer: HttpResponse, call: GoogleKmsCall): O
   }
 }
 
+/**
+ * Whether a refusal of `encrypt` may be about an asymmetric key: its purpose is wrong, or the credentials may only see
+ * its public half.
+ */
+export function mayBeAsymmetric(answer: HttpResponse): boolean {
+  const { status, message, reason } = readRefusal(answer.body);
+  if (answer.status === 403) return reason === '' || reason === 'IAM_PERMISSION_DENIED';
+  if (answer.status !== 400 || reason === 'API_KEY_INVALID') return false;
+  return status === 'FAILED_PRECONDITION' || (status === 'INVALID_ARGUMENT' && !isAboutChecksum(message));
+}
+
 function explainBadRequest({ status, message, reason }: Refusal, call: GoogleKmsCall): OcicryptError {
   const { key, method } = call;
   if (status === 'FAILED_PRECONDITION') {
     return new OcicryptError('key-disabled', `${key} is disabled or destroyed`, {
-      hint: `see: gcloud kms keys versions list ${keyFlags(call)}`,
+      hint: `see: gcloud kms keys versions list ${keyFlags(call)}${orNameVersion(call)}`,
     });
   }
   if (reason === 'API_KEY_INVALID') {
@@ -86,16 +108,27 @@ function explainBadRequest({ status, message, reason }: Refusal, call: GoogleKms
       hint: 'check the endpoint and the proxy',
     });
   }
-  if (/crc32c|checksum/i.test(message)) {
+  if (isAboutChecksum(message)) {
     return new OcicryptError('integrity', `the request to Google KMS about ${key} was damaged on its way`, {
       hint: 'something between here and the service changes data: check proxies and middleboxes',
       retryable: true,
     });
   }
-  if (method === 'decrypt') return new OcicryptError('integrity', `${key}: ${CANNOT_BE_UNWRAPPED}`);
+  if (method === 'decrypt' || method === 'asymmetricDecrypt')
+    return new OcicryptError('integrity', `${key}: ${CANNOT_BE_UNWRAPPED}`);
   return new OcicryptError('configuration', `${key} cannot encrypt this`, {
-    hint: `its purpose must be ENCRYPT_DECRYPT; see: gcloud kms keys describe ${lastFlag(call)}`,
+    hint: `its purpose must be ENCRYPT_DECRYPT, or ASYMMETRIC_DECRYPT; see: gcloud kms keys describe ${lastFlag(call)}${orNameVersion(call)}`,
   });
+}
+
+function isAboutChecksum(message: string): boolean {
+  return /crc32c|checksum/i.test(message);
+}
+
+/** To find the newest version of an asymmetric key takes a permission that nobody else needs. */
+function orNameVersion({ key, uri, method }: GoogleKmsCall): string {
+  if (method !== 'encrypt' || uri.version !== undefined) return '';
+  return `; of an asymmetric key name a version: ${key}/cryptoKeyVersions/N`;
 }
 
 function explainForbidden({ reason }: Refusal, call: GoogleKmsCall): OcicryptError {
@@ -123,9 +156,8 @@ function explainForbidden({ reason }: Refusal, call: GoogleKmsCall): OcicryptErr
         hint: 'they need https://www.googleapis.com/auth/cloud-platform or …/auth/cloudkms',
       });
     default: {
-      const role = method === 'encrypt' ? 'roles/cloudkms.cryptoKeyEncrypter' : 'roles/cloudkms.cryptoKeyDecrypter';
       return new OcicryptError('refused', `Google KMS does not permit these credentials to ${method} with ${key}`, {
-        hint: `gcloud kms keys add-iam-policy-binding ${lastFlag(call)} --member serviceAccount:EMAIL --role ${role}`,
+        hint: `gcloud kms keys add-iam-policy-binding ${lastFlag(call)} --member serviceAccount:EMAIL --role ${ROLES[method]}`,
       });
     }
   }

@@ -1,15 +1,29 @@
-// The only code that speaks to Google Cloud KMS: symmetric keys over REST v1, with CRC-32C on every field both ways.
+// The only code that speaks to Google Cloud KMS: REST v1, with CRC-32C on every field both ways.
 // https://cloud.google.com/kms/docs/reference/rest/v1/projects.locations.keyRings.cryptoKeys
 
 import { wipe } from '../base/bytes.ts';
 import { OcicryptError } from '../base/errors.ts';
 import { createHttpClient, type HttpResponse } from '../base/http.ts';
-import { asObject, asText, type JsonInput, type JsonObject, JsonString, parseJson, writeJson } from '../base/json.ts';
+import { asText, type JsonInput, writeJson } from '../base/json.ts';
 import { formatKeyUri, type KeyUri } from '../base/key-uri.ts';
-import { crc32c } from './crc32c.ts';
-import { explainGoogleError, type GoogleKmsCall } from './gcpkms-errors.ts';
+import {
+  checkedField,
+  damaged,
+  type GooglePublicKey,
+  isVersion,
+  parseRsaAlgorithm,
+  type RsaAlgorithm,
+  readAnswer,
+  readChecked,
+  readNewestVersion,
+  readPublicKey,
+  readVersion,
+  SYMMETRIC,
+} from './gcpkms-answers.ts';
+import { explainGoogleError, type GoogleKmsMethod, mayBeAsymmetric } from './gcpkms-errors.ts';
 import { type GoogleCredentials, openGoogleCredentials } from './google-credentials.ts';
-import { CANNOT_BE_UNWRAPPED, contextBytes, type Kek } from './kek.ts';
+import { CANNOT_BE_UNWRAPPED, contextBytes, type Kek, type WrappedKey } from './kek.ts';
+import { wrapRsaOaep } from './rsa-oaep.ts';
 
 /** What the operator says about Google; nothing of it ever comes from a packet. */
 export type GcpKmsSettings = {
@@ -34,18 +48,35 @@ const MAXIMUM_BYTES = 64 * 1024;
 /** A ciphertext is its plaintext and a little about the key version. */
 const MAXIMUM_WRAPPED_BYTES = MAXIMUM_BYTES + 4096;
 const MAXIMUM_ANSWER_BYTES = 256 * 1024;
-/** The name of the one algorithm of symmetric keys, which the answer does not repeat. */
-const ALGORITHM = 'GOOGLE_SYMMETRIC_ENCRYPTION';
+/** So that an answer stays small; a key with more versions in use must be named with its version. */
+const MAXIMUM_VERSIONS = 100;
+/** How long the newest version of an asymmetric key stays the newest without asking. */
+const FRESH_MILLISECONDS = 5 * 60 * 1000;
 
 /**
- * Opens an ENCRYPT_DECRYPT key. No file is read and nobody is asked before the first call. Wrapping uses the version
- * that `uri` names, or the primary one; unwrapping names none, because the service finds it in the ciphertext and
- * refuses a request that names one. The context is the additional authenticated data.
+ * Opens an ENCRYPT_DECRYPT key, or an ASYMMETRIC_DECRYPT key with RSA-OAEP. No file is read and nobody is asked before
+ * the first call.
+ *
+ * Symmetric: wrapping uses the version that `uri` names, or the primary one; unwrapping names none, because the
+ * service finds it in the ciphertext and refuses a request that names one. The context is the additional
+ * authenticated data.
+ *
+ * Asymmetric keys are known by the refusal of the first `encrypt`, so that symmetric keys cost no other call. Wrapping
+ * is done here, with the public key of the version that `uri` names, else of the newest one that is enabled: these
+ * keys have no primary version. Unwrapping asks for the version and algorithm that the packet names. There is no
+ * context.
+ *
+ * @param now a clock in milliseconds
  */
-export function openGcpKms(uri: GcpKeyUri, settings: GcpKmsSettings): Kek {
+export function openGcpKms(uri: GcpKeyUri, settings: GcpKmsSettings, now = () => performance.now()): Kek {
   const key = formatKeyUri(uri);
+  const name = formatKeyUri({ scheme: 'gcpkms', key: uri.key });
   const http = createHttpClient(settings);
   let opening: Promise<GoogleCredentials> | undefined;
+  let isAsymmetric = false;
+  /** By version, whose material never changes. */
+  const publicKeys = new Map<string, GooglePublicKey>();
+  let newest: { readonly version: string; readonly until: number } | undefined;
 
   /** Credentials that could not be opened may be there the next time. */
   function openCredentials(): Promise<GoogleCredentials> {
@@ -57,17 +88,14 @@ export function openGcpKms(uri: GcpKeyUri, settings: GcpKmsSettings): Kek {
   }
 
   /** One call, made again once with a new token where the service does not take the first one. */
-  async function call(method: GoogleKmsCall['method'], resource: string, message: JsonInput, signal: AbortSignal) {
+  async function call(resource: string, message: JsonInput | undefined, signal: AbortSignal): Promise<HttpResponse> {
     const credentials = await openCredentials();
-    const body = writeJson(message);
+    const body = message === undefined ? undefined : writeJson(message);
     try {
-      let answer = await send(credentials, method, resource, body, signal);
-      if (answer.status === 401) {
-        credentials.forget();
-        answer = await send(credentials, method, resource, body, signal);
-      }
-      if (answer.status === 200) return answer.body;
-      throw explainGoogleError(answer, { key, uri, method });
+      const answer = await send(credentials, resource, body, signal);
+      if (answer.status !== 401) return answer;
+      credentials.forget();
+      return await send(credentials, resource, body, signal);
     } finally {
       wipe(body);
     }
@@ -75,23 +103,107 @@ export function openGcpKms(uri: GcpKeyUri, settings: GcpKmsSettings): Kek {
 
   async function send(
     credentials: GoogleCredentials,
-    method: string,
     resource: string,
-    body: Uint8Array,
+    body: Uint8Array | undefined,
     signal: AbortSignal,
   ): Promise<HttpResponse> {
     return http.request({
-      method: 'POST',
-      url: `${readEndpoint(settings.endpoint, credentials.universeDomain)}/v1/${resource}:${method}`,
+      method: body === undefined ? 'GET' : 'POST',
+      url: `${readEndpoint(settings.endpoint, credentials.universeDomain)}/v1/${resource}`,
       headers: {
         ...(await credentials.headers(signal)),
-        'content-type': 'application/json',
+        ...(body === undefined ? {} : { 'content-type': 'application/json' }),
         accept: 'application/json',
       },
       body,
       signal,
       maximumBytes: MAXIMUM_ANSWER_BYTES,
     });
+  }
+
+  function explain(answer: HttpResponse, method: GoogleKmsMethod): OcicryptError {
+    return explainGoogleError(answer, { key, uri, method });
+  }
+
+  function encrypt(plaintext: Uint8Array, additional: Uint8Array, signal: AbortSignal): Promise<HttpResponse> {
+    const resource = uri.version === undefined ? uri.key : `${uri.key}/cryptoKeyVersions/${uri.version}`;
+    const message = {
+      ...checkedField('plaintext', plaintext),
+      ...checkedField('additionalAuthenticatedData', additional),
+    };
+    return call(`${resource}:encrypt`, message, signal);
+  }
+
+  function readEncrypted(body: Uint8Array): WrappedKey {
+    const answer = readAnswer(key, body);
+    const version = readVersion(uri, asText(answer.get('name')) ?? '');
+    if (version === undefined) throw damaged(key, 'another key answered');
+    for (const flag of ['verifiedPlaintextCrc32c', 'verifiedAdditionalAuthenticatedDataCrc32c']) {
+      if (answer.get(flag) !== true) throw damaged(key, `no ${flag}`);
+    }
+    const wrapped = readChecked(answer, 'ciphertext');
+    if (wrapped === undefined || wrapped.length === 0) throw damaged(key, 'ciphertextCrc32c');
+    return { key: name, version, algorithm: SYMMETRIC, wrapped };
+  }
+
+  function wrapHere(found: GooglePublicKey, plaintext: Uint8Array): WrappedKey {
+    const { version, algorithm } = found;
+    const wrapped = wrapRsaOaep(key, found.key, plaintext, algorithm.hash);
+    return { key: name, version, algorithm: algorithm.name, wrapped };
+  }
+
+  /** The key to wrap with, or what the service said against it; what may pass or is damaged is thrown. */
+  async function findPublicKey(signal: AbortSignal): Promise<GooglePublicKey | OcicryptError> {
+    const version = uri.version ?? (await findNewestVersion(signal));
+    if (version instanceof OcicryptError) return version;
+    const known = publicKeys.get(version);
+    if (known !== undefined) return known;
+    const answer = await call(`${uri.key}/cryptoKeyVersions/${version}/publicKey`, undefined, signal);
+    if (answer.status !== 200) return throwIfRetryable(explain(answer, 'getPublicKey'));
+    const found = readPublicKey({ ...uri, version }, key, answer.body);
+    publicKeys.set(version, found);
+    return found;
+  }
+
+  async function findNewestVersion(signal: AbortSignal): Promise<string | OcicryptError> {
+    if (newest !== undefined && now() < newest.until) return newest.version;
+    const query = `filter=state%3DENABLED&pageSize=${MAXIMUM_VERSIONS}`;
+    const answer = await call(`${uri.key}/cryptoKeyVersions?${query}`, undefined, signal);
+    if (answer.status !== 200) return throwIfRetryable(explain(answer, 'list'));
+    const version = readNewestVersion(uri, key, answer.body);
+    if (version === undefined) {
+      return new OcicryptError('key-disabled', `${key} has no enabled version to wrap with`, {
+        hint: 'enable or make one: gcloud kms keys versions enable|create',
+      });
+    }
+    newest = { version, until: now() + FRESH_MILLISECONDS };
+    return version;
+  }
+
+  async function unwrapRsa(
+    algorithm: RsaAlgorithm,
+    { version = uri.version, wrapped }: WrappedKey,
+    signal: AbortSignal,
+  ) {
+    if (version === undefined || !isVersion(version) || wrapped.length !== algorithm.bits / 8) {
+      throw cannotBeUnwrapped(key);
+    }
+    const resource = `${uri.key}/cryptoKeyVersions/${version}:asymmetricDecrypt`;
+    const answer = await call(resource, checkedField('ciphertext', wrapped), signal);
+    if (answer.status !== 200) throw explain(answer, 'asymmetricDecrypt');
+    return readPlaintext(answer.body, ['verifiedCiphertextCrc32c']);
+  }
+
+  function readPlaintext(body: Uint8Array, flags: readonly string[] = []): Uint8Array {
+    try {
+      const answer = readAnswer(key, body);
+      for (const flag of flags) if (answer.get(flag) !== true) throw damaged(key, `no ${flag}`);
+      const plaintext = readChecked(answer, 'plaintext');
+      if (plaintext === undefined) throw damaged(key, 'plaintextCrc32c');
+      return plaintext;
+    } finally {
+      wipe(body);
+    }
   }
 
   return {
@@ -102,32 +214,30 @@ export function openGcpKms(uri: GcpKeyUri, settings: GcpKmsSettings): Kek {
       if (plaintext.length > MAXIMUM_BYTES || additional.length > MAXIMUM_BYTES) {
         throw new OcicryptError('bad-input', `${key} takes at most ${MAXIMUM_BYTES} bytes`);
       }
-      const resource = uri.version === undefined ? uri.key : `${uri.key}/cryptoKeyVersions/${uri.version}`;
-      const message = { ...checked('plaintext', plaintext), ...checked('additionalAuthenticatedData', additional) };
-      const answer = readAnswer(key, await call('encrypt', resource, message, signal));
-      const version = readVersion(uri, answer);
-      if (version === undefined) throw damaged(key, 'another key answered');
-      for (const flag of ['verifiedPlaintextCrc32c', 'verifiedAdditionalAuthenticatedDataCrc32c']) {
-        if (answer.get(flag) !== true) throw damaged(key, `no ${flag}`);
+      const answer = isAsymmetric ? undefined : await encrypt(plaintext, additional, signal);
+      if (answer?.status === 200) return readEncrypted(answer.body);
+      const found = answer === undefined || mayBeAsymmetric(answer) ? await findPublicKey(signal) : undefined;
+      if (found === undefined || found instanceof OcicryptError) {
+        // Of a symmetric key, what `encrypt` said matters.
+        throw answer === undefined ? found : explain(answer, 'encrypt');
       }
-      const wrapped = readChecked(answer, 'ciphertext');
-      if (wrapped === undefined || wrapped.length === 0) throw damaged(key, 'ciphertextCrc32c');
-      return { key: formatKeyUri({ scheme: 'gcpkms', key: uri.key }), version, algorithm: ALGORITHM, wrapped };
+      isAsymmetric = true;
+      return wrapHere(found, plaintext);
     },
-    async unwrap({ wrapped }, context, signal) {
-      if (wrapped.length === 0 || wrapped.length > MAXIMUM_WRAPPED_BYTES) {
-        throw new OcicryptError('integrity', `${key}: ${CANNOT_BE_UNWRAPPED}`);
-      }
-      const additional = contextBytes(context);
-      const message = { ...checked('ciphertext', wrapped), ...checked('additionalAuthenticatedData', additional) };
-      const body = await call('decrypt', uri.key, message, signal);
-      try {
-        const plaintext = readChecked(readAnswer(key, body), 'plaintext');
-        if (plaintext === undefined) throw damaged(key, 'plaintextCrc32c');
-        return plaintext;
-      } finally {
-        wipe(body);
-      }
+    async unwrap(packet, context, signal) {
+      const { algorithm, wrapped } = packet;
+      const rsa = parseRsaAlgorithm(algorithm);
+      if (rsa !== undefined) return unwrapRsa(rsa, packet, signal);
+      // v1 packets name no algorithm; theirs is this one.
+      const isSymmetric = algorithm === SYMMETRIC || algorithm === '';
+      if (!isSymmetric || wrapped.length === 0 || wrapped.length > MAXIMUM_WRAPPED_BYTES) throw cannotBeUnwrapped(key);
+      const message = {
+        ...checkedField('ciphertext', wrapped),
+        ...checkedField('additionalAuthenticatedData', contextBytes(context)),
+      };
+      const answer = await call(`${uri.key}:decrypt`, message, signal);
+      if (answer.status !== 200) throw explain(answer, 'decrypt');
+      return readPlaintext(answer.body);
     },
     close: () => http.close(),
   };
@@ -140,43 +250,11 @@ function readEndpoint(endpoint: string | undefined, universeDomain: string): str
   return url.replace(/\/+$/, '');
 }
 
-/** A field and its checksum, which is sent even for no bytes: only then does the service confirm that it got none. */
-function checked(name: string, bytes: Uint8Array): { readonly [member: string]: JsonInput | undefined } {
-  return { [name]: bytes.length === 0 ? undefined : bytes, [`${name}Crc32c`]: String(crc32c(bytes)) };
+function throwIfRetryable(error: OcicryptError): OcicryptError {
+  if (error.retryable) throw error;
+  return error;
 }
 
-/** The field where its checksum is there and right; protocol buffers leave out a field of no bytes. */
-function readChecked(answer: JsonObject, name: string): Uint8Array<ArrayBuffer> | undefined {
-  const value = answer.get(name);
-  const bytes = value === undefined ? new Uint8Array(0) : value instanceof JsonString ? value.base64() : undefined;
-  // A 64-bit number is a string in JSON.
-  const checksum = answer.get(`${name}Crc32c`);
-  if (bytes !== undefined && (asText(checksum) ?? checksum) === String(crc32c(bytes))) return bytes;
-  wipe(bytes);
-  return undefined;
-}
-
-/** The version that encrypted, or undefined where the name is not that of the key (and version) that was asked. */
-function readVersion(uri: GcpKeyUri, answer: JsonObject): string | undefined {
-  const name = asText(answer.get('name')) ?? '';
-  const prefix = `${uri.key}/cryptoKeyVersions/`;
-  const version = name.slice(prefix.length);
-  if (!name.startsWith(prefix) || !/^[1-9]\d{0,9}$/.test(version)) return undefined;
-  return uri.version === undefined || uri.version === version ? version : undefined;
-}
-
-function readAnswer(key: string, body: Uint8Array): JsonObject {
-  try {
-    const answer = asObject(parseJson(body, 'the answer'));
-    if (answer !== undefined) return answer;
-  } catch {}
-  throw damaged(key, 'not a JSON object');
-}
-
-/** Google's advice: discard the answer and ask again a limited number of times. */
-function damaged(key: string, how: string): OcicryptError {
-  return new OcicryptError('integrity', `the answer of Google KMS about ${key} is damaged (${how})`, {
-    hint: 'something between here and the service changes data: check proxies and middleboxes',
-    retryable: true,
-  });
+function cannotBeUnwrapped(key: string): OcicryptError {
+  return new OcicryptError('integrity', `${key}: ${CANNOT_BE_UNWRAPPED}`);
 }
