@@ -1,12 +1,16 @@
 // What a person sees when an image cannot be encrypted or opened: our one line within skopeo's, and an end in good time.
 
 import assert from 'node:assert/strict';
-import { chmod, writeFile } from 'node:fs/promises';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
+import { chmod, readFile, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { describe, type TestContext, test } from 'node:test';
 import type { ErrorCode } from '../../src/base/errors.ts';
+import { clientEnvironment } from '../clients/process.ts';
 import { copy, writeOcicryptConfig } from '../clients/skopeo.ts';
-import { realClients } from '../clients/tools.ts';
+import { realClients, toolArgv } from '../clients/tools.ts';
 import { GoogleIdentities } from '../fakes/google-identities.ts';
 import { writeImage } from '../fixtures/images.ts';
 import { type Google, startGoogle } from './google.ts';
@@ -174,6 +178,28 @@ describe('with Google Cloud KMS', { concurrency: true }, () => {
     assertRefusal(refused, 'not-found', missing);
   });
 
+  test('a client that is killed leaves no provider behind', async (t) => {
+    if (!(await realClients(t, ['skopeo']))) return;
+    const { google, workspace, encrypted } = await prepareGoogle(t);
+    google.kms.server.setFault(() => ({ kind: 'silent' }));
+    const log = workspace.path('debug.log');
+    const options = [...google.options, '--timeout=2s', `--debugLog=${log}`];
+    const config = await writeOcicryptConfig(workspace.path('hangs.json'), { kmscrypt: keyprovider(...options) });
+    const [command, ...words] = await toolArgv('skopeo');
+    const decryption = ['--decryption-key', `provider:kmscrypt:${google.key}`, encrypted, workspace.oci('opened')];
+    const before = google.kms.server.requests.length;
+    const skopeo = spawn(command, [...words, '--insecure-policy', 'copy', ...decryption], {
+      ...{ env: clientEnvironment(config), stdio: 'ignore' },
+    });
+    await until(() => google.kms.server.requests.length > before);
+    skopeo.kill('SIGKILL');
+    await once(skopeo, 'exit');
+
+    await until(async () => (await readFile(log, 'utf8').catch(() => '')).includes('deadline-exceeded'));
+    const { pid }: { readonly pid: number } = JSON.parse((await readFile(log, 'utf8')).trim().split('\n').at(-1) ?? '');
+    await until(() => !isRunning(pid));
+  });
+
   test('encryption that the service denies leaves no image behind', async (t) => {
     if (!(await realClients(t, ['skopeo']))) return;
     const { google, workspace, source, encrypt } = await prepareGoogle(t);
@@ -249,6 +275,23 @@ async function prepareGoogle(t: TestContext) {
     copy(image, oci('opened'), { env: await configure(options), decryptionKeys: [parameter(value)] });
   await succeed(encrypt(source, 'encrypted', google.options, google.key));
   return { google, workspace, source, encrypted: oci('encrypted'), encrypt, decrypt };
+}
+
+async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
+  const end = performance.now() + PATIENCE;
+  while (!(await condition())) {
+    assert.ok(performance.now() < end, 'it did not happen');
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
+
+/** A process that ended and that nobody has waited for counts as ended. */
+function isRunning(pid: number): boolean {
+  try {
+    return !/^State:\s*Z/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'));
+  } catch {
+    return false;
+  }
 }
 
 /** A listener that nobody may ever connect to. */
