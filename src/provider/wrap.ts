@@ -44,9 +44,9 @@ export async function wrapLayerKey(
       hint: `at most ${MAXIMUM_RECIPIENTS} are possible`,
     });
   }
-  const format = chooseFormat(keys, options);
-  const packet =
-    format === 'v1' ? await wrapV1(optsdata, keys, options, signal) : await wrapV2(optsdata, keys, options, signal);
+  const v1 = chooseFormat(keys, options) === 'v1' ? await wrapV1(optsdata, keys, options, signal) : undefined;
+  const format = v1 === undefined ? 'v2' : 'v1';
+  const packet = v1 ?? (await wrapV2(optsdata, keys, options, signal));
   if (packet.length > MAXIMUM_PACKET) {
     throw new OcicryptError('bad-input', `the packet for ${keys.length} keys has ${packet.length} bytes`, {
       hint: `at most ${MAXIMUM_PACKET} are possible: name fewer keys`,
@@ -57,23 +57,35 @@ export async function wrapLayerKey(
 
 function chooseFormat(keys: readonly KeyUri[], options: WrapOptions): 'v1' | 'v2' {
   const possible = keys.length === 1 && keys[0]?.scheme === 'gcpkms' && Object.keys(options.labels).length === 0;
-  if (options.packet === 'v1' && !possible) {
-    throw new OcicryptError('bad-input', 'a v1 packet holds one symmetric Google key and no labels', {
-      hint: 'use --packet v2',
-    });
-  }
+  if (options.packet === 'v1' && !possible) throw notForV1();
   return options.packet !== 'v2' && possible ? 'v1' : 'v2';
 }
 
+/** How a symmetric Google key says that it is one: an asymmetric one has the same URI. */
+const SYMMETRIC = 'GOOGLE_SYMMETRIC_ENCRYPTION';
+
+/** Undefined where the key turns out to be asymmetric, too small a one perhaps, and nobody insists on v1. */
 async function wrapV1(
   optsdata: Uint8Array,
   keys: readonly KeyUri[],
   options: WrapOptions,
   signal: AbortSignal,
-): Promise<Uint8Array> {
-  const [wrapped] = await wrapToAll(optsdata, keys, {}, options, signal);
-  if (wrapped === undefined) throw new OcicryptError('internal', 'no key to wrap with');
-  return encodePacketV1({ format: 'v1', keyUrl: wrapped.key, wrapped: wrapped.wrapped });
+): Promise<Uint8Array | undefined> {
+  try {
+    const [wrapped] = await wrapToAll(optsdata, keys, {}, options, signal);
+    if (wrapped === undefined) throw new OcicryptError('internal', 'no key to wrap with');
+    if (wrapped.algorithm !== SYMMETRIC) throw notForV1();
+    return encodePacketV1({ format: 'v1', keyUrl: wrapped.key, wrapped: wrapped.wrapped });
+  } catch (error) {
+    if (options.packet !== 'v1' && error instanceof OcicryptError && error.code === 'bad-input') return undefined;
+    throw error;
+  }
+}
+
+function notForV1(): OcicryptError {
+  return new OcicryptError('bad-input', 'a v1 packet holds one symmetric Google key and no labels', {
+    hint: 'use --packet v2',
+  });
 }
 
 function wrapV2(

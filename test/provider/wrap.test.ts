@@ -116,6 +116,24 @@ test('v1 is written under the reference provider’s name for one Google key wit
   }
 });
 
+test('a key that turns out to be asymmetric gets v2 under the reference provider’s name, and is refused where v1 is asked for', async () => {
+  const tooSmall: TestKek['wrap'] = async (plaintext) => {
+    if (plaintext.length > 190) throw new OcicryptError('bad-input', 'it takes at most 190 bytes');
+    return { key: key('a'), version: '3', algorithm: 'RSA_DECRYPT_OAEP_2048_SHA256', wrapped: plaintext.slice() };
+  };
+  const largeEnough: TestKek['wrap'] = async (plaintext) => {
+    return { key: key('a'), version: '3', algorithm: 'RSA_DECRYPT_OAEP_3072_SHA256', wrapped: plaintext.slice() };
+  };
+  for (const wrap of [tooSmall, largeEnough]) {
+    const packet = packetOf(await provider({ [key('a')]: { wrap } }, { packet: 'reference' }).wrap([key('a')]));
+    assert.ok(packet.format === 'v2' && packet.recipients[0]?.version === '3');
+    const error = await provider({ [key('a')]: { wrap } }, { packet: 'v1' })
+      .wrap([key('a')])
+      .catch(asOcicryptError);
+    assert.ok(error instanceof OcicryptError && error.code === 'bad-input');
+  }
+});
+
 test('v1 wraps the record itself, without context', async () => {
   const { wrap, world } = provider({}, { packet: 'v1' });
   const packet = packetOf(await wrap([key('a')]));
@@ -169,7 +187,7 @@ test('base64 in a request is not kept: the record is wiped after wrapping', asyn
       [key('a')]: {
         async wrap(plaintext) {
           seen.push(plaintext);
-          return { key: key('a'), algorithm: 'X', wrapped: Uint8Array.of(1) };
+          return { key: key('a'), algorithm: 'GOOGLE_SYMMETRIC_ENCRYPTION', wrapped: Uint8Array.of(1) };
         },
       },
     },
