@@ -54,7 +54,7 @@ async function parseDocument(file: string, text: string): Promise<Readonly<Recor
   const { parse, YAMLParseError } = await import('yaml');
   let document: unknown;
   try {
-    document = parse(text, { maxAliasCount: 0, prettyErrors: true });
+    document = parse(text, { maxAliasCount: 0, prettyErrors: true, logLevel: 'error' });
   } catch (cause) {
     const line = cause instanceof YAMLParseError ? cause.linePos?.[0].line : undefined;
     throw new OcicryptError(

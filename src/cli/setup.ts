@@ -59,7 +59,9 @@ function parseRules(settings: Settings): readonly AllowRule[] {
   const defaultKey = settings.text('kmsURI');
   const files = settings.list('key').map((file) => `keyfile://${resolve(file)}`);
   try {
-    return [...settings.list('allow'), ...(defaultKey === undefined ? [] : [defaultKey]), ...files].map(parseAllowRule);
+    // Only --allow takes prefixes: what means one key must be one.
+    const single = defaultKey === undefined ? [] : [{ kind: 'key', uri: parseKeyUri(defaultKey) } as const];
+    return [...settings.list('allow').map(parseAllowRule), ...single, ...files.map(parseAllowRule)];
   } catch (error) {
     // The same URI in a request is bad input; in the operator's own list it is the configuration that is wrong.
     throw error instanceof OcicryptError && error.code === 'bad-input'
