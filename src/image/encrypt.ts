@@ -7,7 +7,7 @@ import type { LayerKeyWrapper } from './layer-keys.ts';
 import type { Descriptor } from './manifest.ts';
 import { retryTransfer } from './retry.ts';
 import { selectLayers } from './select.ts';
-import type { ImageSource, ImageStore } from './store.ts';
+import { findReferrers, type ImageSource, type ImageStore } from './store.ts';
 import { type ChangedLayer, type ImageProgress, transformImage } from './transform.ts';
 import { imagesOf, type PlatformImage, readImageTree, selectPlatforms } from './tree.ts';
 
@@ -28,6 +28,8 @@ export type EncryptedImage = {
   readonly digest: string;
   readonly mediaType: string;
   readonly previousDigest: string;
+  /** Signatures, attestations and whatever else refers to the previous digest, and not to this one. */
+  readonly referrers: readonly string[];
   readonly images: readonly {
     readonly platform: PlatformImage['platform'];
     readonly digest: string;
@@ -56,6 +58,7 @@ export async function encryptImage(
   const selected = selectLayers(images, options.layers);
   for (const [image, layers] of selected) for (const index of layers) checkLayer(image, index, source.name);
 
+  const referrers = await findReferrers(source, tree.stored.digest, signal);
   const transformed = await transformImage(source, destination, tree, {
     selects: (image, index) => selected.get(image)?.has(index) ?? false,
     change: (layer, running) =>
@@ -67,6 +70,7 @@ export async function encryptImage(
     digest: transformed.root.digest,
     mediaType: transformed.root.mediaType,
     previousDigest: tree.stored.digest,
+    referrers,
     images: [...transformed.images].map(([image, { stored, layers }]) => ({
       platform: image.platform,
       digest: stored.digest,

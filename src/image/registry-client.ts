@@ -38,6 +38,7 @@ export class RegistryClient {
   readonly #http: HttpStreams;
   readonly #origin: string;
   #authorization: string | undefined;
+  #authorizing: Promise<string> | undefined;
   #credentials: Promise<RegistryCredentials | undefined> | undefined;
 
   constructor(image: RegistryReference, settings: RegistrySettings) {
@@ -98,12 +99,23 @@ export class RegistryClient {
     });
   }
 
-  /** Turns an answer that is no success into an error, as {@link request} does; for answers to {@link open}. */
+  /** Turns an answer that is no success into an error, as {@link request} does. */
   check(response: StreamResponse, accept404 = false): StreamResponse {
     if (response.status >= 200 && response.status < 300) return response;
     if (response.status === 404 && accept404) return response;
     response.discard();
     throw this.#refusal(response);
+  }
+
+  /**
+   * The same for an answer to {@link open}. Its session may have been lost, or its token have expired in the middle:
+   * worth a second try, which begins with requests that renew both.
+   */
+  checkStreamed(response: StreamResponse): StreamResponse {
+    if (response.status !== 401 && response.status !== 404) return this.check(response);
+    response.discard();
+    const { code, message, hint = '' } = this.#refusal(response);
+    throw new OcicryptError(code, message, { hint, retryable: true });
   }
 
   /** A `Location` that the registry gave. On another host than the registry's it is sent no credential. */
@@ -125,8 +137,13 @@ export class RegistryClient {
     if (first.status !== 401 || url.origin !== this.#origin) return this.#finish(request, first, url);
     await drain(first);
     const challenge = first.headers['www-authenticate'] ?? '';
-    // Somebody else may have renewed the token while this request was under way.
-    if (this.#authorization === sent) this.#authorization = await this.#authorize(challenge, request.signal);
+    // Somebody else may have renewed the token while this request was under way, or be at it.
+    if (this.#authorization === sent) {
+      this.#authorizing ??= this.#authorize(challenge, request.signal).finally(() => {
+        this.#authorizing = undefined;
+      });
+      this.#authorization = await this.#authorizing;
+    }
     return this.#finish(request, await this.#send(request, url, this.#authorizationFor(url)), url);
   }
 

@@ -1,8 +1,9 @@
 // Images in registries, as a store: blobs are streamed both ways and never held.
 
 import { OcicryptError } from '../base/errors.ts';
+import { asText } from '../base/json.ts';
 import type { BlobIdentity } from './cipher.ts';
-import { type Descriptor, isDigest, isManifestType, MAXIMUM_MANIFEST, MEDIA_TYPES } from './manifest.ts';
+import { type Descriptor, isDigest, isManifestType, MAXIMUM_MANIFEST, MEDIA_TYPES, parseManifest } from './manifest.ts';
 import type { RegistryReference } from './reference.ts';
 import { formatImageReference } from './reference.ts';
 import { drain, RegistryClient, type RegistrySettings } from './registry-client.ts';
@@ -12,6 +13,7 @@ import {
   checkContent,
   createStoredManifest,
   type ImageStore,
+  type ReferrerSource,
   type StoredManifest,
 } from './store.ts';
 import { sourceFromStream } from './streams.ts';
@@ -22,8 +24,9 @@ export function openRegistry(image: RegistryReference, settings: RegistrySetting
 }
 
 const MANIFEST_TYPES = [MEDIA_TYPES.index, MEDIA_TYPES.manifest, MEDIA_TYPES.dockerIndex, MEDIA_TYPES.dockerManifest];
+const ACCEPT = { accept: MANIFEST_TYPES.join(', ') };
 
-class RegistryStore implements ImageStore {
+class RegistryStore implements ImageStore, ReferrerSource {
   readonly name: string;
   readonly transfers = 3;
   readonly #image: RegistryReference;
@@ -87,12 +90,12 @@ class RegistryStore implements ImageStore {
     return {
       write: (bytes) => exchange.write(bytes),
       commit: async (blob) => {
-        const patched = this.#client.check(await exchange.answer());
+        const patched = this.#client.checkStreamed(await exchange.answer());
         await drain(patched);
         open = false;
         const target = this.#client.resolveLocation(patched, 'a blob');
         target.searchParams.set('digest', blob.digest);
-        const put = this.#client.check(
+        const put = this.#client.checkStreamed(
           await this.#client.request({ method: 'PUT', target, body: new Uint8Array(0), signal }),
         );
         await drain(put);
@@ -117,13 +120,33 @@ class RegistryStore implements ImageStore {
     await this.#putManifest(manifest, tag ?? manifest.digest, signal);
   }
 
+  /** The referrers API, the tag that stands for it in registries without, and cosign's tags. */
+  async listReferrers(digest: string, signal?: AbortSignal): Promise<readonly string[]> {
+    const tag = digest.replace(':', '-');
+    const names = ['.sig', '.att', '.sbom'].map((suffix) => tag + suffix);
+    const listed = await this.#client.fetch({ method: 'GET', target: `referrers/${digest}`, signal }, MAXIMUM_MANIFEST);
+    const index = listed.status === 404 ? await this.#fetchIfThere(tag, signal) : listed.bytes;
+    const found = index === undefined ? [] : referrersIn(index);
+    for (const name of names) {
+      const response = await this.#client.request({
+        method: 'HEAD',
+        target: `manifests/${name}`,
+        headers: ACCEPT,
+        signal,
+      });
+      await drain(response);
+      if (response.status !== 404) found.push(`${this.#client.name}:${name}`);
+    }
+    return found;
+  }
+
   async close(): Promise<void> {
     this.#client.close();
   }
 
   async #fetchManifest(reference: string, signal: AbortSignal | undefined): Promise<StoredManifest> {
     const response = await this.#client.fetch(
-      { method: 'GET', target: `manifests/${reference}`, headers: { accept: MANIFEST_TYPES.join(', ') }, signal },
+      { method: 'GET', target: `manifests/${reference}`, headers: ACCEPT, signal },
       MAXIMUM_MANIFEST,
     );
     if (response.status === 404) throw this.#notFound();
@@ -134,6 +157,12 @@ class RegistryStore implements ImageStore {
       });
     }
     return createStoredManifest(response.bytes, mediaType);
+  }
+
+  async #fetchIfThere(tag: string, signal: AbortSignal | undefined): Promise<Uint8Array | undefined> {
+    const target = `manifests/${tag}`;
+    const response = await this.#client.fetch({ method: 'GET', target, headers: ACCEPT, signal }, MAXIMUM_MANIFEST);
+    return response.status === 404 ? undefined : response.bytes;
   }
 
   async #putManifest(manifest: StoredManifest, reference: string, signal: AbortSignal | undefined): Promise<void> {
@@ -155,5 +184,16 @@ class RegistryStore implements ImageStore {
     return new OcicryptError('not-found', `no image ${this.name}`, {
       hint: 'check the name, or the rights of the account',
     });
+  }
+}
+
+/** What an index of referrers names; what is no such index names nothing. */
+function referrersIn(bytes: Uint8Array): string[] {
+  try {
+    const index = parseManifest(bytes, MEDIA_TYPES.index, 'referrers');
+    if (index.kind !== 'index') return [];
+    return index.manifests.map(({ digest, json }) => `${asText(json.get('artifactType')) ?? 'referrer'} ${digest}`);
+  } catch {
+    return [];
   }
 }

@@ -14,7 +14,7 @@ import { decodePrivateOptions, encodePublicOptions } from './layer-options.ts';
 import { forEachLimited } from './limit.ts';
 import { changeDescriptor, type Descriptor, MEDIA_TYPES, thaw, writeManifest } from './manifest.ts';
 import { describePacket, type PacketDescription, type PacketRecipient } from './packets.ts';
-import { createStoredManifest, type ImageStore, type StoredManifest } from './store.ts';
+import { createStoredManifest, findReferrers, type ImageStore, type StoredManifest } from './store.ts';
 import { rewriteTree } from './transform.ts';
 import { type ImageNode, imagesOf, type PlatformImage, readImageTree } from './tree.ts';
 
@@ -36,6 +36,8 @@ export type RewrappedImage = {
   readonly digest: string;
   readonly mediaType: string;
   readonly previousDigest: string;
+  /** Signatures, attestations and whatever else refers to the previous digest, and not to this one. */
+  readonly referrers: readonly string[];
   readonly written: boolean;
   readonly layers: readonly {
     readonly digest: string;
@@ -75,6 +77,7 @@ export async function rewrapImage(store: ImageStore, options: RewrapOptions): Pr
   );
   const encrypted = images.filter(({ manifest }) => manifest.layers.some((layer) => isEncryptedType(layer.mediaType)));
   const replaced = new Map<ImageNode, StoredManifest>(encrypted.map((image) => [image, rewriteImage(image, changes)]));
+  const referrers = await findReferrers(store, tree.stored.digest, signal);
   const { root, inner } = rewriteTree(tree, replaced);
   if (options.dryRun !== true) {
     for (const manifest of inner) await store.writeManifest(manifest, signal);
@@ -85,6 +88,7 @@ export async function rewrapImage(store: ImageStore, options: RewrapOptions): Pr
     digest: root.digest,
     mediaType: root.mediaType,
     previousDigest: tree.stored.digest,
+    referrers,
     written: options.dryRun !== true,
     layers: [...changes.values()].map(({ digest, before, after }) => ({
       digest,

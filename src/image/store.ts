@@ -4,6 +4,7 @@ import { createHash } from 'node:crypto';
 import { OcicryptError } from '../base/errors.ts';
 import { type BlobIdentity, formatDigest } from './cipher.ts';
 import { type Descriptor, MAXIMUM_MANIFEST } from './manifest.ts';
+import { retryTransfer } from './retry.ts';
 import type { ByteSink, ByteSource } from './streams.ts';
 
 /** A manifest as stored, its digest already checked. */
@@ -55,6 +56,28 @@ export interface ImageStore extends ImageSource {
   writeRoot(manifest: StoredManifest, signal?: AbortSignal): Promise<void>;
 }
 
+/** A place that knows what refers to a manifest: signatures, attestations. */
+export interface ReferrerSource {
+  /** How each is named, for people; empty where there is none. */
+  listReferrers(digest: string, signal?: AbortSignal): Promise<readonly string[]>;
+}
+
+/**
+ * What refers to a manifest and will not refer to the one that takes its place: the caller says so, since signatures of
+ * the old image do not cover the new one. Nothing where the place cannot tell.
+ */
+export async function findReferrers(
+  source: ImageSource,
+  digest: string,
+  signal?: AbortSignal,
+): Promise<readonly string[]> {
+  return isReferrerSource(source) ? source.listReferrers(digest, signal) : [];
+}
+
+function isReferrerSource(source: ImageSource): source is ImageSource & ReferrerSource {
+  return 'listReferrers' in source;
+}
+
 /** The bytes with their identity. */
 export function createStoredManifest(bytes: Uint8Array, mediaType: string): StoredManifest {
   return { bytes, mediaType, size: bytes.length, digest: digestOf(bytes) };
@@ -88,14 +111,16 @@ export async function readSmallBlob(
 ): Promise<Uint8Array> {
   if (blob.size > MAXIMUM_MANIFEST)
     throw new OcicryptError('bad-input', `${what} is larger than ${MAXIMUM_MANIFEST} bytes`);
-  const reader = await source.openBlob(blob, signal);
-  try {
-    const bytes = await readAtMost(reader, blob.size + 1);
-    checkContent(bytes, blob, what);
-    return bytes;
-  } finally {
-    await reader.close();
-  }
+  return retryTransfer(async () => {
+    const reader = await source.openBlob(blob, signal);
+    try {
+      const bytes = await readAtMost(reader, blob.size + 1);
+      checkContent(bytes, blob, what);
+      return bytes;
+    } finally {
+      await reader.close();
+    }
+  }, signal);
 }
 
 /** Reads to the end, or to `maximum` bytes. */

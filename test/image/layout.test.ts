@@ -6,8 +6,10 @@ import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { decryptImage } from '../../src/image/decrypt.ts';
 import { encryptImage } from '../../src/image/encrypt.ts';
+import { inspectImage } from '../../src/image/inspect.ts';
 import { openLayout } from '../../src/image/layout.ts';
 import type { ImageProgress } from '../../src/image/transform.ts';
+import { verifyImage } from '../../src/image/verify.ts';
 import { copy, skopeo } from '../clients/skopeo.ts';
 import { realClients } from '../clients/tools.ts';
 import { blobPath, type Image, readImages, writeImage, writeIndex } from '../fixtures/images.ts';
@@ -87,6 +89,44 @@ test('every platform of an index is encrypted, a shared layer once, and all else
     'not-found',
     encryptImage(layout(made.directory), layout(join(directory, 'no')), { recipients: [recipient], layers: [2] }),
   );
+});
+
+test('attestations stay byte for byte, and one that holds a layer is no attestation', async (t) => {
+  const { directory, recipient } = await setUp(t);
+  const path = join(directory, 'image');
+  const made = await writeImage(path, { layers: [{}] });
+  const put = async (value: object) => {
+    const bytes = Buffer.from(JSON.stringify(value));
+    await writeFile(blobPath(path, digestOf(bytes)), bytes);
+    return { digest: digestOf(bytes), size: bytes.length };
+  };
+  const type = 'application/vnd.oci.image.manifest.v1+json';
+  const config = { mediaType: 'application/vnd.oci.image.config.v1+json', ...(await put({})) };
+  const statement = { mediaType: 'application/vnd.in-toto+json', ...(await put({ predicate: 1 })) };
+  const annotations = { 'vnd.docker.reference.type': 'attestation-manifest' };
+  const platform = { os: 'unknown', architecture: 'unknown' };
+  const honest = await put({ schemaVersion: 2, mediaType: type, config, layers: [statement] });
+  const size = (await readFile(blobPath(path, made.digest))).length;
+  const index = async (attestation: object) => {
+    const manifests = [
+      { mediaType: type, digest: made.digest, size, platform: { os: 'linux', architecture: 'amd64' } },
+      { mediaType: type, ...attestation, platform, annotations },
+    ];
+    const root = { schemaVersion: 2, mediaType: 'application/vnd.oci.image.index.v1+json', manifests };
+    const entry = { mediaType: root.mediaType, ...(await put(root)) };
+    await writeFile(join(path, 'index.json'), JSON.stringify({ schemaVersion: 2, manifests: [entry] }));
+  };
+  await index(honest);
+  const source = openLayout(path, undefined, 'oci:image');
+  await encryptImage(source, layout(join(directory, 'enc')), { recipients: [recipient] });
+  const report = await inspectImage(layout(join(directory, 'enc')));
+  assert.deepEqual(report.attachments, [{ digest: honest.digest, artifactType: statement.mediaType }]);
+  assert.equal((await verifyImage(layout(join(directory, 'enc')))).ok, true);
+
+  await index({ digest: made.digest, size });
+  await encryptImage(source, layout(join(directory, 'hidden')), { recipients: [recipient] });
+  assert.equal((await inspectImage(layout(join(directory, 'hidden')))).platforms.length, 2);
+  assert.equal((await verifyImage(source)).reasons.length, 2);
 });
 
 test('in place only the tag moves, and other tags stay', async (t) => {
