@@ -1,12 +1,8 @@
 // The only code that reads and writes oci-archive files: a layout in a tar, unpacked beside and packed again as a whole.
 
-import { constants } from 'node:fs';
-import { access, mkdir, mkdtemp, open, rm } from 'node:fs/promises';
+import { access, mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
-import { ReadableStream } from 'node:stream/web';
-import { createGunzip } from 'node:zlib';
-import { createTarDecoder } from 'modern-tar';
 import { packTar, type TarSource } from 'modern-tar/fs';
 import { OcicryptError } from '../base/errors.ts';
 import type { BlobIdentity } from './cipher.ts';
@@ -14,6 +10,7 @@ import { createAtomicFile, notWritten, removeAbandonedFiles, TEMPORARY_PREFIX } 
 import { openLayout, readLayoutEntries } from './layout.ts';
 import { type Descriptor, isManifestType, parseManifest } from './manifest.ts';
 import type { BlobReader, BlobWriter, ImageStore, StoredManifest } from './store.ts';
+import { forEachMember, writeNewFile } from './tar.ts';
 
 /**
  * An OCI layout in a tar file. Reading unpacks it into a temporary directory; writing packs what the index names, and
@@ -23,9 +20,7 @@ export function openArchive(path: string, tag: string | undefined, name: string)
   return new ArchiveStore(path, tag, name);
 }
 
-const MAXIMUM_ENTRIES = 20_000;
 const MEMBER = /^(?:\.\/)?(oci-layout|index\.json|blobs\/sha256\/[0-9a-f]{64})$/;
-const GZIP = [0x1f, 0x8b];
 
 class ArchiveStore implements ImageStore {
   readonly name: string;
@@ -120,65 +115,20 @@ class ArchiveStore implements ImageStore {
 /** Takes the members of a layout that are plain files, by their names; links, devices and all other paths are left. */
 async function unpackLayout(path: string, directory: string): Promise<void> {
   await mkdir(join(directory, 'blobs/sha256'), { recursive: true });
-  const damaged = (cause: unknown) =>
+  const seen = new Set<string>();
+  const damaged = (cause?: unknown) =>
     new OcicryptError('bad-input', `${path} is no OCI archive`, {
       cause,
       hint: 'other archives are named docker-archive:FILE',
     });
-  const seen = new Set<string>();
-  let entries = 0;
-  const tar = await openTar(path);
-  try {
-    for await (const { header, body } of tar.bytes.pipeThrough(createTarDecoder({ strict: true }))) {
-      if (++entries > MAXIMUM_ENTRIES) throw damaged(undefined);
-      const member = MEMBER.exec(header.name)?.[1];
-      if (member === undefined || (header.type !== undefined && header.type !== 'file')) {
-        await body.cancel();
-        continue;
-      }
-      // A second member of the same name is an attack or an accident, and neither is sorted out here.
-      if (seen.has(member)) throw damaged(undefined);
-      seen.add(member);
-      const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL;
-      const file = await open(join(directory, member), flags, 0o600).catch(notWritten(directory));
-      try {
-        for await (const chunk of body) await file.write(chunk).catch(notWritten(directory));
-      } finally {
-        await file.close();
-      }
-    }
-  } catch (error) {
-    throw error instanceof OcicryptError ? error : damaged(error);
-  } finally {
-    await tar.close();
-  }
-  if (entries === 0) throw damaged(undefined);
-}
-
-async function openTar(path: string): Promise<{ bytes: ReadableStream<Uint8Array>; close: () => Promise<void> }> {
-  const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
-  const start = new Uint8Array(2);
-  await file.read(start, 0, 2, 0);
-  const raw = file.createReadStream({ start: 0, autoClose: false, highWaterMark: 1024 * 1024 });
-  const packed = GZIP.every((byte, index) => start[index] === byte);
-  const source = packed ? raw.pipe(createGunzip()) : raw;
-  raw.on('error', (error) => source.destroy(error));
-  const chunks = source[Symbol.asyncIterator]();
-  const bytes = new ReadableStream<Uint8Array>({
-    async pull(controller) {
-      const next = await chunks.next();
-      if (next.done === true) controller.close();
-      else controller.enqueue(next.value);
-    },
+  await forEachMember(path, damaged, async (name, body) => {
+    const member = MEMBER.exec(name)?.[1];
+    if (member === undefined) return;
+    // A second member of the same name is an attack or an accident, and neither is sorted out here.
+    if (seen.has(member)) throw damaged();
+    seen.add(member);
+    await writeNewFile(join(directory, member), body);
   });
-  return {
-    bytes,
-    close: async () => {
-      source.destroy();
-      raw.destroy();
-      await file.close();
-    },
-  };
 }
 
 /** The names of all blobs that the index leads to. */

@@ -3,6 +3,7 @@
 import { OcicryptError } from '../base/errors.ts';
 import { openArchive } from './archive.ts';
 import { openDirectory } from './directory.ts';
+import { openDockerArchive } from './docker-archive.ts';
 import { openLayout } from './layout.ts';
 import { formatImageReference, type ImageReference } from './reference.ts';
 import { openRegistry } from './registry.ts';
@@ -12,6 +13,9 @@ import type { ImageSource, ImageStore } from './store.ts';
 /** Opens a place to read an image from. Nothing is read yet. @throws OcicryptError `usage` */
 export function openImageSource(image: ImageReference, settings: RegistrySettings = {}): ImageSource {
   if (image.transport === 'dir') return openDirectory(image.path, formatImageReference(image));
+  if (image.transport === 'docker-archive') {
+    return openDockerArchive(image.path, image.selector, formatImageReference(image));
+  }
   return openImageStore(image, settings);
 }
 

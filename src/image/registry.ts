@@ -124,8 +124,11 @@ class RegistryStore implements ImageStore, ReferrerSource {
   async listReferrers(digest: string, signal?: AbortSignal): Promise<readonly string[]> {
     const tag = digest.replace(':', '-');
     const names = ['.sig', '.att', '.sbom'].map((suffix) => tag + suffix);
-    const listed = await this.#client.fetch({ method: 'GET', target: `referrers/${digest}`, signal }, MAXIMUM_MANIFEST);
-    const index = listed.status === 404 ? await this.#fetchIfThere(tag, signal) : listed.bytes;
+    const target = `referrers/${digest}`;
+    // Registries that do not know this request answer it with every kind of refusal.
+    const listed = await this.#client.fetch({ method: 'GET', target, signal }, MAXIMUM_MANIFEST).catch(() => undefined);
+    const known = listed !== undefined && listed.status !== 404;
+    const index = known ? listed.bytes : await this.#fetchIfThere(tag, signal);
     const found = index === undefined ? [] : referrersIn(index);
     for (const name of names) {
       const response = await this.#client.request({

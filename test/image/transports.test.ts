@@ -134,6 +134,38 @@ test("skopeo's dir: images of OCI and of Docker are sources; Docker's become OCI
   assert.throws(() => openImageStore(parseImageReference('dir:x')), { code: 'usage' });
 });
 
+test('archives of docker save are sources, by name or number', async (t) => {
+  if (!(await realClients(t, ['skopeo']))) return;
+  const directory = await scratch(t);
+  const keys = await writeRsaKey(directory, 'key');
+  const made = await writeImage(join(directory, 'plain'), { layers: [{}, { size: 100_000 }] });
+  const archive = `docker-archive:${join(directory, 'saved.tar')}:example.com/app:v1`;
+  assert.equal((await copy(made.reference, archive)).exitCode, 0);
+  for (const name of [
+    archive,
+    archive.replace('example.com/app:v1', '@0'),
+    archive.replace(':example.com/app:v1', ''),
+  ]) {
+    const source = openImageSource(parseImageReference(name));
+    const destination = openImageStore(parseImageReference(`oci:${join(directory, 'enc')}:latest`));
+    await encryptImage(source, destination, { recipients: [jweRecipient(keys.publicKey)] });
+    await source.close();
+    const plain = openImageStore(parseImageReference(`oci:${join(directory, 'dec')}:latest`));
+    await decryptImage(destination, plain, { keys: jweKey(keys.privateKey), checkDiffIds: true });
+    const [image] = await readImages(join(directory, 'dec'));
+    assert.deepEqual(image?.diffIds, made.images[0].diffIds);
+    assert.deepEqual(
+      image?.layers.map(({ digest }) => digest),
+      made.images[0].diffIds,
+    );
+  }
+  for (const other of ['example.com/app:v2', '@1']) {
+    const source = openImageSource(parseImageReference(archive.replace('example.com/app:v1', other)));
+    await rejects('not-found', source.readRoot());
+    await source.close();
+  }
+});
+
 test('archives that climb out, link out or are no archives are refused, and nothing stays behind', async (t) => {
   const directory = await scratch(t);
   const path = join(directory, 'a.tar');
