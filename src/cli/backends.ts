@@ -40,6 +40,15 @@ export function backendSettings(settings: Settings): BackendSettings {
       credentialsFile: settings.text('vault-credentials'),
       ...common,
     },
+    pkcs11: {
+      modules: settings.list('pkcs11-module'),
+      bindingDirectory: settings.text('pkcs11-binding'),
+      pinFile: settings.text('pkcs11-pin-file'),
+      pinVariable: settings.text('pkcs11-pin-env'),
+      oaepSha1: settings.switch('pkcs11-oaep-sha1'),
+      prompt: askSecret,
+      environment: process.env,
+    },
   };
 }
 

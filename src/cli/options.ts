@@ -168,6 +168,37 @@ export const OPTIONS = {
     member: ['age', 'passphrase-file'],
     fallback: 'asked for on the terminal',
   },
+  'pkcs11-module': {
+    kind: 'list',
+    value: 'FILE',
+    describe: 'a PKCS#11 module that may be loaded, by its whole path; repeatable, the first is for keys that name none',
+    member: ['pkcs11', 'module'],
+  },
+  'pkcs11-binding': {
+    kind: 'text',
+    value: 'DIR',
+    describe: 'the directory in which npm has installed pkcs11js, which PKCS#11 keys need',
+    member: ['pkcs11', 'binding'],
+    fallback: 'that of the executable, or ../lib/ocicrypt-kms beside it',
+  },
+  'pkcs11-pin-file': {
+    kind: 'text',
+    value: 'FILE',
+    describe: 'the PIN of the token',
+    member: ['pkcs11', 'pin-file'],
+    fallback: 'asked for on the terminal',
+  },
+  'pkcs11-pin-env': {
+    kind: 'text',
+    value: 'NAME',
+    describe: 'the environment variable that holds the PIN of the token',
+    member: ['pkcs11', 'pin-env'],
+  },
+  'pkcs11-oaep-sha1': {
+    kind: 'switch',
+    describe: 'permit RSA-OAEP with SHA-1, for tokens that know no other',
+    member: ['pkcs11', 'oaep-sha1'],
+  },
   'audit-log': {
     kind: 'text',
     value: 'FILE',

@@ -8,6 +8,7 @@ import type { AzureKmsSettings } from './azure-vault.ts';
 import type { GcpKmsSettings } from './gcpkms.ts';
 import type { VaultSettings } from './hashivault.ts';
 import type { Kek } from './kek.ts';
+import type { Pkcs11Settings } from './pkcs11.ts';
 
 /** What the operator sets for each backend; nothing here ever comes from a packet. */
 export type BackendSettings = {
@@ -16,6 +17,7 @@ export type BackendSettings = {
   readonly azurekms: AzureKmsSettings;
   readonly gcpkms: GcpKmsSettings;
   readonly hashivault: VaultSettings;
+  readonly pkcs11: Pkcs11Settings;
 };
 
 /** Opens keys and keeps them open: a second request for one key finds its credentials and connections ready. */
@@ -63,6 +65,8 @@ async function openKek(uri: KeyUri, settings: BackendSettings): Promise<Kek> {
       return (await import('./azurekms.ts')).openAzureKms(uri, settings.azurekms);
     case 'hashivault':
       return (await import('./hashivault.ts')).openHashiVault(uri, settings.hashivault);
+    case 'pkcs11':
+      return (await import('./pkcs11.ts')).openPkcs11(uri, settings.pkcs11);
     case 'age':
       return (await import('./age.ts')).openAgeRecipient(uri, settings.age);
     case 'keyfile':
@@ -72,7 +76,7 @@ async function openKek(uri: KeyUri, settings: BackendSettings): Promise<Kek> {
       });
     default:
       throw new OcicryptError('bad-input', `key ${formatKeyUri(uri)}: no backend here has ${uri.scheme} keys`, {
-        hint: 'backends are gcpkms, awskms, azurekms, hashivault, age and keyfile',
+        hint: 'backends are gcpkms, awskms, azurekms, hashivault, pkcs11, age and keyfile',
       });
   }
 }
