@@ -171,7 +171,7 @@ export const OPTIONS = {
   'pkcs11-module': {
     kind: 'list',
     value: 'FILE',
-    describe: 'a PKCS#11 module that may be loaded, by its whole path; repeatable, the first is for keys that name none',
+    describe: 'a PKCS#11 module that may be loaded, by its whole path; repeatable, the first is the default',
     member: ['pkcs11', 'module'],
   },
   'pkcs11-binding': {

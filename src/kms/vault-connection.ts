@@ -12,7 +12,7 @@ export type VaultConnectionSettings = {
   readonly environment: NodeJS.ProcessEnv;
 };
 
-export type VaultRequest = {
+type VaultRequest = {
   /** Segments below `/v1`; they are escaped here, so that none can be more than one. */
   readonly path: readonly string[];
   /** Undefined where an agent adds its own. */
