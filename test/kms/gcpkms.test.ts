@@ -1,65 +1,12 @@
 // Google Cloud KMS: the conformance suite, and every way in which an answer can be wrong.
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { type ErrorCode, OcicryptError } from '../../src/base/errors.ts';
-import { parseKeyUri } from '../../src/base/key-uri.ts';
 import { crc32c } from '../../src/kms/crc32c.ts';
-import { type GcpKmsSettings, openGcpKms } from '../../src/kms/gcpkms.ts';
-import type { Kek } from '../../src/kms/kek.ts';
-import { GoogleIdentities, type ServiceAccountFile } from '../fakes/google-identities.ts';
-import { type FakeGoogleKms, startFakeGoogleKms } from '../fakes/google-kms.ts';
 import type { Fault } from '../fakes/wire.ts';
-import { createCertificateAuthority } from '../fixtures/certificates.ts';
+import { code, FIRST, RING, refusal, SECOND, soon, startWorld, type World } from './google-world.ts';
 import { describeKek } from './kek-conformance.ts';
-
-const RING = 'projects/test-project/locations/europe-west1/keyRings/ring';
-const FIRST = `${RING}/cryptoKeys/first`;
-const SECOND = `${RING}/cryptoKeys/second`;
-
-type World = {
-  readonly directory: string;
-  readonly identities: GoogleIdentities;
-  readonly account: ServiceAccountFile;
-  readonly kms: FakeGoogleKms;
-  readonly open: (key: string, more?: Partial<GcpKmsSettings>) => Kek;
-  readonly close: () => Promise<void>;
-};
-
-async function startWorld(): Promise<World> {
-  const directory = await mkdtemp(join(tmpdir(), 'gcpkms-'));
-  const authority = await createCertificateAuthority(directory);
-  const identities = new GoogleIdentities();
-  const account = identities.createServiceAccount('wrapper');
-  const credentialsFile = join(directory, 'adc.json');
-  await writeFile(credentialsFile, JSON.stringify(account), { mode: 0o600 });
-  const kms = await startFakeGoogleKms(identities, { tls: await authority.issue('server') });
-  kms.createKey(FIRST);
-  kms.createKey(SECOND);
-  const opened: Kek[] = [];
-  return {
-    directory,
-    identities,
-    account,
-    kms,
-    open(key, more = {}) {
-      const uri = parseKeyUri(key);
-      assert.ok(uri.scheme === 'gcpkms');
-      const caFiles = [authority.certificate];
-      const kek = openGcpKms(uri, { credentialsFile, endpoint: kms.endpoint, caFiles, environment: {}, ...more });
-      opened.push(kek);
-      return kek;
-    },
-    async close() {
-      for (const kek of opened) kek.close?.();
-      await kms.close();
-      await rm(directory, { recursive: true, force: true });
-    },
-  };
-}
 
 describeKek('Google Cloud KMS', async () => {
   const { kms, open, account, close } = await startWorld();
@@ -121,6 +68,38 @@ describe('Google Cloud KMS', () => {
       await kek.unwrap(wrapped, {}, soon());
     }
     assert.ok(!world.kms.server.requests.some((request) => /cryptoKeyVersions.*:decrypt/.test(request)));
+  });
+
+  test('may name a project by its number where the operator named it by its id, and the reverse; not another project', async () => {
+    const byNumber = FIRST.replace('test-project', '123456789012');
+    world.kms.createKey(byNumber);
+    const rename = (from: string, to: string) =>
+      world.kms.server.faults.push({
+        kind: 'body',
+        change: (body) => body.replace(`projects/${from}/`, `projects/${to}/`),
+      });
+    for (const [key, from, to] of [
+      [FIRST, 'test-project', '123456789012'],
+      [byNumber, '123456789012', 'test-project'],
+    ] as const) {
+      rename(from, to);
+      const wrapped = await world.open(key).wrap(randomBytes(32), {}, soon());
+      assert.deepEqual([wrapped.key, wrapped.version], [`gcpkms://${key}`, '1']);
+    }
+    for (const [key, from, to] of [
+      [FIRST, 'test-project', 'other-project'],
+      [FIRST, 'test-project', 'test-project2'],
+      [FIRST, 'test-project', ''],
+      [byNumber, '123456789012', '123456789013'],
+    ] as const) {
+      rename(from, to);
+      await code(world.open(key).wrap(randomBytes(32), {}, soon()), 'integrity');
+    }
+    world.kms.server.faults.push({
+      kind: 'body',
+      change: (body) => body.replace('test-project', '123456789012').replace('cryptoKeys/first', 'cryptoKeys/second'),
+    });
+    await code(world.open(FIRST).wrap(randomBytes(32), {}, soon()), 'integrity');
   });
 
   test('is not asked about more than it takes', async () => {
@@ -390,22 +369,3 @@ test('CRC-32C has the check value of its definition', () => {
   assert.equal(crc32c(new Uint8Array(32)), 0x8a9136aa);
   assert.equal(crc32c(new Uint8Array(32).fill(255)), 0x62a8ab43);
 });
-
-function refusal(status: number, rpc: string, message: string, reason = '') {
-  const details = reason === '' ? [] : [{ '@type': 'type.googleapis.com/google.rpc.ErrorInfo', reason }];
-  return { status, body: JSON.stringify({ error: { code: status, message, status: rpc, details } }) };
-}
-
-async function code(work: Promise<unknown>, expected: ErrorCode): Promise<OcicryptError> {
-  const error = await work.then(
-    () => assert.fail('it succeeded'),
-    (reason: unknown) => reason,
-  );
-  assert.ok(error instanceof OcicryptError, String(error));
-  assert.equal(error.code, expected, `${error.message} (${error.hint})`);
-  return error;
-}
-
-function soon(): AbortSignal {
-  return AbortSignal.timeout(20_000);
-}
