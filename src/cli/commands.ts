@@ -77,6 +77,15 @@ export const COMMANDS: ReadonlyMap<string, Command> = new Map<string, Command>([
     },
   ],
   [
+    'doctor',
+    {
+      operands: '[KEY]…',
+      describe: 'try each key with a random probe, and find what is wrong with the set-up',
+      options: [...PROVIDER_OPTIONS, 'json'],
+      run: async (context) => (await import('./doctor.ts')).runDoctor(context),
+    },
+  ],
+  [
     'config',
     {
       operands: 'ocicrypt|containerd|crio|policy',

@@ -65,6 +65,7 @@ async function runCommand(
 }
 
 function checkOperands(name: string, command: Command, settings: Settings): void {
+  if (command.operands.endsWith(']…')) return;
   const wanted = command.operands === '' ? 0 : command.operands.split(' ').length;
   if (settings.operands.length === wanted) return;
   throw new OcicryptError('usage', `${name} takes ${wanted === 0 ? 'no words' : command.operands}`, {
