@@ -1,0 +1,94 @@
+// The command that tries keys and finds what is wrong with a set-up.
+
+import { resolve } from 'node:path';
+import { OcicryptError } from '../base/errors.ts';
+import { type KeyUri, parseKeyUri } from '../base/key-uri.ts';
+import { createKekStore } from '../kms/open.ts';
+import { DEFAULT_LIMITS } from '../provider/attempts.ts';
+import { type ProbeResult, probeKey } from '../provider/probe.ts';
+import { backendSettings } from './backends.ts';
+import type { CommandContext } from './commands.ts';
+import type { Finding } from './doctor-finding.ts';
+import { examineSetup } from './doctor-setup.ts';
+import type { Settings } from './settings.ts';
+
+const CONTAINERD_CONFIG = '/etc/containerd/config.toml';
+
+/**
+ * Wraps and unwraps a random probe with each key that is named, or else with each that the settings name exactly; and
+ * looks at what clients are told about providers. Prints all of it, and fails with the first failure.
+ */
+export async function runDoctor({ settings, terminal }: CommandContext): Promise<void> {
+  const keks = createKekStore(backendSettings(settings));
+  const options = {
+    openKek: (uri: KeyUri) => keks.open(uri),
+    labels: settings.pairs('context') ?? {},
+    limit: settings.duration('timeout') ?? DEFAULT_LIMITS.total,
+  };
+  const probes: ProbeResult[] = [];
+  try {
+    // One after the other: a token's session and a shared connection would make each other look slow.
+    for (const uri of keysOf(settings)) probes.push(await probeKey(uri, options));
+  } finally {
+    await keks.close();
+  }
+  const findings = await examineSetup({ environment: process.env, containerdConfig: CONTAINERD_CONFIG });
+  if (settings.switch('json')) terminal.write(`${JSON.stringify(report(probes, findings), null, 2)}\n`);
+  else terminal.write([...probes.map(showProbe), ...findings.map(showFinding)].join(''));
+  const failure = probes.find((probe) => probe.failure !== undefined)?.failure;
+  if (failure !== undefined) throw failure;
+  const finding = findings.find(({ level }) => level === 'fail');
+  if (finding === undefined) return;
+  throw new OcicryptError('configuration', `${finding.subject} ${finding.message}`, hintOf(finding));
+}
+
+/** Prefixes name no key that could be tried. */
+function keysOf(settings: Settings): readonly KeyUri[] {
+  const defaultKey = settings.text('kmsURI');
+  const allowed = settings.list('allow').filter((text) => !text.endsWith('/*'));
+  const files = settings.list('key').map((file) => `keyfile://${resolve(file)}`);
+  const all = [...allowed, ...(defaultKey === undefined ? [] : [defaultKey]), ...files];
+  const texts = settings.operands.length > 0 ? settings.operands : all;
+  return [...new Set(texts)].map(parseKeyUri);
+}
+
+function report(probes: readonly ProbeResult[], findings: readonly Finding[]): unknown {
+  return {
+    keys: probes.map(({ failure, ...probe }) => ({
+      ...probe,
+      ok: failure === undefined,
+      ...(failure === undefined ? {} : { error: { code: failure.code, message: failure.message, ...hintOf(failure) } }),
+    })),
+    setup: findings,
+  };
+}
+
+/** A probe as lines: what was asked, what answered, how long it took, and what to grant. */
+function showProbe({ key, backend, wrapped, phases, failure }: ProbeResult): string {
+  const times = phases.map(({ phase, milliseconds }) => `${phase} ${milliseconds} ms`).join(', ');
+  const version = wrapped?.version === undefined ? '' : `, version ${wrapped.version}`;
+  const rows: readonly (readonly [string, string | undefined])[] = [
+    ['backend', backend],
+    ['known as', wrapped === undefined || wrapped.key === key ? undefined : shorten(wrapped.key)],
+    ['algorithm', wrapped === undefined ? undefined : `${wrapped.algorithm}${version}`],
+    ['time', times === '' ? undefined : times],
+    ['error', failure === undefined ? undefined : `${failure.code}: ${failure.message}`],
+    ['to do', failure?.hint],
+  ];
+  const lines = rows.flatMap(([name, value]) => (value === undefined ? [] : [`      ${name.padEnd(10)}${value}\n`]));
+  return `${failure === undefined ? 'ok  ' : 'FAIL'}  ${shorten(key)}\n${lines.join('')}`;
+}
+
+function showFinding({ level, subject, message, hint }: Finding): string {
+  const mark = { ok: 'ok  ', warn: 'warn', fail: 'FAIL' }[level];
+  return `${mark}  ${subject}: ${message}\n${hint === undefined ? '' : `      to do     ${hint}\n`}`;
+}
+
+function hintOf({ hint }: { readonly hint?: string | undefined }): { readonly hint?: string } {
+  return hint === undefined ? {} : { hint };
+}
+
+/** A post-quantum recipient of age has two thousand characters. */
+function shorten(key: string): string {
+  return key.length > 300 ? `${key.slice(0, 60)}…` : key;
+}

@@ -1,0 +1,76 @@
+// The only code that tries a key on purpose: a random probe is wrapped and unwrapped, and each phase is timed.
+
+import { randomBytes } from 'node:crypto';
+import { equalBytes, wipe } from '../base/bytes.ts';
+import { asOcicryptError, OcicryptError } from '../base/errors.ts';
+import { formatKeyUri, type KeyUri } from '../base/key-uri.ts';
+import type { Kek, WrappedKey } from '../kms/kek.ts';
+import { withDeadline } from './attempts.ts';
+import { type Labels, packetContext } from './packet-v2.ts';
+
+export type ProbePhase = 'open' | 'wrap' | 'unwrap';
+
+/** What a probe found out; `failure` is that of the phase after the last one in `phases`. */
+export type ProbeResult = {
+  /** The operator's own URI in canonical form. */
+  readonly key: string;
+  readonly backend: string;
+  /** What the service said of the key that wrapped. */
+  readonly wrapped?: Pick<WrappedKey, 'algorithm' | 'key' | 'version'>;
+  readonly phases: readonly { readonly phase: ProbePhase; readonly milliseconds: number }[];
+  readonly failure?: OcicryptError;
+};
+
+export type ProbeOptions = {
+  readonly openKek: (uri: KeyUri) => Promise<Kek>;
+  readonly labels: Labels;
+  /** Milliseconds for each phase; nothing is tried again. */
+  readonly limit: number;
+};
+
+/** As many bytes as a v2 packet wraps. */
+const PROBE_BYTES = 32;
+
+/** Wraps and unwraps as a v2 packet would, once. Never throws. */
+export async function probeKey(uri: KeyUri, options: ProbeOptions): Promise<ProbeResult> {
+  const key = formatKeyUri(uri);
+  const context = packetContext(options.labels);
+  const phases: { phase: ProbePhase; milliseconds: number }[] = [];
+  const probe = randomBytes(PROBE_BYTES);
+  let wrapped: WrappedKey | undefined;
+  let unwrapped: Uint8Array | undefined;
+
+  async function timed<Result>(phase: ProbePhase, run: (signal: AbortSignal) => Promise<Result>): Promise<Result> {
+    const started = performance.now();
+    const result = await withDeadline(options.limit, undefined, `key ${key}`, run);
+    phases.push({ phase, milliseconds: Math.round((performance.now() - started) * 100) / 100 });
+    return result;
+  }
+  const found = () => ({
+    key,
+    backend: uri.scheme,
+    phases,
+    ...(wrapped === undefined
+      ? {}
+      : {
+          wrapped: {
+            key: wrapped.key,
+            algorithm: wrapped.algorithm,
+            ...(wrapped.version === undefined ? {} : { version: wrapped.version }),
+          },
+        }),
+  });
+
+  try {
+    const kek = await timed('open', () => options.openKek(uri));
+    const sealed = await timed('wrap', (signal) => kek.wrap(probe, context, signal));
+    wrapped = sealed;
+    unwrapped = await timed('unwrap', (signal) => kek.unwrap(sealed, context, signal));
+    if (equalBytes(unwrapped, probe)) return found();
+    throw new OcicryptError('integrity', `${key} unwrapped something else than it had wrapped`);
+  } catch (error) {
+    return { ...found(), failure: asOcicryptError(error) };
+  } finally {
+    wipe(probe, unwrapped);
+  }
+}
