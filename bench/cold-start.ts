@@ -3,6 +3,7 @@
 import { mkdtempSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { wrapRequest } from '../scripts/sample.ts';
 import { createKeyfile } from '../src/kms/keyfile.ts';
 import type { BenchOptions } from './bench.ts';
 import { EXECUTABLE } from './build.ts';
@@ -57,21 +58,4 @@ export async function run({ runs = RUNS, peer }: BenchOptions): Promise<void> {
 
 function printSize(name: string, bytes: number, promised: string): void {
   printRow(name, '', promised, `${(bytes / 1024 / 1024).toFixed(1)} MiB`);
-}
-
-/** What ocicrypt sends for a layer: https://github.com/containers/ocicrypt/blob/main/docs/keyprovider.md */
-function wrapRequest(key: string): Uint8Array {
-  const parameters = { Parameters: { kmscrypt: [base64(key)] } };
-  const record = {
-    symkey: base64(new Uint8Array(32).fill(1)),
-    digest: `sha256:${'5'.repeat(64)}`,
-    cipheroptions: { nonce: base64(new Uint8Array(16).fill(2)) },
-  };
-  const ec = { ...parameters, DecryptConfig: parameters };
-  const request = { op: 'keywrap', keywrapparams: { ec, optsdata: base64(JSON.stringify(record)) } };
-  return new TextEncoder().encode(JSON.stringify(request));
-}
-
-function base64(data: string | Uint8Array): string {
-  return Buffer.from(data).toString('base64');
 }
