@@ -138,7 +138,7 @@ class RunningExchange implements Exchange {
     this.#touch();
     // A copy, because runtimes differ in when they are done with what they were given.
     const sent = new Promise<void>((resolve) => {
-      this.#outgoing.write(Uint8Array.from(bytes), () => resolve());
+      this.#outgoing.write(Buffer.from(bytes), () => resolve());
     });
     // An answer in the middle of a body is a refusal: who would wait for the rest waits for ever.
     const refused = this.#response.then(() => undefined);

@@ -144,7 +144,10 @@ function runHelper(
   host: string,
 ): Promise<{ readonly status: number | null; readonly output: string }> {
   return new Promise((resolve, reject) => {
-    const child = spawn(program, ['get'], { stdio: ['pipe', 'pipe', 'ignore'], timeout: HELPER_MILLISECONDS });
+    const child = spawn(program, ['get'], {
+      stdio: ['pipe', 'pipe', 'ignore'],
+      signal: AbortSignal.timeout(HELPER_MILLISECONDS),
+    });
     let output = '';
     child.once('error', (cause) => {
       reject(
