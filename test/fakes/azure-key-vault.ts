@@ -1,0 +1,285 @@
+/**
+ * An Azure Key Vault (or managed HSM) and its token service on this machine: the REST surface of keys over TLS, with
+ * real RSA-OAEP-256, A256KW and A256GCM under versioned keys, permissions, and tokens that are good for one audience.
+ *
+ *     const vault = await startFakeAzureVault({ tls });
+ *     vault.createKey('image', { type: 'RSA' });
+ *     vault.rotate('image'); vault.setEnabled('image', false); vault.deny('unwrapKey');
+ *     vault.server.faults.push({ kind: 'truncated' });      // wire.ts has them all
+ */
+import {
+  constants,
+  createCipheriv,
+  createDecipheriv,
+  createPublicKey,
+  generateKeyPairSync,
+  type KeyObject,
+  privateDecrypt,
+  publicEncrypt,
+  randomBytes,
+} from 'node:crypto';
+import type { CertificateFiles } from '../fixtures/certificates.ts';
+import { startWireServer, type WireAnswer, type WireRequest, type WireServer } from './wire.ts';
+
+export type Permission = 'decrypt' | 'encrypt' | 'get' | 'unwrapKey' | 'wrapKey';
+export type KeyOptions = {
+  readonly type: 'RSA' | 'oct-HSM';
+  readonly bits?: number;
+  readonly operations?: readonly Permission[];
+};
+
+type Material = { readonly privateKey: KeyObject } | { readonly secret: Buffer };
+type Key = { readonly options: KeyOptions; readonly versions: Map<string, Material>; newest: string; enabled: boolean };
+
+export interface FakeAzureVault {
+  readonly endpoint: string;
+  readonly host: string;
+  readonly server: WireServer;
+  readonly tenant: string;
+  readonly client: { readonly id: string; readonly secret: string };
+  /** A token that the token service takes for the client's, as Kubernetes projects it. */
+  readonly assertion: string;
+  createKey(name: string, options: KeyOptions): void;
+  deleteKey(name: string): void;
+  /** Makes a version, which becomes the newest. */
+  rotate(name: string): void;
+  setEnabled(name: string, enabled: boolean): void;
+  deny(...permissions: Permission[]): void;
+  permit(): void;
+  /** A token for an audience, good for some seconds. */
+  issue(audience: string, seconds?: number): string;
+  /** Makes every token that was issued useless. */
+  revokeTokens(): void;
+  close(): Promise<void>;
+}
+
+/** Thrown by the service's own code to answer with an error. */
+class Refusal extends Error {
+  readonly answer: WireAnswer;
+  constructor(status: number, code: string, inner?: string, headers: Readonly<Record<string, string>> = {}) {
+    super(code);
+    const innererror = inner === undefined ? undefined : { code: inner };
+    this.answer = { status, headers, body: JSON.stringify({ error: { code, message: 'told', innererror } }) };
+  }
+}
+
+const OPERATIONS: Readonly<Record<string, Permission>> = {
+  decrypt: 'decrypt',
+  encrypt: 'encrypt',
+  unwrapkey: 'unwrapKey',
+  wrapkey: 'wrapKey',
+};
+
+export async function startFakeAzureVault(options: {
+  readonly tls: CertificateFiles;
+  readonly host?: string;
+  readonly port?: number;
+}): Promise<FakeAzureVault> {
+  const host = options.host ?? 'testvault.vault.azure.net';
+  const audience = `https://${host.replace(/^[^.]*\./, '')}`;
+  const keys = new Map<string, Key>();
+  const denied = new Set<Permission>();
+  const tokens = new Map<string, { readonly audience: string; readonly end: number }>();
+  const tenant = '11111111-2222-3333-4444-555555555555';
+  const client = { id: '66666666-7777-8888-9999-aaaaaaaaaaaa', secret: randomBytes(24).toString('base64') };
+  const assertion = [randomBytes(8), randomBytes(64), randomBytes(64)]
+    .map((part) => part.toString('base64url'))
+    .join('.');
+
+  function answer(request: WireRequest): WireAnswer {
+    try {
+      return { status: 200, body: JSON.stringify(handle(request)) };
+    } catch (error) {
+      if (error instanceof Refusal) return error.answer;
+      throw error;
+    }
+  }
+
+  function handle(request: WireRequest): unknown {
+    if (request.path === `/${tenant}/oauth2/v2.0/token`) return giveToken(request);
+    authenticate(request);
+    const route = /^\/keys\/([0-9A-Za-z-]+)(?:\/([0-9a-f]{32})?(?:\/([a-z]+))?)?\?api-version=7\.4$/.exec(request.path);
+    if (route === null) throw new Refusal(400, 'BadParameter');
+    const [, name = '', version, operation] = route;
+    const permission = operation === undefined ? 'get' : OPERATIONS[operation];
+    if (permission === undefined || request.method !== (permission === 'get' ? 'GET' : 'POST')) {
+      throw new Refusal(405, 'MethodNotAllowed');
+    }
+    if (denied.has(permission)) throw new Refusal(403, 'Forbidden', 'ForbiddenByRbac');
+    const key = keys.get(name.toLowerCase());
+    const number = version ?? key?.newest ?? '';
+    const material = key?.versions.get(number);
+    if (key === undefined || material === undefined) throw new Refusal(404, 'KeyNotFound');
+    const kid = `https://${host}/keys/${name}/${number}`;
+    if (permission === 'get') return describe(kid, key, material);
+    if (!key.enabled) throw new Refusal(403, 'Forbidden', 'KeyDisabled');
+    if (key.options.operations?.includes(permission) === false)
+      throw new Refusal(403, 'Forbidden', 'KeyOperationForbidden');
+    return { kid, ...operate(permission, material, parseMessage(request.body)) };
+  }
+
+  /** The client credentials grant. */
+  function giveToken(request: WireRequest): unknown {
+    const form = new URLSearchParams(Buffer.from(request.body).toString());
+    const bySecret = form.get('client_secret') === client.secret;
+    const byAssertion =
+      form.get('client_assertion') === assertion &&
+      form.get('client_assertion_type') === 'urn:ietf:params:oauth:client-assertion-type:jwt-bearer';
+    const scope = form.get('scope') ?? '';
+    if (
+      form.get('grant_type') !== 'client_credentials' ||
+      form.get('client_id') !== client.id ||
+      !(bySecret || byAssertion)
+    ) {
+      const body = { error: 'invalid_client', error_description: 'told', error_codes: [7000215] };
+      const refusal = new Refusal(401, '');
+      throw Object.assign(refusal, { answer: { status: 401, body: JSON.stringify(body) } });
+    }
+    return { token_type: 'Bearer', expires_in: 3599, access_token: issue(scope.replace(/\/\.default$/, '')) };
+  }
+
+  function issue(to: string, seconds = 3600): string {
+    const token = `eyJ0.${randomBytes(32).toString('base64url')}`;
+    tokens.set(token, { audience: to, end: Date.now() + seconds * 1000 });
+    return token;
+  }
+
+  function authenticate(request: WireRequest): void {
+    const token = tokens.get(/^Bearer (\S+)$/.exec(request.headers.authorization ?? '')?.[1] ?? '');
+    if (token !== undefined && token.audience === audience && Date.now() < token.end) return;
+    const challenge = `Bearer authorization="https://login.microsoftonline.com/${tenant}", resource="${audience}"`;
+    throw new Refusal(401, 'Unauthorized', undefined, { 'WWW-Authenticate': challenge });
+  }
+
+  const server = await startWireServer(answer, {
+    tls: options.tls,
+    ...(options.port === undefined ? {} : { port: options.port }),
+  });
+  const find = (name: string) => {
+    const key = keys.get(name);
+    if (key === undefined) throw new Error(`no fake key ${name}`);
+    return key;
+  };
+  return {
+    endpoint: server.url,
+    host,
+    server,
+    tenant,
+    client,
+    assertion,
+    createKey(name, keyOptions) {
+      const version = randomBytes(16).toString('hex');
+      const versions = new Map([[version, createMaterial(keyOptions)]]);
+      keys.set(name, { options: keyOptions, versions, newest: version, enabled: true });
+    },
+    deleteKey: (name) => void keys.delete(name),
+    rotate(name) {
+      const key = find(name);
+      key.newest = randomBytes(16).toString('hex');
+      key.versions.set(key.newest, createMaterial(key.options));
+    },
+    setEnabled(name, enabled) {
+      find(name).enabled = enabled;
+    },
+    deny(...permissions) {
+      for (const permission of permissions) denied.add(permission);
+    },
+    permit: () => denied.clear(),
+    issue,
+    revokeTokens: () => tokens.clear(),
+    close: () => server.close(),
+  };
+}
+
+function createMaterial({ type, bits }: KeyOptions): Material {
+  if (type === 'oct-HSM') return { secret: randomBytes(32) };
+  return { privateKey: generateKeyPairSync('rsa', { modulusLength: bits ?? 2048 }).privateKey };
+}
+
+function describe(kid: string, key: Key, material: Material): unknown {
+  const jwk = 'secret' in material ? {} : createPublicKey(material.privateKey).export({ format: 'jwk' });
+  const operations = key.options.operations ?? ['wrapKey', 'unwrapKey', 'encrypt', 'decrypt'];
+  return {
+    key: { kid, kty: key.options.type, key_ops: operations, ...('n' in jwk ? { n: jwk.n, e: jwk.e } : {}) },
+    attributes: { enabled: key.enabled, recoveryLevel: 'Recoverable' },
+  };
+}
+
+type Message = ReadonlyMap<string, string>;
+
+function operate(permission: Permission, material: Material, message: Message): Readonly<Record<string, string>> {
+  const algorithm = message.get('alg');
+  const value = readBytes(message, 'value');
+  if ('privateKey' in material) {
+    if (algorithm !== 'RSA-OAEP-256') throw new Refusal(400, 'BadParameter');
+    const options = { padding: constants.RSA_PKCS1_OAEP_PADDING, oaepHash: 'sha256' };
+    const { privateKey: key } = material;
+    const wraps = permission === 'wrapKey' || permission === 'encrypt';
+    const use = () =>
+      wraps
+        ? publicEncrypt({ key: createPublicKey(key), ...options }, value)
+        : privateDecrypt({ key, ...options }, value);
+    return { value: attempt(use).toString('base64url') };
+  }
+  if (algorithm === 'A256KW' && permission !== 'encrypt' && permission !== 'decrypt') {
+    return { value: attempt(() => keyWrap(material.secret, value, permission === 'wrapKey')).toString('base64url') };
+  }
+  if (algorithm !== 'A256GCM' || (permission !== 'encrypt' && permission !== 'decrypt'))
+    throw new Refusal(400, 'BadParameter');
+  const additional = readBytes(message, 'aad');
+  if (permission === 'encrypt') {
+    const iv = randomBytes(12);
+    const cipher = createCipheriv('aes-256-gcm', material.secret, iv, { authTagLength: 16 });
+    cipher.setAAD(additional);
+    const sealed = Buffer.concat([cipher.update(value), cipher.final()]);
+    const parts = { value: sealed, iv, tag: cipher.getAuthTag(), aad: additional };
+    return Object.fromEntries(Object.entries(parts).map(([name, bytes]) => [name, bytes.toString('base64url')]));
+  }
+  return {
+    value: attempt(() => {
+      const decipher = createDecipheriv('aes-256-gcm', material.secret, readBytes(message, 'iv'), {
+        authTagLength: 16,
+      });
+      decipher.setAAD(additional);
+      decipher.setAuthTag(readBytes(message, 'tag'));
+      return Buffer.concat([decipher.update(value), decipher.final()]);
+    }).toString('base64url'),
+  };
+}
+
+/** RFC 3394. */
+function keyWrap(secret: Buffer, value: Buffer, wraps: boolean): Buffer {
+  const iv = Buffer.alloc(8, 0xa6);
+  const cipher = wraps ? createCipheriv('id-aes256-wrap', secret, iv) : createDecipheriv('id-aes256-wrap', secret, iv);
+  return Buffer.concat([cipher.update(value), cipher.final()]);
+}
+
+function attempt(work: () => Buffer): Buffer {
+  try {
+    return work();
+  } catch {
+    throw new Refusal(400, 'BadParameter');
+  }
+}
+
+const MEMBERS = new Set(['alg', 'value', 'iv', 'tag', 'aad']);
+
+function parseMessage(body: Uint8Array): Message {
+  let json: unknown;
+  try {
+    json = JSON.parse(Buffer.from(body).toString());
+  } catch {}
+  if (typeof json !== 'object' || json === null) throw new Refusal(400, 'BadParameter');
+  const message = new Map<string, string>();
+  for (const [name, value] of Object.entries(json)) {
+    if (!MEMBERS.has(name) || typeof value !== 'string') throw new Refusal(400, 'BadParameter');
+    message.set(name, value);
+  }
+  return message;
+}
+
+function readBytes(message: Message, name: string): Buffer {
+  const value = message.get(name) ?? '';
+  if (!/^[A-Za-z0-9_-]*$/.test(value)) throw new Refusal(400, 'BadParameter');
+  return Buffer.from(value, 'base64url');
+}
