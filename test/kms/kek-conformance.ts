@@ -224,8 +224,8 @@ export function describeKek(
         const wrapped = await kek.wrap(plaintext, {}, soon());
         await during(harness[trouble], async () => {
           const expected = harness.codes?.[trouble] ?? codes;
-          for (const work of [kek.wrap(plaintext, {}, soon()), kek.unwrap(wrapped, {}, soon())]) {
-            const error = await fails(work, expected, plaintext);
+          for (const work of [() => kek.wrap(plaintext, {}, soon()), () => kek.unwrap(wrapped, {}, soon())]) {
+            const error = await fails(work(), expected, plaintext);
             assert.equal(error.retryable, false);
             assert.ok(error.hint !== undefined);
           }
@@ -267,8 +267,8 @@ export function describeKek(
         const plaintext = randomBytes(32);
         const wrapped = await kek.wrap(plaintext, {}, soon());
         await during(harness[trouble], async () => {
-          for (const work of [kek.wrap(plaintext, {}, soon()), kek.unwrap(wrapped, {}, soon())]) {
-            const error = await fails(work, [code], plaintext);
+          for (const work of [() => kek.wrap(plaintext, {}, soon()), () => kek.unwrap(wrapped, {}, soon())]) {
+            const error = await fails(work(), [code], plaintext);
             assert.equal(error.retryable, true);
           }
         });
