@@ -1,6 +1,5 @@
 // The only code that turns the words of a command line into settings.
 
-import { parseArgs } from 'node:util';
 import { OcicryptError } from '../base/errors.ts';
 import {
   type DurationName,
@@ -68,29 +67,23 @@ export async function parseSettings(
   allowed: readonly OptionName[],
   spelling: Spelling = 'ours',
 ): Promise<Settings> {
-  const args = spelling === 'go' ? words.map((word) => word.replace(/^-(?=[A-Za-z]{2})/, '--')) : [...words];
-  const { tokens } = parseArgs({
-    args,
-    strict: false,
-    tokens: true,
-    allowPositionals: true,
-    options: Object.fromEntries([
-      ...allowed.map((name) => [name, { type: optionSpec(name).kind === 'switch' ? 'boolean' : 'string' }] as const),
-      ['help', { type: 'boolean', short: 'h' }] as const,
-    ]),
-  });
   const texts = new Map<OptionName, string[]>();
   const operands: string[] = [];
-  for (const token of tokens) {
-    if (token.kind === 'positional') operands.push(token.value);
-    if (token.kind !== 'option') continue;
-    const { name, rawName, value, inlineValue } = token;
+  const rest = [...words];
+  for (let word = rest.shift(); word !== undefined; word = rest.shift()) {
+    const option = word === '--' ? undefined : splitOption(word, spelling);
+    if (option === undefined) {
+      operands.push(...(word === '--' ? rest.splice(0) : [word]));
+      continue;
+    }
+    const { rawName, name, inline } = option;
     if (!isOptionName(name) || (name !== 'help' && !allowed.includes(name)))
       throw await unknownOption(rawName, allowed);
     const isSwitch = optionSpec(name).kind === 'switch';
-    if (isSwitch && value !== undefined) throw new OcicryptError('usage', `option ${rawName} takes no value`);
+    if (isSwitch && inline !== undefined) throw new OcicryptError('usage', `option ${rawName} takes no value`);
+    const value = isSwitch ? '' : (inline ?? rest.shift());
     // A word that looks like an option is one: `--adc --kmsURI=…` would otherwise lose the second without a word.
-    if (!isSwitch && (value === undefined || value === '' || (!inlineValue && value.startsWith('-')))) {
+    if (!isSwitch && (!value || (inline === undefined && value.startsWith('-')))) {
       throw new OcicryptError('usage', `option ${rawName} needs a value`, {
         hint: `write ${rawName}=${optionSpec(name).value}`,
       });
@@ -98,6 +91,21 @@ export async function parseSettings(
     texts.set(name, [...(texts.get(name) ?? []), value ?? '']);
   }
   return new Settings(texts, operands);
+}
+
+type SplitOption = { readonly rawName: string; readonly name: string; readonly inline: string | undefined };
+
+/** `--NAME`, `--NAME=VALUE`, `-h`, and in Go's spelling `-NAME` too; undefined for a word that is no option. */
+function splitOption(word: string, spelling: Spelling): SplitOption | undefined {
+  if (!word.startsWith('-') || word === '-') return undefined;
+  const equals = word.indexOf('=');
+  const rawName = equals < 0 ? word : word.slice(0, equals);
+  const inline = equals < 0 ? undefined : word.slice(equals + 1);
+  if (rawName === '-h') return { rawName, name: 'help', inline };
+  const dashes = rawName.startsWith('--') ? 2 : 1;
+  // No name: one dash is not enough for ours.
+  const name = dashes === 2 || (spelling === 'go' && rawName.length > 2) ? rawName.slice(dashes) : '';
+  return { rawName, name, inline };
 }
 
 /** The nearest of `names` to a word that is none of them, where one is near. */
