@@ -1,0 +1,157 @@
+// Vault, age and tokens through the executable: a layer key wrapped and unwrapped, and what the doctor says of each key.
+import assert from 'node:assert/strict';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import { Encrypter, generateHybridIdentity, generateX25519Identity, identityToRecipient } from 'age-encryption';
+import { REPLY, unwrapRequest, wrapRequest } from '../../scripts/vectors-shape.ts';
+import { type FakeVault, startFakeVault } from '../fakes/vault.ts';
+import { createCertificateAuthority } from '../fixtures/certificates.ts';
+import { runExecutable } from '../fixtures/executable.ts';
+import { createToken, ensureSoftHsm, useTokenStore } from '../fixtures/softhsm.ts';
+
+type Environment = Readonly<Record<string, string>>;
+
+let directory: string;
+before(async () => {
+  directory = await mkdtemp(join(tmpdir(), 'backends-'));
+});
+after(() => rm(directory, { recursive: true, force: true }));
+
+async function write(name: string, content: string | Uint8Array): Promise<string> {
+  const path = join(directory, name);
+  await writeFile(path, content, { mode: 0o600 });
+  return path;
+}
+
+/** Wraps to `key`, and unwraps from the packet alone, as containerd asks for it. */
+async function roundTrip(key: string, words: readonly string[], environment: Environment = {}): Promise<void> {
+  const wrapped = await runExecutable(['keyprovider', `--allow=${key}`, ...words], {
+    input: wrapRequest([key]),
+    environment,
+  });
+  assert.equal(wrapped.status, 0, wrapped.stderr);
+  const { keywrapresults } = JSON.parse(wrapped.stdout.toString());
+  const packet = Buffer.from(keywrapresults.annotation, 'base64');
+  const unwrapped = await runExecutable(['keyprovider', `--allow=${key}`, ...words], {
+    input: unwrapRequest(packet),
+    environment,
+  });
+  assert.deepEqual([unwrapped.status, unwrapped.stdout.toString(), unwrapped.stderr], [0, REPLY, '']);
+}
+
+async function doctor(words: readonly string[], environment: Environment = {}) {
+  const result = await runExecutable(['doctor', '--json', ...words], { environment });
+  return { ...result, report: JSON.parse(result.stdout.toString()) };
+}
+
+describe('Vault through the executable', () => {
+  let vault: FakeVault;
+  let environment: Environment;
+  before(async () => {
+    const authority = await createCertificateAuthority(directory);
+    vault = await startFakeVault({ tls: await authority.issue('server') });
+    vault.createKey('transit/k');
+    const VAULT_TOKEN = vault.createToken({ 'transit/*': ['update'] });
+    environment = { VAULT_ADDR: vault.address, VAULT_TOKEN, VAULT_CACERT: authority.certificate };
+  });
+  after(() => vault.close());
+
+  test('a layer key goes there and comes back', () => roundTrip('hashivault://k', [], environment));
+
+  test('the doctor says what to grant, and ends with the code of the first failure', async () => {
+    const good = await doctor(['hashivault://k'], environment);
+    assert.equal(good.status, 0);
+    const [probe] = good.report.keys;
+    assert.deepEqual([probe.ok, probe.backend, probe.wrapped.version], [true, 'hashivault', '1']);
+    assert.deepEqual(
+      probe.phases.map(({ phase }: { phase: string }) => phase),
+      ['open', 'wrap', 'unwrap'],
+    );
+    vault.setDenied('transit/decrypt/k');
+    const denied = await doctor(['hashivault://k', 'hashivault://missing'], environment);
+    vault.setDenied(undefined);
+    assert.equal(denied.status, 77);
+    assert.match(denied.report.keys[0].error.hint, /path "transit\/decrypt\/k" \{ capabilities = \["update"\] \}/);
+    assert.equal(denied.report.keys[1].error.code, 'refused');
+  });
+});
+
+describe('age through the executable', () => {
+  for (const [kind, generate] of [
+    ['age1', generateX25519Identity],
+    ['age1pq1', generateHybridIdentity],
+  ] as const) {
+    test(`a layer key is wrapped to ${kind} and opened by the identity file alone`, async () => {
+      const secret = await generate();
+      const file = await write(`${kind}.txt`, `# an identity\n${secret}\n`);
+      const recipient = await identityToRecipient(secret);
+      const wrapped = await runExecutable(['keyprovider'], { input: wrapRequest([recipient]) });
+      assert.equal(wrapped.status, 0, wrapped.stderr);
+      const packet = Buffer.from(JSON.parse(wrapped.stdout.toString()).keywrapresults.annotation, 'base64');
+      const input = unwrapRequest(packet);
+      const unwrapped = await runExecutable(['keyprovider', `--key=${file}`], { input });
+      assert.deepEqual([unwrapped.status, unwrapped.stdout.toString()], [0, REPLY]);
+      const without = await runExecutable(['keyprovider'], { input });
+      assert.equal(without.status, 77);
+      const other = await write('other.txt', await generateX25519Identity());
+      assert.equal((await runExecutable(['keyprovider', `--key=${other}`], { input })).status, 77);
+    });
+  }
+
+  test('a protected identity file takes its passphrase from a file, and says so without', async () => {
+    const encrypter = new Encrypter();
+    encrypter.setPassphrase('one two three');
+    encrypter.setScryptWorkFactor(10);
+    const secret = await generateX25519Identity();
+    const file = await write('protected.age', await encrypter.encrypt(`${secret}\n`));
+    const passphrase = await write('passphrase', 'one two three\n');
+    await roundTrip(await identityToRecipient(secret), [`--key=${file}`, `--age-passphrase-file=${passphrase}`]);
+    const { status, report } = await doctor([`--key=${file}`]);
+    assert.deepEqual([status, report.keys[0].error.code], [77, 'unauthenticated']);
+  });
+});
+
+const hsm = await ensureSoftHsm();
+describe('a token through the executable', () => {
+  if ('missing' in hsm) {
+    test('with SoftHSM', (t) => {
+      if (process.env.CI === 'true') throw new Error(hsm.missing);
+      t.skip(hsm.missing);
+    });
+    return;
+  }
+  let environment: Environment;
+  let words: readonly string[];
+  before(async () => {
+    environment = { SOFTHSM2_CONF: await useTokenStore(directory) };
+    createToken(hsm, 'executable', '13572468').createAesKey('k');
+    words = [`--pkcs11-module=${hsm.module}`, `--pkcs11-binding=${hsm.binding}`];
+  });
+  const KEY = 'pkcs11:token=executable;object=k';
+
+  test('a layer key goes there and comes back', async () => {
+    const pin = await write('pin', '13572468\n');
+    await roundTrip(KEY, [...words, `--pkcs11-pin-file=${pin}`], environment);
+    await roundTrip(KEY, [...words, '--pkcs11-pin-env=PIN'], { ...environment, PIN: '13572468' });
+  });
+
+  test('a wrong PIN is tried by the first process only', async () => {
+    const pin = await write('wrong-pin', '00000000\n');
+    const messages = [];
+    for (let layer = 0; layer < 3; layer++) {
+      const { status, report } = await doctor([...words, `--pkcs11-pin-file=${pin}`, KEY], environment);
+      assert.equal(status, 77);
+      messages.push(report.keys[0].error.message);
+    }
+    assert.notEqual(messages[0], messages[1]);
+    assert.equal(messages[1], messages[2]);
+  });
+
+  test('the compiled package is missed by name', async () => {
+    const { status, report } = await doctor([`--pkcs11-module=${hsm.module}`, KEY], environment);
+    assert.equal(status, 78);
+    assert.match(report.keys[0].error.hint, /pkcs11js/);
+  });
+});
