@@ -1,7 +1,6 @@
 // The only code that speaks to a registry: OCI distribution-spec 1.1 with basic and token authentication.
 
 import { setTimeout as sleep } from 'node:timers/promises';
-import { concatBytes } from '../base/bytes.ts';
 import { OcicryptError } from '../base/errors.ts';
 import { type HttpSettings, parseRetryAfter } from '../base/http.ts';
 import {
@@ -14,6 +13,7 @@ import {
 import { asObject, asText, parseJson } from '../base/json.ts';
 import { type CredentialSettings, findCredentials, type RegistryCredentials } from './credentials.ts';
 import type { RegistryReference } from './reference.ts';
+import { drain, readBody } from './registry-answers.ts';
 
 export type RegistrySettings = HttpSettings & CredentialSettings;
 
@@ -283,32 +283,6 @@ export class RegistryClient {
       },
     );
   }
-}
-
-/** Reads an answer that says nothing, so that its connection can be used again. */
-export async function drain(response: StreamResponse): Promise<void> {
-  let length = 0;
-  for await (const chunk of response.body) {
-    length += chunk.length;
-    if (length <= 65_536) continue;
-    response.discard();
-    return;
-  }
-}
-
-/** Reads the body of an answer. */
-async function readBody(response: StreamResponse, maximum: number, name: string): Promise<Uint8Array> {
-  const chunks: Uint8Array[] = [];
-  let length = 0;
-  for await (const chunk of response.body) {
-    length += chunk.length;
-    if (length > maximum) {
-      response.discard();
-      throw new OcicryptError('bad-input', `${name} answered with more than ${maximum} bytes`);
-    }
-    chunks.push(chunk);
-  }
-  return concatBytes(...chunks);
 }
 
 function basic(credentials: { readonly username: string; readonly password: string }): string {

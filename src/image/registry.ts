@@ -6,7 +6,8 @@ import type { BlobIdentity } from './cipher.ts';
 import { type Descriptor, isDigest, isManifestType, MAXIMUM_MANIFEST, MEDIA_TYPES, parseManifest } from './manifest.ts';
 import type { RegistryReference } from './reference.ts';
 import { formatImageReference } from './reference.ts';
-import { drain, RegistryClient, type RegistrySettings } from './registry-client.ts';
+import { drain } from './registry-answers.ts';
+import { RegistryClient, type RegistrySettings } from './registry-client.ts';
 import {
   type BlobReader,
   type BlobWriter,
