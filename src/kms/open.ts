@@ -2,11 +2,13 @@
 
 import { OcicryptError } from '../base/errors.ts';
 import { formatKeyUri, type KeyUri } from '../base/key-uri.ts';
+import { isAgeIdentityFile } from './age-file.ts';
 import type { AgeSettings } from './age-identities.ts';
 import type { AwsKmsSettings } from './awskms.ts';
 import type { AzureKmsSettings } from './azure-vault.ts';
 import type { GcpKmsSettings } from './gcpkms.ts';
 import type { VaultSettings } from './hashivault.ts';
+import type { KbsSettings } from './kbs.ts';
 import type { Kek } from './kek.ts';
 import type { Pkcs11Settings } from './pkcs11.ts';
 
@@ -17,6 +19,7 @@ export type BackendSettings = {
   readonly azurekms: AzureKmsSettings;
   readonly gcpkms: GcpKmsSettings;
   readonly hashivault: VaultSettings;
+  readonly kbs: KbsSettings;
   readonly pkcs11: Pkcs11Settings;
 };
 
@@ -67,6 +70,8 @@ async function openKek(uri: KeyUri, settings: BackendSettings): Promise<Kek> {
       return (await import('./hashivault.ts')).openHashiVault(uri, settings.hashivault);
     case 'pkcs11':
       return (await import('./pkcs11.ts')).openPkcs11(uri, settings.pkcs11);
+    case 'kbs':
+      return (await import('./kbs.ts')).openKbsKey(uri, settings.kbs);
     case 'age':
       return (await import('./age.ts')).openAgeRecipient(uri, settings.age);
     case 'keyfile':
@@ -83,7 +88,6 @@ async function openKek(uri: KeyUri, settings: BackendSettings): Promise<Kek> {
 
 /** What `--key` names: 32 bytes, or identities of age. */
 async function openFile(path: string, settings: BackendSettings): Promise<Kek> {
-  const { isAgeIdentityFile } = await import('./age-file.ts');
   if (isAgeIdentityFile(path)) return (await import('./age.ts')).openAgeIdentityFile(path, settings.age);
   return (await import('./keyfile.ts')).openKeyfile(path);
 }

@@ -60,10 +60,18 @@ type Draft = { -readonly [member in keyof AuditEvent]?: AuditEvent[member] };
 
 async function handle(request: Uint8Array, call: Call, options: ProviderOptions): Promise<Uint8Array> {
   const started = performance.now();
-  const draft: Draft = { id: crypto.randomUUID(), ...(call.caller === undefined ? {} : { caller: call.caller }) };
+  const draft: Draft = call.caller === undefined ? {} : { caller: call.caller };
   const finish = async (outcome: AuditEvent['outcome']) => {
+    if (options.audit === undefined && options.log === undefined) return;
     const milliseconds = Math.round((performance.now() - started) * 1000) / 1000;
-    const event: AuditEvent = { id: '', operation: 'unknown', keys: [], ...draft, outcome, milliseconds };
+    const event: AuditEvent = {
+      id: crypto.randomUUID(),
+      operation: 'unknown',
+      keys: [],
+      ...draft,
+      outcome,
+      milliseconds,
+    };
     options.log?.debug({ ...event }, 'request');
     await options.audit?.record(event);
   };
