@@ -213,7 +213,7 @@ if ('missing' in found) {
       await closeAll();
       for (const [text, modules] of [
         [uri('aes-1'), []],
-        [`${uri('aes-1')}?module-path=/tmp/evil.so`, [hsm.module]],
+        [`${uri('aes-1')}?module-path=/nowhere/evil.so`, [hsm.module]],
         [`${uri('aes-1')}?module-name=evil`, [hsm.module]],
         [uri('aes-1'), ['libsofthsm2.so']],
         [uri('aes-1'), ['/nowhere/libsofthsm2.so']],
