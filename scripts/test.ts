@@ -1,24 +1,23 @@
-// Runs the tests: all of them on Node against the built executable, and those of the library on Bun too.
+// Runs the tests: all of them on Node against the built executable, and those of the library on Bun too;
+// with `oldest`, those of the library on the oldest Node that is supported.
 
-import { globSync } from 'node:fs';
+import { globSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { PROJECT, runTool } from './process.ts';
 
-runTool('node', ['scripts/build.ts']);
-
 const all = globSync('test/**/*.test.ts', { cwd: PROJECT }).sort();
-runTool('node', [
-  '--test',
-  '--test-reporter=dot',
-  '--test-reporter-destination=stdout',
-  '--test-reporter=./scripts/summary-reporter.ts',
-  '--test-reporter-destination=stdout',
-  ...all,
-]);
-
 // What starts clients or the executable does not depend on the runtime that the tests run on.
-const PROCESS_TESTS = /^test\/(?:end-to-end|clients|docs|executable)\//;
-runTool('bun', [
-  'test',
-  '--timeout=60000',
-  ...all.filter((file) => !PROCESS_TESTS.test(file)).map((file) => `./${file}`),
-]);
+const library = all.filter((file) => !/^test\/(?:architecture|clients|docs|end-to-end|executable)\//.test(file));
+// Files mostly wait for one another's processes; a test that hangs must not hang the run.
+const options = ['--test', '--test-concurrency=3', '--test-timeout=180000'];
+
+if (process.argv[2] === 'oldest') {
+  const { engines } = JSON.parse(readFileSync(join(PROJECT, 'package.json'), 'utf8'));
+  const version = engines.node.replace('>=', '');
+  const node = `node-${process.platform}-${process.arch}@${version}`;
+  runTool('npm', ['exec', '--yes', `--package=${node}`, '--', 'node', ...options, ...library]);
+} else {
+  runTool('node', ['scripts/build.ts']);
+  runTool('node', [...options, ...all]);
+  runTool('bun', ['test', '--timeout=60000', ...library.map((file) => `./${file}`)]);
+}
