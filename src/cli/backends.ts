@@ -1,6 +1,7 @@
 // What the settings say about each key service: the part of the composition root that every command with keys shares.
 
 import { resolve } from 'node:path';
+import { formatKeyUri, parseKeyUri } from '../base/key-uri.ts';
 import type { VaultSettings } from '../kms/hashivault.ts';
 import type { BackendSettings } from '../kms/open.ts';
 import type { Settings } from './settings.ts';
@@ -40,6 +41,7 @@ export function backendSettings(settings: Settings): BackendSettings {
       credentialsFile: settings.text('vault-credentials'),
       ...common,
     },
+    kbs: { files: kbsFiles(settings) },
     pkcs11: {
       modules: settings.list('pkcs11-module'),
       bindingDirectory: settings.text('pkcs11-binding'),
@@ -50,6 +52,12 @@ export function backendSettings(settings: Settings): BackendSettings {
       environment: process.env,
     },
   };
+}
+
+/** By canonical URI. */
+function kbsFiles(settings: Settings): ReadonlyMap<string, string> {
+  const pairs = Object.entries(settings.pairs('kbs-key') ?? {});
+  return new Map(pairs.map(([key, file]) => [formatKeyUri(parseKeyUri(key)), resolve(file)]));
 }
 
 /** The terminal's code is loaded when there is a question. */

@@ -41,6 +41,7 @@ export const PROVIDER_OPTIONS: readonly OptionName[] = [
   'azure-endpoint',
   'azure-domain',
   'azure-authority',
+  'kbs-key',
   'vault-addr',
   'vault-login',
   'vault-role',

@@ -40,9 +40,10 @@ export const OPTIONS = {
   },
   packet: {
     kind: 'choice',
-    value: 'v1|v2',
-    choices: ['v1', 'v2'],
-    describe: 'the packet to write: v1 is what the reference provider reads',
+    value: 'v1|v2|coco-v2',
+    choices: ['v1', 'v2', 'coco-v2'],
+    describe:
+      'the packet to write: v1 is what the reference provider reads, coco-v2 what guests of Confidential Containers unwrap with AWS KMS',
     fallback: 'v2; as kms_oci_crypt v1 for a single Google key',
   },
   context: {
@@ -126,6 +127,12 @@ export const OPTIONS = {
     describe: 'where tokens for Azure are had',
     member: ['azurekms', 'authority'],
     fallback: 'AZURE_AUTHORITY_HOST, else that of the cloud',
+  },
+  'kbs-key': {
+    kind: 'pairs',
+    value: 'KEY=FILE',
+    describe:
+      "a key kbs:///REPOSITORY/TYPE/TAG of Confidential Containers' broker and the file that holds its 32 bytes; it may unwrap; repeatable",
   },
   'vault-addr': {
     kind: 'text',

@@ -8,6 +8,7 @@ import { DEFAULT_LIMITS, type Limits } from '../provider/attempts.ts';
 import { createProvider, type Provider, type ProviderOptions } from '../provider/handle.ts';
 import { checkLabels } from '../provider/packet-v2.ts';
 import { type AllowRule, parseAllowRule } from '../provider/policy.ts';
+import type { PacketChoice } from '../provider/wrap.ts';
 import { backendSettings } from './backends.ts';
 import type { Personality } from './commands.ts';
 import type { Settings } from './settings.ts';
@@ -61,7 +62,12 @@ function parseRules(settings: Settings): readonly AllowRule[] {
   try {
     // Only --allow takes prefixes: what means one key must be one.
     const single = defaultKey === undefined ? [] : [{ kind: 'key', uri: parseKeyUri(defaultKey) } as const];
-    return [...settings.list('allow').map(parseAllowRule), ...single, ...files.map(parseAllowRule)];
+    return [
+      ...settings.list('allow').map(parseAllowRule),
+      ...single,
+      ...files.map(parseAllowRule),
+      ...brokerKeys(settings),
+    ];
   } catch (error) {
     // The same URI in a request is bad input; in the operator's own list it is the configuration that is wrong.
     throw error instanceof OcicryptError && error.code === 'bad-input'
@@ -70,8 +76,19 @@ function parseRules(settings: Settings): readonly AllowRule[] {
   }
 }
 
-function packetChoice(text: string | undefined, reference: boolean): 'v1' | 'v2' | 'reference' {
-  if (text === 'v1' || text === 'v2') return text;
+/** A key of the broker is allowed by naming its file. */
+function brokerKeys(settings: Settings): readonly AllowRule[] {
+  return Object.keys(settings.pairs('kbs-key') ?? {}).map((name) => {
+    const uri = parseKeyUri(name);
+    if (uri.scheme === 'kbs') return { kind: 'key', uri };
+    throw new OcicryptError('configuration', `--kbs-key names ${name}, which is no key of the broker`, {
+      hint: 'such keys look like kbs:///default/key/id',
+    });
+  });
+}
+
+function packetChoice(text: string | undefined, reference: boolean): PacketChoice {
+  if (text === 'v1' || text === 'v2' || text === 'coco-v2') return text;
   return reference ? 'reference' : 'v2';
 }
 

@@ -79,10 +79,6 @@ async function openKek(uri: KeyUri, settings: BackendSettings): Promise<Kek> {
       throw new OcicryptError('configuration', `no key file here holds ${formatKeyUri(uri)}`, {
         hint: 'give the file that holds it: --key=FILE',
       });
-    default:
-      throw new OcicryptError('bad-input', `key ${formatKeyUri(uri)}: no backend here has ${uri.scheme} keys`, {
-        hint: 'backends are gcpkms, awskms, azurekms, hashivault, pkcs11, age and keyfile',
-      });
   }
 }
 

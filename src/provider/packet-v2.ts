@@ -136,6 +136,12 @@ export function packetContext(labels: Labels): EncryptionContext {
   return context;
 }
 
+/** The labels in a context that {@link packetContext} made. */
+export function contextLabels(context: EncryptionContext): Labels {
+  const labels = Object.entries(context).filter(([name]) => name.startsWith('label.'));
+  return Object.fromEntries(labels.map(([name, value]) => [name.slice('label.'.length), value]));
+}
+
 /** Checks labels that the operator gave. @throws OcicryptError `usage` */
 export function checkLabels(labels: Labels): void {
   const entries = Object.entries(labels);

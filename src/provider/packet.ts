@@ -2,6 +2,8 @@
 
 import { OcicryptError } from '../base/errors.ts';
 import { asObject, asText, type JsonObject, JsonString, parseJson, writeJson } from '../base/json.ts';
+import { isKeyUri } from '../base/key-uri.ts';
+import { decodePacketCoco, isPacketCoco, type PacketCoco } from './packet-coco.ts';
 import { decodePacketV2, type PacketV2 } from './packet-v2.ts';
 
 /** The reference provider's packet: one key that has wrapped the layer-key record itself, without AAD. */
@@ -12,7 +14,7 @@ export type PacketV1 = {
   readonly wrapped: Uint8Array;
 };
 
-export type Packet = PacketV1 | PacketV2;
+export type Packet = PacketCoco | PacketV1 | PacketV2;
 
 /** Writes the three members of the reference provider, in its order. */
 export function encodePacketV1(packet: PacketV1): Uint8Array<ArrayBuffer> {
@@ -28,6 +30,7 @@ export function decodePacket(packet: Uint8Array): Packet {
   const object = asObject(parseJson(packet, 'the packet'));
   if (object === undefined) throw new OcicryptError('bad-input', 'the packet is not a JSON object');
   if (asText(object.get('version'))?.startsWith('ocicrypt-kms/')) return decodePacketV2(object, packet);
+  if (isPacketCoco(object)) return decodePacketCoco(object);
   for (const [member, writer] of FOREIGN) {
     if (object.has(member)) {
       throw new OcicryptError('bad-input', `the packet was written by ${writer}`, {
@@ -59,5 +62,11 @@ function decodePacketV1(object: JsonObject): PacketV1 {
   if (wrapType !== undefined && asText(wrapType) !== 'AES') {
     throw new OcicryptError('bad-input', 'the packet has a "wrap_type" other than AES');
   }
-  return { format: 'v1', keyUrl, wrapped };
+  return { format: 'v1', keyUrl: wrapType === undefined ? nameAwsKey(keyUrl) : keyUrl, wrapped };
+}
+
+/** The AWS key provider of hown3d writes this packet too, without a type, and its keys as AWS's own tools name them. */
+function nameAwsKey(keyUrl: string): string {
+  const aws = `awskms:///${keyUrl}`;
+  return !isKeyUri(keyUrl) && isKeyUri(aws) ? aws : keyUrl;
 }

@@ -3,12 +3,12 @@
 import { wipe } from '../base/bytes.ts';
 import { asOcicryptError, describeError, type ErrorCode, OcicryptError } from '../base/errors.ts';
 import { formatKeyUri, isKeyUri, type KeyUri, parseKeyUri } from '../base/key-uri.ts';
-import { CANNOT_BE_UNWRAPPED, type Kek, type WrappedKey } from '../kms/kek.ts';
+import { CANNOT_BE_UNWRAPPED, type EncryptionContext, type Kek, type WrappedKey } from '../kms/kek.ts';
 import { AllFailed, firstSuccess, type Limits, withDeadline, withRetries } from './attempts.ts';
 import { isLayerKeyRecord } from './layer-key.ts';
 import { nameKey } from './name-key.ts';
 import type { Packet } from './packet.ts';
-import { type Labels, openPacketV2, packetContext } from './packet-v2.ts';
+import { contextLabels, type Labels, openPacketV2, packetContext } from './packet-v2.ts';
 import { type AllowRule, selectForPacket, type VersionMatching } from './policy.ts';
 
 export type UnwrapOptions = {
@@ -40,6 +40,7 @@ export async function unwrapLayerKey(packet: Packet, options: UnwrapOptions, sig
 /** The keys that a packet asks for, in canonical form where they are key URIs. */
 export function recipientsOf(packet: Packet): readonly WrappedKey[] {
   if (packet.format === 'v2') return packet.recipients;
+  if (packet.format !== 'v1') return [packet.recipient];
   const key = isKeyUri(packet.keyUrl) ? formatKeyUri(parseKeyUri(packet.keyUrl)) : packet.keyUrl;
   return [{ key, algorithm: '', wrapped: packet.wrapped }];
 }
@@ -127,13 +128,13 @@ class Candidate {
   async #unwrap(signal: AbortSignal): Promise<Uint8Array> {
     const kek = await this.#options.openKek(this.#uri);
     const packet = this.#packet;
-    const context = packet.format === 'v2' ? packetContext(packet.labels) : {};
+    const context = contextOf(packet);
     let unwrapped: Uint8Array | undefined;
     try {
       unwrapped = await kek.unwrap(this.#recipient, context, signal);
       // Another key was faster, or time is up: nobody would wipe what comes now.
       signal.throwIfAborted();
-      const optsdata = packet.format === 'v1' ? Uint8Array.from(unwrapped) : openPacketV2(packet, unwrapped);
+      const optsdata = packet.format === 'v2' ? openPacketV2(packet, unwrapped) : Uint8Array.from(unwrapped);
       return checkRecord(optsdata, this.name);
     } catch (error) {
       throw isCannotBeUnwrapped(error) ? cannotBeUnwrapped(this.name) : nameKey(error, this.name);
@@ -144,7 +145,7 @@ class Candidate {
 }
 
 /** Keys on this machine answer at once and cost nothing. */
-const LOCAL_SCHEMES: ReadonlySet<string> = new Set(['keyfile', 'age', 'pkcs11']);
+const LOCAL_SCHEMES: ReadonlySet<string> = new Set(['keyfile', 'age', 'pkcs11', 'kbs']);
 
 async function tryAll(candidates: readonly Candidate[], stagger: number, signal: AbortSignal): Promise<Unwrapped> {
   const remaining = candidates.filter((candidate) => candidate.failure?.retryable ?? true);
@@ -222,9 +223,19 @@ function cannotBeUnwrapped(key: string): OcicryptError {
   });
 }
 
+function contextOf(packet: Packet): EncryptionContext {
+  if (packet.format === 'v2') return packetContext(packet.labels);
+  return packet.format === 'v1' ? {} : packet.context;
+}
+
+function labelsOf(packet: Packet): Labels {
+  if (packet.format === 'v2') return packet.labels;
+  return packet.format === 'v1' ? {} : contextLabels(packet.context);
+}
+
 function checkLabels(packet: Packet, wanted: Labels | undefined): void {
   if (wanted === undefined) return;
-  const present = packet.format === 'v2' ? packet.labels : {};
+  const present = labelsOf(packet);
   if (showLabels(present) === showLabels(wanted)) return;
   throw new OcicryptError('not-allowed', `the packet's labels are ${showLabels(present)}, not ${showLabels(wanted)}`, {
     hint: 'change --context to those labels if this image may be opened here',

@@ -7,11 +7,12 @@ import { type Limits, withDeadline, withRetries } from './attempts.ts';
 import { isLayerKeyRecord } from './layer-key.ts';
 import { nameKey } from './name-key.ts';
 import { encodePacketV1 } from './packet.ts';
+import { encodePacketCocoAws, notForCoco } from './packet-coco.ts';
 import { type Labels, MAXIMUM_RECIPIENTS, packetContext, sealPacketV2 } from './packet-v2.ts';
 import { MAXIMUM_PACKET } from './protocol.ts';
 
 /** Which packets are written: `reference` is v1 for a single Google key and v2 for all else. */
-export type PacketChoice = 'v1' | 'v2' | 'reference';
+export type PacketChoice = 'coco-v2' | 'v1' | 'v2' | 'reference';
 
 export type WrapOptions = {
   readonly packet: PacketChoice;
@@ -21,7 +22,7 @@ export type WrapOptions = {
 };
 
 /** A packet, and which format was chosen for it. */
-export type WrappedPacket = { readonly packet: Uint8Array; readonly format: 'v1' | 'v2' };
+export type WrappedPacket = { readonly packet: Uint8Array; readonly format: 'coco-v2' | 'v1' | 'v2' };
 
 /**
  * Wraps `optsdata` for every key in `keys`, which policy has allowed.
@@ -44,6 +45,8 @@ export async function wrapLayerKey(
       hint: `at most ${MAXIMUM_RECIPIENTS} are possible`,
     });
   }
+  if (options.packet === 'coco-v2')
+    return { packet: await wrapCoco(optsdata, keys, options, signal), format: 'coco-v2' };
   const v1 = chooseFormat(keys, options) === 'v1' ? await wrapV1(optsdata, keys, options, signal) : undefined;
   const format = v1 === undefined ? 'v2' : 'v1';
   const packet = v1 ?? (await wrapV2(optsdata, keys, options, signal));
@@ -86,6 +89,20 @@ function notForV1(): OcicryptError {
   return new OcicryptError('bad-input', 'a v1 packet holds one symmetric Google key and no labels', {
     hint: 'use --packet v2',
   });
+}
+
+/** The layer-key record itself, bound to the labels as a v2 packet's key would be. */
+async function wrapCoco(
+  optsdata: Uint8Array,
+  keys: readonly KeyUri[],
+  options: WrapOptions,
+  signal: AbortSignal,
+): Promise<Uint8Array> {
+  if (keys.length !== 1 || keys[0]?.scheme !== 'awskms') throw notForCoco();
+  const context = packetContext(options.labels);
+  const [wrapped] = await wrapToAll(optsdata, keys, context, options, signal);
+  if (wrapped === undefined) throw new OcicryptError('internal', 'no key to wrap with');
+  return encodePacketCocoAws(wrapped, context);
 }
 
 function wrapV2(

@@ -36,7 +36,7 @@ export function packetKeys(keys: readonly string[]): LayerKeyUnwrapper & { reado
         if (!scheme.startsWith('provider.')) continue;
         const decoded = decodePacket(packet);
         if (decoded.format === 'v1' && keys.includes(decoded.keyUrl)) return unseal(decoded.keyUrl, decoded.wrapped);
-        if (decoded.format === 'v1') continue;
+        if (decoded.format !== 'v2') continue;
         const recipient = decoded.recipients.find(({ key }) => keys.includes(key));
         if (recipient !== undefined) return openPacketV2(decoded, unseal(recipient.key, recipient.wrapped));
       }
