@@ -7,11 +7,15 @@ import { wrapRequest } from '../scripts/sample.ts';
 import { createKeyfile } from '../src/kms/keyfile.ts';
 import type { BenchOptions } from './bench.ts';
 import { EXECUTABLE } from './build.ts';
-import { type Command, CommandRunner } from './command.ts';
-import { type Contender, compare, print, printMachine, printRow } from './measure.ts';
+import { type Command, CommandRunner, timeCommands } from './command.ts';
+import { print, printMachine, printRatios, printRow } from './measure.ts';
 import { startGoogleService } from './services.ts';
 
 const RUNS = 60;
+
+type Entrant = { readonly name: string; readonly command: Command; readonly promised?: number };
+
+const NODE: Entrant = { name: 'node -e 0', command: { words: [process.execPath, '-e', '0'] } };
 
 /** Prints ratios to `node -e 0`, peak memory and file size. */
 export async function run({ runs = RUNS, peer }: BenchOptions): Promise<void> {
@@ -21,29 +25,29 @@ export async function run({ runs = RUNS, peer }: BenchOptions): Promise<void> {
   try {
     const keyfile = join(directory, 'local.key');
     createKeyfile(keyfile);
-    const local: Command = { words: [EXECUTABLE, 'keyprovider'], request: wrapRequest(`keyfile://${keyfile}`) };
-    const request = wrapRequest(google.key);
+    const local: Command = { words: [EXECUTABLE, 'keyprovider'], request: textOf(wrapRequest(`keyfile://${keyfile}`)) };
+    const request = textOf(wrapRequest(google.key));
     const remote: Command = { words: [EXECUTABLE, 'keyprovider', ...google.options], request };
-    const contender = (name: string, command: Command, promised?: number): Contender => ({
-      name,
-      run: () => runner.time(command),
-      ...(promised === undefined ? {} : { promised }),
-    });
-    const node = contender('node -e 0', { words: [process.execPath, '-e', '0'] });
+    const compare = (title: string, entrants: readonly Entrant[]) => {
+      const commands = entrants.map(({ command }) => command);
+      printRatios(title, entrants, timeCommands(directory, commands, runs));
+    };
 
     printMachine();
-    const ours = [contender('wrap, local key', local, 0.4), contender('wrap, Google service account', remote, 0.8)];
-    await compare('cold start', [node, ...ours], runs);
+    compare('cold start', [
+      NODE,
+      { name: 'wrap, local key', command: local, promised: 0.4 },
+      { name: 'wrap, Google service account', command: remote, promised: 0.8 },
+    ]);
     if (peer !== undefined) {
       // Both find the service by its own name, through the same proxy: the peer knows no other way.
       const { environment } = google;
-      const proxied: Command = { words: [EXECUTABLE, 'keyprovider'], request, environment };
       const [file = '', ...words] = peer.split(' ');
-      const others = [
-        contender('ocicrypt-kms', proxied),
-        contender(peer, { words: [file, ...words], request, environment }),
-      ];
-      await compare('cold start, Google through a proxy', [node, ...others], runs);
+      compare('cold start, Google through a proxy', [
+        NODE,
+        { name: 'ocicrypt-kms', command: { words: [EXECUTABLE, 'keyprovider'], request, environment } },
+        { name: peer, command: { words: [file, ...words], request, environment } },
+      ]);
     }
     printRow('memory and size', '', 'promised');
     printSize('  peak memory, local key', await runner.peakMemory(local), '≤ 60 MiB');
@@ -58,4 +62,8 @@ export async function run({ runs = RUNS, peer }: BenchOptions): Promise<void> {
 
 function printSize(name: string, bytes: number, promised: string): void {
   printRow(name, '', promised, `${(bytes / 1024 / 1024).toFixed(1)} MiB`);
+}
+
+function textOf(bytes: Uint8Array): string {
+  return new TextDecoder().decode(bytes);
 }

@@ -35,7 +35,15 @@ export async function interleave(contenders: readonly Contender[], runs: number)
 
 /** Measures contenders and prints them with their ratio to the first. */
 export async function compare(title: string, contenders: readonly Contender[], runs: number): Promise<void> {
-  const results = await interleave(contenders, runs);
+  printRatios(title, contenders, await interleave(contenders, runs));
+}
+
+/** Prints the figures of contenders with their ratio to the first. */
+export function printRatios(
+  title: string,
+  contenders: readonly Pick<Contender, 'name' | 'promised'>[],
+  results: readonly Figures[],
+): void {
   const base = results[0]?.median ?? Number.NaN;
   printRow(title, 'ratio', 'promised', 'median', '10 % to 90 %');
   for (const [index, { name, promised }] of contenders.entries()) {
