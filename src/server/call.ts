@@ -72,7 +72,6 @@ export class Call {
   readonly #listener: CallListener;
   readonly #path: string;
   readonly #receiver: MessageReceiver;
-  readonly #controller = new AbortController();
   readonly #started = performance.now();
   #timer: ReturnType<typeof setTimeout> | undefined;
   #phase: Phase = 'receiving';
@@ -81,6 +80,7 @@ export class Call {
   #queued = 0;
   #useful = false;
   #reply: Uint8Array | undefined;
+  #controller: AbortController | undefined;
 
   constructor(
     stream: ServerHttp2Stream,
@@ -151,7 +151,8 @@ export class Call {
   }
 
   #end(): void {
-    if (this.#phase !== 'receiving') return;
+    // A reset ends the stream's data too, before it is closed.
+    if (this.#phase !== 'receiving' || this.#stream.aborted || this.#stream.destroyed) return;
     const message = this.#receiver.finish();
     if (message instanceof Uint8Array) void this.#work(message);
     else this.#fail(message);
@@ -159,6 +160,7 @@ export class Call {
 
   async #work(message: Uint8Array): Promise<void> {
     const { gate, methods } = this.#context;
+    this.#controller = new AbortController();
     const { signal } = this.#controller;
     this.#enter('working');
     this.#received = this.#phaseSince - this.#started;
@@ -185,7 +187,7 @@ export class Call {
     const error = new OcicryptError('deadline-exceeded', `no answer within ${Math.round(limit)} ms`, {
       retryable: true,
     });
-    this.#controller.abort(error);
+    this.#controller?.abort(error);
     this.#fail(describe(error));
   }
 
@@ -243,7 +245,7 @@ export class Call {
     if (this.#phase === 'receiving') this.#receiver.release();
     if (this.#phase === 'receiving' || this.#phase === 'working') {
       this.#useful = false;
-      this.#controller.abort(new OcicryptError('deadline-exceeded', 'ended by the caller'));
+      this.#controller?.abort(new OcicryptError('deadline-exceeded', 'ended by the caller'));
       this.#conclude(CALL_STATUS.CANCELLED);
     }
     if (this.#phase === 'closed') return;

@@ -27,9 +27,9 @@ export interface Connections {
 
 /** How often the clocks are looked at, in milliseconds. */
 const SWEEP = 250;
-/** A connection may cause so many resets, pings, settings and malformed calls without a useful call between them. */
+/** A connection may open so many streams, and send so many pings and settings, without a useful call between them. */
 const MAXIMUM_CREDIT = 200;
-const CREDIT_FOR_CALL = 4;
+const CREDIT_FOR_CALL = 5;
 const CREDIT_FOR_SWEEP = 1;
 /** Replies that nobody reads pile up here: a reader in good faith is never so far behind. */
 const MAXIMUM_UNSENT = 1024 * 1024;
@@ -188,11 +188,11 @@ class Connection implements CallListener {
     this.#session.on('ping', () => this.#spend());
     this.#session.on('remoteSettings', () => this.#spend());
     this.#session.on('stream', (stream, headers) => {
-      if (this.#session.destroyed) return;
+      // Paid back where the call turns out to be one; at once, because a flood of streams is parsed before any is closed.
+      if (this.#session.destroyed || !this.#spend()) return;
       if (this.#calls.size >= pool.options.limits.streams) {
         stream.on('error', () => {});
         stream.close(constants.NGHTTP2_REFUSED_STREAM);
-        this.#spend();
         return;
       }
       this.#calls.add(new Call(stream, headers, peer, pool.options, this));
@@ -213,7 +213,6 @@ class Connection implements CallListener {
   closed(call: Call, useful: boolean): void {
     this.#calls.delete(call);
     if (useful) this.#credit = Math.min(MAXIMUM_CREDIT, this.#credit + CREDIT_FOR_CALL);
-    else this.#spend();
     if (this.#calls.size > 0) return;
     this.#restingSince = performance.now();
     this.#pool.rest(this);
@@ -245,8 +244,11 @@ class Connection implements CallListener {
     this.#pool.forget(this);
   }
 
-  #spend(): void {
-    if (--this.#credit < 0 && !this.#session.destroyed) this.close('nuisance');
+  /** Whether the connection lives on. */
+  #spend(): boolean {
+    if (--this.#credit >= 0) return true;
+    if (!this.#session.destroyed) this.close('nuisance');
+    return false;
   }
 }
 
