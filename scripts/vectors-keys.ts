@@ -131,7 +131,7 @@ export function keyFaults(): readonly Named[] {
       'a key file that is not there',
       'not-found',
       {},
-      wrapRequest(['keyfile:///nonexistent/key']),
+      wrapRequest(['keyfile:///proc/nonexistent/key']),
     ),
     fault('keyfile-unknown', 'a thumbprint that no key file here has', 'configuration', {}, wrapRequest([FIRST_KEY])),
     fault('keyfile-short', 'a key file of 31 bytes', 'configuration', { keys: ['short'] }, unwrapRequest(PACKET)),
