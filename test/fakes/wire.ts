@@ -55,7 +55,7 @@ export interface WireServer {
   /** Faults of the exchanges to come, one each. */
   readonly faults: Fault[];
   /** Decides for every exchange that `faults` does not. */
-  setFault(choose: (() => Fault | undefined) | undefined): void;
+  setFault(choose: ((request: WireRequest) => Fault | undefined) | undefined): void;
   close(): Promise<void>;
 }
 
@@ -75,11 +75,11 @@ export async function startWireServer(
   const requests: string[] = [];
   const sockets = new Map<number | undefined, Socket>();
   let connections = 0;
-  let choose: (() => Fault | undefined) | undefined;
+  let choose: ((request: WireRequest) => Fault | undefined) | undefined;
 
   async function serve(socket: Socket, request: WireRequest): Promise<void> {
     requests.push(`${request.method} ${request.path}`);
-    const fault = faults.shift() ?? choose?.();
+    const fault = faults.shift() ?? choose?.(request);
     const changed =
       fault?.kind === 'request' ? { ...request, body: encode(fault.change(decode(request.body))) } : request;
     const answer = fault?.kind === 'answer' ? fault : await service(changed);
@@ -180,7 +180,8 @@ async function send(socket: Socket, answer: WireAnswer, fault: Fault | undefined
       socket.end('220 mail.test ESMTP\r\n');
       return;
     case 'latency':
-      await new Promise((resolve) => setTimeout(resolve, fault.milliseconds));
+      // Nobody may be waiting any more: that must not keep the process.
+      await new Promise((resolve) => setTimeout(resolve, fault.milliseconds).unref());
       break;
     default:
   }
