@@ -210,7 +210,8 @@ describe('AWS KMS', () => {
     const kek = world.open(arn);
     const before = world.kms.server.connections;
     for (let call = 0; call < 5; call++) await kek.wrap(randomBytes(32), {}, soon());
-    assert.equal(world.kms.server.connections, before + 1);
+    // Bun keeps connections for the whole process, and may have one already.
+    assert.ok(world.kms.server.connections <= before + 1);
   });
 
   test('unwraps what other programs wrapped: no algorithm, and an id or alias for a name', async () => {
