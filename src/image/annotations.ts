@@ -2,10 +2,8 @@
 
 import { base64Text, decodeBase64 } from '../base/bytes.ts';
 import { OcicryptError } from '../base/errors.ts';
+import type { WrappedKey } from '../client/layer-keys.ts';
 import { decodePublicOptions, type PublicOptions } from './layer-options.ts';
-
-/** One wrapped layer key: `scheme` is `provider.NAME`, `jwe`, `pgp`, `pkcs7` or `pkcs11`; `packet` is what base64 held. */
-export type WrappedKey = { readonly scheme: string; readonly packet: Uint8Array };
 
 /** What the annotations of an encrypted layer say. */
 export type LayerEncryption = { readonly publicOptions: PublicOptions; readonly keys: readonly WrappedKey[] };

@@ -2,10 +2,10 @@
 
 import { wipe } from '../base/bytes.ts';
 import { OcicryptError } from '../base/errors.ts';
+import type { LayerKeyUnwrapper } from '../client/layer-keys.ts';
 import { compressionOf, decodeEncryption, decryptedType, isEncryptedType } from './annotations.ts';
 import { decryptLayer } from './cipher.ts';
 import { createDiffIdSink, type DiffIdSink } from './diff-id.ts';
-import type { LayerKeyUnwrapper } from './layer-keys.ts';
 import { decodePrivateOptions, type PrivateOptions, type PublicOptions } from './layer-options.ts';
 import { type Descriptor, parseConfig } from './manifest.ts';
 import { retryTransfer } from './retry.ts';

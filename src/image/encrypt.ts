@@ -1,9 +1,9 @@
 // Encrypts an image: its layers with keys of their own, those keys to the recipients.
 
 import { OcicryptError } from '../base/errors.ts';
-import { encodeEncryption, encryptedType, isEncryptedType, type WrappedKey } from './annotations.ts';
+import type { LayerKeyWrapper, WrappedKey } from '../client/layer-keys.ts';
+import { encodeEncryption, encryptedType, isEncryptedType } from './annotations.ts';
 import { encryptLayer } from './cipher.ts';
-import type { LayerKeyWrapper } from './layer-keys.ts';
 import type { Descriptor } from './manifest.ts';
 import { retryTransfer } from './retry.ts';
 import { selectLayers } from './select.ts';

@@ -2,9 +2,9 @@
 
 import { asOcicryptError } from '../base/errors.ts';
 import { asArray, asObject, asText, type JsonObject, JsonString, parseJson } from '../base/json.ts';
+import type { WrappedKey } from '../client/layer-keys.ts';
 import { decodePacket } from '../provider/packet.ts';
 import { recipientsOf } from '../provider/unwrap.ts';
-import type { WrappedKey } from './annotations.ts';
 
 /** Who wrote a packet, or what kind of recipients it is for. */
 export type PacketFormat =

@@ -2,14 +2,8 @@
 
 import { wipe } from '../base/bytes.ts';
 import { OcicryptError } from '../base/errors.ts';
-import {
-  decodeEncryption,
-  encodeEncryption,
-  isEncryptedType,
-  type WrappedKey,
-  withoutEncryption,
-} from './annotations.ts';
-import type { LayerKeyUnwrapper, LayerKeyWrapper } from './layer-keys.ts';
+import type { LayerKeyUnwrapper, LayerKeyWrapper, WrappedKey } from '../client/layer-keys.ts';
+import { decodeEncryption, encodeEncryption, isEncryptedType, withoutEncryption } from './annotations.ts';
 import { decodePrivateOptions, encodePublicOptions } from './layer-options.ts';
 import { forEachLimited } from './limit.ts';
 import { changeDescriptor, type Descriptor, MEDIA_TYPES, thaw, writeManifest } from './manifest.ts';

@@ -3,10 +3,10 @@
 import { wipe } from '../base/bytes.ts';
 import { asOcicryptError, OcicryptError } from '../base/errors.ts';
 import { isKeyUri, parseKeyUri } from '../base/key-uri.ts';
+import type { LayerKeyUnwrapper } from '../client/layer-keys.ts';
 import { type AllowRule, parseAllowRule, selectForPacket } from '../provider/policy.ts';
 import { decodeEncryption, decryptedType } from './annotations.ts';
 import { type ImageReport, type InspectedLayer, reportOf } from './inspect.ts';
-import type { LayerKeyUnwrapper } from './layer-keys.ts';
 import { decodePrivateOptions } from './layer-options.ts';
 import type { Descriptor } from './manifest.ts';
 import type { PacketRecipient } from './packets.ts';

@@ -2,7 +2,7 @@
 import { constants, createCipheriv, createDecipheriv, privateDecrypt, publicEncrypt, randomBytes } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { OcicryptError } from '../../src/base/errors.ts';
-import type { LayerKeyUnwrapper, LayerKeyWrapper } from '../../src/image/layer-keys.ts';
+import type { LayerKeyUnwrapper, LayerKeyWrapper } from '../../src/client/layer-keys.ts';
 
 const oaep = { padding: constants.RSA_PKCS1_OAEP_PADDING, oaepHash: 'sha1' };
 

@@ -1,7 +1,7 @@
 // Recipients for tests whose packets are those of the provider; the "key service" is AES-256-GCM with a key made from the URI.
 import { createCipheriv, createDecipheriv, createHash, randomBytes } from 'node:crypto';
 import { OcicryptError } from '../../src/base/errors.ts';
-import type { LayerKeyUnwrapper, LayerKeyWrapper } from '../../src/image/layer-keys.ts';
+import type { LayerKeyUnwrapper, LayerKeyWrapper } from '../../src/client/layer-keys.ts';
 import { decodePacket, encodePacketV1 } from '../../src/provider/packet.ts';
 import { openPacketV2, sealPacketV2 } from '../../src/provider/packet-v2.ts';
 

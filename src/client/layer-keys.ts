@@ -1,6 +1,7 @@
-// What the image commands need of whoever wraps and unwraps layer keys.
+// The contracts of whoever wraps and unwraps layer keys for the image commands.
 
-import type { WrappedKey } from './annotations.ts';
+/** One wrapped layer key: `scheme` is `provider.NAME`, `jwe`, `pgp`, `pkcs7` or `pkcs11`; `packet` is what base64 held. */
+export type WrappedKey = { readonly scheme: string; readonly packet: Uint8Array };
 
 /** One kind of recipients of an image. */
 export interface LayerKeyWrapper {
