@@ -88,9 +88,10 @@ export class CommandRunner {
  * would be added to every contender alike and bring all ratios closer to 1.
  */
 export function timeCommands(directory: string, commands: readonly Command[], runs: number): readonly Figures[] {
-  const task = JSON.stringify({ directory, commands, runs });
-  const bun = toolPath('bun');
-  return JSON.parse(execFileSync(bun, [STOPWATCH, task], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] }));
+  const input = JSON.stringify({ directory, commands, runs });
+  return JSON.parse(
+    execFileSync(toolPath('bun'), [STOPWATCH], { input, stdio: ['pipe', 'pipe', 'inherit'], encoding: 'utf8' }),
+  );
 }
 
 const STOPWATCH = fileURLToPath(new URL('stopwatch.ts', import.meta.url));
