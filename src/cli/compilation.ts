@@ -10,7 +10,7 @@ export function compileHotCode(): void {
   if (typeof setPolicy === 'function') setPolicy.call(unsafe, ENGINE_DEFAULT);
 }
 
-/** The scale of the engine's own thresholds: https://bun.com/docs/bundler/executables */
+/** The scale of the engine's own thresholds: https://bun.com/reference/bun/unsafe/setJITPolicy */
 const ENGINE_DEFAULT = 1;
 
 function memberOf(value: unknown, name: string): unknown {
