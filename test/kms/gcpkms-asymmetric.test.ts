@@ -2,9 +2,13 @@
 import assert from 'node:assert/strict';
 import { constants, createPublicKey, generateKeyPairSync, publicEncrypt, randomBytes } from 'node:crypto';
 import { after, before, describe, test } from 'node:test';
+import { unwrapRequest, wrapRequest } from '../../scripts/vectors-shape.ts';
 import type { ErrorCode } from '../../src/base/errors.ts';
 import { crc32c } from '../../src/kms/crc32c.ts';
+import { DEFAULT_LIMITS } from '../../src/provider/attempts.ts';
+import type { PacketChoice } from '../../src/provider/wrap.ts';
 import type { Fault } from '../fakes/wire.ts';
+import { createGoogleProvider, createRecord, readPacket, replyOf } from './google-faults.ts';
 import { code, FIRST, RING, refusal, soon, startWorld, type World } from './google-world.ts';
 import { describeKek } from './kek-conformance.ts';
 
@@ -297,6 +301,23 @@ describe('an asymmetric key of Google Cloud KMS', () => {
         assert.equal(error.retryable, retryable);
         await kek.unwrap(wrapped, {}, soon());
       });
+    }
+  });
+
+  test('gets a v2 packet under the reference provider’s name, and none where v1 is asked for', async () => {
+    const large = `${RING}/cryptoKeys/large`;
+    world.kms.createAsymmetricKey(large, 'RSA_DECRYPT_OAEP_3072_SHA256');
+    for (const name of [key, large]) {
+      const record = createRecord();
+      const request = Buffer.from(wrapRequest([`gcpkms://${name}`], record));
+      const provider = (packet: PacketChoice) =>
+        createGoogleProvider(world, DEFAULT_LIMITS, { packet, versions: 'ignored' });
+      const packet = readPacket(await provider('reference').handle(request));
+      assert.equal(JSON.parse(packet.toString()).version, 'ocicrypt-kms/v2');
+      const reply = await provider('reference').handle(Buffer.from(unwrapRequest(packet)));
+      assert.deepEqual(Buffer.from(reply), replyOf(record));
+      const error = await code(provider('v1').handle(request), 'bad-input');
+      assert.match(error.hint ?? '', /--packet v2/);
     }
   });
 

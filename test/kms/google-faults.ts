@@ -8,7 +8,7 @@ import { asOcicryptError, type ErrorCode } from '../../src/base/errors.ts';
 import { formatKeyUri } from '../../src/base/key-uri.ts';
 import type { Kek } from '../../src/kms/kek.ts';
 import type { Limits } from '../../src/provider/attempts.ts';
-import { createProvider, type Provider } from '../../src/provider/handle.ts';
+import { createProvider, type Provider, type ProviderOptions } from '../../src/provider/handle.ts';
 import { parseAllowRule } from '../../src/provider/policy.ts';
 import type { Fault } from '../fakes/wire.ts';
 import { FIRST, RING, refusal, SECOND, type World } from './google-world.ts';
@@ -99,8 +99,8 @@ export async function unwrapUnderFaults(world: World, run: FaultRun): Promise<Fa
   return { succeeded, wrongKeys, hangs, longest, failures, faults };
 }
 
-/** A provider for the symmetric keys of the world, and what it wraps and unwraps with. */
-export function createGoogleProvider(world: World, limits: Limits): Provider {
+/** A provider for the keys of the world. */
+export function createGoogleProvider(world: World, limits: Limits, more: Partial<ProviderOptions> = {}): Provider {
   const keks = new Map<string, Kek>();
   return createProvider({
     async openKek(uri) {
@@ -113,6 +113,7 @@ export function createGoogleProvider(world: World, limits: Limits): Provider {
     callerKeysAllowed: false,
     names: { configured: undefined, fallback: 'kmscrypt' },
     limits,
+    ...more,
   });
 }
 
