@@ -143,7 +143,7 @@ export function openAwsKms(uri: AwsKeyUri, settings: AwsKmsSettings): Kek {
           if (name === undefined) throw damaged(key, 'another key answered');
           const wrapped = readBytes(message, 'CiphertextBlob') ?? new Uint8Array(0);
           if (wrapped.length === 0 || wrapped.length > MAXIMUM_WRAPPED_BYTES) throw damaged(key, 'no CiphertextBlob');
-          if (asText(message.get('EncryptionAlgorithm')) !== SYMMETRIC) throw damaged(key, 'another algorithm');
+          if (!isAlgorithm(message, SYMMETRIC)) throw damaged(key, 'another algorithm');
           return { key: name, algorithm: SYMMETRIC, wrapped };
         }
         publicKey = mayBeAsymmetric(answer) ? await readPublicKey(signal) : undefined;
@@ -165,7 +165,7 @@ export function openAwsKms(uri: AwsKeyUri, settings: AwsKmsSettings): Kek {
         const answered = readKeyId(keyId, message);
         if (answered === undefined) throw damaged(key, 'another key answered');
         if (!isKeyOfPacket(name, answered)) throw cannotBeUnwrapped(key);
-        if (asText(message.get('EncryptionAlgorithm')) !== asked) throw damaged(key, 'another algorithm');
+        if (!isAlgorithm(message, asked)) throw damaged(key, 'another algorithm');
         const plaintext = readBytes(message, 'Plaintext');
         if (plaintext === undefined) throw damaged(key, 'no Plaintext');
         return plaintext;
@@ -213,6 +213,11 @@ function isKeyOfPacket(name: string, answered: string): boolean {
 function keyOf(name: string): string | undefined {
   const uri = isKeyUri(name) ? parseKeyUri(name) : undefined;
   return uri?.scheme === 'awskms' ? uri.key : undefined;
+}
+
+/** Services that stand in for AWS's may leave it out: the request has said it. */
+function isAlgorithm(message: JsonObject, asked: string): boolean {
+  return (asText(message.get('EncryptionAlgorithm')) ?? asked) === asked;
 }
 
 function readBytes(message: JsonObject, name: string): Uint8Array<ArrayBuffer> | undefined {

@@ -239,7 +239,6 @@ describe('AWS KMS', () => {
       ['a ciphertext that is not base64', 'wrap', 'integrity', true, set('CiphertextBlob', '!!')],
       ['a ciphertext of no bytes', 'wrap', 'integrity', true, set('CiphertextBlob', '')],
       ['a ciphertext that is too long', 'wrap', 'integrity', true, set('CiphertextBlob', 'A'.repeat(8196))],
-      ['no algorithm', 'wrap', 'integrity', true, without('EncryptionAlgorithm')],
       ['no plaintext', 'unwrap', 'integrity', true, without('Plaintext')],
       ['a plaintext that is a number', 'unwrap', 'integrity', true, set('Plaintext', 5)],
     ];
