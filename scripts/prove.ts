@@ -1,0 +1,181 @@
+// Proves the promises at their full counts and writes docs/promises.md: figures, and the command that makes them.
+
+import { spawn } from 'node:child_process';
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { ERROR_STATUS } from '../src/base/errors.ts';
+import { runExecutable } from '../test/fixtures/executable.ts';
+import { createMalformed, MALFORMED_SETUP, type Outcomes, sendMalformed } from '../test/fixtures/malformed.ts';
+import { type KeyDirectory, makeKeyDirectory, providerOf } from '../test/fixtures/provider.ts';
+import { createRandom, SEED } from '../test/fixtures/seed.ts';
+import { PROJECT, runTool } from './process.ts';
+import type { Vector } from './vectors-shape.ts';
+
+const LIBRARY_REQUESTS = count('OCICRYPT_PROVE_LIBRARY', 1_000_000);
+const EXECUTABLE_REQUESTS = count('OCICRYPT_PROVE_EXECUTABLE', 2000);
+const PLAINTEXTS = count('OCICRYPT_PROVE_PLAINTEXTS', 100_000);
+
+type Row = { readonly promise: string; readonly what: string; readonly figures: string };
+
+const rows: Row[] = [];
+runTool('node', ['scripts/build.ts']);
+const keys = makeKeyDirectory();
+try {
+  rows.push(await proveLibrary(keys), await proveExecutable(keys), proveVectors());
+} finally {
+  keys.remove();
+}
+for (const [promise, what, files, environment] of [
+  ['P2', 'every code has one exit status and one gRPC status', ['test/base/errors.test.ts'], {}],
+  [
+    'P3',
+    'every vector through the library and through the executable',
+    ['test/provider/vectors.test.ts', 'test/executable/vectors.test.ts'],
+    {},
+  ],
+  ['P4', 'a request over the limit is refused before it is parsed', ['test/provider/protocol.test.ts'], {}],
+  [
+    'P13',
+    `${number(PLAINTEXTS)} plaintexts that are no layer-key record, answered by a key service: 0 released`,
+    ['test/provider/unwrap.test.ts'],
+    { OCICRYPT_TEST_RUNS: String(PLAINTEXTS) },
+  ],
+  [
+    'P14',
+    'a listening trap on every endpoint that a denied packet or caller names: 0 connections, 0 bytes',
+    ['test/executable/trap.test.ts'],
+    {},
+  ],
+  [
+    'P15',
+    'one text for what cannot be unwrapped; each missed deadline names the key',
+    ['test/provider/unwrap.test.ts', 'test/provider/wrap.test.ts'],
+    {},
+  ],
+  ['P22', 'canary keys in output, logs, audit, argv, environ, and memory', ['test/executable/secrecy.test.ts'], {}],
+  [
+    'P24',
+    'the audit log fails closed: full, blocked, missing, a link',
+    ['test/provider/handle.test.ts', 'test/executable/audit.test.ts'],
+    {},
+  ],
+] as const) {
+  rows.push({ promise, what, figures: await proveTests(promise, files, environment) });
+}
+writeFileSync(join(PROJECT, 'docs/promises.md'), document());
+
+async function proveLibrary(directory: KeyDirectory): Promise<Row> {
+  const next = createMalformed(createRandom());
+  const provider = providerOf(MALFORMED_SETUP, directory);
+  const outcomes: Outcomes = { counts: new Map(), slowest: 0 };
+  // The first calls load and compile code.
+  for (let warm = 0; warm < 1000; warm++) await sendMalformed(provider, next(), { counts: new Map(), slowest: 0 });
+  for (let sent = 0; sent < LIBRARY_REQUESTS; sent++) {
+    await sendMalformed(provider, next(), outcomes);
+    if (sent % 100_000 === 99_999) process.stderr.write(`${number(sent + 1)} requests through the library\n`);
+  }
+  const figures = `${number(LIBRARY_REQUESTS)} requests, 0 crashes, 0 hangs, slowest ${Math.ceil(outcomes.slowest)} ms; ${showCounts(outcomes.counts)}`;
+  return { promise: 'P1', what: 'malformed requests through the library', figures };
+}
+
+async function proveExecutable(directory: KeyDirectory): Promise<Row> {
+  const next = createMalformed(createRandom(SEED + 1));
+  const words = [
+    'keyprovider',
+    `--key=${directory.file('first')}`,
+    '--gcp-endpoint=https://127.0.0.1:1',
+    '--adc=/proc/nonexistent/adc.json',
+    '--timeout=3s',
+  ];
+  const closed = new Set<number | null>([0, ...Object.values(ERROR_STATUS).map(({ exit }) => exit)]);
+  const counts = new Map<number | null, number>();
+  let slowest = 0;
+  for (let sent = 0; sent < EXECUTABLE_REQUESTS; sent++) {
+    const request = next();
+    const { status, stdout, stderr, milliseconds } = await runExecutable(words, { input: request });
+    const clean = status === 0 || (stdout.length === 0 && /^ocicrypt-kms: [a-z-]+: \P{Cc}+\n$/u.test(stderr));
+    if (!closed.has(status) || status === ERROR_STATUS.internal.exit || !clean) {
+      throw new Error(`status ${status}: ${stderr}: ${request.toString('base64')}`);
+    }
+    counts.set(status, (counts.get(status) ?? 0) + 1);
+    slowest = Math.max(slowest, milliseconds);
+  }
+  const figures = `${number(EXECUTABLE_REQUESTS)} requests, 0 crashes, 0 hangs, slowest ${Math.ceil(slowest)} ms with its start; ${showCounts(counts, 'exit ')}`;
+  return {
+    promise: 'P1, P2',
+    what: 'malformed requests through the executable: closed exit status, one line, nothing on standard output',
+    figures,
+  };
+}
+
+function proveVectors(): Row {
+  const directory = join(PROJECT, 'test/vectors/packets');
+  const counts = new Map<string, number>();
+  for (const file of readdirSync(directory)) {
+    const { expect }: Vector = JSON.parse(readFileSync(join(directory, file), 'utf8'));
+    counts.set(expect, (counts.get(expect) ?? 0) + 1);
+  }
+  const faults = [...counts].filter(([code]) => code !== 'ok').reduce((sum, [, some]) => sum + some, 0);
+  return {
+    promise: 'P3',
+    what: 'published one-fault vectors',
+    figures: `${faults} with a fault, ${counts.get('ok')} without; ${showCounts(counts)}`,
+  };
+}
+
+/** Runs the tests whose names begin with the promise, and returns how many passed and what they said. */
+async function proveTests(
+  promise: string,
+  files: readonly string[],
+  environment: Readonly<Record<string, string>>,
+): Promise<string> {
+  const words = ['--test', '--test-reporter=tap', `--test-name-pattern=^(?:P\\d+ )*${promise}\\b`, ...files];
+  const child = spawn(process.execPath, words, {
+    cwd: PROJECT,
+    env: { ...process.env, OCICRYPT_TEST_SEED: String(SEED), ...environment },
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  let output = '';
+  child.stdout.on('data', (chunk: Buffer) => {
+    output += chunk.toString();
+  });
+  const status = await new Promise((resolve) => child.on('close', resolve));
+  const read = (name: string) => Number(new RegExp(`^# ${name} (\\d+)$`, 'm').exec(output)?.[1] ?? 0);
+  if (status !== 0 || read('pass') === 0) throw new Error(`${promise} is not kept:\n${output}`);
+  process.stderr.write(`${promise}: ${read('pass')} tests passed\n`);
+  const said = /^ *# (after 1000 operations: .*)$/m
+    .exec(output)?.[1]
+    ?.replaceAll(/[\\{}"]/g, '')
+    .replaceAll(':', ' ')
+    .replaceAll(',', ', ');
+  return `${read('pass')} tests, 0 failures${said === undefined ? '' : `; ${said}`}`;
+}
+
+function document(): string {
+  const lines = rows.map(({ promise, what, figures }) => `| ${promise} | ${what} | ${figures} |`);
+  return `# Promises
+
+What ocicrypt-kms promises, and the figures of the last proof. Made by \`npm run prove\`; do not edit.
+Each promise is a test whose name begins with its number; \`npm test\` runs a sample of the random ones. A run is repeated with
+\`OCICRYPT_TEST_SEED=${SEED} npm run prove\`, a failing test with the seed in its name.
+
+| promise | what was done | figures |
+|---|---|---|
+${lines.join('\n')}
+`;
+}
+
+function showCounts(counts: ReadonlyMap<string | number | null, number>, prefix = ''): string {
+  return [...counts]
+    .sort(([, a], [, b]) => b - a)
+    .map(([name, some]) => `${prefix}${name} ${number(some)}`)
+    .join(', ');
+}
+
+function number(value: number): string {
+  return value.toLocaleString('en-US');
+}
+
+function count(variable: string, usual: number): number {
+  return Number(process.env[variable] ?? usual);
+}
