@@ -247,11 +247,35 @@ function operate(permission: Permission, material: Material, message: Message): 
   };
 }
 
-/** RFC 3394. */
-function keyWrap(secret: Buffer, value: Buffer, wraps: boolean): Buffer {
-  const iv = Buffer.alloc(8, 0xa6);
-  const cipher = wraps ? createCipheriv('id-aes256-wrap', secret, iv) : createDecipheriv('id-aes256-wrap', secret, iv);
-  return Buffer.concat([cipher.update(value), cipher.final()]);
+/** RFC 3394, sections 2.2.1 and 2.2.2, by hand: not every runtime has this cipher. */
+function keyWrap(secret: Buffer, input: Buffer, wraps: boolean): Buffer {
+  const initial = Buffer.alloc(8, 0xa6);
+  const [head, body] = wraps ? [initial, input] : [input.subarray(0, 8), input.subarray(8)];
+  if (body.length % 8 !== 0 || body.length < 16) throw new Error('not multiples of eight bytes');
+  const blocks = Array.from({ length: body.length / 8 }, (_, index) => body.subarray(index * 8, index * 8 + 8));
+  let register = Buffer.from(head);
+  for (let count = 0; count < 6 * blocks.length; count++) {
+    const step = wraps ? count + 1 : 6 * blocks.length - count;
+    const index = (step - 1) % blocks.length;
+    const counted = wraps ? register : xorCounter(register, step);
+    const whole = blockCipher(secret, Buffer.concat([counted, blocks[index] ?? initial]), wraps);
+    register = wraps ? xorCounter(whole.subarray(0, 8), step) : whole.subarray(0, 8);
+    blocks[index] = whole.subarray(8);
+  }
+  if (!wraps && !register.equals(initial)) throw new Error('integrity');
+  return wraps ? Buffer.concat([register, ...blocks]) : Buffer.concat(blocks);
+}
+
+function xorCounter(register: Buffer, step: number): Buffer<ArrayBuffer> {
+  const result = Buffer.from(register);
+  result.writeUInt32BE((result.readUInt32BE(4) ^ step) >>> 0, 4);
+  return result;
+}
+
+function blockCipher(secret: Buffer, block: Buffer, encrypts: boolean): Buffer<ArrayBuffer> {
+  const cipher = encrypts ? createCipheriv('aes-256-ecb', secret, null) : createDecipheriv('aes-256-ecb', secret, null);
+  cipher.setAutoPadding(false);
+  return Buffer.concat([cipher.update(block), cipher.final()]);
 }
 
 function attempt(work: () => Buffer): Buffer {
