@@ -7,6 +7,7 @@ import { createSecureContext, type SecureContext } from 'node:tls';
 import { concatBytes, wipe } from '../base/bytes.ts';
 import { ERROR_STATUS, type ErrorCode, OcicryptError } from '../base/errors.ts';
 import { CONTENT_TYPE, decodeStatusMessage, encodeFrame, FRAME_HEADER, formatTimeout } from '../base/grpc.ts';
+import { readRoots } from '../base/roots.ts';
 import { readSecretFile } from '../base/secret-file.ts';
 
 /** Where a server is. `tcp` is without TLS. */
@@ -14,10 +15,12 @@ export type GrpcTarget =
   | { readonly kind: 'unix'; readonly path: string }
   | { readonly kind: 'tls' | 'tcp'; readonly host: string; readonly port: number };
 
-/** PEM files. */
+/** PEM files, and whom to expect. */
 export type GrpcTls = {
-  /** Authorities of the server's certificate. */
-  readonly authority: string;
+  /** Authorities of the server's certificate; the system's where it is left out. */
+  readonly authority?: string;
+  /** The name that the server's certificate must carry, where it is not the address's. */
+  readonly serverName?: string;
   /** Our own certificate and its key, where the server wants one. */
   readonly certificate?: string;
   readonly privateKey?: string;
@@ -59,7 +62,13 @@ function dial(target: GrpcTarget, tls: GrpcTls | undefined): ClientHttp2Session 
   }
   const authority = `${target.host.includes(':') ? `[${target.host}]` : target.host}:${target.port}`;
   if (target.kind === 'tcp') return connect(`http://${authority}`, { settings });
-  return connect(`https://${authority}`, { settings, rejectUnauthorized: true, secureContext: createContext(tls) });
+  const { serverName } = tls ?? {};
+  return connect(`https://${authority}`, {
+    settings,
+    rejectUnauthorized: true,
+    secureContext: createContext(tls),
+    ...(serverName === undefined ? {} : { servername: serverName }),
+  });
 }
 
 function createContext(tls: GrpcTls | undefined): SecureContext {
@@ -71,7 +80,7 @@ function createContext(tls: GrpcTls | undefined): SecureContext {
   const { authority, certificate, privateKey } = tls;
   try {
     return createSecureContext({
-      ca: readFileSync(authority),
+      ca: authority === undefined ? readRoots([], process.env) : readFileSync(authority),
       minVersion: 'TLSv1.3',
       ...(certificate === undefined ? {} : { cert: readFileSync(certificate) }),
       ...(privateKey === undefined
@@ -82,7 +91,7 @@ function createContext(tls: GrpcTls | undefined): SecureContext {
     if (cause instanceof OcicryptError) throw cause;
     throw new OcicryptError(
       'configuration',
-      `cannot use the certificates ${[authority, certificate].join(' ').trim()}`,
+      `cannot use the certificates ${[authority, certificate].filter((file) => file !== undefined).join(' ')}`,
       {
         cause,
         hint: 'they must be readable PEM files, and --tls-key the key of --tls-cert',

@@ -1,0 +1,31 @@
+// Asks a provider that OCICRYPT_KEYPROVIDER_CONFIG configures, in the way that its entry says.
+
+import { decodeBytesField, encodeBytesField, messageLimit } from '../base/grpc.ts';
+import { callOnce } from './grpc-client.ts';
+import type { ProviderCall } from './provider.ts';
+import { runProviderCommand } from './provider-command.ts';
+import type { ConfiguredProvider } from './provider-config.ts';
+
+/** No client of the protocol has a deadline; longer than any provider of ours takes. */
+const PATIENCE = 60_000;
+const MAXIMUM_REPLY = 1024 * 1024;
+const METHODS = {
+  wrap: '/keyprovider.KeyProviderService/WrapKey',
+  unwrap: '/keyprovider.KeyProviderService/UnWrapKey',
+};
+
+/** How a configured provider is called; it is neither run nor connected to before that. */
+export function createConfiguredCall(provider: ConfiguredProvider): ProviderCall {
+  return async (request, operation, outer) => {
+    const signal = AbortSignal.any([outer, AbortSignal.timeout(PATIENCE)]);
+    if (provider.kind === 'command') return runProviderCommand(provider, request, signal);
+    const reply = await callOnce(provider.target, provider.tls, {
+      method: METHODS[operation],
+      message: encodeBytesField(request),
+      timeout: PATIENCE,
+      maximumReply: messageLimit(MAXIMUM_REPLY),
+      signal,
+    });
+    return decodeBytesField(reply);
+  };
+}

@@ -1,0 +1,65 @@
+// Several who may open a layer key, tried in order, as one.
+
+import { asOcicryptError, describeError, type ErrorCode, OcicryptError } from '../base/errors.ts';
+import type { LayerKeyUnwrapper, WrappedKey } from './layer-keys.ts';
+
+/** One who may open some kinds of wrapped keys. */
+export interface KeyHolder {
+  /** Whether wrapped keys of this scheme are worth asking about. */
+  opens(scheme: string): boolean;
+  /** @returns the layer-key record, which the caller wipes. @throws OcicryptError where this one cannot be opened */
+  open(key: WrappedKey, signal: AbortSignal): Promise<Uint8Array>;
+}
+
+/**
+ * Asks each holder about each key that it may open, in their order, until one is open.
+ *
+ * @param missing what to do where no holder is for any of the keys
+ */
+export function createUnwrapper(holders: readonly KeyHolder[], missing: string): LayerKeyUnwrapper {
+  return {
+    async unwrap(keys, signal) {
+      const failures: OcicryptError[] = [];
+      for (const holder of holders) {
+        for (const key of keys.filter(({ scheme }) => holder.opens(scheme))) {
+          try {
+            return await holder.open(key, signal);
+          } catch (error) {
+            signal.throwIfAborted();
+            failures.push(asOcicryptError(error));
+          }
+        }
+      }
+      throw combine(failures, keys, missing);
+    },
+  };
+}
+
+/** The most useful of several: what may pass by itself or can be granted, then what is lost. */
+const CODE_ORDER: readonly ErrorCode[] = [
+  ...(['throttled', 'unavailable', 'deadline-exceeded', 'unauthenticated', 'refused', 'key-disabled'] as const),
+  ...(['configuration', 'not-found', 'not-allowed', 'integrity'] as const),
+];
+
+const SHOWN = 4;
+
+function combine(failures: readonly OcicryptError[], keys: readonly WrappedKey[], missing: string): OcicryptError {
+  const [first] = failures;
+  if (first === undefined) {
+    const schemes = [...new Set(keys.map(({ scheme }) => scheme))].slice(0, SHOWN).join(', ');
+    return new OcicryptError('not-allowed', `no key for what the layer is encrypted to (${schemes})`, {
+      hint: missing,
+    });
+  }
+  if (failures.length === 1) return first;
+  const sorted = failures.toSorted((a, b) => rank(a.code) - rank(b.code));
+  const texts = [...new Set(sorted.map(describeError))].slice(0, SHOWN);
+  return new OcicryptError(sorted[0]?.code ?? first.code, `nobody opened the layer key: ${texts.join(' | ')}`, {
+    cause: failures,
+  });
+}
+
+function rank(code: ErrorCode): number {
+  const index = CODE_ORDER.indexOf(code);
+  return index < 0 ? CODE_ORDER.length : index;
+}

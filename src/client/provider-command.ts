@@ -1,0 +1,69 @@
+// The only code that runs another key provider's command: the request in a pipe, the reply in a pipe.
+
+import { spawn } from 'node:child_process';
+import { concatBytes, wipe } from '../base/bytes.ts';
+import { ERROR_STATUS, type ErrorCode, OcicryptError } from '../base/errors.ts';
+
+const MAXIMUM_REPLY = 1024 * 1024;
+const MAXIMUM_COMPLAINT = 4096;
+
+/**
+ * Runs a command for one request, in its caller's environment and directory, as ocicrypt does.
+ *
+ * @param signal ends the command
+ * @returns what it wrote to standard output; may hold a key
+ * @throws OcicryptError with the code that one of our own commands names; `unavailable` for others that fail,
+ *   `configuration` where it cannot be started
+ */
+export async function runProviderCommand(
+  command: { readonly path: string; readonly words: readonly string[] },
+  request: Uint8Array,
+  signal: AbortSignal,
+): Promise<Uint8Array> {
+  signal.throwIfAborted();
+  const child = spawn(command.path, command.words, { stdio: ['pipe', 'pipe', 'pipe'] });
+  const kill = () => void child.kill('SIGKILL');
+  signal.addEventListener('abort', kill, { once: true });
+  const output: Uint8Array[] = [];
+  let length = 0;
+  let complaint = '';
+  try {
+    child.stdout.on('data', (chunk: Uint8Array) => {
+      output.push(chunk);
+      length += chunk.length;
+      if (length > MAXIMUM_REPLY) kill();
+    });
+    child.stderr.setEncoding('utf8').on('data', (text: string) => {
+      if (complaint.length < MAXIMUM_COMPLAINT) complaint += text;
+    });
+    // A command that ends without reading breaks the pipe; its exit says why.
+    child.stdin.on('error', () => undefined);
+    child.stdin.end(Buffer.from(request));
+    const status = await new Promise<number | null>((resolve, reject) => {
+      child.once('error', reject);
+      child.once('close', resolve);
+    }).catch((cause: unknown) => {
+      throw new OcicryptError('configuration', `cannot run the key provider ${command.path}`, {
+        cause,
+        hint: 'check its path in the file that OCICRYPT_KEYPROVIDER_CONFIG names',
+      });
+    });
+    signal.throwIfAborted();
+    if (status === 0) return concatBytes(...output);
+    throw failure(command.path, status, complaint);
+  } finally {
+    signal.removeEventListener('abort', kill);
+    wipe(...output);
+  }
+}
+
+function failure(path: string, status: number | null, complaint: string): OcicryptError {
+  const line = complaint.trim().split('\n').at(-1)?.slice(0, 1000) ?? '';
+  const [, code = '', text = ''] = /^(?:ocicrypt-kms|kms_oci_crypt): ([a-z-]+): (.*)$/.exec(line) ?? [];
+  if (isErrorCode(code)) return new OcicryptError(code, text);
+  return new OcicryptError('unavailable', `key provider ${path} failed (exit ${status ?? 'by a signal'}): ${line}`);
+}
+
+function isErrorCode(code: string): code is ErrorCode {
+  return Object.hasOwn(ERROR_STATUS, code);
+}

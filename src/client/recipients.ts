@@ -1,0 +1,69 @@
+// The only code that reads recipients as users write them: key URIs, provider:NAME:VALUE, jwe:PUBLIC.pem.
+
+import { readFile } from 'node:fs/promises';
+import { OcicryptError } from '../base/errors.ts';
+import { parseKeyUri } from '../base/key-uri.ts';
+
+/** Recipients by who wraps for them. */
+export type Recipients = {
+  /** Key URIs, for our own provider. */
+  readonly keys: readonly string[];
+  /** Values by the provider that they were named for. */
+  readonly providers: ReadonlyMap<string, readonly string[]>;
+  /** PEM files. */
+  readonly jwe: readonly string[];
+};
+
+const MAXIMUM_FILE = 1024 * 1024;
+
+/**
+ * Sorts recipients; each is taken once.
+ *
+ * @throws OcicryptError `usage` for a kind that is not known, `bad-input` for a key URI that is none
+ */
+export function parseRecipients(texts: readonly string[]): Recipients {
+  const keys = new Set<string>();
+  const providers = new Map<string, string[]>();
+  const jwe = new Set<string>();
+  for (const text of new Set(texts)) {
+    const [, kind, rest = ''] = /^(jwe|pgp|pkcs7|provider):(.*)$/s.exec(text) ?? [];
+    if (kind === undefined) {
+      parseKeyUri(text);
+      keys.add(text);
+    } else if (kind === 'provider') {
+      const colon = rest.indexOf(':');
+      const name = colon < 0 ? rest : rest.slice(0, colon);
+      if (name === '') throw unknown(text);
+      // ocicrypt's word for a provider without a value.
+      const value = colon < 0 ? 'Enabled' : rest.slice(colon + 1);
+      providers.set(name, [...(providers.get(name) ?? []), value]);
+    } else if (kind === 'jwe' && rest !== '') {
+      jwe.add(rest);
+    } else {
+      throw unknown(text);
+    }
+  }
+  return { keys: [...keys], providers, jwe: [...jwe] };
+}
+
+/**
+ * The recipients that a file lists, one a line; blank lines and what follows `#` at the start of a line are left out.
+ *
+ * @throws OcicryptError `not-found`, `bad-input`
+ */
+export async function readRecipientsFile(file: string): Promise<readonly string[]> {
+  const bytes = await readFile(file).catch((cause: unknown) => {
+    throw new OcicryptError('not-found', `cannot read the recipients in ${file}`, { cause, hint: 'check the path' });
+  });
+  const text = bytes.length > MAXIMUM_FILE ? '' : new TextDecoder().decode(bytes);
+  const lines = text.split(/\r?\n/).map((line) => line.trim());
+  const recipients = lines.filter((line) => line !== '' && !line.startsWith('#'));
+  if (recipients.length > 0) return recipients;
+  throw new OcicryptError('bad-input', `${file} lists no recipient`, { hint: 'one key URI a line, # for comments' });
+}
+
+function unknown(text: string): OcicryptError {
+  return new OcicryptError('usage', `not a recipient: ${JSON.stringify(text.slice(0, 120))}`, {
+    hint: 'recipients are key URIs, provider:NAME:VALUE or jwe:PUBLIC.pem',
+  });
+}
