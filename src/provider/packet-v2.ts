@@ -29,7 +29,7 @@ export type PacketV2 = {
 };
 
 export const MAXIMUM_RECIPIENTS = 16;
-export const MAXIMUM_LABELS = 8;
+const MAXIMUM_LABELS = 8;
 /** Label names start with a letter so that no engine reorders them as array indices. */
 const LABEL_NAME = /^[A-Za-z][A-Za-z0-9_.-]{0,63}$/;
 const LABEL_VALUE = /^[!-~](?:[ -~]{0,254}[!-~])?$/;

@@ -1,6 +1,5 @@
 // The command as clients start it: standard input in every state, closed outputs, signals, the reference's flags.
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
 import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -8,6 +7,7 @@ import { after, before, describe, test } from 'node:test';
 import { FIRST_KEY, GCP, GCP_SECOND, PACKET, REPLY, unwrapRequest, wrapRequest } from '../../scripts/vectors-shape.ts';
 import { type ExecutableOptions, type Finished, runExecutable } from '../fixtures/executable.ts';
 import { type GoogleWorld, startGoogleWorld } from '../fixtures/google.ts';
+import { KEYFILES } from '../fixtures/packets.ts';
 import { makeKeyDirectory } from '../fixtures/provider.ts';
 
 const keys = makeKeyDirectory();
@@ -260,12 +260,7 @@ describe('keygen', () => {
 
   test('never touches a file that is there, and leaves none where it cannot finish', async () => {
     assertRefused(await runExecutable(['keygen', keys.file('first')]), 78, /exists/);
-    assert.equal(
-      execFileSync('xxd', ['-p', '-l', '4', keys.file('first')])
-        .toString()
-        .trim(),
-      '00010203',
-    );
+    assert.deepEqual(readFileSync(keys.file('first')), KEYFILES.first);
     assertRefused(await runExecutable(['keygen', '/proc/nonexistent/new.key']), 74, /nonexistent/);
     assertRefused(await runExecutable(['keygen', '/dev/null']), 78, /exists/);
   });
