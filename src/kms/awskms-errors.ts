@@ -83,7 +83,10 @@ export function explainAwsError(answer: HttpResponse, call: AwsCall): OcicryptEr
       hint: 'try them with: aws sts get-caller-identity; a clock that is minutes off has the same effect',
     });
   }
-  return explainType(type, call) ?? unknownAnswer(answer.status, call);
+  // We name a key, and the ciphertext names another one: nothing that a permission would mend.
+  const foreign =
+    type === 'AccessDeniedException' && /^the ciphertext refers to/i.test(readMember(answer.body, 'message') ?? '');
+  return explainType(foreign ? 'IncorrectKeyException' : type, call) ?? unknownAnswer(answer.status, call);
 }
 
 /** Whether newer credentials may be accepted where these were not. */
@@ -141,13 +144,13 @@ function unknownAnswer(status: number, { key }: AwsCall): OcicryptError {
 
 /** `__type` may have a namespace before `#`; empty where something else than AWS answered. */
 function readErrorType(answer: HttpResponse): string {
-  const named = answer.headers['x-amzn-errortype'] ?? readMember(answer.body);
+  const named = answer.headers['x-amzn-errortype'] ?? readMember(answer.body, '__type');
   return (named ?? '').replace(/^.*#/, '').replace(/:.*$/, '');
 }
 
-function readMember(body: Uint8Array): string | undefined {
+function readMember(body: Uint8Array, name: string): string | undefined {
   try {
-    return asText(asObject(parseJson(body, 'the answer'))?.get('__type'));
+    return asText(asObject(parseJson(body, 'the answer'))?.get(name));
   } catch {
     return undefined;
   }

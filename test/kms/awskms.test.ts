@@ -360,6 +360,14 @@ describe('AWS KMS', () => {
         assert.equal(error.retryable, false);
       });
     }
+    test('AccessDeniedException about the key of the ciphertext', async () => {
+      const kek = world.open(arn);
+      const wrapped = await kek.wrap(randomBytes(32), {}, soon());
+      const text =
+        'The ciphertext refers to a customer master key that does not exist, or you are not allowed to access.';
+      world.kms.server.faults.push(refusal('AccessDeniedException', 400, text));
+      await code(kek.unwrap(wrapped, {}, soon()), 'integrity');
+    });
     for (const type of ['KMSInternalException', 'KeyUnavailableException', 'DependencyTimeoutException']) {
       test(`${type} is worth a retry`, async () => {
         world.kms.server.faults.push(refusal(type));
