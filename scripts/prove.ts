@@ -9,6 +9,7 @@ import { createMalformed, MALFORMED_SETUP, type Outcomes, sendMalformed } from '
 import { type KeyDirectory, makeKeyDirectory, providerOf } from '../test/fixtures/provider.ts';
 import { createRandom, SEED } from '../test/fixtures/seed.ts';
 import { PROJECT, runTool } from './process.ts';
+import { proveGoogleFaults } from './prove-google.ts';
 import type { Vector } from './vectors-shape.ts';
 
 const LIBRARY_REQUESTS = count('OCICRYPT_PROVE_LIBRARY', 1_000_000);
@@ -26,6 +27,7 @@ try {
 } finally {
   keys.remove();
 }
+rows.push(...(await proveGoogleFaults()));
 for (const [promise, what, files, environment] of [
   ['P2', 'every code has one exit status and one gRPC status', ['test/base/errors.test.ts'], {}],
   [
@@ -35,6 +37,12 @@ for (const [promise, what, files, environment] of [
     {},
   ],
   ['P4', 'a request over the limit is refused before it is parsed', ['test/provider/protocol.test.ts'], {}],
+  [
+    'P12',
+    'Google KMS: CRC-32C on every field both ways; v2 wraps have a context, and name version and algorithm',
+    ['test/kms/gcpkms-promises.test.ts'],
+    {},
+  ],
   [
     'P13',
     `${number(PLAINTEXTS)} plaintexts that are no layer-key record, answered by a key service: 0 released`,
@@ -58,6 +66,18 @@ for (const [promise, what, files, environment] of [
     'P24',
     'the audit log fails closed: full, blocked, missing, a link',
     ['test/provider/handle.test.ts', 'test/executable/audit.test.ts'],
+    {},
+  ],
+  [
+    'P27',
+    'Google KMS: wrapped with the primary version over ten rotations, every older one unwraps',
+    ['test/kms/gcpkms-promises.test.ts'],
+    {},
+  ],
+  [
+    'P28',
+    'Google KMS: 1,000 unwraps while the key changes its version 10 times: 0 errors, 0 wrong keys',
+    ['test/kms/gcpkms-promises.test.ts'],
     {},
   ],
 ] as const) {

@@ -11,6 +11,7 @@ import type { Limits } from '../../src/provider/attempts.ts';
 import { createProvider, type Provider, type ProviderOptions } from '../../src/provider/handle.ts';
 import { parseAllowRule } from '../../src/provider/policy.ts';
 import type { Fault } from '../fakes/wire.ts';
+import { createRandom, SEED } from '../fixtures/seed.ts';
 import { FIRST, RING, refusal, SECOND, type World } from './google-world.ts';
 
 /** Which unwraps meet faults, and which faults. */
@@ -24,7 +25,6 @@ export type FaultPlan =
 
 export type FaultRun = {
   readonly unwraps: number;
-  readonly seed: number;
   readonly plan: FaultPlan;
   readonly limits: Limits;
   /** Unwraps at the same time. */
@@ -50,6 +50,7 @@ type Slot = {
   readonly request: Uint8Array;
   readonly record: Uint8Array;
   readonly ciphertext: string;
+  readonly isRsa: boolean;
   /** What the service answers to the unwrap. */
   readonly answer: string;
   draw: () => NamedFault | undefined;
@@ -157,16 +158,23 @@ async function createSlots(world: World, provider: Provider, count: number): Pro
       },
     });
     await provider.handle(request);
-    slots.push({ request, record: replyOf(record), ciphertext, answer, draw: () => undefined });
+    slots.push({ request, record: replyOf(record), ciphertext, isRsa: key === PAIR, answer, draw: () => undefined });
   }
   return slots;
 }
 
 /** The faults of one unwrap, one for each exchange: the same for the same seed and number. */
 function planOf(run: FaultRun, index: number, slot: Slot, slots: readonly Slot[]): Slot['draw'] {
-  const random = createRandom(run.seed + index * 7919);
-  const pick = (from: readonly NamedFault[]) => from[Math.floor(random() * from.length)];
-  const passing = passingFaults(random, run.limits);
+  const below = createRandom(SEED + index * 7919);
+  const random = () => below(2 ** 20) / 2 ** 20;
+  const passing = passingFaults(random, run.limits, slot.isRsa);
+  let last: NamedFault | undefined;
+  // Not the same twice in a row: a second new token that is refused does not pass.
+  const pick = (from: readonly NamedFault[]) => {
+    const others = from.filter((one) => one !== last);
+    last = others[below(others.length)];
+    return last;
+  };
   switch (run.plan.kind) {
     case 'unwraps': {
       let left = random() < run.plan.rate ? 1 + Math.floor(random() * 2) : 0;
@@ -185,7 +193,7 @@ function planOf(run: FaultRun, index: number, slot: Slot, slots: readonly Slot[]
 }
 
 /** What may pass: the same call succeeds when it is made again. */
-function passingFaults(random: () => number, limits: Limits): readonly NamedFault[] {
+function passingFaults(random: () => number, limits: Limits, isRsa: boolean): readonly NamedFault[] {
   const status = (number: number, rpc: string): NamedFault => ({
     name: `status ${number}`,
     fault: { kind: 'answer', ...refusal(number, rpc, '') },
@@ -200,6 +208,14 @@ function passingFaults(random: () => number, limits: Limits): readonly NamedFaul
   });
   // Up to ten attempts long: 30 s where an attempt may take 3.
   const late = { name: 'late', fault: { kind: 'latency', milliseconds: random() * limits.attempt * 10 } } as const;
+  const ofSymmetric = [
+    change('request', 'context of the request', /"(additionalA[a-zA-Z]+Data)":"[^"]{4}/, '"$1":"AAAA'),
+    change('request', 'contextCrc32c of the request', /"(additionalA[a-zA-Z]+Crc32c)":"\d+"/, '"$1":"7"'),
+  ];
+  const ofRsa = [
+    change('body', 'unverified ciphertext', /"verifiedCiphertextCrc32c":true/, '"verifiedCiphertextCrc32c":false'),
+    change('body', 'no word about the ciphertext', /"verifiedCiphertextCrc32c":true,?/, ''),
+  ];
   return [
     late,
     { name: 'a little late', fault: { kind: 'latency', milliseconds: random() * limits.attempt * 0.5 } },
@@ -217,13 +233,10 @@ function passingFaults(random: () => number, limits: Limits): readonly NamedFaul
     plain('not-http'),
     change('request', 'ciphertextCrc32c of the request', /"ciphertextCrc32c":"\d+"/, '"ciphertextCrc32c":"7"'),
     change('request', 'ciphertext of the request', /"ciphertext":"[^"]{4}/, '"ciphertext":"AAAA'),
-    change('request', 'context of the request', /"(additionalA[a-zA-Z]+Data)":"[^"]{4}/, '"$1":"AAAA'),
-    change('request', 'contextCrc32c of the request', /"(additionalA[a-zA-Z]+Crc32c)":"\d+"/, '"$1":"7"'),
     change('body', 'plaintextCrc32c of the answer', /"plaintextCrc32c":"\d+"/, '"plaintextCrc32c":"7"'),
     change('body', 'no plaintextCrc32c', /"plaintextCrc32c":"\d+",?/, ''),
     change('body', 'plaintext of the answer', /"plaintext":"[^"]{4}/, '"plaintext":"AAAA'),
-    change('body', 'unverified ciphertext', /"verifiedCiphertextCrc32c":true/, '"verifiedCiphertextCrc32c":false'),
-    change('body', 'no word about the ciphertext', /"verifiedCiphertextCrc32c":true,?/, ''),
+    ...(isRsa ? ofRsa : ofSymmetric),
   ];
 }
 
@@ -242,15 +255,4 @@ function stayingFaults(other: Slot): readonly NamedFault[] {
     { name: 'a page', fault: { kind: 'answer', status: 200, body: '<html>sign in</html>' } },
     { name: 'a redirect', fault: { kind: 'answer', status: 302, headers: { Location: '/' }, body: '' } },
   ];
-}
-
-/** Mulberry32: numbers from 0 to 1, the same for the same seed. */
-function createRandom(seed: number): () => number {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
-  };
 }
