@@ -109,6 +109,7 @@ export function v1Faults(): readonly Named[] {
     ),
     fault('v1-oracle-trailing', 'a record with bytes behind it', 'integrity', holding(`${OPTSDATA.toString()}!`)),
     fault('v1-oracle-array', 'a record within an array', 'integrity', holding(`[${OPTSDATA.toString()}]`)),
+    fault('v1-oracle-large', 'a record of 4097 bytes', 'integrity', holding(OPTSDATA.toString().padEnd(4097))),
     fault('v1-oracle-empty', 'an empty object', 'integrity', holding('{}')),
   ];
 }
@@ -293,6 +294,7 @@ function cryptographicFaults(): readonly Named[] {
     damaged('v2-data-key-other', 'another data key', sealed(keyfileEntry(KEYFILES.first, {}, counting(7)))),
     damaged('v2-content-key', 'sealed with the data key itself', sealWith(DATA_KEY)),
     damaged('v2-content-header-key', 'sealed with the header key', sealWith(hkdf(DATA_KEY, 'ocicrypt-kms/v2 header'))),
+    damaged('v2-content-large', 'content of 4097 bytes', holding(Buffer.from(OPTSDATA.toString().padEnd(4097)))),
     damaged('v2-content-text', 'content that is no record', holding(Buffer.from('secret'))),
     damaged(
       'v2-content-symkey',

@@ -3,6 +3,8 @@
 import { wipe } from '../base/bytes.ts';
 import { asObject, asText, type JsonObject, JsonString, type JsonValue, parseJson } from '../base/json.ts';
 
+/** It is 193 bytes today; a request with a longer one is refused too (protocol.ts). */
+const MAXIMUM_LENGTH = 4096;
 const SYMMETRIC_KEY_LENGTH = 32;
 const NONCE_LENGTH = 16;
 /** https://github.com/opencontainers/image-spec/blob/main/descriptor.md#digests */
@@ -14,6 +16,7 @@ const DIGEST = /^[a-z0-9]+(?:[+._-][a-z0-9]+)*:[a-zA-Z0-9=_-]{32,}$/;
  * ciphertexts under the same key (reliability.md P13).
  */
 export function isLayerKeyRecord(optsdata: Uint8Array): boolean {
+  if (optsdata.length > MAXIMUM_LENGTH) return false;
   let record: JsonObject | undefined;
   try {
     record = asObject(parseJson(optsdata, 'the layer-key record'));

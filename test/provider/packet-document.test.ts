@@ -96,6 +96,7 @@ function open(key: Buffer, packet: string): Steps {
   const contentKey = derive('ocicrypt-kms/v2 content');
   const optsdata = decrypt(contentKey, nonce, content, Buffer.alloc(0)).toString();
   // 6. the record
+  assert.ok(Buffer.byteLength(optsdata) <= 4096);
   const record = JSON.parse(optsdata);
   assert.equal(bytes(record.symkey).length, 32);
   assert.equal(bytes(record.cipheroptions.nonce).length, 16);
