@@ -8,7 +8,7 @@ import {
   type KeyObject,
   randomBytes,
 } from 'node:crypto';
-import { closeSync, constants, fsyncSync, openSync, writeSync } from 'node:fs';
+import { closeSync, constants, fsyncSync, openSync, rmSync, writeSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { concatBytes, wipe } from '../base/bytes.ts';
 import { OcicryptError } from '../base/errors.ts';
@@ -122,8 +122,12 @@ function writeKey(path: string, raw: Uint8Array): void {
   try {
     const file = openSync(path, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, 0o600);
     try {
-      writeSync(file, raw);
+      if (writeSync(file, raw) !== raw.length) throw new Error('short write');
       fsyncSync(file);
+    } catch (cause) {
+      // It is ours: no half a key may stay where a whole one is expected, nor be in the way of the next attempt.
+      rmSync(path);
+      throw cause;
     } finally {
       closeSync(file);
     }

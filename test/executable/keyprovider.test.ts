@@ -1,6 +1,6 @@
 // The command as clients start it: standard input in every state, closed outputs, signals, the reference's flags.
 import assert from 'node:assert/strict';
-import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
@@ -263,6 +263,9 @@ describe('keygen', () => {
     assert.deepEqual(readFileSync(keys.file('first')), KEYFILES.first);
     assertRefused(await runExecutable(['keygen', '/proc/nonexistent/new.key']), 74, /nonexistent/);
     assertRefused(await runExecutable(['keygen', '/dev/null']), 78, /exists/);
+    const full = join(directory, 'full.key');
+    assertRefused(await runExecutable(['keygen', full], { shell: 'ulimit -f 0; exec "$@"' }), 74, /full\.key/);
+    assert.equal(existsSync(full), false);
   });
 
   test('as JSON', async () => {
