@@ -37,6 +37,17 @@ export function readSecretFile(
   }
 }
 
+/** The one line of a secret file as bytes, without the line end that editors add: a passphrase, a PIN. */
+export function readSecretLine(path: string, what: string, maximumBytes: number): Uint8Array<ArrayBuffer> {
+  const bytes = readSecretFile(path, what, maximumBytes);
+  let end = bytes.length;
+  while (end > 0 && (bytes[end - 1] === 0x0a || bytes[end - 1] === 0x0d)) end--;
+  return bytes.subarray(0, end);
+}
+
+/** Asks whoever sits at the terminal for a secret; undefined where nobody does. The caller wipes it. */
+export type SecretPrompt = (question: string) => Promise<Uint8Array | undefined>;
+
 function openFile(path: string, what: string): number {
   try {
     // O_NONBLOCK: opening a FIFO must not hang before fstat can refuse it.

@@ -3,10 +3,7 @@
 
 import { wipe } from '../base/bytes.ts';
 import { OcicryptError } from '../base/errors.ts';
-import { readSecretFile } from '../base/secret-file.ts';
-
-/** Asks whoever sits at the terminal for a secret; undefined where nobody does. The caller wipes it. */
-export type SecretPrompt = (question: string) => Promise<Uint8Array | undefined>;
+import { readSecretFile, readSecretLine, type SecretPrompt } from '../base/secret-file.ts';
 
 /** What the operator says about age; nothing of it ever comes from a packet. */
 export type AgeSettings = {
@@ -80,20 +77,13 @@ async function decryptFile(path: string, content: Uint8Array, settings: AgeSetti
 
 async function readPassphrase(path: string, { passphraseFile, prompt }: AgeSettings): Promise<Uint8Array> {
   if (passphraseFile !== undefined) {
-    return trimLineEnd(readSecretFile(passphraseFile, 'the passphrase file', MAXIMUM_PASSPHRASE));
+    return readSecretLine(passphraseFile, 'the passphrase file', MAXIMUM_PASSPHRASE);
   }
   const passphrase = await prompt?.(`passphrase of ${path}: `);
   if (passphrase !== undefined) return passphrase;
   throw new OcicryptError('unauthenticated', `the identity file ${path} is protected by a passphrase`, {
     hint: 'give it with --age-passphrase-file=FILE, or run this on a terminal',
   });
-}
-
-/** Editors end files with a line end that is no part of what was typed. */
-function trimLineEnd(bytes: Uint8Array): Uint8Array {
-  let end = bytes.length;
-  while (end > 0 && (bytes[end - 1] === 0x0a || bytes[end - 1] === 0x0d)) end--;
-  return bytes.subarray(0, end);
 }
 
 function notIdentities(path: string): OcicryptError {

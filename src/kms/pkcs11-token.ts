@@ -4,8 +4,7 @@
 import { wipe } from '../base/bytes.ts';
 import { OcicryptError } from '../base/errors.ts';
 import type { Attributes } from '../base/key-uri.ts';
-import { readSecretFile } from '../base/secret-file.ts';
-import type { SecretPrompt } from './age-identities.ts';
+import { readSecretLine, type SecretPrompt } from '../base/secret-file.ts';
 import { type Cryptoki, type Handle, type OpenModule, returnValue, type TokenInfo } from './pkcs11-module.ts';
 
 export type Pkcs11PinSettings = {
@@ -188,7 +187,7 @@ const MAXIMUM_PIN = 256;
 async function readPin(name: string, query: Attributes, settings: Pkcs11PinSettings): Promise<Uint8Array> {
   const source = query.get('pin-source');
   const file = source === undefined ? settings.pinFile : pinFile(source);
-  if (file !== undefined) return withoutLineEnd(readSecretFile(file, 'the PIN file', MAXIMUM_PIN));
+  if (file !== undefined) return readSecretLine(file, 'the PIN file', MAXIMUM_PIN);
   const { pinVariable, environment, prompt } = settings;
   if (pinVariable !== undefined) {
     const pin = environment[pinVariable];
@@ -209,12 +208,6 @@ function pinFile(source: string): string {
   const path = source.replace(/^file:(?:\/\/(?=\/))?/, '');
   if (path.startsWith('/')) return path;
   throw new OcicryptError('configuration', 'pin-source is not a file', { hint: 'it looks like file:/run/secrets/pin' });
-}
-
-function withoutLineEnd(bytes: Uint8Array): Uint8Array {
-  let end = bytes.length;
-  while (end > 0 && (bytes[end - 1] === 0x0a || bytes[end - 1] === 0x0d)) end--;
-  return bytes.subarray(0, end);
 }
 
 /** Attributes of the URI are bytes, one to a character; those of tokens are UTF-8, padded with blanks. */
