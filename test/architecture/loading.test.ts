@@ -1,0 +1,96 @@
+// A key of one kind loads nothing of another kind: neither its file nor its vendor's packages.
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, test } from 'node:test';
+import { fileURLToPath, pathToFileURL } from 'node:url';
+import { generateX25519Identity, identityToRecipient } from 'age-encryption';
+
+const MAIN = fileURLToPath(new URL('../../src/main.ts', import.meta.url));
+const HOOKS = pathToFileURL(fileURLToPath(new URL('../fixtures/loaded-modules.mjs', import.meta.url))).href;
+const directory = mkdtempSync(join(tmpdir(), 'loading-'));
+after(() => rmSync(directory, { recursive: true, force: true }));
+
+/** What belongs to one kind of key alone: files of src/kms by their beginning, and packages. */
+const OWN: Readonly<Record<string, { readonly files: RegExp; readonly packages: RegExp }>> = {
+  gcpkms: { files: /^(?:gcpkms|google-|crc32c)/, packages: /^(?:google-auth-library|gaxios|gcp-metadata|jws|jwa)$/ },
+  awskms: { files: /^(?:awskms|aws-)/, packages: /^@(?:aws-sdk|smithy|aws-crypto)\// },
+  azurekms: { files: /^(?:azurekms|azure-)/, packages: /^@(?:azure|azure-rest)\// },
+  hashivault: { files: /^(?:hashivault|vault-)/, packages: /^never$/ },
+  pkcs11: { files: /^pkcs11/, packages: /^pkcs11js$/ },
+  age: { files: /^age(?:-identities)?\.ts$/, packages: /^(?:age-encryption|@noble\/.*|@scure\/.*)$/ },
+  keyfile: { files: /^keyfile/, packages: /^never$/ },
+};
+
+const identity = await generateX25519Identity();
+writeFileSync(join(directory, 'identity.txt'), `${identity}\n`, { mode: 0o600 });
+writeFileSync(join(directory, 'local.key'), Buffer.alloc(32, 7), { mode: 0o600 });
+
+/** Keys of every kind, and whether the probe can succeed without a service; what fails has loaded its kind all the same. */
+const KEYS: Readonly<Record<string, string>> = {
+  gcpkms: 'gcpkms://projects/p/locations/l/keyRings/r/cryptoKeys/k',
+  awskms: 'awskms:///arn:aws:kms:eu-west-1:111122223333:key/12345678-1234-1234-1234-123456789012',
+  azurekms: 'azurekms://example.vault.azure.net/k',
+  hashivault: 'hashivault://k',
+  pkcs11: 'pkcs11:token=t;object=k',
+  age: await identityToRecipient(identity),
+  keyfile: `keyfile://${join(directory, 'local.key')}`,
+};
+
+/** Where nobody listens: no test of this file speaks to a network. */
+const NOWHERE = {
+  HOME: directory,
+  HTTPS_PROXY: 'http://127.0.0.1:1',
+  VAULT_ADDR: 'https://127.0.0.1:1',
+  VAULT_TOKEN: 'none',
+  AWS_ACCESS_KEY_ID: 'AKIAEXAMPLE',
+  AWS_SECRET_ACCESS_KEY: 'secret',
+  AZURE_TOKEN_CREDENTIALS: 'EnvironmentCredential',
+  METADATA_SERVER_DETECTION: 'none',
+};
+
+for (const [kind, key] of Object.entries(KEYS)) {
+  test(`a key of ${kind} loads nothing of another kind`, async () => {
+    const loaded = await modulesLoadedBy(['doctor', key, `--key=${join(directory, 'identity.txt')}`, '--timeout=2s']);
+    const files = loaded.flatMap((url) => /\/src\/kms\/([^/]+)$/.exec(url)?.[1] ?? []);
+    const packages = loaded.flatMap((url) => url.split('/node_modules/').at(-1) ?? []);
+    const names = packages.map((path) => /^(?:@[^/]+\/)?[^/]+/.exec(path)?.[0] ?? '');
+    assert.ok(
+      files.some((file) => OWN[kind]?.files.test(file)),
+      'it loads its own',
+    );
+    for (const [other, own] of Object.entries(OWN)) {
+      if (other === kind) continue;
+      assert.deepEqual(
+        files.filter((file) => own.files.test(file)),
+        [],
+        `files of ${other}`,
+      );
+      assert.deepEqual(
+        names.filter((name) => own.packages.test(name)),
+        [],
+        `packages of ${other}`,
+      );
+    }
+  });
+}
+
+/** The URLs of all modules that a run of the command loads on Node. */
+async function modulesLoadedBy(words: readonly string[]): Promise<readonly string[]> {
+  const child = spawn(process.execPath, ['--import', HOOKS, MAIN, ...words], {
+    env: { PATH: process.env.PATH ?? '', ...NOWHERE, LOADED_MODULES: '3' },
+    stdio: ['ignore', 'ignore', 'ignore', 'pipe'],
+  });
+  const chunks: Buffer[] = [];
+  const output = child.stdio[3];
+  assert.ok(output !== null && output !== undefined);
+  output.on('data', (chunk: Buffer) => chunks.push(chunk));
+  await once(child, 'close');
+  return Buffer.concat(chunks)
+    .toString()
+    .split('\n')
+    .filter((line) => line !== '');
+}
