@@ -100,6 +100,22 @@ describeKek('Vault', async () => {
   };
 }, ['rotate', 'disable', 'remove', 'deny', 'throttle', 'breakDown', 'hang', 'cutOff']);
 
+describeKek('Vault (RSA)', async () => {
+  const { vault, open, token, close } = await startWorld();
+  for (const name of ['rsa-1', 'rsa-2']) vault.createKey(`transit/${name}`, 'rsa-2048');
+  return {
+    close,
+    harness: {
+      bindsContext: false,
+      maximumBytes: 190,
+      openFirst: () => open('hashivault://rsa-1'),
+      openSecond: () => open('hashivault://rsa-2'),
+      secrets: () => [token],
+      rotate: () => void vault.rotate('transit/rsa-1'),
+    },
+  };
+}, ['rotate']);
+
 describe('Vault', () => {
   let world: World;
   before(async () => {
