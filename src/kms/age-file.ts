@@ -1,5 +1,6 @@
 // The only code that tells an age identity file from a key file, without loading anything of age.
 
+import { wipe } from '../base/bytes.ts';
 import { readSecretFile } from '../base/secret-file.ts';
 
 /** How identity files begin: age-keygen's comments, a bare identity, an encrypted file in either form. */
@@ -15,8 +16,12 @@ export function isAgeIdentityFile(path: string): boolean {
   } catch {
     return false;
   }
-  // Random bytes may begin like text; no identity is as short.
-  if (head.length <= KEYFILE_BYTES) return false;
-  const text = new TextDecoder('latin1').decode(head).trimStart();
-  return BEGINNINGS.some((beginning) => text.startsWith(beginning));
+  try {
+    // Random bytes may begin like text; no identity is as short.
+    if (head.length <= KEYFILE_BYTES) return false;
+    const text = new TextDecoder('latin1').decode(head).trimStart();
+    return BEGINNINGS.some((beginning) => text.startsWith(beginning));
+  } finally {
+    wipe(head);
+  }
 }
