@@ -12,9 +12,16 @@ import { type ByteSink, sourceFromFile } from './streams.ts';
 
 /** A file that appears under its name when it is whole. */
 export interface AtomicFile extends ByteSink {
-  /** Makes the bytes durable and gives them their name, which may be taken: what was there is replaced in one step. */
+  /** Makes the bytes durable, still without their name. Nothing can be written afterwards. */
+  seal(): Promise<void>;
+  /**
+   * Gives sealed bytes their name, which may be taken: what was there is replaced in one step. The name itself is
+   * durable after {@link syncDirectory}.
+   */
+  publish(path: string): Promise<void>;
+  /** Seals and publishes durably. */
   commit(path: string): Promise<void>;
-  /** Removes what was written; does nothing after a commit. */
+  /** Removes what was written; does nothing once it has its name. */
   discard(): Promise<void>;
 }
 
@@ -114,7 +121,7 @@ class TemporaryFile implements AtomicFile {
   #file: FileHandle | undefined;
   #direct: boolean;
   #position = 0;
-  #committed = false;
+  #published = false;
 
   constructor(path: string, file: FileHandle, direct: boolean) {
     this.#path = path;
@@ -131,20 +138,28 @@ class TemporaryFile implements AtomicFile {
     }
   }
 
-  async commit(path: string): Promise<void> {
+  async seal(): Promise<void> {
     try {
       await this.#file?.sync();
       await this.#close();
-      await rename(this.#path, path);
-      this.#committed = true;
-      await syncDirectory(dirname(path));
     } catch (error) {
-      notWritten(path)(error);
+      notWritten(dirname(this.#path))(error);
     }
   }
 
+  async publish(path: string): Promise<void> {
+    await rename(this.#path, path).catch(notWritten(path));
+    this.#published = true;
+  }
+
+  async commit(path: string): Promise<void> {
+    await this.seal();
+    await this.publish(path);
+    await syncDirectory(dirname(path)).catch(notWritten(path));
+  }
+
   async discard(): Promise<void> {
-    if (this.#committed) return;
+    if (this.#published) return;
     await this.#close();
     await rm(this.#path, { force: true });
   }

@@ -7,11 +7,13 @@ import { OcicryptError } from '../base/errors.ts';
 import { asArray, asObject, asText, type JsonInput, type JsonObject, parseJson, writeJson } from '../base/json.ts';
 import type { BlobIdentity } from './cipher.ts';
 import {
+  type AtomicFile,
   createAtomicFile,
   notWritten,
   openRegularFile,
   readSmallFile,
   removeAbandonedFiles,
+  syncDirectory,
   writeFileAtomically,
 } from './files.ts';
 import {
@@ -41,11 +43,16 @@ export async function readLayoutEntries(directory: string): Promise<readonly Des
   return entries.map((entry, index) => parseDescriptor(entry, `index.json[${index}]`));
 }
 
+/** A blob without its name; `sealed` is when its bytes are durable. */
+type StagedBlob = { readonly file: AtomicFile; readonly size: number; readonly sealed: Promise<void> };
+
 class LayoutStore implements ImageStore {
   readonly name: string;
   readonly transfers = 1;
   readonly #directory: string;
   readonly #tag: string | undefined;
+  /** Blobs get their names when a manifest is about to name them: of a decryption that fails no plain layer stays. */
+  readonly #staged = new Map<string, StagedBlob>();
   #prepared: Promise<void> | undefined;
 
   constructor(directory: string, tag: string | undefined, name: string) {
@@ -74,6 +81,7 @@ class LayoutStore implements ImageStore {
   }
 
   async hasBlob(blob: BlobIdentity): Promise<boolean> {
+    if (this.#staged.get(blob.digest)?.size === blob.size) return true;
     const reader = await open(this.#blobPath(blob.digest), constants.O_RDONLY | constants.O_NONBLOCK).catch(
       () => undefined,
     );
@@ -88,16 +96,28 @@ class LayoutStore implements ImageStore {
 
   async createBlob(): Promise<BlobWriter> {
     await this.#prepare();
-    const file = await createAtomicFile(join(this.#directory, 'blobs/sha256'), true);
+    const file = await createAtomicFile(this.#blobs(), true);
+    let staged = false;
     return {
       write: (bytes) => file.write(bytes),
-      commit: (blob) => file.commit(this.#blobPath(blob.digest)),
-      discard: () => file.discard(),
+      commit: async ({ digest, size }) => {
+        // Not waited for: the next layer need not stand still until the disk has this one.
+        const sealed = file.seal();
+        sealed.catch(() => undefined);
+        staged = true;
+        const twin = this.#staged.get(digest);
+        this.#staged.set(digest, { file, size, sealed });
+        await twin?.file.discard();
+      },
+      discard: async () => {
+        if (!staged) await file.discard();
+      },
     };
   }
 
   async writeManifest(manifest: StoredManifest): Promise<void> {
     await this.#prepare();
+    await this.#publish();
     if (!(await this.hasBlob(manifest))) await writeFileAtomically(this.#blobPath(manifest.digest), manifest.bytes);
   }
 
@@ -120,7 +140,25 @@ class LayoutStore implements ImageStore {
     await writeFileAtomically(join(this.#directory, 'index.json'), index);
   }
 
-  async close(): Promise<void> {}
+  async close(): Promise<void> {
+    for (const { file, sealed } of this.#staged.values()) {
+      await sealed.catch(() => undefined);
+      await file.discard();
+    }
+    this.#staged.clear();
+  }
+
+  async #publish(): Promise<void> {
+    if (this.#staged.size === 0) return;
+    await Promise.all([...this.#staged.values()].map(({ sealed }) => sealed));
+    for (const [digest, { file }] of this.#staged) await file.publish(this.#blobPath(digest));
+    this.#staged.clear();
+    await syncDirectory(this.#blobs()).catch(notWritten(this.#blobs()));
+  }
+
+  #blobs(): string {
+    return join(this.#directory, 'blobs/sha256');
+  }
 
   /** Under a tag only the tag moves. Without one the image is the only one, as it must be to be found again. */
   #isReplaced(entry: JsonObject, digest: string): boolean {
@@ -155,7 +193,7 @@ class LayoutStore implements ImageStore {
   }
 
   async #makeDirectories(): Promise<void> {
-    const blobs = join(this.#directory, 'blobs/sha256');
+    const blobs = this.#blobs();
     try {
       await mkdir(blobs, { recursive: true });
       await removeAbandonedFiles(blobs);

@@ -110,14 +110,14 @@ export function addKeys(unwrapper: LayerKeyUnwrapper, wrappers: readonly LayerKe
  * The same recipients without some. Packets that none of those is in stay byte for byte; one that was for others too is
  * made anew, under a new data key, for those others.
  *
- * @param isRemoved whether a recipient's key is to go
+ * @param isRemoved whether a recipient in a packet of `scheme` is to go; packets that name nobody are asked about once
  * @param wrapperFor gives whoever wraps for the keys that stay in a packet of `scheme`; throws where one cannot be
  * @throws OcicryptError `not-found` where a layer has no such recipient
  */
 export function removeKeys(
   unwrapper: LayerKeyUnwrapper,
-  isRemoved: (recipient: PacketRecipient) => boolean,
-  wrapperFor: (scheme: string, keys: readonly string[]) => LayerKeyWrapper,
+  isRemoved: (recipient: PacketRecipient, scheme: string) => boolean,
+  wrapperFor: (scheme: string, keys: readonly string[]) => LayerKeyWrapper | Promise<LayerKeyWrapper>,
 ): LayerKeyRewrapper {
   return {
     async rewrap(keys, signal) {
@@ -125,12 +125,15 @@ export function removeKeys(
       let removed = 0;
       for (const key of keys) {
         const { scheme, recipients } = describePacket(key);
-        const staying = recipients.filter((recipient) => !isRemoved(recipient));
-        removed += recipients.length - staying.length;
-        if (staying.length === recipients.length) after.push(key);
+        const all = recipients.length === 0 ? [NOBODY_NAMED] : recipients;
+        const staying = all.filter((recipient) => !isRemoved(recipient, scheme));
+        removed += all.length - staying.length;
+        if (staying.length === all.length) after.push(key);
         else if (staying.length > 0) {
           const names = staying.flatMap((recipient) => recipient.key ?? []);
-          after.push(...(await wrapAgain(keys, unwrapper, [wrapperFor(scheme, names)], signal)));
+          // Of this very packet, whose seal covers its recipients: opened from another one, the layer key would go to
+          // whomever a forged packet names.
+          after.push(...(await wrapAgain([key], unwrapper, [await wrapperFor(scheme, names)], signal)));
         }
       }
       if (removed > 0) return after;
@@ -140,6 +143,8 @@ export function removeKeys(
     },
   };
 }
+
+const NOBODY_NAMED: PacketRecipient = { key: undefined, version: undefined, algorithm: undefined };
 
 type Change = {
   readonly digest: string;

@@ -69,6 +69,17 @@ export async function verifyImage(source: ImageSource, options: VerifyOptions = 
   return { ok: reasons.length === 0, reasons, proven: unwrapper !== undefined, report, inClear: IN_CLEAR };
 }
 
+/**
+ * Whether a recipient is the key, as far as its packet tells.
+ *
+ * @param key a key URI, or a prefix ending in `/*`; key files by thumbprint, AWS keys by ARN
+ * @throws OcicryptError `usage` for a key that packets cannot be compared with
+ */
+export function createRecipientMatcher(key: string): (recipient: PacketRecipient) => boolean {
+  const rule = comparableRule(key);
+  return (recipient) => isCovered(recipient, rule);
+}
+
 const IN_CLEAR = [
   'config (environment, entry point, labels)',
   'history (the commands that built the image)',
