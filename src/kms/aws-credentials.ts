@@ -5,6 +5,7 @@ import { OcicryptError } from '../base/errors.ts';
 import { type HttpClient, parseRetryAfter } from '../base/http.ts';
 import { share } from '../base/share.ts';
 import { sharedFiles } from './aws-endpoint.ts';
+import { untilAborted } from './until-aborted.ts';
 
 /** An access key, as requests are signed with it. */
 export type AwsIdentity = {
@@ -94,22 +95,11 @@ async function runChain(
     parentClientConfig: { region },
   });
   try {
+    // Metadata services are asked by the SDK's own client, which has limits of a second and takes no signal.
     return await untilAborted(chain(), signal);
   } catch {
     // Without a cause: the SDK's errors hold requests and answers, and quote files.
     throw transport.failure ?? noCredentials();
-  }
-}
-
-/** Metadata services are asked by the SDK's own client, which has limits of a second and takes no signal. */
-async function untilAborted<Value>(work: Promise<Value>, signal: AbortSignal): Promise<Value> {
-  const aborted = Promise.withResolvers<never>();
-  const stop = () => aborted.reject(signal.reason);
-  signal.addEventListener('abort', stop, { once: true });
-  try {
-    return await Promise.race([work, aborted.promise]);
-  } finally {
-    signal.removeEventListener('abort', stop);
   }
 }
 

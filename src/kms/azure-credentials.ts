@@ -8,6 +8,7 @@ import { type HttpClient, parseRetryAfter } from '../base/http.ts';
 import { asArray, asObject, asText, type JsonObject, parseJson } from '../base/json.ts';
 import { share } from '../base/share.ts';
 import type { AzurePlace } from './azure-cloud.ts';
+import { untilAborted } from './until-aborted.ts';
 
 /** Tokens for one audience, kept until shortly before they end. */
 export interface AzureCredentials {
@@ -31,6 +32,8 @@ export type AzureTokenSource = (signal: AbortSignal) => Promise<AzureToken>;
 export type AzureIdentityName = 'certificate' | 'dev' | 'managed-identity' | 'secret' | 'workload';
 
 const REFRESH_MILLISECONDS = 5 * 60 * 1000;
+/** `az` is written in Python and takes seconds to start. */
+const TOOL_MILLISECONDS = 10_000;
 const MAXIMUM_ASSERTION_BYTES = 16 * 1024;
 
 /**
@@ -111,12 +114,38 @@ function openSource(
         client_assertion_type: 'urn:ietf:params:oauth:client-assertion-type:jwt-bearer',
         client_assertion: readAssertion(environment.AZURE_FEDERATED_TOKEN_FILE),
       }));
+    case 'dev':
+      return toolSource((signal) => libraryToken(name, place, environment, http, signal));
     default:
-      return async (signal) => {
-        const { requestLibraryToken } = await import('./azure-identity.ts');
-        return requestLibraryToken(name, place, environment, http, signal);
-      };
+      return (signal) => libraryToken(name, place, environment, http, signal);
   }
+}
+
+async function libraryToken(
+  name: AzureIdentityName,
+  place: AzurePlace,
+  environment: NodeJS.ProcessEnv,
+  http: HttpClient,
+  signal: AbortSignal,
+): Promise<AzureToken> {
+  const { requestLibraryToken } = await import('./azure-identity.ts');
+  return requestLibraryToken(name, place, environment, http, signal);
+}
+
+/** A tool may take longer than one attempt: it is left to end, and the next attempt takes what it says. */
+function toolSource(run: AzureTokenSource): AzureTokenSource {
+  let running: Promise<AzureToken> | undefined;
+  return (signal) => {
+    if (running === undefined) {
+      const started = run(AbortSignal.timeout(TOOL_MILLISECONDS));
+      const stop = () => {
+        running = undefined;
+      };
+      started.then(stop, stop);
+      running = started;
+    }
+    return untilAborted(running, signal);
+  };
 }
 
 /** The client credentials grant (RFC 6749 section 4.4), as Entra ID has it. */

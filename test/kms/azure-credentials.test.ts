@@ -34,10 +34,16 @@ after(async () => {
   await rm(directory, { recursive: true, force: true });
 });
 
-function wrap(environment: Readonly<Record<string, string>>, milliseconds = 15_000): Promise<string> {
+function wrap(environment: Readonly<Record<string, string>>, milliseconds = 15_000, attempts = 1): Promise<string> {
   const settings = { endpoint: vault.endpoint, caFiles: [authority] };
   const key = `azurekms://${vault.host}/image`;
-  return wrapOnce({ key, settings, environment: { HOME: directory, PATH: directory, ...environment }, milliseconds });
+  return wrapOnce({
+    key,
+    settings,
+    environment: { HOME: directory, PATH: directory, ...environment },
+    milliseconds,
+    attempts,
+  });
 }
 
 describe('an Azure identity is', () => {
@@ -60,6 +66,14 @@ describe('an Azure identity is', () => {
     assert.equal(await wrap({ PATH, AZURE_TOKEN_CREDENTIALS: 'AzureCliCredential' }), 'ok');
     const code = await wrap({ PATH, IDENTITY_ENDPOINT: `${agent.url}/msi/token`, IDENTITY_HEADER: 'wrong' });
     assert.equal(code, 'unauthenticated');
+  });
+
+  test("a developer's, whose tool takes longer than one attempt", async () => {
+    const token = vault.issue('https://vault.azure.net');
+    const script = `#!/bin/sh\nsleep 2\necho '{"accessToken":"${token}","expiresOn":"2099-01-01 00:00:00.000000"}'\n`;
+    await writeFile(join(directory, 'az'), script, { mode: 0o755 });
+    const environment = { PATH: `${directory}:/usr/bin:/bin`, AZURE_TOKEN_CREDENTIALS: 'dev' };
+    assert.equal(await wrap(environment, 1500, 4), 'ok');
   });
 
   test('nobody where a certificate cannot be read', async () => {
