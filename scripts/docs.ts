@@ -83,6 +83,7 @@ function memberSchema(name: OptionName): object {
     text,
     choice: { enum: choices },
     pairs: { type: 'object', additionalProperties: { type: 'string' } },
+    count: { type: 'integer', minimum: 1, maximum: 999_999 },
     duration: { type: 'string', pattern: '^[0-9]{1,6}(ms|s)$' },
     switch: { type: 'boolean' },
   };

@@ -58,14 +58,44 @@ export const PROVIDER_OPTIONS: readonly OptionName[] = [
   'config',
 ];
 
+/** What a server needs beside that. */
+const SERVE_OPTIONS: readonly OptionName[] = [
+  'listen',
+  'grpcport',
+  'insecure-plaintext',
+  'socket-mode',
+  'socket-group',
+  'tls-cert',
+  'tls-key',
+  'tls-client-ca',
+  'allow-wrap',
+  'allow-unwrap',
+  'allow-client',
+  'status',
+  'max-connections',
+  'max-streams',
+  'max-calls',
+  'max-queue',
+  'key-rate',
+];
+
 export const COMMANDS: ReadonlyMap<string, Command> = new Map<string, Command>([
   [
     'keyprovider',
     {
       operands: '',
       describe: 'answer one key-provider request on standard input, as a client\'s "cmd"',
-      options: PROVIDER_OPTIONS,
+      options: [...PROVIDER_OPTIONS, 'remote', 'tls-ca', 'tls-cert', 'tls-key'],
       run: async (context) => (await import('./keyprovider.ts')).runKeyprovider(context),
+    },
+  ],
+  [
+    'serve',
+    {
+      operands: '',
+      describe: 'answer key-provider requests over gRPC, on a unix socket or with TLS',
+      options: [...PROVIDER_OPTIONS, ...SERVE_OPTIONS],
+      run: async (context) => (await import('./serve.ts')).runServe(context),
     },
   ],
   [

@@ -106,6 +106,9 @@ function textsOf(name: OptionName, value: unknown, file: string, shown: string):
         return Object.entries(value).map(([key, item]) => `${key}=${item}`);
       }
       throw invalid(file, shown, 'must hold names and texts');
+    case 'count':
+      if (typeof value === 'number' && Number.isInteger(value)) return [String(value)];
+      throw invalid(file, shown, 'must be a number');
     case 'switch':
       if (typeof value === 'boolean') return value ? [''] : [];
       throw invalid(file, shown, 'must be true or false');

@@ -8,6 +8,8 @@ import { openProvider } from './setup.ts';
 
 /** Answers one request; the deadline holds for reading it too, since clients have none of their own. */
 export async function runKeyprovider({ settings, terminal, personality }: CommandContext): Promise<void> {
+  const remote = settings.text('remote');
+  if (remote !== undefined) return (await import('./remote.ts')).runRemote(remote, { settings, terminal, personality });
   const { provider, close } = await openProvider(settings, { personality, callerKeysAllowed: true });
   const limit = settings.duration('timeout') ?? DEFAULT_LIMITS.total;
   const signal = AbortSignal.timeout(limit);

@@ -1,7 +1,9 @@
 // The one table of options: parsing, help, configuration file, JSON Schema and documentation are all made from it.
 
-/** How an option's text becomes a value: repeated texts, one text, one of several, name=value pairs, time, or a switch. */
-export type OptionKind = 'list' | 'text' | 'choice' | 'pairs' | 'duration' | 'switch';
+import { SERVER_OPTIONS } from './server-options.ts';
+
+/** How an option's text becomes a value: repeated texts, one text, one of several, name=value pairs, time, a number, or a switch. */
+export type OptionKind = 'list' | 'text' | 'choice' | 'pairs' | 'duration' | 'count' | 'switch';
 
 export type OptionSpec = {
   readonly kind: OptionKind;
@@ -222,6 +224,7 @@ export const OPTIONS = {
     describe: 'YAML or JSON that holds the same as these options; an option given here replaces what the file says',
     member: null,
   },
+  ...SERVER_OPTIONS,
   json: { kind: 'switch', describe: 'print JSON', member: null },
   help: { kind: 'switch', describe: 'print this help', member: null },
 } as const satisfies Readonly<Record<string, OptionSpec>>;
@@ -235,6 +238,7 @@ export type ListName = NamesOf<'list'>;
 export type TextName = NamesOf<'text' | 'choice'>;
 export type PairsName = NamesOf<'pairs'>;
 export type DurationName = NamesOf<'duration'>;
+export type CountName = NamesOf<'count'>;
 export type SwitchName = NamesOf<'switch'>;
 
 /** The entry of `name`, as the general type. */

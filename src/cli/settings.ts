@@ -2,6 +2,7 @@
 
 import { OcicryptError } from '../base/errors.ts';
 import {
+  type CountName,
   type DurationName,
   isOptionName,
   type ListName,
@@ -43,8 +44,18 @@ export class Settings {
     return text === undefined ? undefined : parseDuration(text);
   }
 
+  count(name: CountName): number | undefined {
+    const text = this.#texts.get(name)?.at(-1);
+    return text === undefined ? undefined : Number(text);
+  }
+
   switch(name: SwitchName): boolean {
     return this.#texts.has(name);
+  }
+
+  /** These settings with other values of one option. */
+  with(name: OptionName, values: readonly string[]): Settings {
+    return new Settings(new Map([...this.#texts, [name, values]]), this.operands);
   }
 
   /** These settings, with those of `file` where these say nothing. */
@@ -83,7 +94,7 @@ export async function parseSettings(
     if (isSwitch && inline !== undefined) throw new OcicryptError('usage', `option ${rawName} takes no value`);
     const value = isSwitch ? '' : (inline ?? rest.shift());
     // A word that looks like an option is one: `--adc --kmsURI=…` would otherwise lose the second without a word.
-    if (!isSwitch && (!value || (inline === undefined && value.startsWith('-')))) {
+    if (!isSwitch && (!value || (inline === undefined && /^-(?!\d+$)/.test(value)))) {
       throw new OcicryptError('usage', `option ${rawName} needs a value`, {
         hint: `write ${rawName}=${optionSpec(name).value}`,
       });
@@ -130,6 +141,7 @@ function checkValue(name: OptionName, value: string): void {
   const problem =
     (kind === 'choice' && !choices?.includes(value) && `takes ${choices?.join(' or ')}`) ||
     (kind === 'pairs' && !/^[^=]+=/.test(value) && 'takes NAME=VALUE') ||
+    (kind === 'count' && !/^[1-9]\d{0,5}$/.test(value) && 'takes a number from 1 to 999999') ||
     (kind === 'duration' && parseDuration(value) === undefined && 'takes a time from 1ms to 50s, as 10s or 500ms');
   if (problem)
     throw new OcicryptError('usage', `option --${name} ${problem}, not ${JSON.stringify(value.slice(0, 80))}`);

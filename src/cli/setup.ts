@@ -22,7 +22,12 @@ export type ProviderSetup = {
 };
 
 /** A provider and what is to be closed after it. */
-export type OpenProvider = { readonly provider: Provider; readonly close: () => Promise<void> };
+export type OpenProvider = {
+  readonly provider: Provider;
+  /** What it was made of, for providers that differ in their rules. */
+  readonly options: ProviderOptions;
+  readonly close: () => Promise<void>;
+};
 
 /**
  * Makes a provider as the settings say. Files for audit and log are opened at once, keys when they are needed.
@@ -53,23 +58,31 @@ export async function openProvider(settings: Settings, setup: ProviderSetup): Pr
     ...(auditFile === undefined ? {} : { audit: (await import('./audit-log.ts')).openAuditLog(auditFile) }),
     ...(debugFile === undefined ? {} : { log: (await import('./debug-log.ts')).openDebugLog(debugFile) }),
   };
-  return { provider: createProvider(options), close: () => keks.close() };
+  return { provider: createProvider(options), options, close: () => keks.close() };
 }
 
 function parseRules(settings: Settings): readonly AllowRule[] {
   const defaultKey = settings.text('kmsURI');
   const files = settings.list('key').map((file) => `keyfile://${resolve(file)}`);
-  try {
+  return asConfiguration(() => {
     // Only --allow takes prefixes: what means one key must be one.
     const single = defaultKey === undefined ? [] : [{ kind: 'key', uri: parseKeyUri(defaultKey) } as const];
     return [
       ...settings.list('allow').map(parseAllowRule),
+      ...settings.list('allow-wrap').map((text) => ({ ...parseAllowRule(text), operation: 'wrap' }) as const),
+      ...settings.list('allow-unwrap').map((text) => ({ ...parseAllowRule(text), operation: 'unwrap' }) as const),
       ...single,
       ...files.map(parseAllowRule),
       ...brokerKeys(settings),
     ];
+  });
+}
+
+/** The same URI in a request is bad input; in the operator's own list it is the configuration that is wrong. */
+export function asConfiguration<Value>(read: () => Value): Value {
+  try {
+    return read();
   } catch (error) {
-    // The same URI in a request is bad input; in the operator's own list it is the configuration that is wrong.
     throw error instanceof OcicryptError && error.code === 'bad-input'
       ? new OcicryptError('configuration', error.message, error.hint === undefined ? {} : { hint: error.hint })
       : error;

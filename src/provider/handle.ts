@@ -103,9 +103,11 @@ function answer(request: KeyRequest, draft: Draft, call: Call, options: Provider
       const named = namedKeys(request.parameters, options.names);
       if (named.provider !== undefined) draft.provider = named.provider;
       checkDefaultKey(named, options);
+      const rules = options.rules.filter(({ operation = request.operation }) => operation === request.operation);
+      const narrowed = { ...options, rules };
       return request.operation === 'wrap'
-        ? answerWrap(request.optsdata, named, draft, options, signal)
-        : answerUnwrap(request.annotation, named, draft, options, signal);
+        ? answerWrap(request.optsdata, named, draft, narrowed, signal)
+        : answerUnwrap(request.annotation, named, draft, narrowed, signal);
     },
   );
 }

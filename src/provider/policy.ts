@@ -5,9 +5,10 @@ import { OcicryptError } from '../base/errors.ts';
 import { azureHost, formatKeyUri, type KeyUri, parseKeyUri } from '../base/key-uri.ts';
 
 /** One line of the operator's list: a key, or every key below a prefix that ends on a segment boundary. */
-export type AllowRule =
-  | { readonly kind: 'key'; readonly uri: KeyUri }
-  | { readonly kind: 'prefix'; readonly prefix: string };
+export type AllowRule = {
+  /** The one operation that is allowed, where not both are. */
+  readonly operation?: 'wrap' | 'unwrap';
+} & ({ readonly kind: 'key'; readonly uri: KeyUri } | { readonly kind: 'prefix'; readonly prefix: string });
 
 /** Whether versions of one Google key are different keys; users of the reference provider mix them. */
 export type VersionMatching = 'exact' | 'ignored';

@@ -57,6 +57,25 @@ export function decodeRequest(request: Uint8Array): KeyRequest {
   throw new OcicryptError('bad-input', 'the request has no known "op"', { hint: 'known are keywrap and keyunwrap' });
 }
 
+/** The request as ocicrypt writes it, with the parameters given and nothing else; what {@link decodeRequest} reads. */
+export function encodeRequest(request: KeyRequest): Uint8Array<ArrayBuffer> {
+  const parameters = Object.fromEntries(
+    [...request.parameters].map(([name, values]) => [name, values.filter((value) => value !== undefined)]),
+  );
+  const config = { Parameters: parameters };
+  return request.operation === 'wrap'
+    ? writeJson({
+        op: 'keywrap',
+        keywrapparams: { ec: { ...config, DecryptConfig: { Parameters: {} } }, optsdata: request.optsdata },
+        keyunwrapparams: { dc: null, annotation: null },
+      })
+    : writeJson({
+        op: 'keyunwrap',
+        keywrapparams: { ec: null, optsdata: null },
+        keyunwrapparams: { dc: config, annotation: request.annotation },
+      });
+}
+
 /** The reply to a wrap: `annotation` is the packet. */
 export function encodeWrapReply(annotation: Uint8Array, spelling: ByteSpelling): Uint8Array<ArrayBuffer> {
   return writeJson({ keywrapresults: { annotation } }, spelling);

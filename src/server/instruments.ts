@@ -100,8 +100,17 @@ export class Instruments {
     };
   }
 
-  /** The same key, its calls measured. */
-  kek(kek: Kek, backend: Scheme): Kek {
+  /** Makes the function that gives every opened key a form whose calls are measured, always the same for the same key. */
+  kekMeasure(): (kek: Kek, backend: Scheme) => Kek {
+    const measured = new WeakMap<Kek, Kek>();
+    return (kek, backend) => {
+      const known = measured.get(kek) ?? this.#measured(kek, backend);
+      measured.set(kek, known);
+      return known;
+    };
+  }
+
+  #measured(kek: Kek, backend: Scheme): Kek {
     return {
       local: kek.local,
       key: kek.key,

@@ -9,14 +9,14 @@ import type { Method, Peer } from './call.ts';
 
 export const KEY_PROVIDER_SERVICE = 'keyprovider.KeyProviderService';
 
-/** A provider for those clients whose verified certificate has one of `names`. */
+/** A provider for those clients whose verified certificate has `name`. */
 export type ClientRule = { readonly name: string; readonly provider: Provider };
 
 /** Whose calls are answered, and by what policy. */
 export type ServiceOptions = {
-  /** For everybody whom no rule names; undefined where only named clients may call. */
-  readonly provider: Provider | undefined;
-  /** The first whose name the certificate has is taken. */
+  /** For unix sockets, whose mode says who may call, and for TLS where no client is named. */
+  readonly provider: Provider;
+  /** Where there are any, only clients whose certificate has one of the names may call over TLS; the first counts. */
   readonly clients: readonly ClientRule[];
 };
 
@@ -36,17 +36,12 @@ export function keyProviderMethods(options: ServiceOptions): readonly (readonly 
   return ['WrapKey', 'UnWrapKey'].map((name) => [`/${KEY_PROVIDER_SERVICE}/${name}`, method] as const);
 }
 
-function providerFor(peer: Peer, { provider, clients }: ServiceOptions): Provider {
-  const names = peer.names ?? [];
+function providerFor({ names }: Peer, { provider, clients }: ServiceOptions): Provider {
+  if (names === undefined || clients.length === 0) return provider;
   const rule = clients.find(({ name }) => names.includes(name));
-  const found = rule?.provider ?? provider;
-  // Not for unix sockets: there the file's mode says who may call.
-  if (found !== undefined) return found;
-  throw new OcicryptError(
-    'not-allowed',
-    `no client ${names.slice(0, 4).join(', ') || 'without a certificate'} is allowed here`,
-    {
-      hint: names[0] === undefined ? 'call with a client certificate' : `to allow it, add --allow-client=${names[0]}`,
-    },
-  );
+  if (rule !== undefined) return rule.provider;
+  const shown = names.slice(0, 4).join(', ');
+  throw new OcicryptError('not-allowed', `no client named ${shown || '(nothing)'} is allowed here`, {
+    hint: names[0] === undefined ? 'its certificate must have a name' : `to allow it, add --allow-client=${names[0]}`,
+  });
 }

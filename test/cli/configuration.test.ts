@@ -46,6 +46,8 @@ function example(name: OptionName): readonly [unknown, readonly string[]] {
       ];
     case 'pairs':
       return [{ env: 'prod', team: 'a=b' }, ['env=prod', 'team=a=b']];
+    case 'count':
+      return [7, ['7']];
     case 'duration':
       return ['2s', ['2s']];
     case 'choice': {
@@ -73,6 +75,7 @@ for (const name of OPTION_NAMES) {
     }
     for (const wrong of [null, 1, [1], [''], {}, { a: 1 }, '']) {
       if (JSON.stringify(wrong) === '{}' && optionSpec(name).kind === 'pairs') continue;
+      if (wrong === 1 && optionSpec(name).kind === 'count') continue;
       await refused(JSON.stringify(nested(path, wrong)));
     }
   });

@@ -19,6 +19,7 @@ function sampleValue(name: OptionName): string {
   const { kind, choices } = optionSpec(name);
   if (kind === 'choice') return choices?.[0] ?? '';
   if (kind === 'pairs') return 'env=prod';
+  if (kind === 'count') return '7';
   return kind === 'duration' ? '2s' : 'x';
 }
 

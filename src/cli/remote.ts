@@ -1,0 +1,45 @@
+// `keyprovider --remote`: the same one request and one reply, answered by a server of ours.
+
+import { wipe } from '../base/bytes.ts';
+import { OcicryptError } from '../base/errors.ts';
+import type { GrpcTls } from '../client/grpc-client.ts';
+import { forwardRequest, parseRemote } from '../client/remote.ts';
+import { DEFAULT_LIMITS, withDeadline } from '../provider/attempts.ts';
+import { MAXIMUM_REQUEST } from '../provider/protocol.ts';
+import type { CommandContext } from './commands.ts';
+import type { Settings } from './settings.ts';
+
+/** Forwards one request to the server at `address`. */
+export async function runRemote(address: string, { settings, terminal }: CommandContext): Promise<void> {
+  const target = parseRemote(address);
+  const tls = target.kind === 'tls' ? tlsFiles(settings) : undefined;
+  const timeout = settings.duration('timeout') ?? DEFAULT_LIMITS.total;
+  const names = { configured: settings.text('provider'), fallback: 'kmscrypt' };
+  const reply = await withDeadline(timeout, undefined, 'the server', async (signal) => {
+    const request = await terminal.read(MAXIMUM_REQUEST);
+    try {
+      return await forwardRequest(request, { target, tls, names, timeout }, signal);
+    } finally {
+      wipe(request);
+    }
+  });
+  terminal.write(reply);
+  wipe(reply);
+}
+
+function tlsFiles(settings: Settings): GrpcTls {
+  const authority = settings.text('tls-ca');
+  const certificate = settings.text('tls-cert');
+  const privateKey = settings.text('tls-key');
+  if (authority === undefined) {
+    throw new OcicryptError('usage', '--remote over TLS needs the authorities of the server', {
+      hint: 'add --tls-ca=FILE',
+    });
+  }
+  if ((certificate === undefined) !== (privateKey === undefined)) {
+    throw new OcicryptError('usage', 'a client certificate needs its key', {
+      hint: 'give both --tls-cert and --tls-key',
+    });
+  }
+  return certificate === undefined || privateKey === undefined ? { authority } : { authority, certificate, privateKey };
+}

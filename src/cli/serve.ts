@@ -1,0 +1,169 @@
+// The command that a node or a build farm runs: the provider over gRPC, one warm process for all its clients.
+
+import { isAbsolute, resolve } from 'node:path';
+import { pino } from 'pino';
+import { OcicryptError } from '../base/errors.ts';
+import { formatKeyUri, type KeyUri } from '../base/key-uri.ts';
+import { createKekSharing } from '../kms/shared.ts';
+import { createProvider, type ProviderOptions } from '../provider/handle.ts';
+import { type AllowRule, parseAllowRule } from '../provider/policy.ts';
+import { parseGrpcPort, parseListenAddress } from '../server/address.ts';
+import type { Probe } from '../server/health.ts';
+import { Instruments } from '../server/instruments.ts';
+import { DEFAULT_SERVER_LIMITS, type ServerLimits } from '../server/limits.ts';
+import { inheritedTargets, type ListenTarget } from '../server/listener.ts';
+import type { ClientRule } from '../server/service.ts';
+import { untilStopped } from '../server/signals.ts';
+import { type ServerLog, startServer } from '../server/start.ts';
+import type { TlsFiles } from '../server/tls.ts';
+import { defaultSocketPath } from '../server/unix-socket.ts';
+import type { CommandContext } from './commands.ts';
+import type { Settings } from './settings.ts';
+import { asConfiguration, openProvider } from './setup.ts';
+import type { Terminal } from './terminal.ts';
+
+/** Serves until it is told to stop. */
+export async function runServe({ settings, terminal, personality }: CommandContext): Promise<void> {
+  checkEnvironment(process.env);
+  const log = createServerLog(terminal);
+  const setup = { personality, callerKeysAllowed: false, fallbackName: 'grpc-keyprovider' };
+  const { options, close } = await openProvider(settings, setup);
+  try {
+    const instruments = new Instruments();
+    const shared = shareKeys(options, settings, instruments);
+    const clients = clientRules(settings, shared);
+    if (shared.rules.length === 0 && clients.length === 0) throw noKeyAllowed();
+    const status = settings.text('status');
+    const server = await startServer({
+      listen: listenTargets(settings, log),
+      listener: {
+        access: {
+          mode: settings.text('socket-mode') === '0660' ? 0o660 : 0o600,
+          group: settings.text('socket-group'),
+        },
+        tls: tlsFiles(settings),
+        insecurePlaintext: settings.switch('insecure-plaintext') || settings.text('grpcport') !== undefined,
+      },
+      service: { provider: createProvider(shared), clients },
+      probes: probesOf(shared),
+      limits: serverLimits(settings),
+      instruments,
+      status: status === undefined ? undefined : parseListenAddress(status),
+      log,
+    });
+    log.info({ addresses: server.addresses, status: server.status }, 'serving');
+    await untilStopped(server, log);
+  } finally {
+    await close();
+  }
+}
+
+/** JSON lines on standard error, as systemd and containers collect them. */
+function createServerLog(terminal: Terminal): ServerLog {
+  const options = { base: { pid: process.pid }, timestamp: pino.stdTimeFunctions.isoTime };
+  const logger = pino(options, { write: (line: string) => terminal.say(line.trimEnd()) });
+  return {
+    info: (fields, message) => logger.info(fields, message),
+    warn: (fields, message) => logger.warn(fields, message),
+  };
+}
+
+/** It would turn off the checking of certificates in libraries that take their defaults from it. */
+function checkEnvironment(environment: NodeJS.ProcessEnv): void {
+  if (environment.NODE_TLS_REJECT_UNAUTHORIZED !== '0') return;
+  throw new OcicryptError('configuration', 'NODE_TLS_REJECT_UNAUTHORIZED=0 turns off the checking of certificates', {
+    hint: 'unset it, and name private authorities with --ca=FILE',
+  });
+}
+
+function noKeyAllowed(): OcicryptError {
+  return new OcicryptError('configuration', 'no key is allowed, so no call could be answered', {
+    hint: 'add at least one, as in --allow=gcpkms://projects/PROJECT/locations/global/keyRings/RING/cryptoKeys/KEY',
+  });
+}
+
+/** The same keys for all clients: measured, limited, and shared by those that ask the same. */
+function shareKeys(options: ProviderOptions, settings: Settings, instruments: Instruments): ProviderOptions {
+  const perSecond = settings.count('key-rate') ?? DEFAULT_KEY_RATE;
+  const events = { joined: () => instruments.keyLimit('joined'), limited: () => instruments.keyLimit('limited') };
+  const share = createKekSharing({ perSecond, burst: 5 * perSecond }, events);
+  const measure = instruments.kekMeasure();
+  return {
+    ...options,
+    openKek: async (uri) => share(measure(await options.openKek(uri), uri.scheme)),
+    audit: instruments.auditSink(options.audit),
+  };
+}
+
+const DEFAULT_KEY_RATE = 200;
+
+/** No `--listen` means what systemd handed over, else the default socket. */
+function listenTargets(settings: Settings, log: ServerLog): readonly ListenTarget[] {
+  const port = settings.text('grpcport');
+  const named: readonly ListenTarget[] = settings.list('listen').map(parseListenAddress);
+  if (port !== undefined) {
+    log.warn({ grpcport: port }, 'serving in clear on the loopback: every local user may ask for keys; see --listen');
+    return [...named, parseGrpcPort(port)];
+  }
+  const inherited = inheritedTargets(process.env);
+  if (named.length > 0 || inherited.length > 0) return [...inherited, ...named];
+  return [{ kind: 'unix', path: defaultSocketPath(process.env) }];
+}
+
+function tlsFiles(settings: Settings): TlsFiles | undefined {
+  const certificate = settings.text('tls-cert');
+  const privateKey = settings.text('tls-key');
+  const clientAuthority = settings.text('tls-client-ca');
+  if (certificate !== undefined && privateKey !== undefined) return { certificate, privateKey, clientAuthority };
+  if (certificate === undefined && privateKey === undefined && clientAuthority === undefined) return undefined;
+  throw new OcicryptError('configuration', 'TLS needs both a certificate and its key', {
+    hint: 'give --tls-cert=FILE and --tls-key=FILE',
+  });
+}
+
+/** `NAME` may use the server's keys, `NAME=KEY` only the keys that are given with this name. */
+function clientRules(settings: Settings, shared: ProviderOptions): readonly ClientRule[] {
+  const rules = new Map<string, AllowRule[]>();
+  for (const text of settings.list('allow-client')) {
+    const [, name = '', operation, key] = /^([^=]+)(?:=(?:(wrap|unwrap):)?(.*))?$/s.exec(text) ?? [];
+    const known = rules.get(name) ?? [];
+    rules.set(name, known);
+    if (key === undefined) continue;
+    const rule = asConfiguration(() => parseAllowRule(isAbsolute(key) ? `keyfile://${resolve(key)}` : key));
+    known.push(operation === 'wrap' || operation === 'unwrap' ? { ...rule, operation } : rule);
+  }
+  if (rules.size > 0 && settings.text('tls-client-ca') === undefined) {
+    throw new OcicryptError('configuration', 'clients are named but not asked for a certificate', {
+      hint: 'give --tls-client-ca=FILE',
+    });
+  }
+  return [...rules].map(([name, own]) => ({
+    name,
+    provider: createProvider(own.length === 0 ? shared : { ...shared, rules: own }),
+  }));
+}
+
+/** Keys that are named one by one; below a prefix nobody knows what is there. */
+function probesOf({ rules, openKek }: ProviderOptions): readonly Probe[] {
+  const operations = new Map<string, { readonly uri: KeyUri; wrap: boolean; unwrap: boolean }>();
+  for (const rule of rules) {
+    if (rule.kind !== 'key') continue;
+    const name = `${rule.uri.scheme} ${formatKeyUri(rule.uri)}`;
+    const entry = operations.get(name) ?? { uri: rule.uri, wrap: false, unwrap: false };
+    if (rule.operation !== 'unwrap') entry.wrap = true;
+    if (rule.operation !== 'wrap') entry.unwrap = true;
+    operations.set(name, entry);
+  }
+  return [...operations.values()].map(({ uri, wrap, unwrap }) => ({ open: () => openKek(uri), wrap, unwrap }));
+}
+
+function serverLimits(settings: Settings): ServerLimits {
+  return {
+    ...DEFAULT_SERVER_LIMITS,
+    connections: settings.count('max-connections') ?? DEFAULT_SERVER_LIMITS.connections,
+    streams: settings.count('max-streams') ?? DEFAULT_SERVER_LIMITS.streams,
+    active: settings.count('max-calls') ?? DEFAULT_SERVER_LIMITS.active,
+    queue: settings.count('max-queue') ?? DEFAULT_SERVER_LIMITS.queue,
+    call: settings.duration('timeout') ?? DEFAULT_SERVER_LIMITS.call,
+  };
+}
