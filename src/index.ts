@@ -2,6 +2,28 @@
 
 export { describeError, ERROR_STATUS, type ErrorCode, OcicryptError } from './base/errors.ts';
 export { formatKeyUri, type KeyUri, parseKeyUri } from './base/key-uri.ts';
+export { createUnwrapper, type KeyHolder } from './client/holders.ts';
+export { createJweHolder, createJweWrapper } from './client/jwe.ts';
+export type { LayerKeyUnwrapper, LayerKeyWrapper, WrappedKey as WrappedLayerKey } from './client/layer-keys.ts';
+export { createProviderHolder, createProviderWrapper, type ProviderCall } from './client/provider.ts';
+export { type DecryptedImage, type DecryptOptions, decryptImage } from './image/decrypt.ts';
+export { type EncryptedImage, type EncryptOptions, encryptImage } from './image/encrypt.ts';
+export { type ImageReport, inspectImage } from './image/inspect.ts';
+export { openImageSource, openImageStore } from './image/open.ts';
+export { type ImageReference, parseImageReference } from './image/reference.ts';
+export type { RegistrySettings } from './image/registry-client.ts';
+export {
+  addKeys,
+  type LayerKeyRewrapper,
+  type RewrapOptions,
+  type RewrappedImage,
+  removeKeys,
+  replaceKeys,
+  rewrapImage,
+} from './image/rewrap.ts';
+export type { ImageSource, ImageStore } from './image/store.ts';
+export type { ImageProgress } from './image/transform.ts';
+export { type Verification, type VerifyOptions, verifyImage } from './image/verify.ts';
 export type { EncryptionContext, Kek, WrappedKey } from './kms/kek.ts';
 export { createKeyfile } from './kms/keyfile.ts';
 export { type BackendSettings, createKekStore, type KekStore } from './kms/open.ts';

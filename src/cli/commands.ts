@@ -1,5 +1,6 @@
 // The table of commands: what each is for, which options it takes, and where its code is, loaded when it is run.
 
+import { imageCommands } from './image-commands.ts';
 import type { OptionName } from './options.ts';
 import type { Settings } from './settings.ts';
 import type { Terminal } from './terminal.ts';
@@ -98,6 +99,7 @@ export const COMMANDS: ReadonlyMap<string, Command> = new Map<string, Command>([
       run: async (context) => (await import('./serve.ts')).runServe(context),
     },
   ],
+  ...imageCommands(PROVIDER_OPTIONS),
   [
     'keygen',
     {

@@ -1,5 +1,6 @@
 // The one table of options: parsing, help, configuration file, JSON Schema and documentation are all made from it.
 
+import { IMAGE_OPTIONS } from './image-options.ts';
 import { SERVER_OPTIONS } from './server-options.ts';
 
 /** How an option's text becomes a value: repeated texts, one text, one of several, name=value pairs, time, a number, or a switch. */
@@ -225,6 +226,7 @@ export const OPTIONS = {
     member: null,
   },
   ...SERVER_OPTIONS,
+  ...IMAGE_OPTIONS,
   json: { kind: 'switch', describe: 'print JSON', member: null },
   help: { kind: 'switch', describe: 'print this help', member: null },
 } as const satisfies Readonly<Record<string, OptionSpec>>;

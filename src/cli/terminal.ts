@@ -11,6 +11,8 @@ export interface Terminal {
   write(data: Uint8Array | string): void;
   /** Writes one line to standard error; that it cannot be written is nobody's fault and ends nothing. */
   say(line: string): void;
+  /** Writes text with control sequences to standard error; there only where that is a terminal. */
+  draw?: ((text: string) => void) | undefined;
 }
 
 /** The process's own three streams, without the runtime's stream objects: they cost a third of a cold start. */
@@ -36,7 +38,22 @@ export const processTerminal: Terminal = {
       // Nowhere is left to say it.
     }
   },
+  get draw() {
+    return isTerminal(2) ? drawText : undefined;
+  },
 };
+
+function drawText(text: string): void {
+  try {
+    writeAll(2, new TextEncoder().encode(text));
+  } catch {
+    // Nobody is looking.
+  }
+}
+
+function isTerminal(descriptor: number): boolean {
+  return process.getBuiltinModule('node:tty').isatty(descriptor);
+}
 
 /** Requests have one or two kilobytes; the memory for the largest would take longer to get than to read them. */
 const USUAL_REQUEST = 16 * 1024;

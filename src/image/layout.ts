@@ -1,8 +1,8 @@
 // The only code that reads and writes OCI layout directories: image-spec/image-layout.md, with tags as skopeo has them.
 
 import { constants } from 'node:fs';
-import { access, mkdir, open } from 'node:fs/promises';
-import { join } from 'node:path';
+import { access, mkdir, open, rmdir } from 'node:fs/promises';
+import { dirname, join, resolve } from 'node:path';
 import { OcicryptError } from '../base/errors.ts';
 import { asArray, asObject, asText, type JsonInput, type JsonObject, parseJson, writeJson } from '../base/json.ts';
 import type { BlobIdentity } from './cipher.ts';
@@ -54,6 +54,8 @@ class LayoutStore implements ImageStore {
   /** Blobs get their names when a manifest is about to name them: of a decryption that fails no plain layer stays. */
   readonly #staged = new Map<string, StagedBlob>();
   #prepared: Promise<void> | undefined;
+  /** The outermost directory that was made here, until something is in it. */
+  #made: string | undefined;
 
   constructor(directory: string, tag: string | undefined, name: string) {
     this.name = name;
@@ -117,6 +119,7 @@ class LayoutStore implements ImageStore {
 
   async writeManifest(manifest: StoredManifest): Promise<void> {
     await this.#prepare();
+    await this.#writeMarkers();
     await this.#publish();
     if (!(await this.hasBlob(manifest))) await writeFileAtomically(this.#blobPath(manifest.digest), manifest.bytes);
   }
@@ -146,6 +149,7 @@ class LayoutStore implements ImageStore {
       await file.discard();
     }
     this.#staged.clear();
+    if (this.#made !== undefined) await removeEmptyDirectories(this.#blobs(), this.#made);
   }
 
   async #publish(): Promise<void> {
@@ -195,12 +199,17 @@ class LayoutStore implements ImageStore {
   async #makeDirectories(): Promise<void> {
     const blobs = this.#blobs();
     try {
-      await mkdir(blobs, { recursive: true });
+      this.#made = await mkdir(blobs, { recursive: true });
       await removeAbandonedFiles(blobs);
       await removeAbandonedFiles(this.#directory);
     } catch (error) {
       notWritten(this.#directory)(error);
     }
+  }
+
+  /** What makes a directory a layout. */
+  async #writeMarkers(): Promise<void> {
+    this.#made = undefined;
     const marker = join(this.#directory, 'oci-layout');
     if (!(await exists(marker))) await writeFileAtomically(marker, new TextEncoder().encode(LAYOUT_FILE));
     const index = join(this.#directory, 'index.json');
@@ -226,6 +235,18 @@ async function readLayoutIndex(
   const objects = entries.filter((entry) => entry !== undefined);
   if (objects.length < entries.length) throw new OcicryptError('bad-input', `${path} is no image index`);
   return { entries: objects, json };
+}
+
+/** From `inner` outwards to `outer`; the first that holds something, or is not ours to remove, ends it. */
+async function removeEmptyDirectories(inner: string, outer: string): Promise<void> {
+  const last = resolve(outer);
+  for (let directory = resolve(inner); directory.startsWith(last); directory = dirname(directory)) {
+    const removed = await rmdir(directory).then(
+      () => true,
+      () => false,
+    );
+    if (!removed) return;
+  }
 }
 
 function exists(path: string): Promise<boolean> {

@@ -154,10 +154,8 @@ test('what cannot be opened in full leaves the destination as it was', async (t)
     const destination = layout(join(directory, 'dec'));
     await rejects(code, decryptImage(layout(join(directory, 'enc')), destination, { keys }));
     await destination.close();
-    // Not even the layers that were in order are left, where anything was begun.
-    const index = await readFile(join(directory, 'dec/index.json'), 'utf8').catch(() => '{"manifests":[]}');
-    assert.deepEqual(JSON.parse(index).manifests, []);
-    assert.deepEqual(await readdir(join(directory, 'dec/blobs/sha256')).catch(() => []), []);
+    // Not even the layers that were in order are left.
+    assert.ok(!(await readdir(directory)).includes('dec'));
   };
   await fails('integrity', otherKey);
   const [image] = await readImages(join(directory, 'enc'));

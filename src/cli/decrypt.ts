@@ -1,0 +1,26 @@
+// The command that decrypts an image.
+
+import { decryptImage } from '../image/decrypt.ts';
+import type { CommandContext } from './commands.ts';
+import { layerNumbers, platformNames, printResult, runOnImage } from './image-run.ts';
+import { count } from './text.ts';
+
+/** Prints the digest of the decrypted image. */
+export async function runDecrypt(context: CommandContext): Promise<void> {
+  const { settings, terminal } = context;
+  const [from, to] = settings.operands;
+  const layers = layerNumbers(settings);
+  const result = await runOnImage(context, async ({ tools, signal, onProgress }) =>
+    decryptImage(tools.source(from), tools.store(to), {
+      keys: await tools.unwrapper(),
+      ...(layers === undefined ? {} : { layers }),
+      ...platformNames(settings),
+      checkDiffIds: settings.switch('check-diff-ids'),
+      onProgress,
+      signal,
+    }),
+  );
+  await printResult(context, result);
+  const total = result.images.reduce((sum, image) => sum + image.layers, 0);
+  terminal.say(`decrypted ${count(total, 'layer')} on ${count(result.images.length, 'platform')}`);
+}

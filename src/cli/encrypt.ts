@@ -1,0 +1,27 @@
+// The command that encrypts an image.
+
+import { encryptImage } from '../image/encrypt.ts';
+import type { CommandContext } from './commands.ts';
+import { adviseSigning, layerNumbers, platformNames, printResult, runOnImage } from './image-run.ts';
+import { namedRecipients } from './image-setup.ts';
+import { count } from './text.ts';
+
+/** Prints the digest of the encrypted image. */
+export async function runEncrypt(context: CommandContext): Promise<void> {
+  const { settings, terminal } = context;
+  const [from, to] = settings.operands;
+  const layers = layerNumbers(settings);
+  const result = await runOnImage(context, async ({ tools, signal, onProgress }) =>
+    encryptImage(tools.source(from), tools.store(to), {
+      recipients: await tools.wrappers(await namedRecipients(settings)),
+      ...(layers === undefined ? {} : { layers }),
+      ...platformNames(settings),
+      onProgress,
+      signal,
+    }),
+  );
+  await printResult(context, result);
+  const total = result.images.reduce((sum, image) => sum + image.layers, 0);
+  terminal.say(`encrypted ${count(total, 'layer')} on ${count(result.images.length, 'platform')}`);
+  adviseSigning(terminal, to, result);
+}

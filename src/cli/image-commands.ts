@@ -1,0 +1,60 @@
+// The image commands, part of the one table (commands.ts).
+
+import type { Command } from './commands.ts';
+import type { OptionName } from './options.ts';
+
+/** A client's requests have these; an image command names its keys itself. */
+const NOT_FOR_IMAGES: ReadonlySet<OptionName> = new Set<OptionName>(['kmsURI', 'bytes', 'packet', 'config']);
+
+/** @param provider the options of whoever wraps and unwraps */
+export function imageCommands(provider: readonly OptionName[]): readonly (readonly [string, Command])[] {
+  const keys = provider.filter((name) => !NOT_FOR_IMAGES.has(name));
+  const common: readonly OptionName[] = [...keys, 'authfile', 'json', 'config'];
+  return [
+    [
+      'encrypt',
+      {
+        operands: 'SRC DST',
+        describe: 'encrypt an image to recipients',
+        options: ['recipient', 'recipients-file', 'layer', 'platform', 'packet', 'digestfile', ...common],
+        run: async (context) => (await import('./encrypt.ts')).runEncrypt(context),
+      },
+    ],
+    [
+      'decrypt',
+      {
+        operands: 'SRC DST',
+        describe: 'decrypt an image with a key; all of it or nothing',
+        options: ['layer', 'platform', 'check-diff-ids', 'digestfile', ...common],
+        run: async (context) => (await import('./decrypt.ts')).runDecrypt(context),
+      },
+    ],
+    [
+      'rewrap',
+      {
+        operands: 'IMAGE',
+        describe: 'change who can open an image; its layers stay, only manifests are written',
+        options: ['recipient', 'recipients-file', 'add', 'remove', 'dry-run', 'packet', 'digestfile', ...common],
+        run: async (context) => (await import('./rewrap.ts')).runRewrap(context),
+      },
+    ],
+    [
+      'inspect',
+      {
+        operands: 'IMAGE',
+        describe: 'show who can open what in an image; needs no key and fetches no layer',
+        options: ['ca', 'authfile', 'json', 'config'],
+        run: async (context) => (await import('./inspect.ts')).runInspect(context),
+      },
+    ],
+    [
+      'verify',
+      {
+        operands: 'IMAGE',
+        describe: 'succeed only if every layer of every platform is encrypted, and to whom it should be',
+        options: ['require', 'only', 'unwrap', ...common],
+        run: async (context) => (await import('./verify.ts')).runVerify(context),
+      },
+    ],
+  ];
+}

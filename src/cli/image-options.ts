@@ -1,0 +1,78 @@
+// The options of the image commands, part of the one table (options.ts).
+
+import type { OptionSpec } from './options.ts';
+
+export const IMAGE_OPTIONS = {
+  recipient: {
+    kind: 'list',
+    value: 'RECIPIENT',
+    describe:
+      'who can open the image: a key URI, provider:NAME:VALUE as OCICRYPT_KEYPROVIDER_CONFIG has it, or jwe:PUBLIC.pem; repeatable',
+    member: null,
+  },
+  'recipients-file': {
+    kind: 'list',
+    value: 'FILE',
+    describe: 'recipients, one a line; lines that begin with # are comments; repeatable',
+    member: null,
+  },
+  layer: {
+    kind: 'list',
+    value: 'N',
+    describe: 'the number of a layer, from 0, or from -1 backwards; repeatable',
+    member: null,
+    fallback: 'all',
+  },
+  platform: {
+    kind: 'list',
+    value: 'OS/ARCH[/VARIANT]',
+    describe: 'a platform of the image; the others stay as they are; repeatable',
+    member: null,
+    fallback: 'all',
+  },
+  'check-diff-ids': {
+    kind: 'switch',
+    describe: "also compare what each decrypted layer holds with the image's config",
+    member: null,
+  },
+  add: {
+    kind: 'list',
+    value: 'RECIPIENT',
+    describe: 'give a further recipient the same layer keys; all others stay byte for byte; repeatable',
+    member: null,
+  },
+  remove: {
+    kind: 'list',
+    value: 'KEY',
+    describe: 'take a key URI, or all of jwe, pgp, pkcs7 or provider:NAME, from the recipients; repeatable',
+    member: null,
+  },
+  'dry-run': { kind: 'switch', describe: 'say what would change, and change nothing', member: null },
+  require: {
+    kind: 'list',
+    value: 'KEY',
+    describe: 'a key URI that every layer must be encrypted to; repeatable',
+  },
+  only: {
+    kind: 'list',
+    value: 'KEY',
+    describe: 'a key URI, or a prefix that ends in /*, beside which nobody may be able to open a layer; repeatable',
+  },
+  unwrap: {
+    kind: 'switch',
+    describe: 'really open the layer keys, with each required key, or with any that may unwrap where none is required',
+    member: null,
+  },
+  authfile: {
+    kind: 'text',
+    value: 'FILE',
+    describe: 'credentials of registries',
+    fallback: 'REGISTRY_AUTH_FILE, else those that podman login and docker login wrote',
+  },
+  digestfile: {
+    kind: 'text',
+    value: 'FILE',
+    describe: 'write the digest of the new image to FILE too',
+    member: null,
+  },
+} as const satisfies Readonly<Record<string, OptionSpec>>;

@@ -1,0 +1,84 @@
+// What all image commands share: progress, interruption, the end of everything that was opened, the digest and its file.
+
+import { writeFile } from 'node:fs/promises';
+import { OcicryptError } from '../base/errors.ts';
+import type { CommandContext } from './commands.ts';
+import { ImageTools } from './image-setup.ts';
+import { untilInterrupted } from './interrupt.ts';
+import { type ProgressEvent, startProgress } from './progress.ts';
+import type { Settings } from './settings.ts';
+import type { Terminal } from './terminal.ts';
+import { printable } from './text.ts';
+
+/** What is given to the work of a command. */
+export type ImageRun = {
+  readonly tools: ImageTools;
+  readonly signal: AbortSignal;
+  readonly onProgress: (event: ProgressEvent) => void;
+};
+
+/** Runs the work of a command and closes what it opened. */
+export async function runOnImage<Result>(
+  context: CommandContext,
+  work: (run: ImageRun) => Promise<Result>,
+): Promise<Result> {
+  const tools = new ImageTools(context);
+  const progress = startProgress(context.terminal);
+  try {
+    return await untilInterrupted((signal) =>
+      work({ tools, signal, onProgress: (event) => progress?.update(event) }).finally(() => tools.close()),
+    );
+  } finally {
+    progress?.end();
+  }
+}
+
+/** Prints the digest of a new image, or all that is known of it as JSON, and writes `--digestfile`. */
+export async function printResult(
+  { settings, terminal }: CommandContext,
+  result: { readonly digest: string },
+): Promise<void> {
+  const file = settings.text('digestfile');
+  if (file !== undefined) {
+    await writeFile(file, result.digest).catch((cause: unknown) => {
+      throw new OcicryptError('not-written', `cannot write ${file}, but the image was written`, { cause });
+    });
+  }
+  terminal.write(settings.switch('json') ? `${JSON.stringify(result, null, 2)}\n` : `${result.digest}\n`);
+}
+
+/** Says that the new image must be signed, and what the old one had that does not cover it. */
+export function adviseSigning(
+  terminal: Terminal,
+  image: string | undefined,
+  result: { readonly digest: string; readonly previousDigest: string; readonly referrers: readonly string[] },
+): void {
+  const repository = /^docker:\/\/(.+?)(?::[^/:]+)?$/.exec(image ?? '')?.[1];
+  terminal.say(
+    repository === undefined
+      ? `sign ${result.digest} once it is in a registry: encryption does not say who made an image`
+      : `sign the new image, encryption does not say who made it: cosign sign ${repository}@${result.digest}`,
+  );
+  if (result.digest === result.previousDigest) return;
+  for (const referrer of result.referrers) {
+    terminal.say(`this was for ${result.previousDigest} and is not for the new image: ${printable(referrer)}`);
+  }
+}
+
+/** The numbers of `--layer`, or undefined where all are meant. @throws OcicryptError `usage` */
+export function layerNumbers(settings: Settings): readonly number[] | undefined {
+  const texts = settings.list('layer');
+  if (texts.length === 0) return undefined;
+  return texts.map((text) => {
+    if (/^-?\d{1,6}$/.test(text)) return Number(text);
+    throw new OcicryptError('usage', `option --layer takes a number, not ${JSON.stringify(text.slice(0, 80))}`, {
+      hint: 'layers are counted from 0, or from -1 backwards',
+    });
+  });
+}
+
+/** The selection of platforms as the library takes it. */
+export function platformNames(settings: Settings): { readonly platforms?: readonly string[] } {
+  const platforms = settings.list('platform');
+  return platforms.length === 0 ? {} : { platforms };
+}
