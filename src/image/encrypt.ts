@@ -5,6 +5,7 @@ import type { LayerKeyWrapper, WrappedKey } from '../client/layer-keys.ts';
 import { encodeEncryption, encryptedType, isEncryptedType } from './annotations.ts';
 import { encryptLayer } from './cipher.ts';
 import type { Descriptor } from './manifest.ts';
+import { checkDistinct } from './packets.ts';
 import { retryTransfer } from './retry.ts';
 import { selectLayers } from './select.ts';
 import { findReferrers, type ImageSource, type ImageStore } from './store.ts';
@@ -153,7 +154,9 @@ async function wrapAll(
       return packets.map((packet) => ({ scheme, packet }));
     }),
   );
-  return keys.flat();
+  const all = keys.flat();
+  checkDistinct(all);
+  return all;
 }
 
 /** Who wraps has tried again by itself: only the transfer of the layer is repeated here. */

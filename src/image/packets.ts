@@ -1,6 +1,6 @@
 // The only code that says what a wrapped key is without opening it, for every packet format known in the field.
 
-import { asOcicryptError } from '../base/errors.ts';
+import { asOcicryptError, OcicryptError } from '../base/errors.ts';
 import { asArray, asObject, asText, type JsonObject, JsonString, parseJson } from '../base/json.ts';
 import type { WrappedKey } from '../client/layer-keys.ts';
 import { decodePacket } from '../provider/packet.ts';
@@ -49,6 +49,31 @@ export function describePacket({ scheme, packet }: WrappedKey): PacketDescriptio
   } catch (error) {
     return describe(scheme, 'unknown', [], asOcicryptError(error).message);
   }
+}
+
+/**
+ * Refuses keys that several packets or entries of one scheme are for: two recipients that are one key, which their
+ * names did not tell (an alias, a copy of a key file).
+ *
+ * @param added new keys
+ * @param present keys that are there already
+ * @throws OcicryptError `bad-input`
+ */
+export function checkDistinct(added: readonly WrappedKey[], present: readonly WrappedKey[] = []): void {
+  const seen = new Set(present.flatMap(namesOf));
+  for (const name of added.flatMap(namesOf)) {
+    if (seen.has(name)) {
+      throw new OcicryptError('bad-input', `two recipients are one key: ${name.split(' ')[1]}`, {
+        hint: 'name it once; ocicrypt-kms inspect shows the recipients of an image',
+      });
+    }
+    seen.add(name);
+  }
+}
+
+function namesOf(key: WrappedKey): readonly string[] {
+  const { scheme, recipients } = describePacket(key);
+  return recipients.flatMap((recipient) => (recipient.key === undefined ? [] : [`${scheme} ${recipient.key}`]));
 }
 
 function describeProviderPacket(scheme: string, packet: Uint8Array): PacketDescription {

@@ -7,7 +7,7 @@ import { decodeEncryption, encodeEncryption, isEncryptedType, withoutEncryption 
 import { decodePrivateOptions, encodePublicOptions } from './layer-options.ts';
 import { forEachLimited } from './limit.ts';
 import { changeDescriptor, type Descriptor, MEDIA_TYPES, thaw, writeManifest } from './manifest.ts';
-import { describePacket, type PacketDescription, type PacketRecipient } from './packets.ts';
+import { checkDistinct, describePacket, type PacketDescription, type PacketRecipient } from './packets.ts';
 import { createStoredManifest, findReferrers, type ImageStore, type StoredManifest } from './store.ts';
 import { rewriteTree } from './transform.ts';
 import { type ImageNode, imagesOf, type PlatformImage, readImageTree } from './tree.ts';
@@ -101,7 +101,9 @@ export function replaceKeys(unwrapper: LayerKeyUnwrapper, wrappers: readonly Lay
 export function addKeys(unwrapper: LayerKeyUnwrapper, wrappers: readonly LayerKeyWrapper[]): LayerKeyRewrapper {
   return {
     async rewrap(keys, signal) {
-      return [...keys, ...(await wrapAgain(keys, unwrapper, wrappers, signal))];
+      const added = await wrapAgain(keys, unwrapper, wrappers, signal);
+      checkDistinct(added, keys);
+      return [...keys, ...added];
     },
   };
 }
@@ -188,7 +190,9 @@ async function wrapAgain(
         return packets.map((packet) => ({ scheme: wrapper.scheme, packet }));
       }),
     );
-    return wrapped.flat();
+    const all = wrapped.flat();
+    checkDistinct(all);
+    return all;
   } finally {
     wipe(record);
   }
