@@ -61,7 +61,7 @@ export const SERVER_OPTIONS = {
     describe: 'serve /metrics, /livez and /readyz: tcp://127.0.0.1:PORT or unix:///PATH',
   },
   'max-connections': { kind: 'count', value: 'N', describe: 'connections of all clients together', fallback: '256' },
-  'max-streams': { kind: 'count', value: 'N', describe: 'open calls on one connection', fallback: '128' },
+  'max-streams': { kind: 'count', value: 'N', describe: 'open calls on one connection', fallback: '32' },
   'max-calls': { kind: 'count', value: 'N', describe: 'calls that are worked on at the same time', fallback: '256' },
   'max-queue': { kind: 'count', value: 'N', describe: 'calls that wait; more are refused', fallback: '1024' },
   'key-rate': {

@@ -140,6 +140,8 @@ export class Call {
     if (draining())
       return describe(new OcicryptError('unavailable', 'the server is shutting down', { hint: 'try again' }));
     const limit = Math.min(timeout, limits.call);
+    // Timers count whole milliseconds, from one on.
+    if (limit < 1) return describe(deadlineExceeded(limit));
     this.#timer = setTimeout(() => this.#expire(limit), limit);
     return undefined;
   }
@@ -184,9 +186,7 @@ export class Call {
   }
 
   #expire(limit: number): void {
-    const error = new OcicryptError('deadline-exceeded', `no answer within ${Math.round(limit)} ms`, {
-      retryable: true,
-    });
+    const error = deadlineExceeded(limit);
     this.#controller?.abort(error);
     this.#fail(describe(error));
   }
@@ -262,4 +262,8 @@ export class Call {
 
 function describe(error: unknown): CallFailure {
   return { status: ERROR_STATUS[asOcicryptError(error).code].grpc, message: describeError(error) };
+}
+
+function deadlineExceeded(limit: number): OcicryptError {
+  return new OcicryptError('deadline-exceeded', `no answer within ${Math.round(limit)} ms`, { retryable: true });
 }

@@ -29,6 +29,8 @@ export interface Connections {
 const SWEEP = 250;
 /** A connection may open so many streams, and send so many pings and settings, without a useful call between them. */
 const MAXIMUM_CREDIT = 200;
+/** What a new connection may cause, beside twice the streams it may have open: a stream costs Node 6 KB. */
+const FIRST_CREDIT = 8;
 const CREDIT_FOR_CALL = 5;
 const CREDIT_FOR_SWEEP = 1;
 /** Replies that nobody reads pile up here: a reader in good faith is never so far behind. */
@@ -172,13 +174,14 @@ class Connection implements CallListener {
   readonly #pool: ConnectionPool;
   readonly #session: ServerHttp2Session;
   readonly #calls = new Set<Call>();
-  #credit = MAXIMUM_CREDIT;
+  #credit: number;
   #proved = false;
   #restingSince = this.since;
 
   constructor(socket: Socket, peer: Peer, pool: ConnectionPool) {
     this.socket = socket;
     this.#pool = pool;
+    this.#credit = FIRST_CREDIT + 2 * pool.options.limits.streams;
     this.#session = performServerHandshake(socket, sessionOptions(pool.options.limits.streams));
     this.#session.on('error', () => socket.destroy());
     this.#session.once('close', () => {
@@ -268,6 +271,9 @@ function sessionOptions(streams: number): Parameters<typeof performServerHandsha
     maxHeaderListPairs: 64,
     maxSettings: 16,
     maxOutstandingPings: 4,
+    // Node makes every stream of a read before it tells of the first.
+    streamResetBurst: 2 * streams,
+    streamResetRate: streams,
     settings: { maxConcurrentStreams: streams, maxHeaderListSize: 16 * 1024, enablePush: false },
   };
 }

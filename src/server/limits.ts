@@ -26,7 +26,7 @@ export type ServerLimits = {
 
 export const DEFAULT_SERVER_LIMITS: ServerLimits = {
   connections: 256,
-  streams: 128,
+  streams: 32,
   buffered: 32 * 1024 * 1024,
   active: 256,
   queue: 1024,

@@ -29,7 +29,7 @@ export async function listenOnUnixSocket(server: Server, path: string, access: S
     server.once('listening', resolve);
   });
   try {
-    server.listen(path);
+    server.listen({ path, backlog: BACKLOG });
   } finally {
     process.umask(umask);
   }
@@ -46,6 +46,9 @@ export async function listenOnUnixSocket(server: Server, path: string, access: S
     });
   }
 }
+
+/** A unix socket whose backlog is full refuses at once, and clients that dial for each call come in bursts. */
+const BACKLOG = 4096;
 
 /** Where the server listens unless it is told otherwise. */
 export function defaultSocketPath(environment: NodeJS.ProcessEnv): string {

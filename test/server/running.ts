@@ -1,9 +1,11 @@
 // Starts the server in this process, with one key file, for tests of what clients see.
 import { mkdtemp, rm } from 'node:fs/promises';
+import { type ClientHttp2Session, connect as connectHttp2, type IncomingHttpHeaders } from 'node:http2';
+import { connect as connectSocket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
-import { decodeBytesField, encodeBytesField } from '../../src/base/grpc.ts';
+import { decodeBytesField, encodeBytesField, encodeFrame } from '../../src/base/grpc.ts';
 import type { KeyUri } from '../../src/base/key-uri.ts';
 import { callOnce, type GrpcTarget, type GrpcTls } from '../../src/client/grpc-client.ts';
 import type { Kek } from '../../src/kms/kek.ts';
@@ -14,6 +16,7 @@ import { Instruments } from '../../src/server/instruments.ts';
 import { DEFAULT_SERVER_LIMITS, type ServerLimits } from '../../src/server/limits.ts';
 import type { ListenTarget } from '../../src/server/listener.ts';
 import { type RunningServer, type ServerLog, type ServerOptions, startServer } from '../../src/server/start.ts';
+import { CALL_HEADERS } from './raw-http2.ts';
 
 /** What a test changes of the usual server: one unix socket, one key file, default limits. */
 export type RunningOptions = {
@@ -90,6 +93,45 @@ export async function callKeyProvider(target: GrpcTarget, request: Uint8Array, t
     signal: AbortSignal.timeout(15_000),
   });
   return decodeBytesField(reply);
+}
+
+/** Makes the same call `count` times at once, 25 on a connection; resolves to the gRPC statuses and reply frames. */
+export async function callManyTimes(path: string, request: Uint8Array, count: number): Promise<readonly Reply[]> {
+  const perConnection = 25;
+  const sessions = Array.from({ length: Math.ceil(count / perConnection) }, () =>
+    connectHttp2('http://localhost', { createConnection: () => connectSocket(path) }),
+  );
+  try {
+    return await Promise.all(
+      Array.from({ length: count }, (_, index) => {
+        const session = sessions[Math.floor(index / perConnection)];
+        if (session === undefined) throw new Error('no session');
+        return callOn(session, request);
+      }),
+    );
+  } finally {
+    for (const session of sessions) session.destroy();
+  }
+}
+
+export type Reply = { readonly status: string; readonly frame: string };
+
+/** One call on a connection that is open. */
+export function callOn(session: ClientHttp2Session, request: Uint8Array): Promise<Reply> {
+  return new Promise((resolve) => {
+    const stream = session.request(CALL_HEADERS);
+    let status = 'none';
+    const take = (headers: IncomingHttpHeaders) => {
+      status = String(headers['grpc-status'] ?? status);
+    };
+    const chunks: Buffer[] = [];
+    stream.on('response', take);
+    stream.on('trailers', take);
+    stream.on('data', (chunk: Buffer) => chunks.push(chunk));
+    stream.on('error', () => {});
+    stream.on('close', () => resolve({ status, frame: Buffer.concat(chunks).toString('hex') }));
+    stream.end(encodeFrame(encodeBytesField(request)));
+  });
 }
 
 /** A request that wraps a layer key to the server's only key. */

@@ -1,0 +1,246 @@
+// P7 P9 P11: many callers, slow keys and callers that leave.
+import assert from 'node:assert/strict';
+import { join } from 'node:path';
+import { describe, test } from 'node:test';
+import { asOcicryptError, OcicryptError } from '../../src/base/errors.ts';
+import { encodeBytesField } from '../../src/base/grpc.ts';
+import { parseKeyUri } from '../../src/base/key-uri.ts';
+import { callOnce } from '../../src/client/grpc-client.ts';
+import type { Kek } from '../../src/kms/kek.ts';
+import { createKekSharing } from '../../src/kms/shared.ts';
+import type { ProviderOptions } from '../../src/provider/handle.ts';
+import { ByteBudget, CallGate, type Holder } from '../../src/server/limits.ts';
+import {
+  callKeyProvider,
+  callManyTimes,
+  type RunningOptions,
+  startRunning,
+  unwrapRequest,
+  wrapRequest,
+} from './running.ts';
+
+const KEY = 'gcpkms://projects/p/locations/global/keyRings/r/cryptoKeys/k';
+
+/** A key service's key that counts its calls and answers as `answer` says; wrapping is by exclusive or. */
+function remoteKek(answer: (signal: AbortSignal) => Promise<void>): Kek & { readonly calls: () => number } {
+  let calls = 0;
+  const flip = (bytes: Uint8Array) => bytes.map((byte) => byte ^ 0x5a);
+  return {
+    local: false,
+    key: KEY,
+    calls: () => calls,
+    wrap: async (plaintext) => ({ key: KEY, version: '1', algorithm: 'XOR', wrapped: flip(plaintext) }),
+    unwrap: async ({ wrapped }, _context, signal) => {
+      calls++;
+      await answer(signal);
+      return flip(wrapped);
+    },
+  };
+}
+
+const pause = (milliseconds: number) => new Promise<void>((resolve) => setTimeout(resolve, milliseconds));
+
+/** The server's set-up with a key of a service, shared as `serve` shares it. */
+function sharing(kek: Kek, rate: number, more: Partial<ProviderOptions> = {}): RunningOptions {
+  const share = createKekSharing({ perSecond: rate, burst: rate });
+  return {
+    kek,
+    provider: { openKek: async () => share(kek), rules: [{ kind: 'key', uri: parseKeyUri(KEY) }], ...more },
+  };
+}
+
+const codeOf = (promise: Promise<unknown>) =>
+  promise.then(
+    () => 'ok',
+    (error) => asOcicryptError(error).code,
+  );
+
+describe('P7 many at once', () => {
+  test('1,000 concurrent unwraps all succeed', async (t) => {
+    const { target, directory } = await startRunning(t);
+    const wrapped = await callKeyProvider(target, wrapRequest());
+    const request = unwrapRequest(wrapped);
+    const replies = await callManyTimes(join(directory, 's'), request, 1000);
+    assert.deepEqual([...new Set(replies.map(({ status }) => status))], ['0']);
+  });
+
+  test('what does not fit in the queue is refused at once, and nothing is dropped', async (t) => {
+    const kek = remoteKek(() => pause(300));
+    const options = sharing(kek, 1000);
+    const { target } = await startRunning(t, { ...options, limits: { active: 2, queue: 3 } });
+    const requests = await Promise.all(
+      Array.from({ length: 8 }, async () => unwrapRequest(await callKeyProvider(target, wrapRequest()))),
+    );
+    const codes = await Promise.all(requests.map((request) => codeOf(callKeyProvider(target, request))));
+    assert.deepEqual(codes.toSorted(), ['ok', 'ok', 'ok', 'ok', 'ok', 'throttled', 'throttled', 'throttled']);
+  });
+});
+
+describe('P9 one key service, many callers', () => {
+  test('1,000 identical unwraps at once make one call, and each has its own audit line', async (t) => {
+    const kek = remoteKek(() => pause(500));
+    const lines: string[] = [];
+    const audit = { record: async (event: { readonly id: string }) => void lines.push(event.id) };
+    const options = sharing(kek, 1000, { audit });
+    const { target, directory } = await startRunning(t, { ...options, limits: { active: 1000 } });
+    const request = unwrapRequest(await callKeyProvider(target, wrapRequest()));
+    const replies = await callManyTimes(join(directory, 's'), request, 1000);
+    assert.equal(kek.calls(), 1);
+    assert.deepEqual([...new Set(replies.map(({ status }) => status))], ['0']);
+    assert.equal(new Set(replies.map(({ frame }) => frame)).size, 1);
+    assert.equal(new Set(lines).size, 1001);
+  });
+
+  test('the call goes on while one caller waits, and ends with the last', async () => {
+    let ended = false;
+    const kek = remoteKek(
+      (signal) =>
+        new Promise((_resolve, reject) => {
+          signal.addEventListener('abort', () => {
+            ended = true;
+            reject(signal.reason);
+          });
+        }),
+    );
+    const shared = createKekSharing({ perSecond: 10, burst: 10 })(kek);
+    const wrapped = { key: KEY, algorithm: 'XOR', wrapped: new Uint8Array(32) };
+    const [first, second] = [new AbortController(), new AbortController()];
+    const reason = new OcicryptError('deadline-exceeded', 'left');
+    const calls = [first, second].map(({ signal }) => codeOf(shared.unwrap(wrapped, {}, signal)));
+    first.abort(reason);
+    assert.equal(await calls[0], 'deadline-exceeded');
+    assert.equal(ended, false);
+    second.abort(reason);
+    assert.equal(await calls[1], 'deadline-exceeded');
+    assert.equal(ended, true);
+    assert.equal(kek.calls(), 1);
+  });
+
+  test('callers get copies, which they may wipe', async () => {
+    const shared = createKekSharing({ perSecond: 10, burst: 10 })(remoteKek(() => pause(20)));
+    const wrapped = { key: KEY, algorithm: 'XOR', wrapped: new Uint8Array(32) };
+    const signal = new AbortController().signal;
+    const [one, other] = await Promise.all([shared.unwrap(wrapped, {}, signal), shared.unwrap(wrapped, {}, signal)]);
+    one?.fill(0);
+    assert.ok(other?.every((byte) => byte === 0x5a));
+  });
+
+  test('another context or another packet is another call', async () => {
+    const kek = remoteKek(() => pause(20));
+    const shared = createKekSharing({ perSecond: 10, burst: 10 })(kek);
+    const signal = new AbortController().signal;
+    const wrapped = { key: KEY, algorithm: 'XOR', wrapped: new Uint8Array(32) };
+    await Promise.all([
+      shared.unwrap(wrapped, {}, signal),
+      shared.unwrap(wrapped, { env: 'prod' }, signal),
+      shared.unwrap({ ...wrapped, version: '2' }, {}, signal),
+      shared.unwrap({ ...wrapped, wrapped: new Uint8Array(33) }, {}, signal),
+    ]);
+    assert.equal(kek.calls(), 4);
+  });
+
+  test('a key is called as often as its rate says, and then the caller is told when to come again', async () => {
+    let time = 0;
+    const kek = remoteKek(async () => {});
+    const shared = createKekSharing({ perSecond: 10, burst: 5 }, {}, () => time)(kek);
+    const signal = new AbortController().signal;
+    const unwrap = (index: number) =>
+      shared.unwrap({ key: KEY, algorithm: 'XOR', wrapped: new Uint8Array(32).fill(index) }, {}, signal);
+    const codes = await Promise.all(Array.from({ length: 8 }, (_, index) => codeOf(unwrap(index))));
+    assert.deepEqual(codes, [...new Array(5).fill('ok'), ...new Array(3).fill('throttled')]);
+    const refused = asOcicryptError(await unwrap(9).catch((error: unknown) => error));
+    assert.equal(refused.retryAfter, 100);
+    time += 100;
+    assert.equal(await codeOf(unwrap(9)), 'ok');
+    assert.equal(await codeOf(unwrap(10)), 'throttled');
+  });
+});
+
+describe('P11 every call ends', () => {
+  const silent = () => remoteKek(() => new Promise(() => {}));
+
+  test('with the deadline of the server, where the client has none', async (t) => {
+    const options = sharing(silent(), 100);
+    const { target } = await startRunning(t, { ...options, limits: { call: 200 } });
+    const request = unwrapRequest(await callKeyProvider(target, wrapRequest()));
+    const started = performance.now();
+    assert.equal(await codeOf(callKeyProvider(target, request)), 'deadline-exceeded');
+    assert.ok(performance.now() - started < 2000);
+  });
+
+  test('with the deadline of the client, where it is the shorter', async (t) => {
+    const { target } = await startRunning(t, sharing(silent(), 100));
+    const request = unwrapRequest(await callKeyProvider(target, wrapRequest()));
+    const ended = callOnce(target, undefined, {
+      method: '/keyprovider.KeyProviderService/UnWrapKey',
+      message: encodeBytesField(request),
+      timeout: 100,
+      maximumReply: 1000,
+      signal: new AbortController().signal,
+    });
+    assert.equal(await codeOf(ended), 'deadline-exceeded');
+  });
+
+  test('a caller that leaves ends the work of the key service', async (t) => {
+    const left = Promise.withResolvers<number>();
+    const kek = remoteKek(
+      (signal) => new Promise(() => signal.addEventListener('abort', () => left.resolve(performance.now()))),
+    );
+    const { target } = await startRunning(t, sharing(kek, 100));
+    const request = unwrapRequest(await callKeyProvider(target, wrapRequest()));
+    const controller = new AbortController();
+    const call = callOnce(target, undefined, {
+      method: '/keyprovider.KeyProviderService/UnWrapKey',
+      message: encodeBytesField(request),
+      timeout: 10_000,
+      maximumReply: 1000,
+      signal: controller.signal,
+    });
+    while (kek.calls() === 0) await pause(5);
+    controller.abort(new OcicryptError('deadline-exceeded', 'left'));
+    await assert.rejects(call);
+    await left.promise;
+  });
+});
+
+describe('the counters that connections share', () => {
+  test('the oldest unfinished request gives way', () => {
+    const evicted: string[] = [];
+    const budget = new ByteBudget(100);
+    const holder = (name: string): Holder => ({ evict: () => void evicted.push(name) });
+    const [one, two, three] = [holder('one'), holder('two'), holder('three')];
+    assert.ok(budget.take(one, 40) && budget.take(two, 40) && budget.take(three, 40));
+    assert.deepEqual(evicted, ['one']);
+    assert.equal(budget.total, 80);
+    budget.release(two);
+    budget.release(two);
+    assert.equal(budget.total, 40);
+    assert.equal(budget.take(three, 1000), false);
+  });
+
+  test('a caller that leaves the queue makes room in it', async () => {
+    const gate = new CallGate(1, 1);
+    await gate.enter(new AbortController().signal);
+    const controller = new AbortController();
+    const waiting = codeOf(gate.enter(controller.signal));
+    assert.equal(await codeOf(gate.enter(new AbortController().signal)), 'throttled');
+    controller.abort(new OcicryptError('deadline-exceeded', 'left'));
+    assert.equal(await waiting, 'deadline-exceeded');
+    const next = codeOf(gate.enter(new AbortController().signal));
+    gate.leave();
+    assert.equal(await next, 'ok');
+    gate.leave();
+    assert.deepEqual([gate.entered, gate.waiting], [0, 0]);
+  });
+});
+
+test('a key is only open to the operation that the list names', async (t) => {
+  const kek = remoteKek(async () => {});
+  const rules = (operation: 'wrap' | 'unwrap') => [{ kind: 'key', uri: parseKeyUri(KEY), operation } as const];
+  const wrapOnly = await startRunning(t, sharing(kek, 100, { rules: rules('wrap') }));
+  const wrapped = await callKeyProvider(wrapOnly.target, wrapRequest());
+  assert.equal(await codeOf(callKeyProvider(wrapOnly.target, unwrapRequest(wrapped))), 'not-allowed');
+  const unwrapOnly = await startRunning(t, sharing(kek, 100, { rules: rules('unwrap') }));
+  assert.equal(await codeOf(callKeyProvider(unwrapOnly.target, unwrapRequest(wrapped))), 'ok');
+  assert.notEqual(await codeOf(callKeyProvider(unwrapOnly.target, wrapRequest())), 'ok');
+});
