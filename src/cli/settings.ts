@@ -23,7 +23,10 @@ export class Settings {
   constructor(texts: ReadonlyMap<OptionName, readonly string[]>, operands: readonly string[] = []) {
     this.#texts = texts;
     this.operands = operands;
-    for (const [name, values] of texts) for (const value of values) checkValue(name, value);
+    for (const [name, values] of texts) {
+      for (const value of values) checkValue(name, value);
+      if (optionSpec(name).kind === 'pairs') checkNames(name, values);
+    }
   }
 
   list(name: ListName): readonly string[] {
@@ -154,6 +157,13 @@ function parseDuration(text: string): number | undefined {
   const match = /^(\d{1,6})(ms|s)$/.exec(text);
   const milliseconds = Number(match?.[1]) * (match?.[2] === 's' ? 1000 : 1);
   return milliseconds >= 1 && milliseconds <= MAXIMUM_DURATION ? milliseconds : undefined;
+}
+
+/** One name with two values would silently be the last one. */
+function checkNames(name: OptionName, values: readonly string[]): void {
+  const names = values.map((value) => splitPair(value)[0]);
+  const twice = names.find((one, index) => names.indexOf(one) !== index);
+  if (twice !== undefined) throw new OcicryptError('usage', `option --${name} names ${JSON.stringify(twice)} twice`);
 }
 
 function splitPair(text: string): readonly [string, string] {

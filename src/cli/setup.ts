@@ -63,7 +63,6 @@ export async function openProvider(settings: Settings, setup: ProviderSetup): Pr
 
 function parseRules(settings: Settings): readonly AllowRule[] {
   const defaultKey = settings.text('kmsURI');
-  const files = settings.list('key').map((file) => `keyfile://${resolve(file)}`);
   return asConfiguration(() => {
     // Only --allow takes prefixes: what means one key must be one.
     const single = defaultKey === undefined ? [] : [{ kind: 'key', uri: parseKeyUri(defaultKey) } as const];
@@ -72,10 +71,15 @@ function parseRules(settings: Settings): readonly AllowRule[] {
       ...settings.list('allow-wrap').map((text) => ({ ...parseAllowRule(text), operation: 'wrap' }) as const),
       ...settings.list('allow-unwrap').map((text) => ({ ...parseAllowRule(text), operation: 'unwrap' }) as const),
       ...single,
-      ...files.map(parseAllowRule),
+      ...settings.list('key').map(keyFileRule),
       ...brokerKeys(settings),
     ];
   });
+}
+
+/** A file that may unwrap. Not by way of a URI, which takes fewer characters than a path. */
+function keyFileRule(file: string): AllowRule {
+  return { kind: 'key', uri: { scheme: 'keyfile', path: resolve(file) }, operation: 'unwrap' };
 }
 
 /** The same URI in a request is bad input; in the operator's own list it is the configuration that is wrong. */

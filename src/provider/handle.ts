@@ -62,7 +62,7 @@ async function handle(request: Uint8Array, call: Call, options: ProviderOptions)
   const started = performance.now();
   const draft: Draft = call.caller === undefined ? {} : { caller: call.caller };
   const finish = async (outcome: AuditEvent['outcome']) => {
-    if (options.audit === undefined && options.log === undefined) return;
+    if (!isObserved(options)) return;
     const milliseconds = Math.round((performance.now() - started) * 1000) / 1000;
     const event: AuditEvent = {
       id: crypto.randomUUID(),
@@ -112,6 +112,11 @@ function answer(request: KeyRequest, draft: Draft, call: Call, options: Provider
   );
 }
 
+/** Whether anybody takes what is known of a request: else nothing is made for them. */
+function isObserved({ audit, log }: ProviderOptions): boolean {
+  return audit !== undefined || log !== undefined;
+}
+
 /** What a missed deadline is said of: the operation and its keys, as far as they have become known. */
 function nameOf({ operation, keys, asked }: Draft): string {
   const known = (operation === 'wrap' ? keys : asked) ?? [];
@@ -131,7 +136,11 @@ async function answerWrap(
     const { openKek, packet = 'v2', labels = {}, limits = DEFAULT_LIMITS } = options;
     const wrapped = await wrapLayerKey(optsdata, keys, { openKek, packet, labels, limits }, signal);
     draft.packet = wrapped.format;
-    draft.packetDigest = digest(wrapped.packet);
+    if (isObserved(options)) {
+      draft.packetDigest = digest(wrapped.packet);
+      // As the packet says them: a key file by its thumbprint, an alias by the key that answered.
+      draft.keys = recipientsOf(decodePacket(wrapped.packet)).map(({ key }) => key);
+    }
     return encodeWrapReply(wrapped.packet, options.spelling ?? 'base64');
   } finally {
     wipe(optsdata);
@@ -145,7 +154,7 @@ async function answerUnwrap(
   options: ProviderOptions,
   signal: AbortSignal,
 ): Promise<Uint8Array> {
-  draft.packetDigest = digest(annotation);
+  if (isObserved(options)) draft.packetDigest = digest(annotation);
   const packet = decodePacket(annotation);
   draft.packet = packet.format;
   draft.asked = recipientsOf(packet).map(({ key }) => key);

@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto';
 import { test } from 'node:test';
 import { FIRST_KEY, PACKET, unwrapRequest, wrapRequest } from '../../scripts/vectors-shape.ts';
 import { asOcicryptError, OcicryptError } from '../../src/base/errors.ts';
+import { formatKeyUri, type KeyUri } from '../../src/base/key-uri.ts';
 import type { AuditEvent, Logger } from '../../src/provider/audit.ts';
 import { type Call, createProvider, type ProviderOptions } from '../../src/provider/handle.ts';
 import { parseAllowRule } from '../../src/provider/policy.ts';
@@ -163,9 +164,13 @@ test('keys that a call names are its own right in a command, and only narrow in 
 
 test('Enabled means the default key, else the only key of the list, else an error', async () => {
   const wrapped = async (more: Partial<ProviderOptions>) => {
-    const { events, handle } = setUp(undefined, more);
-    await handle(wrapRequest(['Enabled']));
-    return events[0]?.keys;
+    const opened: string[] = [];
+    const openKek = async (uri: KeyUri) => {
+      opened.push(formatKeyUri(uri));
+      return createTestKek(formatKeyUri(uri), {});
+    };
+    await setUp(undefined, { ...more, openKek }).handle(wrapRequest(['Enabled']));
+    return opened;
   };
   const key = 'gcpkms://projects/p/locations/l/keyRings/r/cryptoKeys/k';
   const rules = [key, FIRST_KEY].map(parseAllowRule);
