@@ -24,6 +24,8 @@ export type RunningOptions = {
   readonly limits?: Partial<ServerLimits>;
   readonly provider?: Partial<ProviderOptions>;
   readonly server?: Partial<ServerOptions>;
+  /** Names in client certificates that may call. */
+  readonly clients?: readonly string[];
   /** In place of the key file. */
   readonly kek?: Kek;
 };
@@ -69,7 +71,7 @@ export async function startRunning(t: TestContext, options: RunningOptions = {})
       typeof one === 'string' ? parseListenAddress(one) : one,
     ),
     listener: { access: { mode: 0o600, group: undefined }, tls: undefined, insecurePlaintext: true },
-    service: { provider, clients: [] },
+    service: { provider, clients: (options.clients ?? []).map((name) => ({ name, provider })) },
     probes: [{ open: async () => kek, wrap: true, unwrap: true }],
     limits: { ...DEFAULT_SERVER_LIMITS, ...options.limits },
     instruments,

@@ -1,0 +1,213 @@
+// P18 P19: sockets that are closed to others from the start, taken over when stale, and left alone when not ours.
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { chmodSync, existsSync, mkdirSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { join } from 'node:path';
+import { describe, type TestContext, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { asOcicryptError } from '../../src/base/errors.ts';
+import { formatListenAddress, parseGrpcPort, parseListenAddress } from '../../src/server/address.ts';
+import { callKeyProvider, startRunning, temporaryDirectory, wrapRequest } from './running.ts';
+
+const refused = (work: Promise<unknown>) =>
+  work.then(
+    () => assert.fail('it was not refused'),
+    (error) => asOcicryptError(error).code,
+  );
+
+async function listensOn(t: TestContext, path: string): Promise<boolean> {
+  const { target } = await startRunning(t, { listen: [`unix://${path}`] });
+  await callKeyProvider(target, wrapRequest());
+  return true;
+}
+
+describe('P19 only we can connect', () => {
+  for (const umask of [0o000, 0o022, 0o077]) {
+    test(`with umask ${umask.toString(8).padStart(3, '0')}: the socket is 0600 in a directory that is made 0700`, async (t) => {
+      const directory = await temporaryDirectory(t);
+      const path = join(directory, 'made', 's');
+      const before = process.umask(umask);
+      try {
+        await listensOn(t, path);
+        assert.equal(statSync(path).mode & 0o777, 0o600);
+        assert.equal(statSync(join(directory, 'made')).mode & 0o777, 0o700 & ~umask);
+        assert.equal(process.umask(), umask);
+      } finally {
+        process.umask(before);
+      }
+    });
+  }
+
+  test('its group may, where that is said', async (t) => {
+    const path = join(await temporaryDirectory(t), 's');
+    const access = { mode: 0o660, group: String(process.getgid?.()) };
+    await startRunning(t, {
+      listen: [`unix://${path}`],
+      server: { listener: { access, tls: undefined, insecurePlaintext: false } },
+    });
+    assert.equal(statSync(path).mode & 0o777, 0o660);
+    assert.equal(statSync(path).gid, process.getgid?.());
+  });
+
+  test('a directory in which others can replace the socket is refused, a sticky one is not', async (t) => {
+    const directory = join(await temporaryDirectory(t), 'open');
+    mkdirSync(directory);
+    chmodSync(directory, 0o777);
+    assert.equal(await refused(listensOn(t, join(directory, 's'))), 'configuration');
+    mkdirSync(join(directory, 'below'), { mode: 0o700 });
+    assert.equal(await refused(listensOn(t, join(directory, 'below', 's'))), 'configuration');
+    chmodSync(directory, 0o1777);
+    assert.ok(await listensOn(t, join(directory, 's')));
+  });
+
+  test('an unknown group is refused before anything listens', async (t) => {
+    const path = join(await temporaryDirectory(t), 's');
+    const access = { mode: 0o660, group: 'no-such-group' };
+    const options = {
+      listen: [`unix://${path}`],
+      server: { listener: { access, tls: undefined, insecurePlaintext: false } },
+    };
+    assert.equal(await refused(startRunning(t, options)), 'configuration');
+    assert.ok(!existsSync(path));
+  });
+});
+
+describe('P18 what is at the path already', () => {
+  test('a socket that a killed server left is taken over', async (t) => {
+    const path = join(await temporaryDirectory(t), 's');
+    const script = `require('node:net').createServer().listen(${JSON.stringify(path)}, () => console.log('up'))`;
+    const child = spawn(process.execPath, ['-e', script], { stdio: ['ignore', 'pipe', 'inherit'] });
+    await once(child.stdout, 'data');
+    child.kill('SIGKILL');
+    await once(child, 'exit');
+    assert.ok(existsSync(path));
+    assert.ok(await listensOn(t, path));
+  });
+
+  test('a live server is left alone', async (t) => {
+    const path = join(await temporaryDirectory(t), 's');
+    const other = createServer((socket) => socket.destroy());
+    t.after(() => other.close());
+    other.listen(path);
+    await once(other, 'listening');
+    assert.equal(await refused(listensOn(t, path)), 'configuration');
+    assert.ok(existsSync(path));
+  });
+
+  test('a file, a directory and a link are left alone', async (t) => {
+    const directory = await temporaryDirectory(t);
+    const [file, below, link] = ['file', 'directory', 'link'].map((name) => join(directory, name));
+    assert.ok(file !== undefined && below !== undefined && link !== undefined);
+    writeFileSync(file, 'kept');
+    mkdirSync(below);
+    symlinkSync(file, link);
+    for (const path of [file, below, link]) {
+      assert.equal(await refused(listensOn(t, path)), 'configuration');
+      assert.ok(existsSync(path));
+    }
+  });
+
+  test('a server that ends takes its socket with it', async (t) => {
+    const { server, directory } = await startRunning(t);
+    assert.ok(existsSync(join(directory, 's')));
+    await server.drain();
+    assert.ok(!existsSync(join(directory, 's')));
+  });
+});
+
+describe('addresses', () => {
+  test('come back as they were given', () => {
+    for (const text of [
+      'unix:///a/b',
+      'tls://0.0.0.0:1',
+      'tls://[::1]:2',
+      'tcp://localhost:65535',
+      'tls://a.b-c.example:0',
+    ]) {
+      assert.equal(formatListenAddress(parseListenAddress(text)), text);
+    }
+  });
+
+  test('that are none are refused', () => {
+    const texts = ['', '/a', 'unix://a', 'unix:@a', 'unix://@a', 'unix:', `unix:///${'a'.repeat(107)}`, 'tcp://:1'];
+    for (const text of [
+      ...texts,
+      'tls://a',
+      'tls://a:65536',
+      'tls://[a]:1',
+      'http://a:1',
+      'tls://u@a:1',
+      'tls://a:1/x',
+    ]) {
+      assert.throws(
+        () => parseListenAddress(text),
+        (error) => asOcicryptError(error).code === 'configuration',
+        text,
+      );
+    }
+  });
+
+  test("the reference server's port is one of the loopback", () => {
+    assert.deepEqual(parseGrpcPort(':50051'), { kind: 'tcp', host: '127.0.0.1', port: 50_051 });
+    assert.deepEqual(parseGrpcPort('50051'), { kind: 'tcp', host: '127.0.0.1', port: 50_051 });
+    assert.throws(() => parseGrpcPort('port'));
+  });
+
+  test('a place that is named twice is refused', async (t) => {
+    const listen = ['tcp://127.0.0.1:50999', 'tcp://127.0.0.1:50999'];
+    assert.equal(await refused(startRunning(t, { listen })), 'configuration');
+  });
+
+  test('where one cannot be had, none is left listening', async (t) => {
+    const directory = await temporaryDirectory(t);
+    writeFileSync(join(directory, 'file'), '');
+    const listen = [`unix://${directory}/s`, `unix://${directory}/file`];
+    assert.equal(await refused(startRunning(t, { listen })), 'configuration');
+    assert.ok(!existsSync(join(directory, 's')));
+  });
+
+  test('clear text stays on the loopback, and has to be said', async (t) => {
+    const server = (insecurePlaintext: boolean) => ({
+      listener: { access: { mode: 0o600, group: undefined }, tls: undefined, insecurePlaintext },
+    });
+    const start = (listen: string, insecure: boolean) =>
+      startRunning(t, { listen: [listen], server: server(insecure) });
+    assert.equal(await refused(start('tcp://0.0.0.0:0', true)), 'configuration');
+    assert.equal(await refused(start('tcp://127.0.0.1:0', false)), 'configuration');
+    assert.equal(await refused(start('tls://127.0.0.1:0', true)), 'configuration');
+    const { target } = await start('tcp://127.0.0.1:0', true);
+    await callKeyProvider(target, wrapRequest());
+  });
+
+  test('several are served at the same time', async (t) => {
+    const directory = await temporaryDirectory(t);
+    const { targets } = await startRunning(t, {
+      listen: [`unix://${directory}/a`, `unix://${directory}/b`, 'tcp://127.0.0.1:0'],
+    });
+    for (const target of targets) await callKeyProvider(target, wrapRequest());
+    assert.equal(targets.length, 3);
+  });
+});
+
+test('a socket that systemd listens on is served, and stays when the server ends', async (t) => {
+  const activate = '/usr/bin/systemd-socket-activate';
+  if (!existsSync(activate)) {
+    assert.ok(!process.env.CI, `${activate} is missing: apt-get install systemd`);
+    t.skip(`${activate} is not on this machine`);
+    return;
+  }
+  const directory = await temporaryDirectory(t);
+  const path = join(directory, 'activated');
+  const script = fileURLToPath(new URL('inherited-child.ts', import.meta.url));
+  const child = spawn(activate, ['--listen', path, process.execPath, script, directory], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  t.after(() => child.kill('SIGKILL'));
+  while (!existsSync(path)) await new Promise((resolve) => setTimeout(resolve, 20));
+  await callKeyProvider({ kind: 'unix', path }, wrapRequest());
+  child.kill('SIGTERM');
+  await once(child, 'exit');
+  assert.ok(existsSync(path));
+});
