@@ -77,9 +77,9 @@ function parseRules(settings: Settings): readonly AllowRule[] {
   });
 }
 
-/** A file that may unwrap. Not by way of a URI, which takes fewer characters than a path. */
+/** A file of a key. Not by way of a URI, which takes fewer characters than a path. */
 function keyFileRule(file: string): AllowRule {
-  return { kind: 'key', uri: { scheme: 'keyfile', path: resolve(file) }, operation: 'unwrap' };
+  return { kind: 'key', uri: { scheme: 'keyfile', path: resolve(file) } };
 }
 
 /** The same URI in a request is bad input; in the operator's own list it is the configuration that is wrong. */
