@@ -13,7 +13,7 @@ import { Instruments } from '../server/instruments.ts';
 import { DEFAULT_SERVER_LIMITS, type ServerLimits } from '../server/limits.ts';
 import { inheritedTargets, type ListenTarget } from '../server/listener.ts';
 import type { ClientRule } from '../server/service.ts';
-import { untilStopped } from '../server/signals.ts';
+import { runUntilStopped } from '../server/signals.ts';
 import { type ServerLog, startServer } from '../server/start.ts';
 import type { TlsFiles } from '../server/tls.ts';
 import { defaultSocketPath } from '../server/unix-socket.ts';
@@ -34,25 +34,25 @@ export async function runServe({ settings, terminal, personality }: CommandConte
     const clients = clientRules(settings, shared);
     if (shared.rules.length === 0 && clients.length === 0) throw noKeyAllowed();
     const status = settings.text('status');
-    const server = await startServer({
-      listen: listenTargets(settings, log),
-      listener: {
-        access: {
-          mode: settings.text('socket-mode') === '0660' ? 0o660 : 0o600,
-          group: settings.text('socket-group'),
+    const start = () =>
+      startServer({
+        listen: listenTargets(settings, log),
+        listener: {
+          access: {
+            mode: settings.text('socket-mode') === '0660' ? 0o660 : 0o600,
+            group: settings.text('socket-group'),
+          },
+          tls: tlsFiles(settings),
+          insecurePlaintext: settings.switch('insecure-plaintext') || settings.text('grpcport') !== undefined,
         },
-        tls: tlsFiles(settings),
-        insecurePlaintext: settings.switch('insecure-plaintext') || settings.text('grpcport') !== undefined,
-      },
-      service: { provider: createProvider(shared), clients },
-      probes: probesOf(shared),
-      limits: serverLimits(settings),
-      instruments,
-      status: status === undefined ? undefined : parseListenAddress(status),
-      log,
-    });
-    log.info({ addresses: server.addresses, status: server.status }, 'serving');
-    await untilStopped(server, log);
+        service: { provider: createProvider(shared), clients },
+        probes: probesOf(shared),
+        limits: serverLimits(settings),
+        instruments,
+        status: status === undefined ? undefined : parseListenAddress(status),
+        log,
+      });
+    await runUntilStopped(start, log);
   } finally {
     await close();
   }

@@ -22,7 +22,7 @@ export type RemoteOptions = {
  * @throws OcicryptError `configuration`; clear text is no choice here, since a server on this machine has a socket
  */
 export function parseRemote(text: string): GrpcTarget {
-  const path = /^unix:(?:\/\/)?(\/.+)$/.exec(text)?.[1];
+  const path = /^unix:(?:\/\/)?(\/[^/].*)$/.exec(text)?.[1];
   if (path !== undefined) return { kind: 'unix', path };
   const match = /^tls:\/\/(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9.-]+)):(\d{1,5})$/.exec(text);
   const host = match?.[1] ?? match?.[2];

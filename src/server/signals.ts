@@ -3,36 +3,39 @@
 import type { RunningServer, ServerLog } from './start.ts';
 
 /**
- * Resolves when the server has ended. SIGTERM and SIGINT let open calls end, a second one does not; SIGHUP reads
- * certificates again; SIGUSR1, which opens a debugger under Node and ends a Bun executable, does nothing.
+ * Starts a server and resolves when it has ended. SIGTERM and SIGINT let open calls end, a second one does not; SIGHUP
+ * reads certificates again; SIGUSR1, which opens a debugger under Node and ends a Bun executable, does nothing.
+ * Signals are taken before the server says that it serves, since who reads that may send one.
  */
-export async function untilStopped(server: RunningServer, log: ServerLog): Promise<void> {
-  const { promise, resolve } = Promise.withResolvers<void>();
-  let stopping = false;
+export async function runUntilStopped(start: () => Promise<RunningServer>, log: ServerLog): Promise<void> {
+  const { promise: ended, resolve: end } = Promise.withResolvers<void>();
+  let server: RunningServer | undefined;
+  let stopping: NodeJS.Signals | undefined;
   const stop = (signal: NodeJS.Signals) => {
-    if (stopping) {
+    if (stopping !== undefined) {
       log.warn({ signal }, 'ended at once');
-      server.close();
-      resolve();
+      server?.close();
+      end();
       return;
     }
-    stopping = true;
+    stopping = signal;
     log.info({ signal }, 'draining');
-    void server.drain().then(resolve);
+    void server?.drain().then(end);
   };
-  const reload = () => server.reload();
-  const ignore = () => {};
-  process.on('SIGTERM', stop);
-  process.on('SIGINT', stop);
-  process.on('SIGHUP', reload);
-  process.on('SIGUSR1', ignore);
+  const handlers: readonly (readonly [NodeJS.Signals, (signal: NodeJS.Signals) => void])[] = [
+    ['SIGTERM', stop],
+    ['SIGINT', stop],
+    ['SIGHUP', () => server?.reload()],
+    ['SIGUSR1', () => {}],
+  ];
+  for (const [signal, handler] of handlers) process.on(signal, handler);
   try {
-    await promise;
+    server = await start();
+    if (stopping === undefined) log.info({ addresses: server.addresses, status: server.status }, 'serving');
+    else void server.drain().then(end);
+    await ended;
     log.info({}, 'stopped');
   } finally {
-    process.off('SIGTERM', stop);
-    process.off('SIGINT', stop);
-    process.off('SIGHUP', reload);
-    process.off('SIGUSR1', ignore);
+    for (const [signal, handler] of handlers) process.off(signal, handler);
   }
 }

@@ -1,0 +1,205 @@
+// The server as it is shipped: started, called by `keyprovider --remote`, killed, stopped, and told what is wrong.
+import assert from 'node:assert/strict';
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, describe, type TestContext, test } from 'node:test';
+import { PACKET, REPLY, unwrapRequest, wrapRequest } from '../../scripts/vectors-shape.ts';
+import { createCertificateAuthority } from '../fixtures/certificates.ts';
+import { executablePath, runExecutable } from '../fixtures/executable.ts';
+import { makeKeyDirectory } from '../fixtures/provider.ts';
+
+const keys = makeKeyDirectory();
+after(() => keys.remove());
+const KEY = `--key=${keys.file('first')}`;
+
+function makeDirectory(t: TestContext): string {
+  const directory = mkdtempSync(join(tmpdir(), 'serve-'));
+  t.after(() => rmSync(directory, { recursive: true, force: true }));
+  return directory;
+}
+
+type Served = { readonly child: ChildProcess; readonly addresses: readonly string[]; readonly log: () => string };
+
+/** Starts `serve`; resolves when it says that it serves. */
+async function serve(t: TestContext, words: readonly string[], environment: NodeJS.ProcessEnv = {}): Promise<Served> {
+  const child = spawn(executablePath(), ['serve', ...words], {
+    stdio: ['ignore', 'ignore', 'pipe'],
+    env: { PATH: process.env.PATH, HOME: '/nonexistent', ...environment },
+  });
+  t.after(() => child.kill('SIGKILL'));
+  let log = '';
+  const ready = new Promise<readonly string[]>((resolve, reject) => {
+    child.stderr?.on('data', (chunk: Buffer) => {
+      log += chunk.toString();
+      for (const line of log.split('\n').filter((one) => one.includes('"serving"')))
+        resolve(JSON.parse(line).addresses);
+    });
+    child.once('exit', () => reject(new Error(`serve ended: ${log}`)));
+  });
+  return { child, addresses: await ready, log: () => log };
+}
+
+const remote = (address: string, input: string | Uint8Array, ...words: readonly string[]) =>
+  runExecutable(['keyprovider', `--remote=${address}`, ...words], { input });
+
+describe('serve', () => {
+  test('answers keyprovider --remote with the same bytes and exits as keyprovider alone', async (t) => {
+    const { addresses } = await serve(t, [
+      `--listen=unix://${makeDirectory(t)}/s`,
+      `--allow=keyfile://${keys.file('first')}`,
+    ]);
+    const [address = ''] = addresses;
+    const unwrapped = await remote(address, unwrapRequest(PACKET));
+    assert.deepEqual([unwrapped.status, unwrapped.stdout.toString(), unwrapped.stderr], [0, REPLY, '']);
+    const wrapped = await remote(address, wrapRequest(['Enabled']));
+    assert.equal(wrapped.status, 0, wrapped.stderr);
+    for (const [input, status] of [
+      ['{}', 65],
+      [wrapRequest(['gcpkms://projects/p/locations/l/keyRings/r/cryptoKeys/k']), 77],
+    ] as const) {
+      const direct = await runExecutable(
+        ['keyprovider', KEY, '--allow=age1zvkyg2lqzraa2lnjvqej32nkuu0ues2s82hzrye869xeexvn73equnujwj'],
+        { input },
+      );
+      const forwarded = await remote(address, input);
+      assert.equal(forwarded.status, status, forwarded.stderr);
+      if (status === 65) assert.equal(forwarded.stderr, direct.stderr);
+    }
+  });
+
+  test('over TLS with client certificates', async (t) => {
+    const directory = makeDirectory(t);
+    const authority = await createCertificateAuthority(directory);
+    const server = await authority.issue('server');
+    const client = await authority.issue('client', { names: ['builder.example'] });
+    const { addresses } = await serve(t, [
+      ...['--listen=tls://127.0.0.1:0', KEY],
+      ...[`--tls-cert=${server.certificate}`, `--tls-key=${server.privateKey}`],
+      ...[`--tls-client-ca=${authority.certificate}`, `--allow-client=builder.example=unwrap:${keys.file('first')}`],
+    ]);
+    const [address = ''] = addresses;
+    const mine = [
+      `--tls-ca=${authority.certificate}`,
+      `--tls-cert=${client.certificate}`,
+      `--tls-key=${client.privateKey}`,
+    ];
+    const unwrapped = await remote(address, unwrapRequest(PACKET), ...mine);
+    assert.deepEqual([unwrapped.status, unwrapped.stdout.toString()], [0, REPLY], unwrapped.stderr);
+    assert.notEqual((await remote(address, wrapRequest(['Enabled']), ...mine)).status, 0);
+    assert.equal((await remote(address, unwrapRequest(PACKET), `--tls-ca=${authority.certificate}`)).status, 69);
+  });
+
+  test('P18 kill -9, and the next start serves within a second', async (t) => {
+    const path = join(makeDirectory(t), 's');
+    const first = await serve(t, [`--listen=unix://${path}`, KEY]);
+    first.child.kill('SIGKILL');
+    await once(first.child, 'exit');
+    assert.ok(existsSync(path));
+    const started = performance.now();
+    await serve(t, [`--listen=unix://${path}`, KEY]);
+    assert.ok(performance.now() - started < 1000);
+    assert.equal((await remote(`unix://${path}`, unwrapRequest(PACKET))).status, 0);
+  });
+
+  test('P16 P23 SIGUSR1 opens nothing, SIGHUP ends nothing, SIGTERM ends it with status 0 and without its socket', async (t) => {
+    const path = join(makeDirectory(t), 's');
+    const { child, log } = await serve(t, [`--listen=unix://${path}`, KEY]);
+    child.kill('SIGUSR1');
+    child.kill('SIGHUP');
+    assert.equal((await remote(`unix://${path}`, unwrapRequest(PACKET))).status, 0);
+    assert.doesNotMatch(log(), /9229|[Dd]ebugger|inspector/);
+    const ended = once(child, 'exit');
+    child.kill('SIGTERM');
+    assert.deepEqual(await ended, [0, null]);
+    assert.ok(!existsSync(path));
+  });
+
+  test("the reference server's flags work, and say what they mean", async (t) => {
+    const { addresses, log } = await serve(t, ['--grpcport=:0', KEY]);
+    assert.match(addresses[0] ?? '', /^tcp:\/\/127\.0\.0\.1:[1-9]\d*$/);
+    assert.match(log(), /in clear on the loopback/);
+  });
+
+  test('everything can stand in a file', async (t) => {
+    const directory = makeDirectory(t);
+    const file = join(directory, 'config.yaml');
+    writeFileSync(
+      file,
+      `listen: ["unix://${directory}/s"]\nkey: [${keys.file('first')}]\nsocket-mode: "0660"\nmax-queue: 5\n`,
+    );
+    await serve(t, [`--config=${file}`]);
+    assert.equal(statSync(join(directory, 's')).mode & 0o777, 0o660);
+  });
+
+  test('P24 without a line in the audit log no key leaves', async (t) => {
+    const directory = makeDirectory(t);
+    const audit = join(directory, 'audit.jsonl');
+    const { addresses } = await serve(t, [`--listen=unix://${directory}/s`, KEY, `--audit-log=${audit}`]);
+    const [address = ''] = addresses;
+    assert.equal((await remote(address, unwrapRequest(PACKET))).status, 0);
+    const lines = readFileSync(audit, 'utf8')
+      .trimEnd()
+      .split('\n')
+      .map((line) => JSON.parse(line));
+    assert.deepEqual(
+      lines.map(({ operation, outcome, caller }) => [operation, outcome, caller]),
+      [['unwrap', 'ok', address]],
+    );
+
+    const pipe = join(directory, 'pipe');
+    execFileSync('mkfifo', [pipe]);
+    const refused = await runExecutable(['serve', `--listen=unix://${directory}/t`, KEY, `--audit-log=${pipe}`]);
+    assert.equal(refused.status, 74, refused.stderr);
+    const full = await serve(t, [`--listen=unix://${directory}/full`, KEY, '--audit-log=/dev/full']).catch(
+      () => undefined,
+    );
+    if (full !== undefined) {
+      const unwrapped = await remote(`unix://${directory}/full`, unwrapRequest(PACKET));
+      assert.deepEqual([unwrapped.status, unwrapped.stdout.length], [74, 0], unwrapped.stderr);
+    }
+  });
+});
+
+describe('serve that cannot', () => {
+  const cases: readonly (readonly [name: string, words: (directory: string) => readonly string[], says: RegExp])[] = [
+    ['no key is allowed', (directory) => [`--listen=unix://${directory}/s`], /--allow=/],
+    ['a path is too long', (directory) => [`--listen=unix://${directory}/${'x'.repeat(110)}`, KEY], /at most 107/],
+    ['an abstract socket', () => ['--listen=unix:@ocicrypt', KEY], /abstract/],
+    ['two listeners on one address', () => ['--listen=tls://127.0.0.1:1', '--listen=tls://127.0.0.1:1', KEY], /twice/],
+    ['clear text to the world', () => ['--listen=tcp://0.0.0.0:0', '--insecure-plaintext', KEY], /tls:\/\//],
+    ['clear text that is not asked for', () => ['--listen=tcp://127.0.0.1:0', KEY], /--insecure-plaintext/],
+    ['TLS without a certificate', () => ['--listen=tls://127.0.0.1:0', KEY], /--tls-cert/],
+    ['a certificate without its key', () => ['--listen=tls://127.0.0.1:0', '--tls-cert=/x', KEY], /--tls-key/],
+    [
+      'clients without certificates',
+      (directory) => [`--listen=unix://${directory}/s`, '--allow-client=a', KEY],
+      /--tls-client-ca/,
+    ],
+    ['a directory that others can write', (directory) => [`--listen=unix://${directory}/open/s`, KEY], /chmod o-w/],
+    ['a file in the way', (directory) => [`--listen=unix://${directory}/file`, KEY], /not a socket/],
+  ];
+  for (const [name, words, says] of cases) {
+    test(name, async (t) => {
+      const directory = makeDirectory(t);
+      mkdirSync(join(directory, 'open'));
+      chmodSync(join(directory, 'open'), 0o777);
+      writeFileSync(join(directory, 'file'), '');
+      const { status, stdout, stderr } = await runExecutable(['serve', ...words(directory)]);
+      assert.equal(status, 78, stderr);
+      assert.equal(stdout.length, 0);
+      assert.match(stderr, /^ocicrypt-kms: configuration: [^\n]+\n$/);
+      assert.match(stderr, says);
+    });
+  }
+
+  test('P23 checking of certificates turned off', async (t) => {
+    const { status, stderr } = await runExecutable(['serve', `--listen=unix://${makeDirectory(t)}/s`, KEY], {
+      environment: { NODE_TLS_REJECT_UNAUTHORIZED: '0' },
+    });
+    assert.equal(status, 78);
+    assert.match(stderr, /NODE_TLS_REJECT_UNAUTHORIZED/);
+  });
+});
