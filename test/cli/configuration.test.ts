@@ -169,7 +169,6 @@ test('the command says in one line what is wrong with the file', async () => {
     'allow: ["gcpkms://projects/p*"]',
     'kmsURI: x',
     'kmsURI: gcpkms://projects/p/*',
-    'key: ["relative but missing?"]',
   ]) {
     const { status, stdout, stderr } = await runCommand(
       ['keyprovider', `--config=${write(text)}`],
