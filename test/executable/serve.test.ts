@@ -1,6 +1,6 @@
 // The server as it is shipped: started, called by `keyprovider --remote`, killed, stopped, and told what is wrong.
 import assert from 'node:assert/strict';
-import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { execFileSync } from 'node:child_process';
 import { once } from 'node:events';
 import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -8,8 +8,9 @@ import { join } from 'node:path';
 import { after, describe, type TestContext, test } from 'node:test';
 import { PACKET, REPLY, unwrapRequest, wrapRequest } from '../../scripts/vectors-shape.ts';
 import { createCertificateAuthority } from '../fixtures/certificates.ts';
-import { executablePath, runExecutable } from '../fixtures/executable.ts';
+import { runExecutable } from '../fixtures/executable.ts';
 import { makeKeyDirectory } from '../fixtures/provider.ts';
+import { serve } from '../fixtures/serve.ts';
 
 const keys = makeKeyDirectory();
 after(() => keys.remove());
@@ -19,27 +20,6 @@ function makeDirectory(t: TestContext): string {
   const directory = mkdtempSync(join(tmpdir(), 'serve-'));
   t.after(() => rmSync(directory, { recursive: true, force: true }));
   return directory;
-}
-
-type Served = { readonly child: ChildProcess; readonly addresses: readonly string[]; readonly log: () => string };
-
-/** Starts `serve`; resolves when it says that it serves. */
-async function serve(t: TestContext, words: readonly string[], environment: NodeJS.ProcessEnv = {}): Promise<Served> {
-  const child = spawn(executablePath(), ['serve', ...words], {
-    stdio: ['ignore', 'ignore', 'pipe'],
-    env: { PATH: process.env.PATH, HOME: '/nonexistent', ...environment },
-  });
-  t.after(() => child.kill('SIGKILL'));
-  let log = '';
-  const ready = new Promise<readonly string[]>((resolve, reject) => {
-    child.stderr?.on('data', (chunk: Buffer) => {
-      log += chunk.toString();
-      for (const line of log.split('\n').filter((one) => one.includes('"serving"')))
-        resolve(JSON.parse(line).addresses);
-    });
-    child.once('exit', () => reject(new Error(`serve ended: ${log}`)));
-  });
-  return { child, addresses: await ready, log: () => log };
 }
 
 const remote = (address: string, input: string | Uint8Array, ...words: readonly string[]) =>

@@ -1,0 +1,49 @@
+// The files of deploy/ are what systemd takes, and start the command with options that there are.
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { COMMANDS } from '../../src/cli/commands.ts';
+
+const DEPLOY = fileURLToPath(new URL('../../deploy', import.meta.url));
+const UNITS = ['ocicrypt-kms.service', 'ocicrypt-kms.socket'];
+
+test('systemd finds no fault with the units', (t) => {
+  const analyze = '/usr/bin/systemd-analyze';
+  if (!existsSync(analyze)) {
+    assert.ok(!process.env.CI, `${analyze} is missing: apt-get install systemd`);
+    t.skip(`${analyze} is not on this machine`);
+    return;
+  }
+  const directory = mkdtempSync(join(tmpdir(), 'units-'));
+  t.after(() => rmSync(directory, { recursive: true, force: true }));
+  // It looks for the command, which need not be installed here.
+  const command = join(directory, 'ocicrypt-kms');
+  writeFileSync(command, '');
+  chmodSync(command, 0o755);
+  for (const unit of UNITS) {
+    const text = readFileSync(join(DEPLOY, unit), 'utf8').replaceAll('/usr/local/bin/ocicrypt-kms', command);
+    writeFileSync(join(directory, unit), text);
+  }
+  const paths = UNITS.map((unit) => join(directory, unit));
+  const said = execFileSync(analyze, ['verify', '--man=no', ...paths], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+  }).toString();
+  assert.equal(said, '');
+});
+
+test('the service starts a command with options that there are', () => {
+  const text = readFileSync(join(DEPLOY, 'ocicrypt-kms.service'), 'utf8');
+  const [, name = '', words = ''] = /^ExecStart=\S+ (\S+) (.*)$/m.exec(text) ?? [];
+  const command = COMMANDS.get(name);
+  assert.ok(command !== undefined, name);
+  for (const [, option = ''] of words.matchAll(/--([\w-]+)/g)) {
+    assert.ok(
+      command.options.some((one) => one === option),
+      option,
+    );
+  }
+});
