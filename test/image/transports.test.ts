@@ -81,9 +81,11 @@ test('an archive is encrypted in place, holds no plain layer afterwards, and sko
   const archive = `oci-archive:${join(directory, 'image.tar')}:v1`;
   assert.equal((await copy(made.reference, archive, { all: true })).exitCode, 0);
   const image = parseImageReference(archive);
-  await using source = using(openImageSource(image));
-  await using destination = using(openImageStore(image));
-  const encrypted = await encryptImage(source.it, destination.it, { recipients: [jweRecipient(keys.publicKey)] });
+  const source = openImageSource(image);
+  t.after(() => source.close());
+  const destination = openImageStore(image);
+  t.after(() => destination.close());
+  const encrypted = await encryptImage(source, destination, { recipients: [jweRecipient(keys.publicKey)] });
   assert.equal(encrypted.previousDigest, made.digest);
   const bytes = await readFile(join(directory, 'image.tar'));
   for (const { digest } of made.images.flatMap(({ layers }) => layers)) assert.ok(!bytes.includes(digest.slice(7)));
@@ -98,11 +100,13 @@ test('an archive is encrypted in place, holds no plain layer afterwards, and sko
     made.images.map(({ layers }) => layers.map(({ digest }) => digest)),
   );
 
-  await using again = using(openImageSource(image));
-  await using plain = using(openImageStore(parseImageReference(`oci-archive:${join(directory, 'plain.tar')}`)));
-  const decrypted = await decryptImage(again.it, plain.it, { keys: jweKey(keys.privateKey) });
+  const again = openImageSource(image);
+  t.after(() => again.close());
+  const plain = openImageStore(parseImageReference(`oci-archive:${join(directory, 'plain.tar')}`));
+  t.after(() => plain.close());
+  const decrypted = await decryptImage(again, plain, { keys: jweKey(keys.privateKey) });
   assert.equal(decrypted.digest, made.digest);
-  for (const store of [source, destination, again, plain]) await store.it.close();
+  for (const store of [source, destination, again, plain]) await store.close();
   assert.deepEqual(
     (await readdir(directory)).filter((name) => name.startsWith('.')),
     [],
@@ -191,7 +195,3 @@ test('archives that climb out, link out or are no archives are refused, and noth
   await rejects('not-found', openImageSource(parseImageReference(`oci-archive:${path}`)).readRoot());
   assert.deepEqual(await readdir(directory), []);
 });
-
-function using<Store extends { close(): Promise<void> }>(it: Store) {
-  return { it, [Symbol.asyncDispose]: () => it.close() };
-}
