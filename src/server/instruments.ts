@@ -22,23 +22,37 @@ export class Instruments {
   readonly #requests = new Counter(
     'ocicrypt_kms_requests_total',
     'Key-provider requests by operation, backend and outcome.',
+    ['operation', 'backend', 'code'],
   );
-  readonly #calls = new Counter('ocicrypt_kms_calls_total', 'gRPC calls by method and status.');
-  readonly #phases = new Histogram('ocicrypt_kms_call_seconds', 'Time of gRPC calls by phase: receive, queue, handle.');
-  readonly #keyCalls = new Counter('ocicrypt_kms_key_calls_total', 'Calls of keys by backend, operation and outcome.');
+  readonly #calls = new Counter('ocicrypt_kms_calls_total', 'gRPC calls by method and status.', ['method', 'status']);
+  readonly #phases = new Histogram(
+    'ocicrypt_kms_call_seconds',
+    'Time of gRPC calls by phase: receive, queue, handle.',
+    ['phase'],
+  );
+  readonly #keyCalls = new Counter('ocicrypt_kms_key_calls_total', 'Calls of keys by backend, operation and outcome.', [
+    'backend',
+    'operation',
+    'code',
+  ]);
   readonly #keyTimes = new Histogram(
     'ocicrypt_kms_key_call_seconds',
     'Time of calls of keys by backend and operation.',
+    ['backend', 'operation'],
   );
   readonly #closed = new Counter(
     'ocicrypt_kms_connections_closed_total',
     'Connections that the server closed, by reason.',
+    ['reason'],
   );
   readonly #limits = new Counter(
     'ocicrypt_kms_key_limits_total',
     "Unwraps that joined another caller's, and calls that the key's rate refused.",
+    ['event'],
   );
-  readonly #reloads = new Counter('ocicrypt_kms_certificate_reloads_total', 'Reloads of certificates by result.');
+  readonly #reloads = new Counter('ocicrypt_kms_certificate_reloads_total', 'Reloads of certificates by result.', [
+    'result',
+  ]);
   #readings: readonly Gauge[] = [
     new Gauge('process_resident_memory_bytes', 'Resident memory.', () => process.memoryUsage.rss()),
     new Gauge('process_cpu_seconds_total', 'Processor time.', () => {
@@ -64,23 +78,23 @@ export class Instruments {
   }
 
   call({ method, status, received, queued, handled }: CallReport): void {
-    this.#calls.add({ method, status: STATUS_NAMES.get(status) ?? 'UNKNOWN' });
+    this.#calls.add(method, STATUS_NAMES.get(status) ?? 'UNKNOWN');
     if (method === 'unknown') return;
-    this.#phases.observe({ phase: 'receive' }, received);
-    this.#phases.observe({ phase: 'queue' }, queued);
-    this.#phases.observe({ phase: 'handle' }, handled);
+    this.#phases.observe(received, 'receive');
+    this.#phases.observe(queued, 'queue');
+    this.#phases.observe(handled, 'handle');
   }
 
   closed(reason: CloseReason): void {
-    this.#closed.add({ reason });
+    this.#closed.add(reason);
   }
 
   keyLimit(event: 'joined' | 'limited'): void {
-    this.#limits.add({ event });
+    this.#limits.add(event);
   }
 
   reloaded(result: 'ok' | 'failed'): void {
-    this.#reloads.add({ result });
+    this.#reloads.add(result);
   }
 
   /** Counts every decision on its way to `sink`; one that could not be recorded counts as `not-written`. */
@@ -94,7 +108,7 @@ export class Instruments {
           code = 'not-written';
           throw error;
         } finally {
-          this.#requests.add({ operation: event.operation, backend: backendOf(event.keys[0]), code });
+          this.#requests.add(event.operation, backendOf(event.keys[0]), code);
         }
       },
     };
@@ -137,8 +151,8 @@ export class Instruments {
       code = asOcicryptError(error).code;
       throw error;
     } finally {
-      this.#keyCalls.add({ backend, operation, code });
-      this.#keyTimes.observe({ backend, operation }, performance.now() - started);
+      this.#keyCalls.add(backend, operation, code);
+      this.#keyTimes.observe(performance.now() - started, backend, operation);
     }
   }
 }

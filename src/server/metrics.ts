@@ -1,8 +1,8 @@
 // The only code that counts: counters, histograms and gauges whose labels come from closed sets, as Prometheus text.
 // https://prometheus.io/docs/instrumenting/exposition_formats/
 
-/** A label's values must come from a closed set of ours, never from a request. */
-type Labels = Readonly<Record<string, string>>;
+/** The values of a metric's labels in its order. They must come from closed sets of ours, never from a request. */
+type LabelValues = readonly string[];
 
 /** Something that writes its samples. */
 interface Metric {
@@ -13,23 +13,30 @@ interface Metric {
 export class Counter implements Metric {
   readonly #name: string;
   readonly #help: string;
+  readonly #labels: readonly string[];
   readonly #values = new Map<string, number>();
 
-  constructor(name: string, help: string) {
+  constructor(name: string, help: string, labels: readonly string[]) {
     this.#name = name;
     this.#help = help;
+    this.#labels = labels;
   }
 
-  add(labels: Labels = {}, amount = 1): void {
-    const key = formatLabels(labels);
-    this.#values.set(key, (this.#values.get(key) ?? 0) + amount);
+  add(...values: LabelValues): void {
+    const key = values.join(SEPARATOR);
+    this.#values.set(key, (this.#values.get(key) ?? 0) + 1);
   }
 
   render(): string {
-    const samples = [...this.#values].map(([labels, value]) => `${this.#name}${labels} ${value}\n`);
+    const samples = [...this.#values].map(
+      ([key, value]) => `${this.#name}${formatLabels(this.#labels, key)} ${value}\n`,
+    );
     return `${head(this.#name, this.#help, 'counter')}${samples.join('')}`;
   }
 }
+
+/** In no label's value. */
+const SEPARATOR = ' ';
 
 /** Seconds, from a local unwrap to the end of every call. */
 const BUCKETS = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10];
@@ -40,15 +47,17 @@ type Distribution = { readonly counts: Float64Array; sum: number; count: number 
 export class Histogram implements Metric {
   readonly #name: string;
   readonly #help: string;
+  readonly #labels: readonly string[];
   readonly #values = new Map<string, Distribution>();
 
-  constructor(name: string, help: string) {
+  constructor(name: string, help: string, labels: readonly string[]) {
     this.#name = name;
     this.#help = help;
+    this.#labels = labels;
   }
 
-  observe(labels: Labels, milliseconds: number): void {
-    const key = formatLabels(labels);
+  observe(milliseconds: number, ...values: LabelValues): void {
+    const key = values.join(SEPARATOR);
     let distribution = this.#values.get(key);
     if (distribution === undefined) {
       distribution = { counts: new Float64Array(BUCKETS.length), sum: 0, count: 0 };
@@ -63,7 +72,8 @@ export class Histogram implements Metric {
 
   render(): string {
     const lines = [head(this.#name, this.#help, 'histogram')];
-    for (const [labels, { counts, sum, count }] of this.#values) {
+    for (const [key, { counts, sum, count }] of this.#values) {
+      const labels = formatLabels(this.#labels, key);
       let below = 0;
       for (const [index, bound] of BUCKETS.entries()) {
         below += counts[index] ?? 0;
@@ -104,12 +114,11 @@ function head(name: string, help: string, type: string): string {
   return `# HELP ${name} ${help}\n# TYPE ${name} ${type}\n`;
 }
 
-function formatLabels(labels: Labels): string {
-  const parts: string[] = [];
-  for (const name in labels) parts.push(`${name}="${labels[name]}"`);
-  return parts.length === 0 ? '' : `{${parts.join(',')}}`;
+function formatLabels(names: readonly string[], key: string): string {
+  const values = key.split(SEPARATOR);
+  return `{${names.map((name, index) => `${name}="${values[index] ?? ''}"`).join(',')}}`;
 }
 
 function withLabel(labels: string, name: string, value: string): string {
-  return labels === '' ? `{${name}="${value}"}` : `${labels.slice(0, -1)},${name}="${value}"}`;
+  return `${labels.slice(0, -1)},${name}="${value}"}`;
 }
