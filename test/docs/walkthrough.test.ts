@@ -23,6 +23,7 @@ test('every command of the walkthrough works in the order in which it stands', a
     ...(await google.internet()),
     PROJECT_ID: 'acme',
     REGISTRY: `localhost:${await findFreePort()}`,
+    PORT: String(await findFreePort()),
   });
   assert.ok(outputs.length > 10);
   assert.ok(google.kms.server.requests.some((request) => request.endsWith(':decrypt')));
