@@ -38,6 +38,18 @@ for (const [promise, what, files, environment] of [
   ],
   ['P4', 'a request over the limit is refused before it is parsed', ['test/provider/protocol.test.ts'], {}],
   [
+    'P5, P6',
+    '300 hostile connections: resident memory; each kind of flood is cut, good callers are served meanwhile',
+    ['test/server/hostile.test.ts'],
+    {},
+  ],
+  [
+    'P7, P9, P11',
+    '1,000 unwraps at once, one call for identical ones, rate of a key, queue, deadlines of both sides',
+    ['test/server/limits.test.ts'],
+    {},
+  ],
+  [
     'P12',
     'Google KMS: CRC-32C on every field both ways; v2 wraps have a context, and name version and algorithm',
     ['test/kms/gcpkms-promises.test.ts'],
@@ -61,6 +73,14 @@ for (const [promise, what, files, environment] of [
     ['test/provider/unwrap.test.ts', 'test/provider/wrap.test.ts'],
     {},
   ],
+  ['P16', '1,000 calls in flight while the server drains: all answered', ['test/server/drain.test.ts'], {}],
+  [
+    'P18, P19',
+    'sockets: mode, directory, stale, live and foreign ones; kill -9 and start again',
+    ['test/server/listener.test.ts', 'test/executable/serve.test.ts'],
+    {},
+  ],
+  ['P20', 'TLS 1.3, client certificates and names, reload without a dropped call', ['test/server/tls.test.ts'], {}],
   ['P22', 'canary keys in output, logs, audit, argv, environ, and memory', ['test/executable/secrecy.test.ts'], {}],
   [
     'P24',
@@ -68,6 +88,7 @@ for (const [promise, what, files, environment] of [
     ['test/provider/handle.test.ts', 'test/executable/audit.test.ts'],
     {},
   ],
+  ['P25, P26', 'health tells the truth; metrics have closed labels', ['test/server/health.test.ts'], {}],
   [
     'P27',
     'Google KMS: wrapped with the primary version over ten rotations, every older one unwraps',
