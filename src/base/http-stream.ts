@@ -7,6 +7,7 @@ import { createSecureContext, type SecureContext } from 'node:tls';
 import { OcicryptError } from './errors.ts';
 import type { HttpSettings } from './http.ts';
 import { brokenOff, deadlineExceeded, networkError, refusedByProxy } from './http-errors.ts';
+import { countGarbage } from './memory.ts';
 import { chooseProxy } from './proxy.ts';
 import { readRoots } from './roots.ts';
 
@@ -143,6 +144,7 @@ class RunningExchange implements Exchange {
     // An answer in the middle of a body is a refusal: who would wait for the rest waits for ever.
     const refused = this.#response.then(() => undefined);
     await Promise.race([sent, refused, this.#failed]);
+    countGarbage(bytes.length);
   }
 
   async answer(): Promise<StreamResponse> {
@@ -170,6 +172,7 @@ class RunningExchange implements Exchange {
       for await (const chunk of incoming) {
         this.#touch();
         length += chunk.length;
+        countGarbage(chunk.length);
         yield chunk;
       }
     } catch (error) {

@@ -43,8 +43,11 @@ export async function readLayoutEntries(directory: string): Promise<readonly Des
   return entries.map((entry, index) => parseDescriptor(entry, `index.json[${index}]`));
 }
 
-/** A blob without its name; `sealed` is when its bytes are durable. */
-type StagedBlob = { readonly file: AtomicFile; readonly size: number; readonly sealed: Promise<void> };
+/** A blob without its name. */
+type StagedBlob = { readonly file: AtomicFile; readonly size: number };
+
+/** Each has an open file until it is sealed. */
+const MAXIMUM_UNSEALED = 64;
 
 class LayoutStore implements ImageStore {
   readonly name: string;
@@ -103,13 +106,11 @@ class LayoutStore implements ImageStore {
     return {
       write: (bytes) => file.write(bytes),
       commit: async ({ digest, size }) => {
-        // Not waited for: the next layer need not stand still until the disk has this one.
-        const sealed = file.seal();
-        sealed.catch(() => undefined);
         staged = true;
         const twin = this.#staged.get(digest);
-        this.#staged.set(digest, { file, size, sealed });
+        this.#staged.set(digest, { file, size });
         await twin?.file.discard();
+        if (this.#staged.size % MAXIMUM_UNSEALED === 0) await this.#seal();
       },
       discard: async () => {
         if (!staged) await file.discard();
@@ -144,20 +145,22 @@ class LayoutStore implements ImageStore {
   }
 
   async close(): Promise<void> {
-    for (const { file, sealed } of this.#staged.values()) {
-      await sealed.catch(() => undefined);
-      await file.discard();
-    }
+    for (const { file } of this.#staged.values()) await file.discard();
     this.#staged.clear();
     if (this.#made !== undefined) await removeEmptyDirectories(this.#blobs(), this.#made);
   }
 
   async #publish(): Promise<void> {
     if (this.#staged.size === 0) return;
-    await Promise.all([...this.#staged.values()].map(({ sealed }) => sealed));
+    await this.#seal();
     for (const [digest, { file }] of this.#staged) await file.publish(this.#blobPath(digest));
     this.#staged.clear();
     await syncDirectory(this.#blobs()).catch(notWritten(this.#blobs()));
+  }
+
+  /** All together: a journal takes many files in one commit, and the next layer never waits for the disk. */
+  async #seal(): Promise<void> {
+    await Promise.all([...this.#staged.values()].map(({ file }) => file.seal()));
   }
 
   #blobs(): string {
