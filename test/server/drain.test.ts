@@ -37,15 +37,18 @@ describe('P16 drain', () => {
   test('1,000 calls in flight are all answered, 256 of them at a time, and the socket is gone', async (t) => {
     const directory = await temporaryDirectory(t);
     const released = Promise.withResolvers<void>();
-    const { provider, begun } = waitingProvider(join(directory, 'k'), released.promise);
+    const { provider } = waitingProvider(join(directory, 'k'), released.promise);
     const path = join(directory, 's');
-    const { server } = await startRunning(t, {
+    const { server, instruments } = await startRunning(t, {
       listen: [`unix://${path}`],
       server: { service: { provider, clients: [] } },
     });
     const calls = callManyTimes(path, wrapRequest(), 1000);
-    while (begun() < 256) await pause(10);
-    await pause(100);
+    const inFlight = () =>
+      [...instruments.render().matchAll(/^ocicrypt_kms_(?:active|queued)_calls (\d+)$/gm)]
+        .map(([, number]) => Number(number))
+        .reduce((sum, number) => sum + number, 0);
+    while (inFlight() < 1000) await pause(10);
     const drained = server.drain();
     released.resolve();
     const statuses = (await calls).map(({ status }) => status);

@@ -41,8 +41,13 @@ function remoteKek(answer: (signal: AbortSignal) => Promise<void>): Kek & { read
 const pause = (milliseconds: number) => new Promise<void>((resolve) => setTimeout(resolve, milliseconds));
 
 /** The server's set-up with a key of a service, shared as `serve` shares it. */
-function sharing(kek: Kek, rate: number, more: Partial<ProviderOptions> = {}): RunningOptions {
-  const share = createKekSharing({ perSecond: rate, burst: rate });
+function sharing(
+  kek: Kek,
+  rate: number,
+  more: Partial<ProviderOptions> = {},
+  joined: () => void = () => {},
+): RunningOptions {
+  const share = createKekSharing({ perSecond: rate, burst: rate }, { joined });
   return {
     kek,
     provider: { openKek: async () => share(kek), rules: [{ kind: 'key', uri: parseKeyUri(KEY) }], ...more },
@@ -78,10 +83,15 @@ describe('P7 many at once', () => {
 
 describe('P9 one key service, many callers', () => {
   test('1,000 identical unwraps at once make one call, and each has its own audit line', async (t) => {
-    const kek = remoteKek(() => pause(500));
+    // The service answers when the last caller has come.
+    const answer = Promise.withResolvers<void>();
+    let joined = 0;
+    const kek = remoteKek(() => answer.promise);
     const lines: string[] = [];
     const audit = { record: async (event: { readonly id: string }) => void lines.push(event.id) };
-    const options = sharing(kek, 1000, { audit });
+    const options = sharing(kek, 1000, { audit }, () => {
+      if (++joined === 999) answer.resolve();
+    });
     const { target, directory } = await startRunning(t, { ...options, limits: { active: 1000 } });
     const request = unwrapRequest(await callKeyProvider(target, wrapRequest()));
     const replies = await callManyTimes(join(directory, 's'), request, 1000);

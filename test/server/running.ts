@@ -163,7 +163,7 @@ export function unwrapRequest(wrapReply: Uint8Array): Uint8Array {
 }
 
 /** The address that a server says, as a target. */
-export function targetOf(address: string): GrpcTarget {
+function targetOf(address: string): GrpcTarget {
   const parsed = parseListenAddress(address);
   return parsed.kind === 'unix' ? parsed : { ...parsed, host: parsed.host };
 }
