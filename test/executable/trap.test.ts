@@ -114,7 +114,7 @@ describe('P14 for every denied key', () => {
 
   test('P14 the trap catches what is allowed, so it would have caught the others', async () => {
     const host = `127.0.0.1:${port}`;
-    const words = ['keyprovider', `--allow=${GCP}`, '--gcp-endpoint', `https://${host}`, '--timeout=300ms'];
+    const words = ['keyprovider', `--allow=${GCP}`, '--gcp-endpoint', `https://${host}`, '--timeout=3s'];
     const { status } = await runExecutable(words, { input: v2(GCP), environment: { GCE_METADATA_HOST: host } });
     assert.notEqual(status, 0);
     assert.ok(connections > 0 && bytes > 0);
