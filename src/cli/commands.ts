@@ -23,7 +23,7 @@ export type Command = {
 };
 
 /** What a provider needs, whether it runs once or serves. */
-export const PROVIDER_OPTIONS: readonly OptionName[] = [
+const PROVIDER_OPTIONS: readonly OptionName[] = [
   'allow',
   'kmsURI',
   'key',

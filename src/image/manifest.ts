@@ -71,7 +71,7 @@ export function isManifestType(mediaType: string): boolean {
 }
 
 /** Whether content of this type is an index. */
-export function isIndexType(mediaType: string): boolean {
+function isIndexType(mediaType: string): boolean {
   return mediaType === MEDIA_TYPES.index || mediaType === MEDIA_TYPES.dockerIndex;
 }
 

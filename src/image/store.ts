@@ -84,7 +84,7 @@ export function createStoredManifest(bytes: Uint8Array, mediaType: string): Stor
 }
 
 /** The digest of `bytes` as descriptors write it. */
-export function digestOf(bytes: Uint8Array): string {
+function digestOf(bytes: Uint8Array): string {
   return formatDigest(createHash('sha256').update(bytes).digest());
 }
 
