@@ -29,7 +29,8 @@ const ACCEPT = { accept: MANIFEST_TYPES.join(', ') };
 
 class RegistryStore implements ImageStore, ReferrerSource {
   readonly name: string;
-  readonly transfers = 3;
+  /** Three are no faster where one layer keeps both cores busy, and take 12 MiB more (measured). */
+  readonly transfers = 2;
   readonly #image: RegistryReference;
   readonly #client: RegistryClient;
 
