@@ -106,7 +106,7 @@ export function assertRefusal(
 }
 
 /** Our lines within what a Go client printed, which quotes its own output where it is no terminal. */
-export function providerLines(stderr: string): readonly ProviderLine[] {
+function providerLines(stderr: string): readonly ProviderLine[] {
   const plain = stderr.replaceAll('\\n', '\n').replaceAll('\\"', '"');
   const lines = plain.matchAll(/stderr: (ocicrypt-kms|kms_oci_crypt): ([a-z-]+): ([^\n]*)\n: exit status (\d+)/g);
   return [...lines].map(([, name = '', code = '', text = '', exitStatus]) => ({
