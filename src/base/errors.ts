@@ -102,13 +102,6 @@ export function describeError(error: unknown): string {
 /** The error itself, or code `internal` with the error as its cause. */
 export function asOcicryptError(error: unknown): OcicryptError {
   if (error instanceof OcicryptError) return error;
-  // Libraries of single backends are optional dependencies of the npm package.
-  if (error instanceof Error && 'code' in error && error.code === 'ERR_MODULE_NOT_FOUND') {
-    return new OcicryptError('configuration', 'a library that this needs is not installed', {
-      cause: error,
-      hint: 'install ocicrypt-kms without --omit=optional',
-    });
-  }
   return new OcicryptError('internal', 'unexpected failure', {
     cause: error,
     hint: 'run again with --debugLog FILE and report what it says',
