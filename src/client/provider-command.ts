@@ -22,7 +22,14 @@ export async function runProviderCommand(
 ): Promise<Uint8Array> {
   signal.throwIfAborted();
   const child = spawn(command.path, command.words, { stdio: ['pipe', 'pipe', 'pipe'] });
-  const kill = () => void child.kill('SIGKILL');
+  const ended = Promise.withResolvers<number | null>();
+  // Not only the command itself: what it has started may hold its pipes open, and dies of their end.
+  const kill = () => {
+    child.kill('SIGKILL');
+    child.stdout.destroy();
+    child.stderr.destroy();
+    ended.resolve(null);
+  };
   signal.addEventListener('abort', kill, { once: true });
   const output: Uint8Array[] = [];
   let length = 0;
@@ -39,10 +46,9 @@ export async function runProviderCommand(
     // A command that ends without reading breaks the pipe; its exit says why.
     child.stdin.on('error', () => undefined);
     child.stdin.end(Buffer.from(request));
-    const status = await new Promise<number | null>((resolve, reject) => {
-      child.once('error', reject);
-      child.once('close', resolve);
-    }).catch((cause: unknown) => {
+    child.once('error', ended.reject);
+    child.once('close', ended.resolve);
+    const status = await ended.promise.catch((cause: unknown) => {
       throw new OcicryptError('configuration', `cannot run the key provider ${command.path}`, {
         cause,
         hint: 'check its path in the file that OCICRYPT_KEYPROVIDER_CONFIG names',
