@@ -33,7 +33,7 @@ export const OPTIONS = {
   key: {
     kind: 'list',
     value: 'FILE',
-    describe: 'a key file or age identity file that may unwrap; repeatable, for rotation',
+    describe: 'a key file or age identity file that may be used; repeatable, for rotation',
   },
   provider: {
     kind: 'text',
