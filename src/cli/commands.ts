@@ -1,26 +1,8 @@
 // The table of commands: what each is for, which options it takes, and where its code is, loaded when it is run.
 
+import type { Command } from './command.ts';
 import { imageCommands } from './image-commands.ts';
 import type { OptionName } from './options.ts';
-import type { Settings } from './settings.ts';
-import type { Terminal } from './terminal.ts';
-
-/** What differs when the executable is called by the reference provider's name. */
-export type Personality = 'ocicrypt-kms' | 'kms_oci_crypt';
-
-export type CommandContext = {
-  readonly settings: Settings;
-  readonly terminal: Terminal;
-  readonly personality: Personality;
-};
-
-export type Command = {
-  readonly operands: string;
-  readonly describe: string;
-  readonly options: readonly OptionName[];
-  /** Runs the command; whatever goes wrong is thrown as an OcicryptError. */
-  readonly run: (context: CommandContext) => Promise<void>;
-};
 
 /** What a provider needs, whether it runs once or serves. */
 const PROVIDER_OPTIONS: readonly OptionName[] = [

@@ -2,7 +2,7 @@
 
 import { basename, resolve } from 'node:path';
 import { OcicryptError } from '../base/errors.ts';
-import type { CommandContext } from './commands.ts';
+import type { CommandContext } from './command.ts';
 import { nearest, type Settings } from './settings.ts';
 
 /** Prints one file to standard output; where it belongs is its first line or said on standard error. */

@@ -1,7 +1,7 @@
 // The command that decrypts an image.
 
 import { decryptImage } from '../image/decrypt.ts';
-import type { CommandContext } from './commands.ts';
+import type { CommandContext } from './command.ts';
 import { layerNumbers, platformNames, printResult, runOnImage } from './image-run.ts';
 import { count } from './text.ts';
 

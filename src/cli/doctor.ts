@@ -7,7 +7,7 @@ import { createKekStore } from '../kms/open.ts';
 import { DEFAULT_LIMITS } from '../provider/attempts.ts';
 import { type ProbeResult, probeKey } from '../provider/probe.ts';
 import { backendSettings } from './backends.ts';
-import type { CommandContext } from './commands.ts';
+import type { CommandContext } from './command.ts';
 import type { Finding } from './doctor-finding.ts';
 import { examineSetup } from './doctor-setup.ts';
 import type { Settings } from './settings.ts';

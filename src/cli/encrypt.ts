@@ -1,7 +1,7 @@
 // The command that encrypts an image.
 
 import { encryptImage } from '../image/encrypt.ts';
-import type { CommandContext } from './commands.ts';
+import type { CommandContext } from './command.ts';
 import { adviseSigning, layerNumbers, platformNames, printResult, runOnImage } from './image-run.ts';
 import { namedRecipients } from './image-setup.ts';
 import { count } from './text.ts';

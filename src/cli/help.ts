@@ -1,6 +1,7 @@
 // The help texts, made from the tables of commands and options.
 
-import { COMMANDS, type Personality } from './commands.ts';
+import type { Personality } from './command.ts';
+import { COMMANDS } from './commands.ts';
 import { type OptionName, optionSpec } from './options.ts';
 
 /** What `ocicrypt-kms --help` prints. */

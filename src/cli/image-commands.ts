@@ -1,6 +1,6 @@
 // The image commands, part of the one table (commands.ts).
 
-import type { Command } from './commands.ts';
+import type { Command } from './command.ts';
 import type { OptionName } from './options.ts';
 
 /** A client's requests have these; an image command names its keys itself. */

@@ -2,7 +2,7 @@
 
 import { writeFile } from 'node:fs/promises';
 import { OcicryptError } from '../base/errors.ts';
-import type { CommandContext } from './commands.ts';
+import type { CommandContext } from './command.ts';
 import { ImageTools } from './image-setup.ts';
 import { untilInterrupted } from './interrupt.ts';
 import { type ProgressEvent, startProgress } from './progress.ts';

@@ -17,7 +17,7 @@ import type { ImageSource, ImageStore } from '../image/store.ts';
 import { createProvider, type ProviderOptions } from '../provider/handle.ts';
 import type { Labels } from '../provider/packet-v2.ts';
 import { type AllowRule, hasOperatorParts, parseAllowRule } from '../provider/policy.ts';
-import type { CommandContext } from './commands.ts';
+import type { CommandContext } from './command.ts';
 import type { Settings } from './settings.ts';
 import { openProvider } from './setup.ts';
 

@@ -2,7 +2,7 @@
 
 import { type ImageReport, type InspectedLayer, type InspectedPlatform, inspectImage } from '../image/inspect.ts';
 import type { PacketDescription, PacketRecipient } from '../image/packets.ts';
-import type { CommandContext } from './commands.ts';
+import type { CommandContext } from './command.ts';
 import { runOnImage } from './image-run.ts';
 import { count, formatSize, printable } from './text.ts';
 

@@ -2,7 +2,7 @@
 
 import { resolve } from 'node:path';
 import { createKeyfile } from '../kms/keyfile.ts';
-import type { CommandContext } from './commands.ts';
+import type { CommandContext } from './command.ts';
 
 /** Makes the file and prints the URI to encrypt to, and the one by which packets will know the key. */
 export async function runKeygen({ settings, terminal }: CommandContext): Promise<void> {

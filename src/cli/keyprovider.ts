@@ -3,7 +3,7 @@
 import { wipe } from '../base/bytes.ts';
 import { DEFAULT_LIMITS, withDeadline } from '../provider/attempts.ts';
 import { MAXIMUM_REQUEST } from '../provider/protocol.ts';
-import type { CommandContext } from './commands.ts';
+import type { CommandContext } from './command.ts';
 import { openProvider } from './setup.ts';
 
 /** Answers one request; the deadline holds for reading it too, since clients have none of their own. */

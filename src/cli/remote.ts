@@ -6,7 +6,7 @@ import type { GrpcTls } from '../client/grpc-client.ts';
 import { forwardRequest, parseRemote } from '../client/remote.ts';
 import { DEFAULT_LIMITS, withDeadline } from '../provider/attempts.ts';
 import { MAXIMUM_REQUEST } from '../provider/protocol.ts';
-import type { CommandContext } from './commands.ts';
+import type { CommandContext } from './command.ts';
 import type { Settings } from './settings.ts';
 
 /** Forwards one request to the server at `address`. */

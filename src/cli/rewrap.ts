@@ -14,7 +14,7 @@ import {
 import type { ImageSource } from '../image/store.ts';
 import { createRecipientMatcher } from '../image/verify.ts';
 import type { Labels } from '../provider/packet-v2.ts';
-import type { CommandContext } from './commands.ts';
+import type { CommandContext } from './command.ts';
 import { adviseSigning, printResult, runOnImage } from './image-run.ts';
 import { type ImageTools, namedRecipients } from './image-setup.ts';
 import type { Settings } from './settings.ts';

@@ -2,7 +2,8 @@
 
 import { basename } from 'node:path';
 import { asOcicryptError, describeError, ERROR_STATUS, OcicryptError } from '../base/errors.ts';
-import { COMMANDS, type Command, type Personality } from './commands.ts';
+import type { Command, Personality } from './command.ts';
+import { COMMANDS } from './commands.ts';
 import { compileHotCode } from './compilation.ts';
 import { nearest, parseSettings, type Settings } from './settings.ts';
 import type { Terminal } from './terminal.ts';

@@ -17,7 +17,7 @@ import { runUntilStopped } from '../server/signals.ts';
 import { type ServerLog, startServer } from '../server/start.ts';
 import type { TlsFiles } from '../server/tls.ts';
 import { defaultSocketPath } from '../server/unix-socket.ts';
-import type { CommandContext } from './commands.ts';
+import type { CommandContext } from './command.ts';
 import type { Settings } from './settings.ts';
 import { asConfiguration, openProvider } from './setup.ts';
 import type { Terminal } from './terminal.ts';

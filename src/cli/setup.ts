@@ -10,7 +10,7 @@ import { checkLabels } from '../provider/packet-v2.ts';
 import { type AllowRule, parseAllowRule } from '../provider/policy.ts';
 import type { PacketChoice } from '../provider/wrap.ts';
 import { backendSettings } from './backends.ts';
-import type { Personality } from './commands.ts';
+import type { Personality } from './command.ts';
 import type { Settings } from './settings.ts';
 
 export type ProviderSetup = {

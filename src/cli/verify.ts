@@ -3,7 +3,7 @@
 import { OcicryptError } from '../base/errors.ts';
 import type { LayerKeyUnwrapper } from '../client/layer-keys.ts';
 import { type Verification, verifyImage } from '../image/verify.ts';
-import type { CommandContext } from './commands.ts';
+import type { CommandContext } from './command.ts';
 import { type ImageRun, runOnImage } from './image-run.ts';
 import type { Settings } from './settings.ts';
 import { count, printable } from './text.ts';
