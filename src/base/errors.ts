@@ -108,5 +108,16 @@ export function asOcicryptError(error: unknown): OcicryptError {
   });
 }
 
+/** The code of an error of the system or the runtime (`ENOENT`), or undefined; unlike its text, it is safe to show. */
+export function systemCode(error: unknown): string | undefined {
+  return error instanceof Error && 'code' in error ? String(error.code) : undefined;
+}
+
+/** The same as it stands in a message: ` (ENOSPC)`, or nothing. */
+export function showSystemCode(error: unknown): string {
+  const code = systemCode(error);
+  return code === undefined ? '' : ` (${code})`;
+}
+
 /** Terminals and logs obey these: C0, DEL, C1, line and paragraph separators, and what turns the direction of text. */
 const CONTROL_CHARACTERS = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]+/gu;

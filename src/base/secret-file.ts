@@ -2,7 +2,7 @@
 
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
 import { concatBytes, wipe } from './bytes.ts';
-import { OcicryptError } from './errors.ts';
+import { OcicryptError, systemCode } from './errors.ts';
 
 /**
  * The bytes of a secret file: a regular file (or a link to one) of ours or root's that nobody else may touch. A file
@@ -53,7 +53,7 @@ function openFile(path: string, what: string): number {
     // O_NONBLOCK: opening a FIFO must not hang before fstat can refuse it.
     return openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
   } catch (cause) {
-    if (cause instanceof Error && 'code' in cause && cause.code === 'ENOENT') {
+    if (systemCode(cause) === 'ENOENT') {
       throw new OcicryptError('not-found', `${what} ${path} does not exist`, { cause });
     }
     throw new OcicryptError('configuration', `cannot read ${what} ${path}`, {

@@ -1,7 +1,7 @@
 // The only code that appends lines to a file of the operator's: whole lines, mode 0600, never blocked by a full pipe.
 
 import { constants, fdatasyncSync, openSync, writeSync } from 'node:fs';
-import { OcicryptError } from '../base/errors.ts';
+import { OcicryptError, showSystemCode, systemCode } from '../base/errors.ts';
 
 /** An open file that takes whole lines. */
 export type LineFile = {
@@ -41,14 +41,12 @@ function synchronize(descriptor: number): void {
   try {
     fdatasyncSync(descriptor);
   } catch (cause) {
-    if (!(cause instanceof Error && 'code' in cause && (cause.code === 'EINVAL' || cause.code === 'ENOTSUP')))
-      throw cause;
+    if (!['EINVAL', 'ENOTSUP'].includes(systemCode(cause) ?? '')) throw cause;
   }
 }
 
 function notWritten(file: string, cause: unknown): OcicryptError {
-  const code = cause instanceof Error && 'code' in cause ? ` (${String(cause.code)})` : '';
-  return new OcicryptError('not-written', `cannot append to ${file}${code}`, {
+  return new OcicryptError('not-written', `cannot append to ${file}${showSystemCode(cause)}`, {
     cause,
     hint: 'it must be a file of its own that this user can write, with room on its disk',
   });

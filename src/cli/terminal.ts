@@ -2,7 +2,7 @@
 
 import { constants, fstatSync, openSync, read, readSync, writeSync } from 'node:fs';
 import { wipe } from '../base/bytes.ts';
-import { OcicryptError } from '../base/errors.ts';
+import { OcicryptError, systemCode } from '../base/errors.ts';
 
 export interface Terminal {
   /** Standard input to its end, or `maximum + 1` bytes of it, whichever is less. */
@@ -111,7 +111,7 @@ function readInBackground(buffer: Uint8Array, offset: number): Promise<number> {
 }
 
 function isAgain(cause: unknown): boolean {
-  return cause instanceof Error && 'code' in cause && cause.code === 'EAGAIN';
+  return systemCode(cause) === 'EAGAIN';
 }
 
 function unreadable(cause: unknown): OcicryptError {

@@ -5,7 +5,7 @@ import { type ClientHttp2Session, connect, constants, type IncomingHttpHeaders }
 import { connect as connectSocket } from 'node:net';
 import { createSecureContext, type SecureContext } from 'node:tls';
 import { concatBytes, wipe } from '../base/bytes.ts';
-import { ERROR_STATUS, type ErrorCode, OcicryptError } from '../base/errors.ts';
+import { ERROR_STATUS, type ErrorCode, OcicryptError, showSystemCode } from '../base/errors.ts';
 import { CONTENT_TYPE, decodeStatusMessage, encodeFrame, FRAME_HEADER, formatTimeout } from '../base/grpc.ts';
 import { readRoots } from '../base/roots.ts';
 import { readSecretFile } from '../base/secret-file.ts';
@@ -106,7 +106,7 @@ function request(session: ClientHttp2Session, call: GrpcCall, shown: string): Pr
   const { promise, resolve, reject } = Promise.withResolvers<Uint8Array>();
   const lost = (cause: unknown) =>
     reject(
-      new OcicryptError('unavailable', `no answer from ${shown}${systemCode(cause)}`, {
+      new OcicryptError('unavailable', `no answer from ${shown}${showSystemCode(cause)}`, {
         cause,
         retryable: true,
         hint: 'is the server running, and are the certificates the right ones?',
@@ -210,8 +210,4 @@ const CODE_OF_STATUS: ReadonlyMap<number, ErrorCode> = new Map([
 
 function describeTarget(target: GrpcTarget): string {
   return target.kind === 'unix' ? `unix://${target.path}` : `${target.kind}://${target.host}:${target.port}`;
-}
-
-function systemCode(cause: unknown): string {
-  return cause instanceof Error && 'code' in cause ? ` (${String(cause.code)})` : '';
 }

@@ -2,7 +2,7 @@
 // https://github.com/containers/ocicrypt/blob/main/config/keyprovider-config/config.go
 
 import { readFile } from 'node:fs/promises';
-import { OcicryptError } from '../base/errors.ts';
+import { OcicryptError, systemCode } from '../base/errors.ts';
 import { asArray, asObject, asText, type JsonObject, type JsonValue, parseJson } from '../base/json.ts';
 import type { GrpcTarget, GrpcTls } from './grpc-client.ts';
 
@@ -27,7 +27,7 @@ export async function readProviderConfig(
   try {
     bytes = await readFile(file);
   } catch (cause) {
-    if (cause instanceof Error && 'code' in cause && cause.code === 'ENOENT') return new Map();
+    if (systemCode(cause) === 'ENOENT') return new Map();
     throw new OcicryptError('configuration', `cannot read ${file}`, { cause, hint: HINT });
   }
   const providers = bytes.length > MAXIMUM_FILE ? undefined : member(parse(bytes, file), 'key-providers');

@@ -6,7 +6,7 @@ import { readFile } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { decodeBase64 } from '../base/bytes.ts';
-import { OcicryptError } from '../base/errors.ts';
+import { OcicryptError, systemCode } from '../base/errors.ts';
 import { asObject, asText, type JsonObject, parseJson } from '../base/json.ts';
 
 /** A name and password, or a token that is exchanged for others (OAuth 2 refresh token). */
@@ -61,7 +61,7 @@ async function readAuthFile(path: string, mustExist: boolean): Promise<JsonObjec
   try {
     bytes = await readFile(path);
   } catch (cause) {
-    const absent = cause instanceof Error && 'code' in cause && (cause.code === 'ENOENT' || cause.code === 'EACCES');
+    const absent = ['ENOENT', 'EACCES'].includes(systemCode(cause) ?? '');
     if (absent && !mustExist) return undefined;
     throw new OcicryptError('configuration', `cannot read ${path}`, {
       cause,

@@ -5,7 +5,7 @@ import { randomUUID } from 'node:crypto';
 import { constants } from 'node:fs';
 import { type FileHandle, open, readdir, rename, rm, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { OcicryptError } from '../base/errors.ts';
+import { OcicryptError, systemCode } from '../base/errors.ts';
 import { MAXIMUM_MANIFEST } from './manifest.ts';
 import { type BlobReader, readAtMost } from './store.ts';
 import { type ByteSink, sourceFromFile } from './streams.ts';
@@ -175,7 +175,7 @@ class TemporaryFile implements AtomicFile {
       return bytesWritten;
     } catch (error) {
       // Node's shared memory does not start at a block, and some file systems take direct writes of no kind.
-      if (!this.#direct || !hasCode(error, 'EINVAL')) throw error;
+      if (!this.#direct || systemCode(error) !== 'EINVAL') throw error;
       await this.#useCache();
       return 0;
     }
@@ -205,15 +205,11 @@ async function openNew(
     try {
       return { handle: await open(path, flags | directFlag, 0o644), direct: true };
     } catch (error) {
-      if (!hasCode(error, 'EINVAL')) throw error;
+      if (systemCode(error) !== 'EINVAL') throw error;
       await rm(path, { force: true });
     }
   }
   return { handle: await open(path, flags, 0o644), direct: false };
-}
-
-function hasCode(error: unknown, code: string): boolean {
-  return error instanceof Error && 'code' in error && error.code === code;
 }
 
 function reason(cause: unknown): string {

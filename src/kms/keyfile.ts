@@ -11,7 +11,7 @@ import {
 import { closeSync, constants, fsyncSync, openSync, rmSync, writeSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { concatBytes, wipe } from '../base/bytes.ts';
-import { OcicryptError } from '../base/errors.ts';
+import { OcicryptError, systemCode } from '../base/errors.ts';
 import { formatKeyUri } from '../base/key-uri.ts';
 import { readSecretFile } from '../base/secret-file.ts';
 import { CANNOT_BE_UNWRAPPED, contextBytes, type EncryptionContext, type Kek } from './kek.ts';
@@ -138,7 +138,7 @@ function writeKey(path: string, raw: Uint8Array): void {
       closeSync(directory);
     }
   } catch (cause) {
-    if (cause instanceof Error && 'code' in cause && cause.code === 'EEXIST') {
+    if (systemCode(cause) === 'EEXIST') {
       throw new OcicryptError('configuration', `${path} exists already`, {
         cause,
         hint: 'a key file is never overwritten: name another file',

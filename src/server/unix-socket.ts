@@ -3,7 +3,7 @@
 import { chmodSync, chownSync, lstatSync, mkdirSync, readFileSync, realpathSync, statSync, unlinkSync } from 'node:fs';
 import { connect, type Server } from 'node:net';
 import { dirname } from 'node:path';
-import { OcicryptError } from '../base/errors.ts';
+import { OcicryptError, showSystemCode } from '../base/errors.ts';
 
 /** Who beside us may connect. */
 export type SocketAccess = {
@@ -40,7 +40,7 @@ export async function listenOnUnixSocket(server: Server, path: string, access: S
     if (access.mode !== 0o600) chmodSync(path, access.mode);
   } catch (cause) {
     server.close();
-    throw new OcicryptError('configuration', `cannot listen on ${path}${systemCode(cause)}`, {
+    throw new OcicryptError('configuration', `cannot listen on ${path}${showSystemCode(cause)}`, {
       cause,
       hint: 'its directory must be writable by this user, and the group one of its own',
     });
@@ -77,7 +77,7 @@ function prepareDirectory(path: string): void {
     }
   } catch (cause) {
     if (cause instanceof OcicryptError) throw cause;
-    throw new OcicryptError('configuration', `cannot make the directory ${directory}${systemCode(cause)}`, {
+    throw new OcicryptError('configuration', `cannot make the directory ${directory}${showSystemCode(cause)}`, {
       cause,
       hint: `mkdir -m 0700 ${directory} as a user who may`,
     });
@@ -129,8 +129,4 @@ function findGroup(group: string): number {
   throw new OcicryptError('configuration', `no group ${JSON.stringify(group)} in /etc/group`, {
     hint: 'give its number',
   });
-}
-
-function systemCode(cause: unknown): string {
-  return cause instanceof Error && 'code' in cause ? ` (${String(cause.code)})` : '';
 }
