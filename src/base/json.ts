@@ -1,25 +1,12 @@
-// JSON as bytes: a strict parser that leaves strings where they are and a writer that emits bytes,
-// so that keys pass through requests and answers without ever becoming a JavaScript string.
+// JSON from bytes: a strict parser that leaves strings where they are, so that keys pass through requests and answers
+// without ever becoming a JavaScript string. Its twin is json-writer.ts.
 
-import { concatBytes, decodeBase64, encodeBase64 } from './bytes.ts';
+import { decodeBase64 } from './bytes.ts';
 import { OcicryptError } from './errors.ts';
 
 /** A parsed value. Objects are maps, so that no member name can reach a prototype. */
 export type JsonValue = null | boolean | number | JsonString | readonly JsonValue[] | JsonObject;
 export type JsonObject = ReadonlyMap<string, JsonValue>;
-
-/** What {@link writeJson} takes: bytes become base64 text. */
-export type JsonInput =
-  | null
-  | boolean
-  | number
-  | string
-  | Uint8Array
-  | readonly JsonInput[]
-  | { readonly [member: string]: JsonInput | undefined };
-
-/** How {@link writeJson} spells bytes: standard base64 text, or an array of numbers as Rust's serde reads `Vec<u8>`. */
-export type ByteSpelling = 'base64' | 'array';
 
 /** No request or packet nests deeper than 5; a bound keeps hostile input from costing more than its length. */
 const MAXIMUM_DEPTH = 16;
@@ -97,64 +84,6 @@ export function asArray(value: JsonValue | undefined): readonly JsonValue[] | un
   return Array.isArray(value) ? value : undefined;
 }
 
-/**
- * The bytes of a JSON document, members in the order given, members that are undefined left out, no white space.
- * Strings are escaped as `JSON.stringify` does, which is what RFC 8785 (JCS) asks for.
- *
- * @param spelling how byte arrays are written
- */
-export function writeJson(value: JsonInput, spelling: ByteSpelling = 'base64'): Uint8Array<ArrayBuffer> {
-  const parts: Uint8Array[] = [];
-  write(value, spelling, parts);
-  return concatBytes(...parts);
-}
-
-const encoder = new TextEncoder();
-
-function write(value: JsonInput, spelling: ByteSpelling, parts: Uint8Array[]): void {
-  if (value instanceof Uint8Array) {
-    if (spelling === 'array') parts.push(numberArray(value));
-    else parts.push(encoder.encode('"'), encodeBase64(value), encoder.encode('"'));
-  } else if (isList(value)) {
-    parts.push(encoder.encode('['));
-    for (const [index, element] of value.entries()) {
-      if (index > 0) parts.push(encoder.encode(','));
-      write(element, spelling, parts);
-    }
-    parts.push(encoder.encode(']'));
-  } else if (typeof value === 'object' && value !== null) {
-    let separator = '{';
-    for (const [name, member] of Object.entries(value)) {
-      if (member === undefined) continue;
-      parts.push(encoder.encode(`${separator}${JSON.stringify(name)}:`));
-      write(member, spelling, parts);
-      separator = ',';
-    }
-    parts.push(encoder.encode(separator === '{' ? '{}' : '}'));
-  } else {
-    parts.push(encoder.encode(JSON.stringify(value)));
-  }
-}
-
-function isList(value: JsonInput): value is readonly JsonInput[] {
-  return Array.isArray(value);
-}
-
-/** Digits straight into bytes: the numbers may be those of a key. */
-function numberArray(bytes: Uint8Array): Uint8Array {
-  const out = new Uint8Array(2 + bytes.length * 4);
-  let to = 0;
-  out[to++] = 0x5b;
-  for (const [index, byte] of bytes.entries()) {
-    if (index > 0) out[to++] = 0x2c;
-    if (byte >= 100) out[to++] = 0x30 + Math.floor(byte / 100);
-    if (byte >= 10) out[to++] = 0x30 + (Math.floor(byte / 10) % 10);
-    out[to++] = 0x30 + (byte % 10);
-  }
-  out[to++] = 0x5d;
-  return out.subarray(0, to);
-}
-
 /** `raw` is valid JSON string content (the parser has checked its ends), so the engine's own parser may unescape it. */
 function unescapeText(raw: Uint8Array): string {
   const text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(raw);
@@ -187,7 +116,7 @@ function unescapeBytes(raw: Uint8Array): Uint8Array {
       from++;
     } else {
       // \uXXXX: rare enough that the engine may do it.
-      return encoder.encode(unescapeText(raw));
+      return new TextEncoder().encode(unescapeText(raw));
     }
   }
   return out.subarray(0, to);

@@ -2,7 +2,8 @@
 // https://github.com/containers/ocicrypt/blob/main/docs/keyprovider.md
 
 import { OcicryptError } from '../base/errors.ts';
-import { asArray, asObject, type JsonObject, JsonString, parseJson, writeJson } from '../base/json.ts';
+import { asArray, asObject, type JsonObject, JsonString, parseJson } from '../base/json.ts';
+import { writeJson } from '../base/json-writer.ts';
 
 /** What the user named for a provider, by the provider's name. */
 export type ProviderParameters = Readonly<Record<string, readonly string[]>>;

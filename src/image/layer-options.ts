@@ -1,7 +1,8 @@
 // The only code that reads and writes the two option records of an encrypted layer, byte for byte as Go's ocicrypt does.
 
 import { OcicryptError } from '../base/errors.ts';
-import { asObject, asText, type JsonObject, JsonString, parseJson, writeJson } from '../base/json.ts';
+import { asObject, asText, type JsonObject, JsonString, parseJson } from '../base/json.ts';
+import { writeJson } from '../base/json-writer.ts';
 
 /** The one cipher that ocicrypt defines. */
 export const LAYER_CIPHER = 'AES_256_CTR_HMAC_SHA256';

@@ -4,7 +4,8 @@ import { constants } from 'node:fs';
 import { access, mkdir, open, rmdir } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { OcicryptError } from '../base/errors.ts';
-import { asArray, asObject, asText, type JsonInput, type JsonObject, parseJson, writeJson } from '../base/json.ts';
+import { asArray, asObject, asText, type JsonObject, parseJson } from '../base/json.ts';
+import { type JsonInput, writeJson } from '../base/json-writer.ts';
 import type { BlobIdentity } from './cipher.ts';
 import {
   type AtomicFile,

@@ -1,17 +1,8 @@
 // The only code that reads and writes manifests, indexes and configs: OCI image-spec 1.1 and Docker schema 2, as hostile input.
 
 import { OcicryptError } from '../base/errors.ts';
-import {
-  asArray,
-  asObject,
-  asText,
-  type JsonInput,
-  type JsonObject,
-  JsonString,
-  type JsonValue,
-  parseJson,
-  writeJson,
-} from '../base/json.ts';
+import { asArray, asObject, asText, type JsonObject, JsonString, type JsonValue, parseJson } from '../base/json.ts';
+import { type JsonInput, writeJson } from '../base/json-writer.ts';
 
 /** The most that a registry must take, and all that we read: https://github.com/opencontainers/distribution-spec */
 export const MAXIMUM_MANIFEST = 4 * 1024 * 1024;

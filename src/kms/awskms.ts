@@ -7,16 +7,8 @@ import { isSameAwsKey, parseAwsArn } from '../base/aws-arn.ts';
 import { wipe } from '../base/bytes.ts';
 import { OcicryptError } from '../base/errors.ts';
 import { createHttpClient, type HttpResponse } from '../base/http.ts';
-import {
-  asArray,
-  asObject,
-  asText,
-  type JsonInput,
-  type JsonObject,
-  JsonString,
-  parseJson,
-  writeJson,
-} from '../base/json.ts';
+import { asArray, asObject, asText, type JsonObject, JsonString, parseJson } from '../base/json.ts';
+import { type JsonInput, writeJson } from '../base/json-writer.ts';
 import { formatKeyUri, isKeyUri, type KeyUri, parseKeyUri } from '../base/key-uri.ts';
 import { type AwsCredentials, type AwsIdentity, openAwsCredentials } from './aws-credentials.ts';
 import { type AwsPlace, findAwsPlace } from './aws-endpoint.ts';

@@ -3,7 +3,8 @@
 import type { KeyObject } from 'node:crypto';
 import { wipe } from '../base/bytes.ts';
 import { OcicryptError } from '../base/errors.ts';
-import { asArray, asObject, asText, type JsonInput, type JsonObject, JsonString, parseJson } from '../base/json.ts';
+import { asArray, asObject, asText, type JsonObject, JsonString, parseJson } from '../base/json.ts';
+import type { JsonInput } from '../base/json-writer.ts';
 import type { KeyUri } from '../base/key-uri.ts';
 import { crc32c } from './crc32c.ts';
 import { modulusBits, type OaepHash, readRsaPublicKey } from './rsa-oaep.ts';

@@ -4,7 +4,8 @@
 import { wipe } from '../base/bytes.ts';
 import { OcicryptError } from '../base/errors.ts';
 import { createHttpClient, type HttpResponse } from '../base/http.ts';
-import { asText, type JsonInput, writeJson } from '../base/json.ts';
+import { asText } from '../base/json.ts';
+import { type JsonInput, writeJson } from '../base/json-writer.ts';
 import { formatKeyUri, type KeyUri } from '../base/key-uri.ts';
 import {
   checkedField,

@@ -4,7 +4,8 @@
 import { decodeBase64, wipe } from '../base/bytes.ts';
 import { OcicryptError } from '../base/errors.ts';
 import type { HttpResponse } from '../base/http.ts';
-import { asObject, asText, type JsonInput, type JsonObject, JsonString, parseJson, writeJson } from '../base/json.ts';
+import { asObject, asText, type JsonObject, JsonString, parseJson } from '../base/json.ts';
+import { type JsonInput, writeJson } from '../base/json-writer.ts';
 import { formatKeyUri, type KeyUri } from '../base/key-uri.ts';
 import { CANNOT_BE_UNWRAPPED, contextBytes, type EncryptionContext, type Kek } from './kek.ts';
 import { openVaultConnection, type VaultConnection } from './vault-connection.ts';

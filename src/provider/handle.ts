@@ -4,7 +4,7 @@
 import { createHash } from 'node:crypto';
 import { wipe } from '../base/bytes.ts';
 import { asOcicryptError, OcicryptError } from '../base/errors.ts';
-import type { ByteSpelling } from '../base/json.ts';
+import type { ByteSpelling } from '../base/json-writer.ts';
 import { formatKeyUri, type KeyUri } from '../base/key-uri.ts';
 import type { Kek } from '../kms/kek.ts';
 import { DEFAULT_LIMITS, type Limits, withDeadline } from './attempts.ts';

@@ -3,7 +3,8 @@
 
 import { concatBytes } from '../base/bytes.ts';
 import { OcicryptError } from '../base/errors.ts';
-import { asObject, asText, type JsonObject, JsonString, writeJson } from '../base/json.ts';
+import { asObject, asText, type JsonObject, JsonString } from '../base/json.ts';
+import { writeJson } from '../base/json-writer.ts';
 import { formatKeyUri, isKeyUri, type KeyUri, parseKeyUri } from '../base/key-uri.ts';
 import type { EncryptionContext, WrappedKey } from '../kms/kek.ts';
 

@@ -11,7 +11,8 @@ import {
 } from 'node:crypto';
 import { concatBytes, equalBytes, wipe } from '../base/bytes.ts';
 import { OcicryptError } from '../base/errors.ts';
-import { asArray, asObject, asText, type JsonObject, JsonString, type JsonValue, writeJson } from '../base/json.ts';
+import { asArray, asObject, asText, type JsonObject, JsonString, type JsonValue } from '../base/json.ts';
+import { writeJson } from '../base/json-writer.ts';
 import { formatKeyUri, isKeyUri, parseKeyUri } from '../base/key-uri.ts';
 import { CANNOT_BE_UNWRAPPED, type EncryptionContext, type WrappedKey } from '../kms/kek.ts';
 

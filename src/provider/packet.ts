@@ -1,7 +1,8 @@
 // The only code that tells packet formats apart: what stands, base64-encoded, in a layer's annotation.
 
 import { OcicryptError } from '../base/errors.ts';
-import { asObject, asText, type JsonObject, JsonString, parseJson, writeJson } from '../base/json.ts';
+import { asObject, asText, type JsonObject, JsonString, parseJson } from '../base/json.ts';
+import { writeJson } from '../base/json-writer.ts';
 import { isKeyUri } from '../base/key-uri.ts';
 import { decodePacketCoco, isPacketCoco, type PacketCoco } from './packet-coco.ts';
 import { decodePacketV2, type PacketV2 } from './packet-v2.ts';

@@ -2,16 +2,8 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { OcicryptError } from '../../src/base/errors.ts';
-import {
-  asArray,
-  asObject,
-  asText,
-  type JsonInput,
-  JsonString,
-  type JsonValue,
-  parseJson,
-  writeJson,
-} from '../../src/base/json.ts';
+import { asArray, asObject, asText, JsonString, type JsonValue, parseJson } from '../../src/base/json.ts';
+import { type JsonInput, writeJson } from '../../src/base/json-writer.ts';
 import { sample, seeded } from '../fixtures/seed.ts';
 
 const parse = (text: string | Uint8Array) => parseJson(typeof text === 'string' ? Buffer.from(text) : text, 'the text');
