@@ -3,7 +3,7 @@
 import { resolve } from 'node:path';
 import { OcicryptError } from '../base/errors.ts';
 import { type KeyUri, parseKeyUri } from '../base/key-uri.ts';
-import { createKekStore } from '../kms/open.ts';
+import { createKekStore } from '../kms/store.ts';
 import { DEFAULT_LIMITS } from '../provider/attempts.ts';
 import { type ProbeResult, probeKey } from '../provider/probe.ts';
 import { backendSettings } from './backends.ts';

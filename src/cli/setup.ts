@@ -3,7 +3,7 @@
 import { resolve } from 'node:path';
 import { OcicryptError } from '../base/errors.ts';
 import { parseKeyUri } from '../base/key-uri.ts';
-import { createKekStore } from '../kms/open.ts';
+import { createKekStore } from '../kms/store.ts';
 import { DEFAULT_LIMITS, type Limits } from '../provider/attempts.ts';
 import { createProvider, type Provider, type ProviderOptions } from '../provider/handle.ts';
 import { checkLabels } from '../provider/packet-v2.ts';

@@ -23,42 +23,8 @@ export type BackendSettings = {
   readonly pkcs11: Pkcs11Settings;
 };
 
-/** Opens keys and keeps them open: a second request for one key finds its credentials and connections ready. */
-export interface KekStore {
-  /** @throws OcicryptError `bad-input` where no backend has such keys; `configuration` and others by backend */
-  open(uri: KeyUri): Promise<Kek>;
-  /** Closes every key that was opened. */
-  close(): Promise<void>;
-}
-
-/** More keys than any operator lists; a prefix lets packets name as many as they like. */
-const MAXIMUM_OPEN = 256;
-
-/** Makes a store; it loads and opens nothing until it is asked. */
-export function createKekStore(settings: BackendSettings): KekStore {
-  const keks = new Map<string, Promise<Kek>>();
-  return {
-    open(uri) {
-      const name = cacheName(uri);
-      const known = keks.get(name);
-      if (known !== undefined) return known;
-      const opening = openKek(uri, settings);
-      keks.set(name, opening);
-      opening.catch(() => keks.delete(name));
-      const [oldest] = keks;
-      if (keks.size > MAXIMUM_OPEN && oldest !== undefined) keks.delete(oldest[0]);
-      return opening;
-    },
-    async close() {
-      const opened = await Promise.allSettled(keks.values());
-      keks.clear();
-      for (const kek of opened) if (kek.status === 'fulfilled') kek.value.close?.();
-    },
-  };
-}
-
 /** The table of backends: a scheme is served by the file of its name, which nothing else loads. */
-async function openKek(uri: KeyUri, settings: BackendSettings): Promise<Kek> {
+export async function openKek(uri: KeyUri, settings: BackendSettings): Promise<Kek> {
   switch (uri.scheme) {
     case 'gcpkms':
       return (await import('./gcpkms.ts')).openGcpKms(uri, settings.gcpkms);
@@ -86,11 +52,4 @@ async function openKek(uri: KeyUri, settings: BackendSettings): Promise<Kek> {
 async function openFile(path: string, settings: BackendSettings): Promise<Kek> {
   if (isAgeIdentityFile(path)) return (await import('./age.ts')).openAgeIdentityFile(path, settings.age);
   return (await import('./keyfile.ts')).openKeyfile(path);
-}
-
-/** The canonical form leaves out what only the operator may set, so it is added. */
-function cacheName(uri: KeyUri): string {
-  const endpoint = uri.scheme === 'awskms' ? (uri.endpoint ?? '') : '';
-  const query = uri.scheme === 'pkcs11' ? JSON.stringify([...uri.query]) : '';
-  return `${formatKeyUri(uri)} ${endpoint}${query}`;
 }

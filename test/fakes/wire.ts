@@ -52,6 +52,8 @@ export interface WireServer {
   readonly requests: readonly string[];
   /** How many connections have been opened. */
   readonly connections: number;
+  /** How many are open now. */
+  readonly openConnections: number;
   /** Faults of the exchanges to come, one each. */
   readonly faults: Fault[];
   /** Decides for every exchange that `faults` does not. */
@@ -132,6 +134,9 @@ export async function startWireServer(
     faults,
     get connections() {
       return connections;
+    },
+    get openConnections() {
+      return sockets.size;
     },
     setFault(next) {
       choose = next;

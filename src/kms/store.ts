@@ -1,0 +1,106 @@
+// The only code that keeps keys open between calls, and closes those that make room for others.
+
+import { formatKeyUri, type KeyUri } from '../base/key-uri.ts';
+import type { Kek } from './kek.ts';
+import { type BackendSettings, openKek } from './open.ts';
+
+/** Opens keys and keeps them open: a second request for one key finds its credentials and connections ready. */
+export interface KekStore {
+  /** @throws OcicryptError `bad-input` where no backend has such keys; `configuration` and others by backend */
+  open(uri: KeyUri): Promise<Kek>;
+  /** Closes every key that was opened, once no call uses it. */
+  close(): Promise<void>;
+}
+
+/** More keys than any operator lists; a prefix lets packets name as many as they like. */
+const MAXIMUM_OPEN = 256;
+
+/** Makes a store; it loads and opens nothing until it is asked. */
+export function createKekStore(settings: BackendSettings): KekStore {
+  /** Those that were asked for longest ago come first. */
+  const keks = new Map<string, Promise<HeldKek>>();
+
+  function drop(name: string, held: Promise<HeldKek>): void {
+    keks.delete(name);
+    // One that could not be opened needs no closing.
+    held.then(
+      (kek) => kek.close(),
+      () => {},
+    );
+  }
+
+  return {
+    open(uri) {
+      const name = cacheName(uri);
+      let held = keks.get(name);
+      keks.delete(name);
+      held ??= openKek(uri, settings).then((kek) => new HeldKek(kek, () => openKek(uri, settings)));
+      keks.set(name, held);
+      const opening = held;
+      held.catch(() => {
+        if (keks.get(name) === opening) keks.delete(name);
+      });
+      const [oldest] = keks;
+      if (keks.size > MAXIMUM_OPEN && oldest !== undefined) drop(...oldest);
+      return held;
+    },
+    async close() {
+      const all = [...keks];
+      for (const one of all) drop(...one);
+      await Promise.allSettled(all.map(([, held]) => held));
+    },
+  };
+}
+
+/**
+ * A key whose closing waits for the calls that use it. Whoever was given it before it was closed may still call it: it
+ * is then opened anew, for as long as that takes.
+ */
+class HeldKek implements Kek {
+  readonly local: boolean;
+  readonly key: string;
+  readonly otherKeys?: readonly string[];
+  readonly #reopen: () => Promise<Kek>;
+  #kek: Promise<Kek> | undefined;
+  #calls = 0;
+  #isClosed = false;
+
+  constructor(kek: Kek, reopen: () => Promise<Kek>) {
+    this.local = kek.local;
+    this.key = kek.key;
+    if (kek.otherKeys !== undefined) this.otherKeys = kek.otherKeys;
+    this.#kek = Promise.resolve(kek);
+    this.#reopen = reopen;
+  }
+
+  wrap: Kek['wrap'] = (...call) => this.#use((kek) => kek.wrap(...call));
+  unwrap: Kek['unwrap'] = (...call) => this.#use((kek) => kek.unwrap(...call));
+
+  close(): void {
+    this.#isClosed = true;
+    if (this.#calls > 0) return;
+    this.#kek?.then(
+      (kek) => kek.close?.(),
+      () => {},
+    );
+    this.#kek = undefined;
+  }
+
+  async #use<Result>(call: (kek: Kek) => Promise<Result>): Promise<Result> {
+    this.#calls++;
+    try {
+      this.#kek ??= this.#reopen();
+      return await call(await this.#kek);
+    } finally {
+      this.#calls--;
+      if (this.#isClosed) this.close();
+    }
+  }
+}
+
+/** The canonical form leaves out what only the operator may set, so it is added. */
+function cacheName(uri: KeyUri): string {
+  const endpoint = uri.scheme === 'awskms' ? (uri.endpoint ?? '') : '';
+  const query = uri.scheme === 'pkcs11' ? JSON.stringify([...uri.query]) : '';
+  return `${formatKeyUri(uri)} ${endpoint}${query}`;
+}
