@@ -10,6 +10,7 @@ import { fileURLToPath, pathToFileURL } from 'node:url';
 import { generateX25519Identity, identityToRecipient } from 'age-encryption';
 
 const MAIN = fileURLToPath(new URL('../../src/main.ts', import.meta.url));
+const LIBRARY = new URL('../../src/index.ts', import.meta.url).href;
 const HOOKS = pathToFileURL(fileURLToPath(new URL('../fixtures/loaded-modules.mjs', import.meta.url))).href;
 const directory = mkdtempSync(join(tmpdir(), 'loading-'));
 after(() => rmSync(directory, { recursive: true, force: true }));
@@ -22,6 +23,7 @@ const OWN: Readonly<Record<string, { readonly files: RegExp; readonly packages: 
   hashivault: { files: /^(?:hashivault|vault-)/, packages: /^never$/ },
   pkcs11: { files: /^pkcs11/, packages: /^pkcs11js$/ },
   age: { files: /^age(?:-identities)?\.ts$/, packages: /^(?:age-encryption|@noble\/.*|@scure\/.*)$/ },
+  kbs: { files: /^kbs/, packages: /^never$/ },
   keyfile: { files: /^keyfile/, packages: /^never$/ },
 };
 
@@ -37,6 +39,7 @@ const KEYS: Readonly<Record<string, string>> = {
   hashivault: 'hashivault://k',
   pkcs11: 'pkcs11:token=t;object=k',
   age: await identityToRecipient(identity),
+  kbs: 'kbs:///default/key/id',
   keyfile: `keyfile://${join(directory, 'local.key')}`,
 };
 
@@ -52,35 +55,49 @@ const NOWHERE = {
   METADATA_SERVER_DETECTION: 'none',
 };
 
-for (const [kind, key] of Object.entries(KEYS)) {
-  test(`a key of ${kind} loads nothing of another kind`, async () => {
-    const loaded = await modulesLoadedBy(['doctor', key, `--key=${join(directory, 'identity.txt')}`, '--timeout=2s']);
-    const files = loaded.flatMap((url) => /\/src\/kms\/([^/]+)$/.exec(url)?.[1] ?? []);
-    const packages = loaded.flatMap((url) => url.split('/node_modules/').at(-1) ?? []);
-    const names = packages.map((path) => /^(?:@[^/]+\/)?[^/]+/.exec(path)?.[0] ?? '');
-    assert.ok(
-      files.some((file) => OWN[kind]?.files.test(file)),
-      'it loads its own',
-    );
-    for (const [other, own] of Object.entries(OWN)) {
-      if (other === kind) continue;
-      assert.deepEqual(
-        files.filter((file) => own.files.test(file)),
-        [],
-        `files of ${other}`,
-      );
-      assert.deepEqual(
-        names.filter((name) => own.packages.test(name)),
-        [],
-        `packages of ${other}`,
-      );
-    }
+/** Opens a key as a program does that uses the library, and asks it once; that it fails is no matter here. */
+const PROGRAM = `
+  const { createKekStore, parseKeyUri } = await import('${LIBRARY}');
+  const { env: environment, argv: [, key] } = process;
+  const cloud = { environment };
+  const store = createKekStore({
+    age: { identityFiles: [] }, awskms: cloud, azurekms: cloud, gcpkms: cloud, hashivault: cloud,
+    kbs: { files: new Map() }, pkcs11: { modules: [], oaepSha1: false, environment },
   });
+  const signal = AbortSignal.timeout(2000);
+  await store.open(parseKeyUri(key)).then((kek) => kek.wrap(new Uint8Array(32), {}, signal)).catch(() => {});
+  await store.close();`;
+
+for (const [kind, key] of Object.entries(KEYS)) {
+  const doctor = [MAIN, 'doctor', key, `--key=${join(directory, 'identity.txt')}`, '--timeout=2s'];
+  for (const [door, words] of [
+    ['the command', doctor],
+    ['the library', ['--input-type=module', '--eval', PROGRAM, key]],
+  ] as const) {
+    test(`${door} loads nothing of another kind for a key of ${kind}`, async () => {
+      const loaded = await modulesLoadedBy(words);
+      const files = loaded.flatMap((url) => /\/src\/kms\/([^/]+)$/.exec(url)?.[1] ?? []);
+      const packages = loaded.flatMap((url) => url.split('/node_modules/').at(-1) ?? []);
+      const names = packages.map((path) => /^(?:@[^/]+\/)?[^/]+/.exec(path)?.[0] ?? '');
+      assert.ok(
+        files.some((file) => OWN[kind]?.files.test(file)),
+        'it loads its own',
+      );
+      for (const [other, own] of Object.entries(OWN)) {
+        if (other === kind || (other === 'keyfile' && door === 'the library')) continue;
+        const foreign = [
+          ...files.filter((file) => own.files.test(file)),
+          ...names.filter((name) => own.packages.test(name)),
+        ];
+        assert.deepEqual(foreign, [], `of ${other}`);
+      }
+    });
+  }
 }
 
-/** The URLs of all modules that a run of the command loads on Node. */
+/** The URLs of all modules that Node loads for its words. */
 async function modulesLoadedBy(words: readonly string[]): Promise<readonly string[]> {
-  const child = spawn(process.execPath, ['--import', HOOKS, MAIN, ...words], {
+  const child = spawn(process.execPath, ['--import', HOOKS, ...words], {
     env: { PATH: process.env.PATH ?? '', ...NOWHERE, LOADED_MODULES: '3' },
     stdio: ['ignore', 'ignore', 'ignore', 'pipe'],
   });
