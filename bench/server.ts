@@ -1,5 +1,6 @@
 // What the server costs its clients and its machine. With `--peer=COMMAND`, a gRPC server that takes the path of a unix
-// socket as its last word and answers every call, beside ours; otherwise the figures stand alone.
+// socket as its last word and answers every call, beside ours (`grpc-go` is one that is built here, where there is Go);
+// otherwise the figures stand alone.
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
@@ -10,6 +11,7 @@ import { PROJECT } from '../scripts/process.ts';
 import { encodeBytesField } from '../src/base/grpc.ts';
 import { createKeyfile, openKeyfile } from '../src/kms/keyfile.ts';
 import { createProvider } from '../src/provider/handle.ts';
+import { buildGrpcGo } from '../test/peers/grpc-go.ts';
 import type { BenchOptions } from './bench.ts';
 import { type CallBytes, Connection, callBytes, dialCallClose } from './grpc-load.ts';
 import { print } from './measure.ts';
@@ -33,7 +35,8 @@ export async function run({ runs = 2000, peer }: BenchOptions): Promise<void> {
     const ours = [join(PROJECT, 'dist/ocicrypt-kms'), 'serve', `--key=${key}`];
     servers.push(await start('ours', join(directory, 'ours'), (path) => [...ours, `--listen=unix://${path}`]));
     if (peer !== undefined) {
-      servers.push(await start('peer', join(directory, 'peer'), (path) => [...peer.split(' '), path]));
+      const words = peer === 'grpc-go' ? [await buildGrpcGo(), 'serve'] : peer.split(' ');
+      servers.push(await start('peer', join(directory, 'peer'), (path) => [...words, path]));
     }
     await measureAll(servers, call, runs);
   } finally {

@@ -9,12 +9,12 @@ import { parseKeyUri } from '../../src/base/key-uri.ts';
 import { openHashiVault } from '../../src/kms/hashivault.ts';
 import type { Kek } from '../../src/kms/kek.ts';
 import { describeKek } from '../kms/kek-conformance.ts';
-import { buildGoProgram } from './go-program.ts';
+import { buildGoProgram } from '../peers/go-program.ts';
 
 let child: ChildProcess | undefined;
 let address = '';
 before(async () => {
-  const program = await buildGoProgram('vault-transit', [
+  const program = await buildGoProgram(new URL('vault-transit/', import.meta.url), [
     'github.com/hashicorp/vault@v1.21.4',
     'github.com/hashicorp/vault/sdk@v0.25.1',
   ]);

@@ -1,24 +1,25 @@
 /**
- * Builds a small Go program around what somebody else wrote, once for each version, in `.cache/emulators`.
+ * Builds a small Go program around what somebody else wrote, once for each version, in `.cache/go`.
  *
- *     const program = await buildGoProgram('vault-transit', ['github.com/hashicorp/vault@v1.21.4']);
+ *     const program = await buildGoProgram(new URL('vault-transit/', import.meta.url), ['github.com/hashicorp/vault@v1.21.4']);
  */
 import { execFile } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { cp, mkdir, mkdtemp, readFile, rename, rm } from 'node:fs/promises';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 
 const run = promisify(execFile);
-const cache = fileURLToPath(new URL('../../.cache/emulators', import.meta.url));
+const cache = fileURLToPath(new URL('../../.cache/go', import.meta.url));
 /** Two cores compile Vault's transit engine in two minutes. */
 const PATIENCE = 900_000;
 
-/** The path of the program. @param modules with their versions: everything else follows from them */
-export async function buildGoProgram(name: string, modules: readonly string[]): Promise<string> {
-  const source = fileURLToPath(new URL(name, import.meta.url));
+/** The path of the program in `directory`. @param modules with their versions: everything else follows from them */
+export async function buildGoProgram(directory: URL, modules: readonly string[]): Promise<string> {
+  const source = fileURLToPath(directory);
+  const name = basename(source);
   const identity = [await readFile(join(source, 'main.go'), 'utf8'), ...modules].join('\n');
   const program = join(cache, `${name}-${createHash('sha256').update(identity).digest('hex').slice(0, 12)}`);
   if (existsSync(program)) return program;
@@ -27,7 +28,7 @@ export async function buildGoProgram(name: string, modules: readonly string[]): 
   try {
     await cp(source, scratch, { recursive: true });
     const options = { cwd: scratch, timeout: PATIENCE, maxBuffer: 16 * 1024 * 1024 };
-    await run('go', ['mod', 'init', `emulator/${name}`], options);
+    await run('go', ['mod', 'init', `peer/${name}`], options);
     await run('go', ['get', ...modules], options);
     await run('go', ['mod', 'tidy'], options);
     await run('go', ['build', '-o', 'program', '.'], options);
