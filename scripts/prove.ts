@@ -15,6 +15,7 @@ import type { Vector } from './vectors-shape.ts';
 const LIBRARY_REQUESTS = count('OCICRYPT_PROVE_LIBRARY', 1_000_000);
 const EXECUTABLE_REQUESTS = count('OCICRYPT_PROVE_EXECUTABLE', 2000);
 const PLAINTEXTS = count('OCICRYPT_PROVE_PLAINTEXTS', 100_000);
+const KILLS = count('OCICRYPT_PROVE_KILLS', 200);
 
 type Row = { readonly promise: string; readonly what: string; readonly figures: string };
 
@@ -74,6 +75,12 @@ for (const [promise, what, files, environment] of [
     {},
   ],
   ['P16', '1,000 calls in flight while the server drains: all answered', ['test/server/drain.test.ts'], {}],
+  [
+    'P17',
+    `encrypt and rewrap of layout, archive and registry, each killed ${number(KILLS)} times at random moments: the old image or the new one, whole; a second run completes`,
+    ['test/executable/crash.test.ts'],
+    { OCICRYPT_TEST_RUNS: String(KILLS) },
+  ],
   [
     'P18, P19',
     'sockets: mode, directory, stale, live and foreign ones; kill -9 and start again',
@@ -185,12 +192,13 @@ async function proveTests(
   const read = (name: string) => Number(new RegExp(`^# ${name} (\\d+)$`, 'm').exec(output)?.[1] ?? 0);
   if (status !== 0 || read('pass') === 0) throw new Error(`${promise} is not kept:\n${output}`);
   process.stderr.write(`${promise}: ${read('pass')} tests passed\n`);
-  const said = /^ *# (after 1000 operations: .*)$/m
-    .exec(output)?.[1]
-    ?.replaceAll(/[\\{}"]/g, '')
-    .replaceAll(':', ' ')
-    .replaceAll(',', ', ');
-  return `${read('pass')} tests, 0 failures${said === undefined ? '' : `; ${said}`}`;
+  const said = [...output.matchAll(/^ *# (after 1000 operations: .*|killed .*)$/gm)].map(([, line = '']) =>
+    line
+      .replaceAll(/[\\{}"]/g, '')
+      .replaceAll(/: ?/g, ' ')
+      .replaceAll(/, ?/g, ', '),
+  );
+  return [`${read('pass')} tests, 0 failures`, ...said].join('; ');
 }
 
 function document(): string {

@@ -169,6 +169,13 @@ test('what cannot be opened in full leaves the destination as it was', async (t)
   await fails('not-found', key);
 });
 
+test('a place that cannot be written to is one clear error', async (t) => {
+  const { directory, recipient } = await setUp(t);
+  const made = await writeImage(join(directory, 'plain'));
+  const full = openLayout('/dev/full/x', 'latest', 'oci:/dev/full/x');
+  await rejects('not-written', encryptImage(layout(made.directory), full, { recipients: [recipient] }));
+});
+
 test('skopeo opens what we encrypt, and we open what skopeo encrypts, to the same digests', async (t) => {
   if (!(await realClients(t, ['skopeo']))) return;
   const { directory, recipient, key, keys } = await setUp(t);

@@ -1,0 +1,143 @@
+// kill -9 at random instants: afterwards there is the old image or the new one, whole, and a second run completes.
+
+import assert from 'node:assert/strict';
+import type { ChildProcess } from 'node:child_process';
+import { cp, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { openImageSource, openImageStore } from '../../src/image/open.ts';
+import { parseImageReference } from '../../src/image/reference.ts';
+import type { RegistrySettings } from '../../src/image/registry-client.ts';
+import type { ImageSource, ImageStore } from '../../src/image/store.ts';
+import { transformImage } from '../../src/image/transform.ts';
+import { readImageTree } from '../../src/image/tree.ts';
+import { startRegistry } from '../clients/registry.ts';
+import { realClients } from '../clients/tools.ts';
+import { runExecutable } from '../fixtures/executable.ts';
+import { writeIndex } from '../fixtures/images.ts';
+import { createRandom, runs, seeded } from '../fixtures/seed.ts';
+import { scratch } from '../image/harness.ts';
+
+const MIB = 1024 * 1024;
+/** Each round starts with the old image and is killed once. */
+const rounds = runs(3);
+
+for (const kind of ['oci', 'oci-archive', 'docker'] as const) {
+  for (const operation of ['encrypt', 'rewrap'] as const) {
+    test(
+      seeded(`P17 ${operation} of ${kind}: killed at any moment it leaves the old image or the new one`),
+      async (t) => {
+        if (kind === 'docker' && !(await realClients(t, ['docker-registry']))) return;
+        const directory = await scratch(t);
+        const run = async (...words: readonly string[]) => {
+          const { status, stdout, stderr, milliseconds } = await runExecutable(words);
+          assert.equal(status, 0, stderr);
+          return { digest: stdout.toString().trim(), milliseconds };
+        };
+        const [first, second] = [join(directory, 'first'), join(directory, 'second')];
+        for (const file of [first, second]) await run('keygen', file);
+        const made = await writeIndex(join(directory, 'plain'), [
+          { layers: [{ size: 3 * MIB }, {}] },
+          { platform: { os: 'linux', architecture: 'arm64' }, layers: [{ size: MIB }] },
+        ]);
+        const encrypted = `oci:${join(directory, 'encrypted')}`;
+        if (operation === 'rewrap') await run('encrypt', made.reference, encrypted, `--recipient=keyfile://${first}`);
+        const start = openImageSource(parseImageReference(operation === 'rewrap' ? encrypted : made.reference));
+        const { image, access, open, reset } = await preparePlace(t, kind, directory, start);
+        const change =
+          operation === 'rewrap'
+            ? ['rewrap', image, `--recipient=keyfile://${second}`, `--key=${first}`, ...access]
+            : ['encrypt', image, image, `--recipient=keyfile://${second}`, ...access];
+
+        // How long it takes undisturbed; the first time also warms the machine up.
+        await reset();
+        await run(...change);
+        await reset();
+        const { milliseconds: usual } = await run(...change);
+        const { digest: old } = await start.readRoot();
+        const random = createRandom();
+        let kept = 0;
+        for (let round = 0; round < rounds; round++) {
+          await reset();
+          // Spread over the whole of it, and a little beyond.
+          const moment = ((round + random(1000) / 1000) / rounds) * 1.1 * usual;
+          await runExecutable(change, { started: (child) => killAfter(child, moment) });
+          const root = await copyImage(open(), NOWHERE);
+          if (root === old) {
+            kept++;
+            await run(...change);
+          }
+          const back = join(directory, 'back');
+          const opened = await run('decrypt', image, `oci:${back}`, `--key=${second}`, ...access);
+          assert.equal(opened.digest, made.digest);
+          await rm(back, { recursive: true });
+        }
+        assert.ok(kept > 0, 'no kill came early enough to prove anything');
+        t.diagnostic(
+          `killed in ${operation} of ${kind}, the old image was left ${kept} times, the new one ${rounds - kept}`,
+        );
+      },
+    );
+  }
+}
+
+type Place = {
+  readonly image: string;
+  /** Options by which the executable reaches the place. */
+  readonly access: readonly string[];
+  open(): ImageStore;
+  /** Puts the image there with which a round begins. */
+  reset(): Promise<void>;
+};
+
+async function preparePlace(t: TestContext, kind: string, directory: string, start: ImageSource): Promise<Place> {
+  const place = (image: string, access: readonly string[] = [], settings: RegistrySettings = {}) => {
+    const open = () => openImageStore(parseImageReference(image), settings);
+    return { image, access, open };
+  };
+  if (kind === 'docker') {
+    const registry = await startRegistry();
+    t.after(registry.stop);
+    const { image, access, open } = place(registry.reference('app:1'), [`--ca=${registry.authority}`], {
+      caFiles: [registry.authority],
+    });
+    // What layers there are beside those that the tag leads to makes no difference.
+    const reset = async () => void (await copyImage(start, open()));
+    return { image, access, open, reset };
+  }
+  const [first, path] = [join(directory, 'start'), join(directory, 'image')];
+  await copyImage(start, openImageStore(parseImageReference(`${kind}:${first}`)));
+  const reset = async () => {
+    await rm(path, { recursive: true, force: true });
+    await cp(first, path, { recursive: true });
+  };
+  return { ...place(`${kind}:${path}`), reset };
+}
+
+/** Copies everything that the source's name stands for, which checks every digest, and closes both. */
+async function copyImage(source: ImageSource, destination: ImageStore): Promise<string> {
+  const tree = await readImageTree(source);
+  await transformImage(source, destination, tree, { selects: () => false, change: () => assert.fail() });
+  await source.close();
+  await destination.close();
+  return tree.stored.digest;
+}
+
+/** Has nothing and keeps nothing. */
+const NOWHERE: ImageStore = {
+  name: 'nowhere',
+  transfers: 1,
+  readRoot: async () => assert.fail(),
+  readManifest: async () => assert.fail(),
+  openBlob: async () => assert.fail(),
+  close: async () => {},
+  hasBlob: async () => false,
+  createBlob: async () => ({ write: async () => {}, commit: async () => {}, discard: async () => {} }),
+  writeManifest: async () => {},
+  writeRoot: async () => {},
+};
+
+function killAfter(child: ChildProcess, milliseconds: number): void {
+  const timer = setTimeout(() => child.kill('SIGKILL'), milliseconds);
+  child.once('exit', () => clearTimeout(timer));
+}
