@@ -94,9 +94,9 @@ export const COMMANDS: ReadonlyMap<string, Command> = new Map<string, Command>([
   [
     'doctor',
     {
-      operands: '[KEY]…',
-      describe: 'try each key with a random probe, and find what is wrong with the set-up',
-      options: [...PROVIDER_OPTIONS, 'json'],
+      operands: '[KEY|IMAGE]…',
+      describe: 'try each key, or who can open an image here, and find what is wrong with the set-up',
+      options: [...PROVIDER_OPTIONS, 'authfile', 'json'],
       run: async (context) => (await import('./doctor.ts')).runDoctor(context),
     },
   ],

@@ -1,11 +1,33 @@
-// One thing that the doctor has looked at.
+// What the doctor finds, and how it is written for people.
 
-/** A warning may be meant so; a failure is none that could work. */
+/** One thing that the doctor has looked at. A warning may be meant so; a failure is none that could work. */
 export type Finding = {
-  readonly level: 'fail' | 'ok' | 'warn';
+  readonly level: FindingLevel;
   /** The variable, provider or file that was looked at. */
   readonly subject: string;
   /** What it does, as the rest of a sentence. */
   readonly message: string;
   readonly hint?: string;
 };
+
+export type FindingLevel = 'fail' | 'ok' | 'warn';
+
+/** A line of a block: its name and what it says. */
+export type FindingRow = readonly [name: string, value: string | undefined];
+
+/** What was looked at, and below it what was found; rows without a value are left out. */
+export function showBlock(level: FindingLevel, head: string, rows: readonly FindingRow[]): string {
+  const mark = { ok: 'ok  ', warn: 'warn', fail: 'FAIL' }[level];
+  const lines = rows.flatMap(([name, value]) => (value === undefined ? [] : [`      ${name.padEnd(10)}${value}\n`]));
+  return `${mark}  ${head}\n${lines.join('')}`;
+}
+
+/** The hint of an error or finding, as a member that is left out where there is none. */
+export function hintOf({ hint }: { readonly hint?: string | undefined }): { readonly hint?: string } {
+  return hint === undefined ? {} : { hint };
+}
+
+/** A post-quantum recipient of age has two thousand characters. */
+export function shortenKey(key: string): string {
+  return key.length > 300 ? `${key.slice(0, 60)}…` : key;
+}

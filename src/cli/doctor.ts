@@ -8,17 +8,20 @@ import { DEFAULT_LIMITS } from '../provider/attempts.ts';
 import { type ProbeResult, probeKey } from '../provider/probe.ts';
 import { backendSettings } from './backends.ts';
 import type { CommandContext } from './command.ts';
-import type { Finding } from './doctor-finding.ts';
+import { type Finding, hintOf, shortenKey, showBlock } from './doctor-finding.ts';
+import { type ImageProbe, isImageName, probeImage, reportImage, showImage } from './doctor-image.ts';
 import { examineSetup } from './doctor-setup.ts';
 import type { Settings } from './settings.ts';
 
 const CONTAINERD_CONFIG = '/etc/containerd/config.toml';
 
 /**
- * Wraps and unwraps a random probe with each key that is named, or else with each that the settings name exactly; and
- * looks at what clients are told about providers. Prints all of it, and fails with the first failure.
+ * Wraps and unwraps a random probe with each key that is named, or else with each that the settings name exactly; opens
+ * layer keys of each image that is named; and looks at what clients are told about providers. Prints all of it, and
+ * fails with the first failure.
  */
-export async function runDoctor({ settings, terminal }: CommandContext): Promise<void> {
+export async function runDoctor(context: CommandContext): Promise<void> {
+  const { settings, terminal } = context;
   const keks = createKekStore(backendSettings(settings));
   const options = {
     openKek: (uri: KeyUri) => keks.open(uri),
@@ -32,10 +35,12 @@ export async function runDoctor({ settings, terminal }: CommandContext): Promise
   } finally {
     await keks.close();
   }
+  const images: ImageProbe[] = [];
+  for (const image of settings.operands.filter(isImageName)) images.push(await probeImage(context, image));
   const findings = await examineSetup({ environment: process.env, containerdConfig: CONTAINERD_CONFIG });
-  if (settings.switch('json')) terminal.write(`${JSON.stringify(report(probes, findings), null, 2)}\n`);
-  else terminal.write([...probes.map(showProbe), ...findings.map(showFinding)].join(''));
-  const failure = probes.find((probe) => probe.failure !== undefined)?.failure;
+  if (settings.switch('json')) terminal.write(`${JSON.stringify(report(probes, images, findings), null, 2)}\n`);
+  else terminal.write([...probes.map(showProbe), ...images.map(showImage), ...findings.map(showFinding)].join(''));
+  const failure = [...probes, ...images].find((probe) => probe.failure !== undefined)?.failure;
   if (failure !== undefined) throw failure;
   const finding = findings.find(({ level }) => level === 'fail');
   if (finding === undefined) return;
@@ -48,17 +53,18 @@ function keysOf(settings: Settings): readonly KeyUri[] {
   const allowed = settings.list('allow').filter((text) => !text.endsWith('/*'));
   const files = settings.list('key').map((file) => `keyfile://${resolve(file)}`);
   const all = [...allowed, ...(defaultKey === undefined ? [] : [defaultKey]), ...files];
-  const texts = settings.operands.length > 0 ? settings.operands : all;
+  const texts = settings.operands.length > 0 ? settings.operands.filter((text) => !isImageName(text)) : all;
   return [...new Set(texts)].map(parseKeyUri);
 }
 
-function report(probes: readonly ProbeResult[], findings: readonly Finding[]): unknown {
+function report(probes: readonly ProbeResult[], images: readonly ImageProbe[], findings: readonly Finding[]): unknown {
   return {
     keys: probes.map(({ failure, ...probe }) => ({
       ...probe,
       ok: failure === undefined,
       ...(failure === undefined ? {} : { error: { code: failure.code, message: failure.message, ...hintOf(failure) } }),
     })),
+    images: images.map(reportImage),
     setup: findings,
   };
 }
@@ -67,28 +73,16 @@ function report(probes: readonly ProbeResult[], findings: readonly Finding[]): u
 function showProbe({ key, backend, wrapped, phases, failure }: ProbeResult): string {
   const times = phases.map(({ phase, milliseconds }) => `${phase} ${milliseconds} ms`).join(', ');
   const version = wrapped?.version === undefined ? '' : `, version ${wrapped.version}`;
-  const rows: readonly (readonly [string, string | undefined])[] = [
+  return showBlock(failure === undefined ? 'ok' : 'fail', shortenKey(key), [
     ['backend', backend],
-    ['known as', wrapped === undefined || wrapped.key === key ? undefined : shorten(wrapped.key)],
+    ['known as', wrapped === undefined || wrapped.key === key ? undefined : shortenKey(wrapped.key)],
     ['algorithm', wrapped === undefined ? undefined : `${wrapped.algorithm}${version}`],
     ['time', times === '' ? undefined : times],
     ['error', failure === undefined ? undefined : `${failure.code}: ${failure.message}`],
     ['to do', failure?.hint],
-  ];
-  const lines = rows.flatMap(([name, value]) => (value === undefined ? [] : [`      ${name.padEnd(10)}${value}\n`]));
-  return `${failure === undefined ? 'ok  ' : 'FAIL'}  ${shorten(key)}\n${lines.join('')}`;
+  ]);
 }
 
 function showFinding({ level, subject, message, hint }: Finding): string {
-  const mark = { ok: 'ok  ', warn: 'warn', fail: 'FAIL' }[level];
-  return `${mark}  ${subject}: ${message}\n${hint === undefined ? '' : `      to do     ${hint}\n`}`;
-}
-
-function hintOf({ hint }: { readonly hint?: string | undefined }): { readonly hint?: string } {
-  return hint === undefined ? {} : { hint };
-}
-
-/** A post-quantum recipient of age has two thousand characters. */
-function shorten(key: string): string {
-  return key.length > 300 ? `${key.slice(0, 60)}…` : key;
+  return showBlock(level, `${subject}: ${message}`, [['to do', hint]]);
 }

@@ -90,14 +90,28 @@ export class ImageTools {
 
   /** Whoever opens layer keys: the private keys given, our own provider, then those that are configured. */
   async unwrapper(): Promise<LayerKeyUnwrapper> {
+    const { own, configured } = await this.holders();
+    return createUnwrapper([...own, ...configured.values()], 'name a key that can open it with --key');
+  }
+
+  /** The same, one by one; those that are configured by their names. */
+  async holders(): Promise<{
+    readonly own: readonly KeyHolder[];
+    readonly configured: ReadonlyMap<string, KeyHolder>;
+    /** Whether the settings name any key of our own. */
+    readonly named: boolean;
+  }> {
     const { options, configured, jwe, parameters } = await this.#open();
-    const holders: KeyHolder[] = jwe.length === 0 ? [] : [createJweHolder(jwe)];
-    holders.push(createProviderHolder(undefined, {}, callOf(options)));
-    for (const [name, provider] of configured) {
+    const own = createProviderHolder(undefined, {}, callOf(options));
+    const others = [...configured].map(([name, provider]): [string, KeyHolder] => {
       const call: ProviderCall = async (...request) => createConfiguredCall(provider())(...request);
-      holders.push(createProviderHolder(new Set([name]), parameters, call));
-    }
-    return createUnwrapper(holders, 'name a key that can open it with --key');
+      return [name, createProviderHolder(new Set([name]), parameters, call)];
+    });
+    return {
+      own: jwe.length === 0 ? [own] : [createJweHolder(jwe), own],
+      configured: new Map(others),
+      named: options.rules.length > 0,
+    };
   }
 
   /** Whoever opens layer keys with one key and no other. */

@@ -3,10 +3,10 @@
 import { asOcicryptError } from '../base/errors.ts';
 import { decodeEncryption, isEncryptedType } from './annotations.ts';
 import { LAYER_CIPHER } from './layer-options.ts';
-import { type Descriptor, formatPlatform } from './manifest.ts';
+import type { Descriptor } from './manifest.ts';
 import { describePacket, type PacketDescription } from './packets.ts';
 import type { ImageSource } from './store.ts';
-import { attachmentsOf, type ImageNode, imagesOf, type PlatformImage, readImageTree } from './tree.ts';
+import { attachmentsOf, type ImageNode, imagesOf, type PlatformImage, platformName, readImageTree } from './tree.ts';
 
 export type InspectedLayer = {
   readonly digest: string;
@@ -62,7 +62,7 @@ export function reportOf(name: string, tree: ImageNode): ImageReport {
 
 function inspectPlatform(image: PlatformImage): InspectedPlatform {
   return {
-    platform: image.platform === undefined ? 'unknown' : formatPlatform(image.platform),
+    platform: platformName(image),
     digest: image.stored.digest,
     layers: image.manifest.layers.map(inspectLayer),
   };

@@ -65,6 +65,11 @@ export function imagesOf(node: ImageNode): readonly PlatformImage[] {
   return node.children.flatMap((child) => (child.node === undefined ? [] : imagesOf(child.node)));
 }
 
+/** `os/architecture[/variant]`, or `unknown`. */
+export function platformName({ platform }: PlatformImage): string {
+  return platform === undefined ? 'unknown' : formatPlatform(platform);
+}
+
 /** All attachments of the tree, in order. */
 export function attachmentsOf(node: ImageNode): readonly Attachment[] {
   if (node.kind === 'attachment') return [node];
@@ -82,7 +87,7 @@ export function selectPlatforms(
   images: readonly PlatformImage[],
   platforms: readonly string[],
 ): readonly PlatformImage[] {
-  const names = images.map(({ platform }) => (platform === undefined ? 'unknown' : formatPlatform(platform)));
+  const names = images.map(platformName);
   for (const wanted of platforms) {
     if (names.some((name) => isPlatform(name, wanted))) continue;
     throw new OcicryptError('not-found', `no platform ${wanted} in this image`, {

@@ -1,15 +1,14 @@
 // Decides, for CI and admission, whether an image is encrypted as it should be; what is only claimed is called a claim.
 
-import { wipe } from '../base/bytes.ts';
 import { asOcicryptError, OcicryptError } from '../base/errors.ts';
 import { isKeyUri, parseKeyUri } from '../base/key-uri.ts';
 import type { LayerKeyUnwrapper } from '../client/layer-keys.ts';
 import { type AllowRule, parseAllowRule, selectForPacket } from '../provider/policy.ts';
 import { decodeEncryption, decryptedType } from './annotations.ts';
 import { type ImageReport, type InspectedLayer, reportOf } from './inspect.ts';
-import { decodePrivateOptions } from './layer-options.ts';
 import type { Descriptor } from './manifest.ts';
 import type { PacketRecipient } from './packets.ts';
+import { tryLayerKey } from './probe.ts';
 import type { ImageSource } from './store.ts';
 import { imagesOf, readImageTree } from './tree.ts';
 
@@ -144,16 +143,11 @@ async function tryKey(
   signal: AbortSignal,
 ): Promise<string | undefined> {
   const what = `layer ${layer.digest}`;
-  let record: Uint8Array | undefined;
-  let key: Uint8Array | undefined;
   try {
-    record = await unwrapper.unwrap(decodeEncryption(layer.annotations, what).keys, signal);
-    key = decodePrivateOptions(record, what).key;
+    await tryLayerKey(decodeEncryption(layer.annotations, what).keys, unwrapper, what, signal);
     return undefined;
   } catch (error) {
     signal.throwIfAborted();
     return asOcicryptError(error).message;
-  } finally {
-    wipe(record, key);
   }
 }
