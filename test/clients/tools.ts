@@ -1,4 +1,4 @@
-// The only code that finds or fetches the real clients the tests run: skopeo, ctd-decoder, docker-registry. Imports `node:` only.
+// The only code that finds or fetches the real clients the tests run: skopeo, podman, ctd-decoder, docker-registry. Imports `node:` only.
 import { execFile, spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
@@ -10,7 +10,7 @@ import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 
 /** A real client, by the name of its executable. */
-export type ToolName = 'skopeo' | 'ctd-decoder' | 'docker-registry';
+export type ToolName = (typeof toolNames)[number];
 
 /** The words that start a tool, to be followed by its arguments. */
 export type Argv = readonly [string, ...string[]];
@@ -22,21 +22,28 @@ export type Tool = { readonly argv: Argv } | { readonly missing: string };
 export type Tools = Readonly<Record<ToolName, Tool>>;
 
 const run = promisify(execFile);
-const toolNames: readonly ToolName[] = ['skopeo', 'ctd-decoder', 'docker-registry'];
+/** The last is a shell for images: one that needs nothing beside it. */
+const toolNames = ['skopeo', 'ctd-decoder', 'docker-registry', 'podman', 'busybox'] as const;
 const cache = fileURLToPath(new URL('../../.cache/clients', import.meta.url));
 const release = 'trixie';
 const keyring = '/usr/share/keyrings/debian-archive-keyring.gpg';
-// The last five are the shared libraries of the first three, for hosts whose own C library is older.
+// What the tests run, what podman runs, and the shared libraries of all, for hosts whose own C library is older.
 const packages = [
-  ...['skopeo', 'imgcrypt', 'docker-registry'],
+  ...['skopeo', 'imgcrypt', 'docker-registry', 'podman', 'busybox-static'],
+  ...['conmon', 'crun', 'netavark'],
   ...['libc6', 'libgpgme11t64', 'libassuan9', 'libgpg-error0', 'libsqlite3-0'],
+  ...['libsubid5', 'libseccomp2', 'libglib2.0-0t64', 'libyajl2', 'libsystemd0', 'libcap2'],
 ];
-const hint = 'install skopeo 1.18 or later, imgcrypt and docker-registry (all in Debian 13)';
+const hint = 'install skopeo 1.18 or later, imgcrypt, docker-registry and podman 5 (all in Debian 13)';
+/** Debian's older ones are built without key providers. */
+const minimum: Partial<Record<ToolName, readonly [major: number, minor: number]>> = {
+  skopeo: [1, 18],
+  podman: [5, 0],
+};
 let found: Promise<Tools> | undefined;
 
 /**
- * Finds the three tools in PATH (skopeo from 1.18: Debian's older ones are built without key providers), and fetches
- * those that PATH lacks from Debian into `.cache/clients` of the checkout, without root and touching nothing else.
+ * Finds the tools in PATH, new enough, and fetches those that PATH lacks from Debian into `.cache/clients` of the checkout, without root and touching nothing else.
  * Looks once per process and fetches once per checkout, also when several processes ask at the same time.
  * Never throws: a tool that cannot be had comes back with the reason.
  */
@@ -73,16 +80,19 @@ async function findTools(): Promise<Tools> {
   let fetched: Promise<string> | undefined;
   const find = async (name: ToolName): Promise<Tool> => {
     const own = await findInPath(name);
-    if (own !== undefined) return { argv: [own] };
     try {
+      if (name === 'podman' && own !== undefined) return await findPodman('');
+      if (own !== undefined) return { argv: [own] };
       fetched ??= fetchFromDebian();
-      return { argv: await fetchedArgv(await fetched, name) };
+      return await fetchedTool(await fetched, name);
     } catch (error) {
       return { missing: `${name} is not in PATH and was not fetched (${firstComplaint(error)}): ${hint}` };
     }
   };
-  const [skopeo, decoder, registry] = await Promise.all([find('skopeo'), find('ctd-decoder'), find('docker-registry')]);
-  return { skopeo, 'ctd-decoder': decoder, 'docker-registry': registry };
+  const [skopeo, decoder, registry, podman, busybox] = await Promise.all([
+    ...([find('skopeo'), find('ctd-decoder'), find('docker-registry'), find('podman'), find('busybox')] as const),
+  ]);
+  return { skopeo, 'ctd-decoder': decoder, 'docker-registry': registry, podman, busybox };
 }
 
 /** One line: apt's own error where there is one. A mirror's address may hold a password, which is not repeated. */
@@ -96,7 +106,8 @@ async function findInPath(name: ToolName): Promise<string | undefined> {
   for (const directory of (process.env.PATH ?? '').split(delimiter)) {
     const path = join(directory, name);
     if (directory === '' || !(await isExecutable(path))) continue;
-    if (name !== 'skopeo' || (await isNewEnough(path))) return path;
+    // That of a distribution may need its libraries.
+    if (name !== 'busybox' && (await isNewEnough(path, name))) return path;
   }
   return undefined;
 }
@@ -108,14 +119,18 @@ async function isExecutable(path: string): Promise<boolean> {
   );
 }
 
-async function isNewEnough(skopeo: string): Promise<boolean> {
-  const { stdout } = await run(skopeo, ['--version']).catch(() => ({ stdout: '' }));
+async function isNewEnough(path: string, name: ToolName): Promise<boolean> {
+  const wanted = minimum[name];
+  if (wanted === undefined) return true;
+  const { stdout } = await run(path, ['--version']).catch(() => ({ stdout: '' }));
   const [, major, minor] = /(\d+)\.(\d+)/.exec(stdout) ?? [];
-  return Number(major) > 1 || (Number(major) === 1 && Number(minor) >= 18);
+  return Number(major) > wanted[0] || (Number(major) === wanted[0] && Number(minor) >= wanted[1]);
 }
 
 /** Runs a fetched program by its own loader and libraries. What it starts in turn has the host's: they are not inherited. */
-async function fetchedArgv(root: string, name: ToolName): Promise<Argv> {
+async function fetchedTool(root: string, name: ToolName): Promise<Tool> {
+  if (name === 'busybox') return { argv: [join(root, 'usr/bin/busybox')] };
+  if (name === 'podman') return findPodman(root);
   const libraries = join(root, 'usr/lib');
   for (const triplet of await readdir(libraries)) {
     const loader = (await readdir(join(libraries, triplet)).catch(() => [])).find((file) =>
@@ -123,9 +138,28 @@ async function fetchedArgv(root: string, name: ToolName): Promise<Argv> {
     );
     if (loader === undefined) continue;
     const library = join(libraries, triplet);
-    return [join(library, loader), '--library-path', library, join(root, 'usr/bin', name)];
+    return { argv: [join(library, loader), '--library-path', library, join(root, 'usr/bin', name)] };
   }
   throw new Error(`no loader below ${libraries}`);
+}
+
+/**
+ * podman mounts, which is kept from the machine by a mount namespace; and it starts itself anew, which goes wrong where a
+ * loader was started by name: what was fetched is laid over the machine's /usr in that namespace. Both need root. crun
+ * does not run beside a hierarchy of control groups that is only half new.
+ */
+const podmanScript = `
+{ [ -z "$1" ] || mount -t overlay overlay -o "lowerdir=$1/usr:/usr" /usr; } &&
+{ umount /sys/fs/cgroup/unified 2>/dev/null || true; } && shift && exec podman "$@"`;
+
+/** @param root of the fetched packages, empty for the podman in PATH */
+async function findPodman(root: string): Promise<Tool> {
+  const argv: Argv = ['unshare', '--mount', 'sh', '-c', podmanScript, 'sh', root];
+  const [command, ...words] = argv;
+  return run(command, [...words, '--version']).then(
+    () => ({ argv }),
+    (error: unknown) => ({ missing: `podman needs root, and mounts of its own (${firstComplaint(error)})` }),
+  );
 }
 
 /** Answers the directory of the unpacked packages: the cached one, or a new one. */

@@ -36,7 +36,8 @@ export type LocalKey = { readonly file: string; readonly uri: string; readonly t
 /** Makes a directory that is removed when the test ends. */
 export async function createWorkspace(t: Pick<TestContext, 'after'>): Promise<Workspace> {
   const directory = await mkdtemp(join(tmpdir(), 'end-to-end-'));
-  t.after(() => rm(directory, { recursive: true, force: true }));
+  // What a client has started may be tidying up there still.
+  t.after(() => rm(directory, { recursive: true, force: true, maxRetries: 10 }));
   const path = (name: string) => join(directory, name);
   return {
     directory,
