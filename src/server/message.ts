@@ -8,9 +8,6 @@ import type { ByteBudget, Holder } from './limits.ts';
 /** Why a call ends without a reply, in gRPC's own terms. */
 export type CallFailure = { readonly status: CallStatus; readonly message: string };
 
-/** The first allocation; it doubles up to the length that the frame announced, so that a lie costs its author bytes. */
-const FIRST_CAPACITY = 4096;
-
 /** Receives exactly one message of at most `limit` bytes. */
 export class MessageReceiver implements Holder {
   readonly #budget: ByteBudget;
@@ -85,10 +82,11 @@ export class MessageReceiver implements Holder {
     return undefined;
   }
 
+  /** Room for what has come, doubled up to the length that the frame announced: a lie costs its author bytes. */
   #reserve(needed: number): Uint8Array | undefined {
     const old = this.#buffer;
     if (old !== undefined && old.length >= needed) return old;
-    let capacity = old?.length ?? FIRST_CAPACITY;
+    let capacity = old?.length ?? needed;
     while (capacity < needed) capacity *= 2;
     capacity = Math.min(capacity, this.#length);
     if (!this.#budget.take(this, capacity - (old?.length ?? 0))) return undefined;
