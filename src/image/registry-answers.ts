@@ -1,7 +1,8 @@
-// Reads the bodies of a registry's answers, within bounds.
+// What a registry's answers come to: their bodies, read within bounds, and the errors of those that are no success.
 
 import { concatBytes } from '../base/bytes.ts';
 import { OcicryptError } from '../base/errors.ts';
+import { parseRetryAfter } from '../base/http.ts';
 import type { StreamResponse } from '../base/http-stream.ts';
 
 /** Reads an answer that says nothing, so that its connection can be used again. */
@@ -28,4 +29,17 @@ export async function readBody(response: StreamResponse, maximum: number, name: 
     chunks.push(chunk);
   }
   return concatBytes(...chunks);
+}
+
+/** The error of an answer that has to do with no right and no name: the server is busy, broken, or of another kind. */
+export function refusalOf({ status, headers }: StreamResponse, name: string): OcicryptError {
+  const retryAfter = parseRetryAfter(headers);
+  const details = {
+    retryable: true,
+    hint: 'try again later',
+    ...(retryAfter === undefined ? {} : { retryAfter }),
+  };
+  if (status === 429) return new OcicryptError('throttled', `${name} is being asked too often`, details);
+  if (status >= 500) return new OcicryptError('unavailable', `${name} fails (${status})`, details);
+  return new OcicryptError('unavailable', `${name} does not take this request (${status})`);
 }

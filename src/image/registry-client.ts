@@ -2,7 +2,7 @@
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { OcicryptError } from '../base/errors.ts';
-import { type HttpSettings, parseRetryAfter } from '../base/http.ts';
+import type { HttpSettings } from '../base/http.ts';
 import {
   createHttpStreams,
   type Exchange,
@@ -10,10 +10,10 @@ import {
   type StreamRequest,
   type StreamResponse,
 } from '../base/http-stream.ts';
-import { asObject, asText, parseJson } from '../base/json.ts';
-import { type CredentialSettings, findCredentials, type RegistryCredentials } from './credentials.ts';
+import type { CredentialSettings } from './credentials.ts';
 import type { RegistryReference } from './reference.ts';
-import { drain, readBody } from './registry-answers.ts';
+import { drain, readBody, refusalOf } from './registry-answers.ts';
+import { RegistryLogin } from './registry-login.ts';
 
 export type RegistrySettings = HttpSettings & CredentialSettings;
 
@@ -28,23 +28,19 @@ export type RegistryRequest = {
 
 const ATTEMPTS = 4;
 const REDIRECTS = 4;
-const MAXIMUM_TOKEN = 64 * 1024;
 const MAXIMUM_WAIT = 30_000;
 
 /** One repository of one registry, with its credentials, its token and its connections. */
 export class RegistryClient {
   readonly #image: RegistryReference;
-  readonly #settings: RegistrySettings;
   readonly #http: HttpStreams;
   readonly #origin: string;
-  #authorization: string | undefined;
-  #authorizing: Promise<string> | undefined;
-  #credentials: Promise<RegistryCredentials | undefined> | undefined;
+  readonly #login: RegistryLogin;
 
   constructor(image: RegistryReference, settings: RegistrySettings) {
     this.#image = image;
-    this.#settings = settings;
     this.#http = createHttpStreams(settings);
+    this.#login = new RegistryLogin(image, settings, this.#http);
     this.#origin = `https://${image.host === 'docker.io' ? 'registry-1.docker.io' : image.host}`;
   }
 
@@ -132,18 +128,11 @@ export class RegistryClient {
 
   async #authorized(request: RegistryRequest): Promise<StreamResponse> {
     const url = this.#resolve(request.target);
-    const sent = this.#authorization;
+    const sent = this.#login.authorization;
     const first = await this.#send(request, url, this.#authorizationFor(url));
     if (first.status !== 401 || url.origin !== this.#origin) return this.#finish(request, first, url);
     await drain(first);
-    const challenge = first.headers['www-authenticate'] ?? '';
-    // Somebody else may have renewed the token while this request was under way, or be at it.
-    if (this.#authorization === sent) {
-      this.#authorizing ??= this.#authorize(challenge, request.signal).finally(() => {
-        this.#authorizing = undefined;
-      });
-      this.#authorization = await this.#authorizing;
-    }
+    await this.#login.renew(first.headers['www-authenticate'] ?? '', sent, request.signal);
     return this.#finish(request, await this.#send(request, url, this.#authorizationFor(url)), url);
   }
 
@@ -187,112 +176,21 @@ export class RegistryClient {
   }
 
   #authorizationFor(url: URL): Readonly<Record<string, string>> {
-    return url.origin === this.#origin && this.#authorization !== undefined
-      ? { authorization: this.#authorization }
-      : {};
-  }
-
-  async #authorize(challenge: string, signal: AbortSignal | undefined): Promise<string> {
-    this.#credentials ??= findCredentials(this.#image.host, this.#image.name, this.#settings);
-    const credentials = await this.#credentials;
-    const [scheme = ''] = challenge.split(' ');
-    if (scheme.toLowerCase() === 'basic' && credentials?.kind === 'password') return basic(credentials);
-    if (scheme.toLowerCase() === 'bearer') return `Bearer ${await this.#fetchToken(challenge, credentials, signal)}`;
-    throw this.#unauthenticated(credentials !== undefined);
-  }
-
-  /** https://distribution.github.io/distribution/spec/auth/token/ and, for identity tokens, …/auth/oauth/ */
-  async #fetchToken(
-    challenge: string,
-    credentials: RegistryCredentials | undefined,
-    signal: AbortSignal | undefined,
-  ): Promise<string> {
-    const parameters = parseChallenge(challenge);
-    const realm = URL.parse(parameters.get('realm') ?? '');
-    if (realm?.protocol !== 'https:') {
-      throw new OcicryptError('unavailable', `${this.name} names no token server with TLS`, {
-        hint: 'credentials are not sent in clear: ask the operator of the registry',
-      });
-    }
-    const asked = new URLSearchParams();
-    const service = parameters.get('service');
-    if (service !== undefined) asked.set('service', service);
-    // What the registry asks for, or all that we may come to need.
-    asked.set('scope', parameters.get('scope') ?? `repository:${this.#image.name}:pull,push`);
-    let request: StreamRequest;
-    let body: Uint8Array | undefined;
-    if (credentials?.kind === 'identity-token') {
-      asked.set('grant_type', 'refresh_token');
-      asked.set('refresh_token', credentials.token);
-      asked.set('client_id', 'ocicrypt-kms');
-      body = new TextEncoder().encode(asked.toString());
-      const headers = { 'content-type': 'application/x-www-form-urlencoded', 'content-length': String(body.length) };
-      request = { method: 'POST', url: realm, headers, signal };
-    } else {
-      for (const [name, value] of asked) realm.searchParams.set(name, value);
-      const headers: Record<string, string> = credentials === undefined ? {} : { authorization: basic(credentials) };
-      request = { method: 'GET', url: realm, headers, signal };
-    }
-    const exchange = await this.#http.open(request);
-    if (body !== undefined) await exchange.write(body);
-    const response = await exchange.answer();
-    if (response.status === 401 || response.status === 403 || response.status === 400) {
-      response.discard();
-      throw this.#unauthenticated(credentials !== undefined);
-    }
-    this.check(response);
-    const answer = asObject(parseJson(await readBody(response, MAXIMUM_TOKEN, realm.host), `answer of ${realm.host}`));
-    const token = asText(answer?.get('token')) ?? asText(answer?.get('access_token'));
-    if (token === undefined || !/^[\x21-\x7e]+$/.test(token)) {
-      throw new OcicryptError('unavailable', `${realm.host} answered without a token`);
-    }
-    return token;
+    const { authorization } = this.#login;
+    return url.origin === this.#origin && authorization !== undefined ? { authorization } : {};
   }
 
   #refusal(response: StreamResponse): OcicryptError {
-    const { status } = response;
-    if (status === 401) return this.#unauthenticated(true);
-    if (status === 403) {
+    const { status, headers } = response;
+    // RFC 6750 section 3.1: the token is good, but not for this.
+    const lacks = this.#login.hasCredentials && /error="insufficient_scope"/.test(headers['www-authenticate'] ?? '');
+    if (status === 401 && !lacks) return this.#login.refusal();
+    if (status === 401 || status === 403) {
       return new OcicryptError('refused', `${this.name} refuses access`, {
         hint: 'check the rights of the account in the registry',
       });
     }
     if (status === 404) return new OcicryptError('not-found', `${this.name} is not there`, { hint: 'check the name' });
-    const retryAfter = parseRetryAfter(response.headers);
-    const details = { retryable: true, ...(retryAfter === undefined ? {} : { retryAfter }) };
-    if (status === 429)
-      return new OcicryptError('throttled', `${this.name} is being asked too often`, {
-        ...details,
-        hint: 'try again later',
-      });
-    if (status >= 500)
-      return new OcicryptError('unavailable', `${this.name} fails (${status})`, {
-        ...details,
-        hint: 'try again later',
-      });
-    return new OcicryptError('unavailable', `${this.name} does not take this request (${status})`);
+    return refusalOf(response, this.name);
   }
-
-  #unauthenticated(had: boolean): OcicryptError {
-    const { host } = this.#image;
-    return new OcicryptError(
-      'unauthenticated',
-      `${host} ${had ? 'does not take the credentials' : 'asks for credentials'} for ${this.name}`,
-      {
-        hint: `run: podman login ${host}`,
-      },
-    );
-  }
-}
-
-function basic(credentials: { readonly username: string; readonly password: string }): string {
-  return `Basic ${Buffer.from(`${credentials.username}:${credentials.password}`).toString('base64')}`;
-}
-
-/** RFC 9110 section 11.6.1, as far as registries use it. */
-function parseChallenge(challenge: string): ReadonlyMap<string, string> {
-  const parameters = new Map<string, string>();
-  for (const [, name = '', value = ''] of challenge.matchAll(/([a-zA-Z_]+)="([^"]*)"/g))
-    parameters.set(name.toLowerCase(), value);
-  return parameters;
 }

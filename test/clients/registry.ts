@@ -9,13 +9,14 @@ import { createInterface } from 'node:readline';
 import { hash } from 'bcryptjs';
 import { createCertificateAuthority } from '../fixtures/certificates.ts';
 import { clientEnvironment } from './process.ts';
+import { startTokenServer, type TokenServer, type TokenServerOptions } from './token-server.ts';
 import { toolArgv } from './tools.ts';
 
 /** A name and password that a registry asks for. */
 export type Credentials = { readonly username: string; readonly password: string };
 
-/** What to start: without credentials anybody may read and write. */
-export type RegistryOptions = { readonly credentials?: Credentials };
+/** What to start: without credentials or a token server anybody may read and write. */
+export type RegistryOptions = { readonly credentials?: Credentials; readonly tokens?: TokenServerOptions };
 
 /** A running registry, empty at the start; its storage is a temporary directory that `stop` removes. */
 export interface Registry {
@@ -26,6 +27,8 @@ export interface Registry {
   /** A directory that holds the authority alone: for skopeo's `--src-cert-dir` and `--dest-cert-dir`. */
   readonly certificateDirectory: string;
   readonly credentials?: Credentials;
+  /** Who hands out tokens, where the registry asks for them. */
+  readonly tokens?: TokenServer;
   /** `docker://127.0.0.1:PORT/NAME`; NAME may end in a tag or digest. */
   reference(name: string): string;
   stop(): Promise<void>;
@@ -41,6 +44,7 @@ export async function startRegistry(options: RegistryOptions = {}): Promise<Regi
   const configuration = join(directory, 'config.yml');
   const passwords = join(directory, 'htpasswd');
   const { credentials } = options;
+  const tokens = options.tokens && (await startTokenServer({ certificate, privateKey, authority }, options.tokens));
   if (credentials !== undefined) {
     await writeFile(passwords, `${credentials.username}:${await hash(credentials.password, 4)}\n`, { mode: 0o600 });
   }
@@ -55,6 +59,7 @@ export async function startRegistry(options: RegistryOptions = {}): Promise<Regi
     },
     http: { addr: '127.0.0.1:0', tls: { certificate, key: privateKey } },
     ...(credentials === undefined ? {} : { auth: { htpasswd: { realm: 'test', path: passwords } } }),
+    ...(tokens === undefined ? {} : { auth: { token: tokens.forRegistry } }),
   };
   await writeFile(configuration, JSON.stringify(settings));
 
@@ -67,6 +72,7 @@ export async function startRegistry(options: RegistryOptions = {}): Promise<Regi
   process.once('exit', kill);
   const stop = async () => {
     process.removeListener('exit', kill);
+    tokens?.stop();
     if (child.exitCode === null && child.signalCode === null) {
       const ended = once(child, 'exit');
       child.kill('SIGKILL');
@@ -79,6 +85,7 @@ export async function startRegistry(options: RegistryOptions = {}): Promise<Regi
     return {
       ...{ host, authority, certificateDirectory, stop },
       ...(credentials === undefined ? {} : { credentials }),
+      ...(tokens === undefined ? {} : { tokens }),
       reference: (name) => `docker://${host}/${name}`,
     };
   } catch (error) {
