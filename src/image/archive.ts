@@ -52,8 +52,8 @@ class ArchiveStore implements ImageStore {
     return (await this.#open(true)).hasBlob(blob);
   }
 
-  async createBlob(): Promise<BlobWriter> {
-    return (await this.#open(true)).createBlob();
+  async createBlob(size: number): Promise<BlobWriter> {
+    return (await this.#open(true)).createBlob(size);
   }
 
   async writeManifest(manifest: StoredManifest): Promise<void> {

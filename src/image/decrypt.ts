@@ -153,7 +153,7 @@ async function transfer(
 ): Promise<DecryptedLayer> {
   const reader = await source.openBlob(layer, signal);
   try {
-    const writer = await destination.createBlob(signal);
+    const writer = await destination.createBlob(layer.size, signal);
     const diff = options.checkDiffIds === true ? createDiffIdSink(compressionOf(mediaType)) : undefined;
     try {
       let bytes = 0;

@@ -109,7 +109,7 @@ async function encryptOne(
 ): Promise<ChangedLayer> {
   const reader = await source.openBlob(layer, signal);
   try {
-    const writer = await destination.createBlob(signal);
+    const writer = await destination.createBlob(layer.size, signal);
     try {
       let bytes = 0;
       const encrypted = await encryptLayer(

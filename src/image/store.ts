@@ -49,7 +49,8 @@ export interface ImageSource {
 export interface ImageStore extends ImageSource {
   /** Whether the place has the blob already, so that it need not be sent again. */
   hasBlob(blob: BlobIdentity, signal?: AbortSignal): Promise<boolean>;
-  createBlob(signal?: AbortSignal): Promise<BlobWriter>;
+  /** Starts a blob of `size` bytes. */
+  createBlob(size: number, signal?: AbortSignal): Promise<BlobWriter>;
   /** Writes a manifest that an index will name. */
   writeManifest(manifest: StoredManifest, signal?: AbortSignal): Promise<void>;
   /** Writes the manifest or index and lets the name stand for it. Durable when it resolves. */
@@ -150,7 +151,7 @@ export async function copyBlob(
   if (await destination.hasBlob(blob, signal)) return;
   const reader = await source.openBlob(blob, signal);
   try {
-    const writer = await destination.createBlob(signal);
+    const writer = await destination.createBlob(blob.size, signal);
     try {
       const hash = createHash('sha256');
       const buffer = new Uint8Array(1024 * 1024);

@@ -1,0 +1,76 @@
+// Streamed bodies: what is sent is what was there when it was written, however slowly the other side reads.
+import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
+import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { createServer, type Server } from 'node:https';
+import type { AddressInfo } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { createHttpStreams } from '../../src/base/http-stream.ts';
+import { createCertificateAuthority } from '../fixtures/certificates.ts';
+
+const SIZE = 256 * 1024;
+const PIECES = 40;
+
+let directory: string;
+let ca: string;
+let server: Server;
+
+before(async () => {
+  directory = await mkdtemp(join(tmpdir(), 'http-stream-'));
+  const authority = await createCertificateAuthority(directory);
+  ca = authority.certificate;
+  const { certificate, privateKey } = await authority.issue('server');
+  const identity = { cert: readFileSync(certificate), key: readFileSync(privateKey) };
+  // Reads in fits and starts, so that the sender's buffers fill.
+  server = createServer(identity, async (request, response) => {
+    const hash = createHash('sha256');
+    let reads = 0;
+    for await (const chunk of request) {
+      hash.update(chunk);
+      if (++reads % 8 === 0) await sleep(2);
+    }
+    response.end(hash.digest('hex'));
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+});
+
+after(async () => {
+  server.close();
+  await rm(directory, { recursive: true, force: true });
+});
+
+describe('bytes may be used again as soon as their write has resolved', () => {
+  for (const memory of ['shared', 'own'] as const) {
+    for (const length of ['announced', 'not announced'] as const) {
+      test(`${memory} memory, length ${length}`, async () => {
+        const streams = createHttpStreams({ caFiles: [ca], environment: {} });
+        const { port } = server.address() as AddressInfo;
+        const exchange = await streams.open({
+          method: 'PATCH',
+          url: new URL(`https://127.0.0.1:${port}/`),
+          headers: length === 'announced' ? { 'content-length': `${SIZE * PIECES}` } : {},
+          signal: undefined,
+        });
+        const bytes = new Uint8Array(memory === 'shared' ? new SharedArrayBuffer(SIZE) : new ArrayBuffer(SIZE));
+        const hash = createHash('sha256');
+        for (let piece = 0; piece < PIECES; piece++) {
+          bytes.fill(piece);
+          hash.update(bytes);
+          await exchange.write(bytes);
+          bytes.fill(0xff);
+        }
+        const answer = await exchange.answer();
+        const parts: Uint8Array[] = [];
+        for await (const chunk of answer.body) parts.push(chunk);
+        streams.close();
+        assert.equal(Buffer.concat(parts).toString(), hash.digest('hex'));
+      });
+    }
+  }
+});
