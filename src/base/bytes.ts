@@ -11,8 +11,19 @@ for (const [value, character] of ALPHABET.entries()) VALUE_OF[character] = value
  * Not `Buffer.toString('base64')`: the result may be a key, and a string cannot be wiped.
  */
 export function encodeBase64(bytes: Uint8Array): Uint8Array<ArrayBuffer> {
-  const out = new Uint8Array(Math.ceil(bytes.length / 3) * 4);
-  let to = 0;
+  const out = new Uint8Array(base64Length(bytes.length));
+  writeBase64(bytes, out, 0);
+  return out;
+}
+
+/** How many characters the base64 of `length` bytes has. */
+export function base64Length(length: number): number {
+  return Math.ceil(length / 3) * 4;
+}
+
+/** Writes the base64 of `bytes` into `out` from `offset` on, where it must have room; returns where it ends. */
+export function writeBase64(bytes: Uint8Array, out: Uint8Array, offset: number): number {
+  let to = offset;
   for (let from = 0; from < bytes.length; from += 3) {
     const group = ((bytes[from] ?? 0) << 16) | ((bytes[from + 1] ?? 0) << 8) | (bytes[from + 2] ?? 0);
     const present = bytes.length - from;
@@ -21,23 +32,30 @@ export function encodeBase64(bytes: Uint8Array): Uint8Array<ArrayBuffer> {
     out[to++] = present > 1 ? (ALPHABET[(group >> 6) & 63] ?? 0) : PADDING;
     out[to++] = present > 2 ? (ALPHABET[group & 63] ?? 0) : PADDING;
   }
-  return out;
+  return to;
 }
 
 /**
  * The bytes that `base64` (ASCII bytes, RFC 4648 section 4, padded) encodes, or undefined where it is not strictly
  * that: no white space, no missing padding, no bits set beyond the data. `Buffer.from` would ignore all of these.
+ *
+ * @param start where it begins in `base64`, and `end` where it ends
  */
-export function decodeBase64(base64: Uint8Array): Uint8Array<ArrayBuffer> | undefined {
-  if (base64.length % 4 !== 0) return undefined;
+export function decodeBase64(
+  base64: Uint8Array,
+  start = 0,
+  end = base64.length,
+): Uint8Array<ArrayBuffer> | undefined {
+  const length = end - start;
+  if (length % 4 !== 0) return undefined;
   let padding = 0;
-  while (padding < 2 && padding < base64.length && base64[base64.length - 1 - padding] === PADDING) padding++;
-  const characters = base64.length - padding;
-  const out = new Uint8Array((base64.length / 4) * 3 - padding);
+  while (padding < 2 && padding < length && base64[end - 1 - padding] === PADDING) padding++;
+  const characters = end - padding;
+  const out = new Uint8Array((length / 4) * 3 - padding);
   let to = 0;
   let bits = 0;
   let held = 0;
-  for (let from = 0; from < characters; from++) {
+  for (let from = start; from < characters; from++) {
     const value = VALUE_OF[base64[from] ?? 0] ?? NOT_BASE64;
     if (value === NOT_BASE64) return undefined;
     bits = ((bits << 6) | value) & 0xffff;
@@ -67,7 +85,9 @@ export function concatBytes(...parts: readonly Uint8Array[]): Uint8Array<ArrayBu
 
 /** Whether both arrays hold the same bytes. Not constant in time: for public bytes only. */
 export function equalBytes(a: Uint8Array, b: Uint8Array): boolean {
-  return a.length === b.length && a.every((byte, index) => byte === b[index]);
+  if (a.length !== b.length) return false;
+  for (let index = 0; index < a.length; index++) if (a[index] !== b[index]) return false;
+  return true;
 }
 
 /** Overwrites keys with zeros when they are done with; strings and copies inside the runtime are out of reach. */

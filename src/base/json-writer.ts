@@ -1,6 +1,6 @@
 // JSON to bytes: keys are spelled as base64 or numbers without ever becoming a JavaScript string.
 
-import { concatBytes, encodeBase64 } from './bytes.ts';
+import { base64Length, wipe, writeBase64 } from './bytes.ts';
 
 /** What {@link writeJson} takes: bytes become base64 text. */
 export type JsonInput =
@@ -22,53 +22,138 @@ export type ByteSpelling = 'base64' | 'array';
  * @param spelling how byte arrays are written
  */
 export function writeJson(value: JsonInput, spelling: ByteSpelling = 'base64'): Uint8Array<ArrayBuffer> {
-  const parts: Uint8Array[] = [];
-  write(value, spelling, parts);
-  return concatBytes(...parts);
+  const writer = new Writer(spelling);
+  try {
+    writer.value(value);
+    return writer.written();
+  } finally {
+    writer.wipe();
+  }
 }
 
+const QUOTE = 0x22;
+const BACKSLASH = 0x5c;
+const COMMA = 0x2c;
 const encoder = new TextEncoder();
 
-function write(value: JsonInput, spelling: ByteSpelling, parts: Uint8Array[]): void {
-  if (value instanceof Uint8Array) {
-    if (spelling === 'array') parts.push(numberArray(value));
-    else parts.push(encoder.encode('"'), encodeBase64(value), encoder.encode('"'));
-  } else if (isList(value)) {
-    parts.push(encoder.encode('['));
-    for (const [index, element] of value.entries()) {
-      if (index > 0) parts.push(encoder.encode(','));
-      write(element, spelling, parts);
-    }
-    parts.push(encoder.encode(']'));
-  } else if (typeof value === 'object' && value !== null) {
-    let separator = '{';
-    for (const [name, member] of Object.entries(value)) {
+/** One buffer that grows: it may hold a key, and is wiped whenever it is left. */
+class Writer {
+  readonly #spelling: ByteSpelling;
+  #buffer = new Uint8Array(1024);
+  #length = 0;
+
+  constructor(spelling: ByteSpelling) {
+    this.#spelling = spelling;
+  }
+
+  written(): Uint8Array<ArrayBuffer> {
+    return this.#buffer.slice(0, this.#length);
+  }
+
+  wipe(): void {
+    wipe(this.#buffer);
+  }
+
+  value(value: JsonInput): void {
+    if (typeof value === 'string') this.#string(value);
+    else if (value instanceof Uint8Array) this.#bytes(value);
+    else if (typeof value !== 'object' || value === null) this.#ascii(String(value));
+    else if (isList(value)) this.#list(value);
+    else this.#object(value);
+  }
+
+  #object(value: { readonly [member: string]: JsonInput | undefined }): void {
+    let separator = 0x7b;
+    for (const name of Object.keys(value)) {
+      const member = value[name];
       if (member === undefined) continue;
-      parts.push(encoder.encode(`${separator}${JSON.stringify(name)}:`));
-      write(member, spelling, parts);
-      separator = ',';
+      this.#byte(separator);
+      this.#string(name);
+      this.#byte(0x3a);
+      this.value(member);
+      separator = COMMA;
     }
-    parts.push(encoder.encode(separator === '{' ? '{}' : '}'));
-  } else {
-    parts.push(encoder.encode(JSON.stringify(value)));
+    if (separator !== COMMA) this.#byte(separator);
+    this.#byte(0x7d);
+  }
+
+  #list(value: readonly JsonInput[]): void {
+    let separator = 0x5b;
+    for (const element of value) {
+      this.#byte(separator);
+      this.value(element);
+      separator = COMMA;
+    }
+    if (separator !== COMMA) this.#byte(separator);
+    this.#byte(0x5d);
+  }
+
+  #string(text: string): void {
+    const start = this.#length;
+    this.#reserve(text.length + 2);
+    this.#byte(QUOTE);
+    for (let index = 0; index < text.length; index++) {
+      const code = text.charCodeAt(index);
+      if (code < 0x20 || code > 0x7e || code === QUOTE || code === BACKSLASH) {
+        this.#length = start;
+        this.#append(encoder.encode(JSON.stringify(text)));
+        return;
+      }
+      this.#byte(code);
+    }
+    this.#byte(QUOTE);
+  }
+
+  #bytes(bytes: Uint8Array): void {
+    if (this.#spelling === 'array') {
+      this.#numbers(bytes);
+      return;
+    }
+    this.#reserve(base64Length(bytes.length) + 2);
+    this.#byte(QUOTE);
+    this.#length = writeBase64(bytes, this.#buffer, this.#length);
+    this.#byte(QUOTE);
+  }
+
+  /** Digits straight into bytes: the numbers may be those of a key. */
+  #numbers(bytes: Uint8Array): void {
+    let separator = 0x5b;
+    for (const byte of bytes) {
+      this.#byte(separator);
+      if (byte >= 100) this.#byte(0x30 + Math.floor(byte / 100));
+      if (byte >= 10) this.#byte(0x30 + (Math.floor(byte / 10) % 10));
+      this.#byte(0x30 + (byte % 10));
+      separator = COMMA;
+    }
+    if (separator !== COMMA) this.#byte(separator);
+    this.#byte(0x5d);
+  }
+
+  /** A number or a literal. */
+  #ascii(text: string): void {
+    for (let index = 0; index < text.length; index++) this.#byte(text.charCodeAt(index));
+  }
+
+  #append(bytes: Uint8Array): void {
+    this.#reserve(bytes.length);
+    this.#buffer.set(bytes, this.#length);
+    this.#length += bytes.length;
+  }
+
+  #byte(byte: number): void {
+    if (this.#length === this.#buffer.length) this.#reserve(1);
+    this.#buffer[this.#length++] = byte;
+  }
+
+  #reserve(more: number): void {
+    const old = this.#buffer;
+    if (this.#length + more <= old.length) return;
+    this.#buffer = new Uint8Array(Math.max(2 * old.length, this.#length + more));
+    this.#buffer.set(old);
+    wipe(old);
   }
 }
 
 function isList(value: JsonInput): value is readonly JsonInput[] {
   return Array.isArray(value);
-}
-
-/** Digits straight into bytes: the numbers may be those of a key. */
-function numberArray(bytes: Uint8Array): Uint8Array {
-  const out = new Uint8Array(2 + bytes.length * 4);
-  let to = 0;
-  out[to++] = 0x5b;
-  for (const [index, byte] of bytes.entries()) {
-    if (index > 0) out[to++] = 0x2c;
-    if (byte >= 100) out[to++] = 0x30 + Math.floor(byte / 100);
-    if (byte >= 10) out[to++] = 0x30 + (Math.floor(byte / 10) % 10);
-    out[to++] = 0x30 + (byte % 10);
-  }
-  out[to++] = 0x5d;
-  return out.subarray(0, to);
 }
