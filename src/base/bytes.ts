@@ -41,11 +41,7 @@ export function writeBase64(bytes: Uint8Array, out: Uint8Array, offset: number):
  *
  * @param start where it begins in `base64`, and `end` where it ends
  */
-export function decodeBase64(
-  base64: Uint8Array,
-  start = 0,
-  end = base64.length,
-): Uint8Array<ArrayBuffer> | undefined {
+export function decodeBase64(base64: Uint8Array, start = 0, end = base64.length): Uint8Array<ArrayBuffer> | undefined {
   const length = end - start;
   if (length % 4 !== 0) return undefined;
   let padding = 0;

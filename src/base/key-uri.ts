@@ -32,16 +32,16 @@ export function parseKeyUri(text: string): KeyUri {
       hint: `at most ${MAXIMUM_LENGTH} are possible`,
     });
   }
-  const parsed = PLAIN.test(text) ? parsePlain(text) : undefined;
+  const parsed = asKeyUri(text);
   if (parsed !== undefined) return parsed;
   throw new OcicryptError('bad-input', `not a key URI: ${JSON.stringify(text.slice(0, 120))}`, {
     hint: suggestSpelling(text) ?? `keys look like ${EXAMPLES.join(', ')}`,
   });
 }
 
-/** Whether {@link parseKeyUri} takes `text`. */
-export function isKeyUri(text: string): boolean {
-  return text.length <= MAXIMUM_LENGTH && PLAIN.test(text) && parsePlain(text) !== undefined;
+/** What {@link parseKeyUri} returns, or undefined where it would throw. */
+export function asKeyUri(text: string): KeyUri | undefined {
+  return text.length <= MAXIMUM_LENGTH && PLAIN.test(text) ? parsePlain(text) : undefined;
 }
 
 /**
@@ -276,7 +276,7 @@ function suggestSpelling(text: string): string | undefined {
     const match = pattern.exec(text);
     if (match === null) continue;
     const spelling = match[0].replace(pattern, replacement).replace('?engine=transit', '');
-    if (spelling !== text && isKeyUri(spelling)) return `here that key is ${spelling}`;
+    if (spelling !== text && asKeyUri(spelling) !== undefined) return `here that key is ${spelling}`;
   }
   if (/^pkcs11:.*[?&]pin-value=/.test(text)) return 'a PIN does not belong in a URI: use pin-source=file:PATH';
   if (text.startsWith('base64key:')) return 'a key does not belong in a URI: run ocicrypt-kms keygen FILE';

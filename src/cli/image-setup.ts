@@ -2,7 +2,7 @@
 
 import { resolve } from 'node:path';
 import { OcicryptError } from '../base/errors.ts';
-import { formatKeyUri, isKeyUri, parseKeyUri } from '../base/key-uri.ts';
+import { asKeyUri, formatKeyUri, parseKeyUri } from '../base/key-uri.ts';
 import { createConfiguredCall } from '../client/configured.ts';
 import { createUnwrapper, type KeyHolder } from '../client/holders.ts';
 import { createJweHolder, createJweWrapper, isPemFile } from '../client/jwe.ts';
@@ -78,7 +78,10 @@ export class ImageTools {
   async providerWrapper(name: string, keys: readonly string[], labels?: Labels): Promise<LayerKeyWrapper> {
     const { options } = await this.#open();
     // What is named here is the operator's own word: an endpoint or module in it counts.
-    const uris = keys.filter(isKeyUri).map(parseKeyUri).filter(hasOperatorParts);
+    const uris = keys
+      .map(asKeyUri)
+      .filter((uri) => uri !== undefined)
+      .filter(hasOperatorParts);
     const named = uris.map((uri): AllowRule => ({ kind: 'key', uri }));
     const call = callOf({
       ...options,
@@ -197,7 +200,7 @@ async function sortKeys(settings: Settings): Promise<Pick<Keys, 'jwe' | 'paramet
       const [name = '', ...value] = rest.split(':');
       parameters[name] = [...(parameters[name] ?? []), value.length === 0 ? 'Enabled' : value.join(':')];
     } else if (kind === 'jwe') jwe.push(rest);
-    else if (isKeyUri(text) || /^[a-z0-9]+:/.test(text)) uris.push(formatOperatorKey(text));
+    else if (asKeyUri(text) !== undefined || /^[a-z0-9]+:/.test(text)) uris.push(formatOperatorKey(text));
     else if (await isPemFile(text)) jwe.push(text);
     else files.push(resolve(text));
   }

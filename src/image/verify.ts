@@ -1,7 +1,7 @@
 // Decides, for CI and admission, whether an image is encrypted as it should be; what is only claimed is called a claim.
 
 import { asOcicryptError, OcicryptError } from '../base/errors.ts';
-import { isKeyUri, parseKeyUri } from '../base/key-uri.ts';
+import { asKeyUri } from '../base/key-uri.ts';
 import type { LayerKeyUnwrapper } from '../client/layer-keys.ts';
 import { type AllowRule, parseAllowRule, selectForPacket } from '../provider/policy.ts';
 import { decodeEncryption, decryptedType } from './annotations.ts';
@@ -112,7 +112,8 @@ function* judgeLayer(
 }
 
 function isCovered({ key, version }: PacketRecipient, rule: AllowRule): boolean {
-  return key !== undefined && isKeyUri(key) && selectForPacket(rule, parseKeyUri(key), version, 'exact') !== undefined;
+  const uri = asKeyUri(key ?? '');
+  return uri !== undefined && selectForPacket(rule, uri, version, 'exact') !== undefined;
 }
 
 /** Names that only their service can resolve would be found in any packet of that service. */

@@ -9,7 +9,7 @@ import { OcicryptError } from '../base/errors.ts';
 import { createHttpClient, type HttpResponse } from '../base/http.ts';
 import { asArray, asObject, asText, type JsonObject, JsonString, parseJson } from '../base/json.ts';
 import { type JsonInput, writeJson } from '../base/json-writer.ts';
-import { formatKeyUri, isKeyUri, type KeyUri, parseKeyUri } from '../base/key-uri.ts';
+import { asKeyUri, formatKeyUri, type KeyUri } from '../base/key-uri.ts';
 import { type AwsCredentials, type AwsIdentity, openAwsCredentials } from './aws-credentials.ts';
 import { type AwsPlace, findAwsPlace } from './aws-endpoint.ts';
 import { signAwsRequest } from './aws-signature.ts';
@@ -176,7 +176,7 @@ function contextMember(context: Readonly<Record<string, string>>): { readonly En
 /** The canonical URI of the ARN that answered, or undefined where it is not the key that was asked. */
 function readKeyId(asked: string, message: JsonObject): string | undefined {
   const text = asText(message.get('KeyId')) ?? '';
-  const uri = isKeyUri(text) ? parseKeyUri(text) : undefined;
+  const uri = asKeyUri(text);
   const answered = uri?.scheme === 'awskms' ? parseAwsArn(uri.key) : undefined;
   if (uri?.scheme !== 'awskms' || answered === undefined || !answered.resource.startsWith('key/')) return undefined;
   return isAnswerFor(asked, uri.key) ? formatKeyUri(uri) : undefined;
@@ -203,7 +203,7 @@ function isKeyOfPacket(name: string, answered: string): boolean {
 }
 
 function keyOf(name: string): string | undefined {
-  const uri = isKeyUri(name) ? parseKeyUri(name) : undefined;
+  const uri = asKeyUri(name);
   return uri?.scheme === 'awskms' ? uri.key : undefined;
 }
 

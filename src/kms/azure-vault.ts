@@ -6,7 +6,7 @@ import { concatBytes, wipe } from '../base/bytes.ts';
 import { OcicryptError } from '../base/errors.ts';
 import { createHttpClient, type HttpResponse } from '../base/http.ts';
 import { asObject, asText, type JsonObject, JsonString, parseJson } from '../base/json.ts';
-import { formatKeyUri, isKeyUri, parseKeyUri } from '../base/key-uri.ts';
+import { asKeyUri, formatKeyUri } from '../base/key-uri.ts';
 import { type AzureCloudSettings, type AzureKeyUri, type AzurePlace, findAzurePlace } from './azure-cloud.ts';
 import { type AzureCredentials, openAzureCredentials } from './azure-credentials.ts';
 import { explainAzureError } from './azurekms-errors.ts';
@@ -79,7 +79,7 @@ export function openAzureVault(uri: AzureKeyUri, settings: AzureKmsSettings): Az
   function readKid(text: string | undefined, version: string | undefined): AzureKeyUri {
     // An emulator calls itself by the address that it is reached by.
     const id = text?.replace(`${place.endpoint}/`, `https://${place.host}/`) ?? '';
-    const kid = isKeyUri(id) ? parseKeyUri(id) : undefined;
+    const kid = asKeyUri(id);
     if (
       kid?.scheme !== 'azurekms' ||
       kid.version === undefined ||

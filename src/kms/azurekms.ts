@@ -4,7 +4,7 @@
 import { concatBytes, wipe } from '../base/bytes.ts';
 import { OcicryptError } from '../base/errors.ts';
 import { asArray, asObject, asText } from '../base/json.ts';
-import { formatKeyUri, isKeyUri, parseKeyUri } from '../base/key-uri.ts';
+import { asKeyUri, formatKeyUri } from '../base/key-uri.ts';
 import type { AzureKeyUri } from './azure-cloud.ts';
 import {
   type AzureAnswer,
@@ -150,7 +150,7 @@ function additionalData(context: EncryptionContext): { readonly aad?: Uint8Array
 
 /** The version to ask for: the packet's, if it is of this key and the operator's entry names no other one. */
 function versionFor(uri: AzureKeyUri, packetKey: string): { readonly version: string | undefined } | undefined {
-  const asked = isKeyUri(packetKey) ? parseKeyUri(packetKey) : undefined;
+  const asked = asKeyUri(packetKey);
   if (asked?.scheme !== 'azurekms') return undefined;
   const [ours, theirs] = [uri, asked].map(({ host, key }) => formatKeyUri({ scheme: 'azurekms', host, key }));
   const version = (asked.version ?? uri.version)?.toLowerCase();

@@ -5,7 +5,7 @@ import { concatBytes } from '../base/bytes.ts';
 import { OcicryptError } from '../base/errors.ts';
 import { asObject, asText, type JsonObject, JsonString } from '../base/json.ts';
 import { writeJson } from '../base/json-writer.ts';
-import { formatKeyUri, isKeyUri, type KeyUri, parseKeyUri } from '../base/key-uri.ts';
+import { asKeyUri, formatKeyUri, type KeyUri, parseKeyUri } from '../base/key-uri.ts';
 import type { EncryptionContext, WrappedKey } from '../kms/kek.ts';
 
 /** One key that has wrapped the layer-key record itself. */
@@ -82,7 +82,7 @@ export function notForCoco(): OcicryptError {
 
 /** @returns the canonical URI */
 function readKey(text: string, scheme: KeyUri['scheme']): string {
-  const uri = isKeyUri(text) ? parseKeyUri(text) : undefined;
+  const uri = asKeyUri(text);
   return uri?.scheme === scheme ? formatKeyUri(uri) : invalid('has a "kid" that names no key');
 }
 

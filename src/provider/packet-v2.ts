@@ -13,7 +13,7 @@ import { concatBytes, equalBytes, wipe } from '../base/bytes.ts';
 import { OcicryptError } from '../base/errors.ts';
 import { asArray, asObject, asText, type JsonObject, JsonString, type JsonValue } from '../base/json.ts';
 import { writeJson } from '../base/json-writer.ts';
-import { formatKeyUri, isKeyUri, parseKeyUri } from '../base/key-uri.ts';
+import { asKeyUri, formatKeyUri } from '../base/key-uri.ts';
 import { CANNOT_BE_UNWRAPPED, type EncryptionContext, type WrappedKey } from '../kms/kek.ts';
 
 /** Public names and values that a packet is bound to, as `--context env=prod` gives them. */
@@ -218,7 +218,8 @@ function decodeRecipients(value: JsonValue | undefined): readonly WrappedKey[] {
 function decodeRecipient(value: JsonValue): WrappedKey {
   const entry = asObject(value) ?? invalid('has a recipient that is not an object');
   const key = asText(entry.get('key')) ?? '';
-  if (!isKeyUri(key) || formatKeyUri(parseKeyUri(key)) !== key) invalid('has a recipient without a canonical key URI');
+  const uri = asKeyUri(key);
+  if (uri === undefined || formatKeyUri(uri) !== key) invalid('has a recipient without a canonical key URI');
   const algorithm = asText(entry.get('algorithm')) ?? '';
   const version = entry.has('version') ? (asText(entry.get('version')) ?? '') : undefined;
   if (!TERM.test(algorithm)) invalid('has a recipient without a usable "algorithm"');

@@ -3,7 +3,7 @@
 import { OcicryptError } from '../base/errors.ts';
 import { asObject, asText, type JsonObject, JsonString, parseJson } from '../base/json.ts';
 import { writeJson } from '../base/json-writer.ts';
-import { isKeyUri } from '../base/key-uri.ts';
+import { asKeyUri } from '../base/key-uri.ts';
 import { decodePacketCoco, isPacketCoco, type PacketCoco } from './packet-coco.ts';
 import { decodePacketV2, type PacketV2 } from './packet-v2.ts';
 
@@ -69,5 +69,5 @@ function decodePacketV1(object: JsonObject): PacketV1 {
 /** The AWS key provider of hown3d writes this packet too, without a type, and its keys as AWS's own tools name them. */
 function nameAwsKey(keyUrl: string): string {
   const aws = `awskms:///${keyUrl}`;
-  return !isKeyUri(keyUrl) && isKeyUri(aws) ? aws : keyUrl;
+  return asKeyUri(keyUrl) === undefined && asKeyUri(aws) !== undefined ? aws : keyUrl;
 }

@@ -1,7 +1,7 @@
 // The only code that finds our own values among the parameters of a request: the protocol never says our name.
 
 import { OcicryptError } from '../base/errors.ts';
-import { isKeyUri, type KeyUri, MAXIMUM_LENGTH, parseKeyUri } from '../base/key-uri.ts';
+import { asKeyUri, type KeyUri, MAXIMUM_LENGTH, parseKeyUri } from '../base/key-uri.ts';
 import type { Parameters, ParameterValues } from './protocol.ts';
 
 /** What the caller named under our provider's name. */
@@ -65,7 +65,7 @@ function findProvider(parameters: Parameters, names: NameOptions): string | unde
 }
 
 function carriesKeys(values: ParameterValues): boolean {
-  return values.some((value) => isKeyUri(parameterText(value) ?? ''));
+  return values.some((value) => asKeyUri(parameterText(value) ?? '') !== undefined);
 }
 
 /** Only what can be a key URI becomes a string: the values of others may be private keys. */

@@ -134,7 +134,11 @@ function objectMember(object: JsonObject, name: string): JsonObject {
 /** Go matches member names without regard to case. Two spellings of one name mean that readers may differ: refused. */
 function member(object: JsonObject, name: string): JsonValue | undefined {
   const wanted = name.toLowerCase();
-  const names = [...object.keys()].filter((candidate) => candidate.toLowerCase() === wanted);
-  if (names.length > 1) throw new OcicryptError('bad-input', `the request spells "${name}" in two ways`);
-  return names[0] === undefined ? undefined : object.get(names[0]);
+  let found: string | undefined;
+  for (const candidate of object.keys()) {
+    if (candidate.length !== name.length || candidate.toLowerCase() !== wanted) continue;
+    if (found !== undefined) throw new OcicryptError('bad-input', `the request spells "${name}" in two ways`);
+    found = candidate;
+  }
+  return found === undefined ? undefined : object.get(found);
 }

@@ -2,7 +2,7 @@
 
 import { wipe } from '../base/bytes.ts';
 import { asOcicryptError, describeError, type ErrorCode, OcicryptError } from '../base/errors.ts';
-import { formatKeyUri, isKeyUri, type KeyUri, parseKeyUri } from '../base/key-uri.ts';
+import { asKeyUri, formatKeyUri, type KeyUri, parseKeyUri } from '../base/key-uri.ts';
 import { CANNOT_BE_UNWRAPPED, type EncryptionContext, type Kek, type WrappedKey } from '../kms/kek.ts';
 import { AllFailed, firstSuccess, type Limits, withDeadline, withRetries } from './attempts.ts';
 import { isLayerKeyRecord } from './layer-key.ts';
@@ -41,7 +41,8 @@ export async function unwrapLayerKey(packet: Packet, options: UnwrapOptions, sig
 export function recipientsOf(packet: Packet): readonly WrappedKey[] {
   if (packet.format === 'v2') return packet.recipients;
   if (packet.format !== 'v1') return [packet.recipient];
-  const key = isKeyUri(packet.keyUrl) ? formatKeyUri(parseKeyUri(packet.keyUrl)) : packet.keyUrl;
+  const uri = asKeyUri(packet.keyUrl);
+  const key = uri === undefined ? packet.keyUrl : formatKeyUri(uri);
   return [{ key, algorithm: '', wrapped: packet.wrapped }];
 }
 

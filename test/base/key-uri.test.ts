@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { OcicryptError } from '../../src/base/errors.ts';
-import { azureHost, formatKeyUri, isKeyUri, parseKeyUri } from '../../src/base/key-uri.ts';
+import { asKeyUri, azureHost, formatKeyUri, parseKeyUri } from '../../src/base/key-uri.ts';
 
 type Accepted = { uri: string; backend: string; key?: string; version?: string; host?: string; endpoint?: string };
 const vectors: { accept: Accepted[]; reject: string[] } = JSON.parse(
@@ -21,7 +21,7 @@ for (const { uri, backend, ...parts } of vectors.accept) {
 
 for (const uri of vectors.reject) {
   test(`refuses ${JSON.stringify(uri)}`, () => {
-    assert.equal(isKeyUri(uri), false);
+    assert.equal(asKeyUri(uri), undefined);
     assert.throws(
       () => parseKeyUri(uri),
       (error) => error instanceof OcicryptError && error.code === 'bad-input' && error.hint !== undefined,
@@ -75,5 +75,5 @@ test('a canonical form names no endpoint, module, PIN source or default mount', 
 });
 
 test('a PIN in a URI is refused', () => {
-  assert.equal(isKeyUri('pkcs11:token=t;object=k?pin-value=1234'), false);
+  assert.equal(asKeyUri('pkcs11:token=t;object=k?pin-value=1234'), undefined);
 });
