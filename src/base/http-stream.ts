@@ -11,6 +11,11 @@ import { countGarbage } from './memory.ts';
 import { chooseProxy } from './proxy.ts';
 import { readRoots } from './roots.ts';
 
+export type StreamSettings = HttpSettings & {
+  /** Milliseconds without a byte after which a connection is dead; 60 seconds where it is left out. */
+  readonly idle?: number | undefined;
+};
+
 export type StreamRequest = {
   readonly method: 'GET' | 'HEAD' | 'PATCH' | 'POST' | 'PUT';
   readonly url: URL;
@@ -44,11 +49,10 @@ export interface HttpStreams {
   close(): void;
 }
 
-/** No byte for so long is a connection that is dead. */
 const IDLE_MILLISECONDS = 60_000;
 
 /** A client that keeps connections alive. Opens nothing by itself. */
-export function createHttpStreams(settings: HttpSettings = {}): HttpStreams {
+export function createHttpStreams(settings: StreamSettings = {}): HttpStreams {
   const environment = settings.environment ?? process.env;
   const plainAgent = new Agent({ keepAlive: true });
   const agents = new Map<string, Promise<Agent>>();
@@ -67,7 +71,7 @@ export function createHttpStreams(settings: HttpSettings = {}): HttpStreams {
   return {
     async open(request) {
       request.signal?.throwIfAborted();
-      return new RunningExchange(request, await findRoute(request.url));
+      return new RunningExchange(request, await findRoute(request.url), settings.idle ?? IDLE_MILLISECONDS);
     },
     close() {
       plainAgent.destroy();
@@ -93,15 +97,17 @@ class RunningExchange implements Exchange {
   readonly #fail: (error: unknown) => void;
   readonly #failed: Promise<never>;
   readonly #clean: () => void;
-  #idle: NodeJS.Timeout | undefined;
+  readonly #idle: number;
+  #timer: NodeJS.Timeout | undefined;
 
-  constructor(request: StreamRequest, route: Route) {
+  constructor(request: StreamRequest, route: Route, idle: number) {
     const { url, signal } = request;
     const response = Promise.withResolvers<IncomingMessage>();
     const failed = Promise.withResolvers<never>();
     // Whoever waits hears of it; when nobody does, there is nothing to tell.
     failed.promise.catch(() => undefined);
     response.promise.catch(() => undefined);
+    this.#idle = idle;
     this.#url = url;
     this.#method = request.method;
     this.#response = response.promise;
@@ -115,7 +121,7 @@ class RunningExchange implements Exchange {
     });
     const abort = () => this.#fail(signal?.reason);
     this.#clean = () => {
-      clearTimeout(this.#idle);
+      clearTimeout(this.#timer);
       signal?.removeEventListener('abort', abort);
     };
     this.#fail = (error) => {
@@ -185,8 +191,8 @@ class RunningExchange implements Exchange {
   }
 
   #touch(): void {
-    clearTimeout(this.#idle);
-    this.#idle = setTimeout(() => this.#fail(deadlineExceeded(this.#url)), IDLE_MILLISECONDS);
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.#fail(deadlineExceeded(this.#url)), this.#idle);
   }
 }
 

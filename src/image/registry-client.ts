@@ -2,20 +2,20 @@
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { OcicryptError } from '../base/errors.ts';
-import type { HttpSettings } from '../base/http.ts';
 import {
   createHttpStreams,
   type Exchange,
   type HttpStreams,
   type StreamRequest,
   type StreamResponse,
+  type StreamSettings,
 } from '../base/http-stream.ts';
 import type { CredentialSettings } from './credentials.ts';
 import type { RegistryReference } from './reference.ts';
 import { drain, readBody, refusalOf } from './registry-answers.ts';
 import { RegistryLogin } from './registry-login.ts';
 
-export type RegistrySettings = HttpSettings & CredentialSettings;
+export type RegistrySettings = StreamSettings & CredentialSettings;
 
 /** A request below `/v2/NAME/`, or to a `Location` that the registry gave. */
 export type RegistryRequest = {
@@ -114,12 +114,12 @@ export class RegistryClient {
     throw new OcicryptError(code, message, { hint, retryable: true });
   }
 
-  /** A `Location` that the registry gave. On another host than the registry's it is sent no credential. */
-  resolveLocation(response: StreamResponse, what: string): URL {
+  /** Where the answer to a request sends a blob to. On another host than the registry's it is sent no credential. */
+  resolveLocation(response: StreamResponse, target: string | URL): URL {
     const location = response.headers.location;
-    const url = location === undefined ? undefined : URL.parse(location, `${this.#origin}/`);
+    const url = location === undefined ? undefined : URL.parse(location, this.#resolve(target).href);
     if (url?.protocol === 'https:' && url.username === '') return url;
-    throw new OcicryptError('unavailable', `${this.name} did not say where to send ${what}`);
+    throw new OcicryptError('unavailable', `${this.name} did not say where to send a blob`);
   }
 
   close(): void {

@@ -25,6 +25,7 @@ export function openRegistry(image: RegistryReference, settings: RegistrySetting
 }
 
 const MANIFEST_TYPES = [MEDIA_TYPES.index, MEDIA_TYPES.manifest, MEDIA_TYPES.dockerIndex, MEDIA_TYPES.dockerManifest];
+const UPLOADS = 'blobs/uploads/';
 const ACCEPT = { accept: MANIFEST_TYPES.join(', ') };
 
 class RegistryStore implements ImageStore, ReferrerSource {
@@ -81,10 +82,10 @@ class RegistryStore implements ImageStore, ReferrerSource {
    * without one together anew. Measured on Bun for 512 MiB: 0.24 s of processor time with it, 0.34 without.
    */
   async createBlob(size: number, signal?: AbortSignal): Promise<BlobWriter> {
-    const started = await this.#client.request({ method: 'POST', target: 'blobs/uploads/', signal });
+    const started = await this.#client.request({ method: 'POST', target: UPLOADS, signal });
     await drain(started);
     if (started.status === 404) throw this.#notFound();
-    const session = this.#client.resolveLocation(started, 'a blob');
+    const session = this.#client.resolveLocation(started, UPLOADS);
     const exchange = await this.#client.open({
       method: 'PATCH',
       target: session,
@@ -98,7 +99,7 @@ class RegistryStore implements ImageStore, ReferrerSource {
         const patched = this.#client.checkStreamed(await exchange.answer());
         await drain(patched);
         open = false;
-        const target = this.#client.resolveLocation(patched, 'a blob');
+        const target = this.#client.resolveLocation(patched, session);
         target.searchParams.set('digest', blob.digest);
         const put = this.#client.checkStreamed(
           await this.#client.request({ method: 'PUT', target, body: new Uint8Array(0), signal }),

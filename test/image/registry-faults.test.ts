@@ -6,6 +6,7 @@ import { writeFile } from 'node:fs/promises';
 import type { ServerResponse } from 'node:http';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { decryptImage } from '../../src/image/decrypt.ts';
 import { encryptImage } from '../../src/image/encrypt.ts';
 import { openLayout } from '../../src/image/layout.ts';
@@ -36,6 +37,7 @@ test('a busy registry is asked again when it says, and a broken connection and a
       request.resume().once('end', () => end(response, 404));
       return true;
     }
+    if (request.method === 'PUT' && path.includes('/uploads/') && first('lost at its end')) return end(response, 404);
     if (request.method === 'GET' && path.includes('/blobs/') && first('half')) {
       const blob = fake.blobs.get(path.slice(path.indexOf('sha256:'))) ?? Buffer.alloc(0);
       response.writeHead(200, { 'content-length': String(blob.length) });
@@ -49,12 +51,53 @@ test('a busy registry is asked again when it says, and a broken connection and a
   });
   const back = openLayout(join(directory, 'back'), 'latest', 'oci:back');
   assert.equal((await decryptImage(open('app:enc'), back, { keys: packetKeys([A]) })).digest, made.digest);
-  assert.equal(once.size, 5);
+  assert.equal(once.size, 6);
   const sent = fake.requests.length;
   fake.fault = undefined;
   await decryptImage(open('app:enc'), open('app:dec'), { keys: packetKeys([A]) });
   await decryptImage(open('app:enc'), open('app:dec'), { keys: packetKeys([A]) });
   assert.ok(fake.requests.length > sent);
+});
+
+test('a registry that is slow is waited for, one that is silent is given up, and one that is too busy says for how long', async (t) => {
+  const { fake, made, open, directory } = await setUp(t);
+  const plain = openLayout(made.directory, 'latest', 'oci:plain');
+  await encryptImage(plain, open('app:enc'), { recipients: [v2Recipient([A])] });
+  const ofBlob = (method: string | undefined, path: string) => method === 'GET' && /\/blobs\/sha256:/.test(path);
+  fake.fault = (request, response, path) => {
+    const blob = fake.blobs.get(path.slice(path.indexOf('sha256:')));
+    if (!ofBlob(request.method, path) || blob === undefined) return false;
+    void drip(response, blob, 8);
+    return true;
+  };
+  const idle = 400;
+  const slow = openLayout(join(directory, 'slow'), 'latest', 'oci:slow');
+  const keys = packetKeys([A]);
+  assert.equal((await decryptImage(open('app:enc', { idle }), slow, { keys })).digest, made.digest);
+
+  // The first time it falls silent in the middle, the second time it does not.
+  let silent = 0;
+  fake.fault = (request, response, path) => {
+    const blob = fake.blobs.get(path.slice(path.indexOf('sha256:')));
+    if (!ofBlob(request.method, path) || blob === undefined || silent++ > 0) return false;
+    response.writeHead(200, { 'content-length': String(blob.length) });
+    response.write(blob.subarray(0, blob.length / 2));
+    return true;
+  };
+  const again = openLayout(join(directory, 'again'), 'latest', 'oci:again');
+  assert.equal((await decryptImage(open('app:enc', { idle }), again, { keys })).digest, made.digest);
+  fake.fault = () => true;
+  await rejects('deadline-exceeded', open('app:enc', { idle: 50 }).readRoot());
+
+  const times: number[] = [];
+  fake.fault = (_, response) => {
+    times.push(performance.now());
+    return times.length === 1 && end(response, 429, { 'retry-after': '1' });
+  };
+  await open('app:enc').readRoot();
+  assert.ok((times[1] ?? 0) - (times[0] ?? 0) > 990, 'was not left alone for as long as it asked');
+  fake.fault = (_, response) => end(response, 429, { 'retry-after': '0' });
+  await rejects('throttled', open('app:enc').readRoot());
 });
 
 test('a wrong digest, a wrong length and another manifest than was asked for end in one error, and nothing is tagged', async (t) => {
@@ -100,15 +143,43 @@ test('a blob may come from elsewhere, but no credential goes there, and nothing 
     recipients: [v2Recipient([A])],
   });
   for (const [digest, blob] of fake.blobs) storage.blobs.set(digest, blob);
-  let target = `https://${storage.host}`;
   fake.fault = ({ headers, method }, response, path) =>
     guard(headers.authorization, response) ||
-    (method === 'GET' && path.includes('/blobs/') && end(response, 307, { location: `${target}${path}` }));
+    (method === 'GET' &&
+      path.includes('/blobs/') &&
+      end(response, 307, { location: `https://${storage.host}${path}` }));
   const back = openLayout(join(directory, 'back'), 'latest', 'oci:back');
   assert.equal((await decryptImage(open('app:enc', settings), back, { keys: packetKeys([A]) })).digest, made.digest);
   assert.ok(storage.requests.length > 0);
   assert.ok(storage.requests.every(({ authorization }) => authorization === undefined));
-  target = `http://${storage.host}`;
+  // Blobs may be sent elsewhere too, on the same terms; other requests are not taken there.
+  storage.requests.splice(0);
+  const uploads = '/v2/app/blobs/uploads/';
+  fake.fault = ({ headers, method }, response) =>
+    guard(headers.authorization, response) ||
+    (method === 'POST' && end(response, 202, { location: `https://${storage.host}${uploads}elsewhere` }));
+  storage.fault = (request, response, path) => {
+    const status = request.method === 'PUT' ? 201 : 202;
+    request.resume().once('end', () => end(response, status, { location: path }));
+    return true;
+  };
+  await encryptImage(openLayout(made.directory, 'latest', 'oci:plain'), open('app:else', settings), {
+    recipients: [v2Recipient([A])],
+  });
+  assert.ok(storage.requests.some(({ method }) => method === 'PATCH'));
+  assert.ok(storage.requests.every(({ authorization }) => authorization === undefined));
+  fake.fault = ({ headers, method }, response, path) =>
+    guard(headers.authorization, response) ||
+    (method === 'POST' && end(response, 307, { location: `https://${storage.host}${path}` }));
+  await rejects(
+    'unavailable',
+    encryptImage(openLayout(made.directory, 'latest', 'oci:plain'), open('app:third', settings), {
+      recipients: [v2Recipient([A])],
+    }),
+  );
+  fake.fault = ({ headers, method }, response, path) =>
+    guard(headers.authorization, response) ||
+    (method === 'GET' && path.includes('/blobs/') && end(response, 307, { location: `http://${storage.host}${path}` }));
   const second = openLayout(join(directory, 'second'), 'latest', 'oci:second');
   await rejects('unavailable', decryptImage(open('app:enc', settings), second, { keys: packetKeys([A]) }));
 });
@@ -133,6 +204,19 @@ test('a token is asked for with the credentials of the registry, and again when 
   token = 'expired';
   await store.readRoot();
   assert.equal(issued, 2);
+  // In the middle of an upload, too: what was sent of it is sent again.
+  const registry = fake.fault;
+  let uploads = 0;
+  fake.fault = (request, response, path) => {
+    if (request.method === 'PATCH' && uploads++ === 0) token = 'expired';
+    return registry(request, response, path);
+  };
+  const { digest } = await encryptImage(openLayout(made.directory, 'latest', 'oci:plain'), open('app:again'), {
+    recipients: [v2Recipient([A])],
+  });
+  assert.ok(uploads > made.images[0].layers.length + 1);
+  assert.equal((await open(`app@${digest}`).readRoot()).digest, digest);
+  fake.fault = registry;
   const empty = join(directory, 'empty.json');
   await writeFile(empty, '{}');
   await rejects('unauthenticated', open('app:enc', { authFile: empty }).readRoot());
@@ -182,6 +266,17 @@ async function setUp(t: TestContext) {
     return store;
   };
   return { directory, fake, made, open };
+}
+
+/** Sends a body in parts, with pauses. */
+async function drip(response: ServerResponse, body: Buffer, parts: number): Promise<void> {
+  response.writeHead(200, { 'content-length': String(body.length) });
+  const size = Math.ceil(body.length / parts);
+  for (let from = 0; from < body.length; from += size) {
+    response.write(body.subarray(from, from + size));
+    await sleep(20);
+  }
+  response.end();
 }
 
 function end(response: ServerResponse, status: number, headers: Record<string, string> = {}, body = ''): true {
