@@ -6,8 +6,8 @@ import { join } from 'node:path';
 import { PROJECT, runTool } from './process.ts';
 
 const all = globSync('test/**/*.test.ts', { cwd: PROJECT }).sort();
-// What starts clients or the executable does not depend on the runtime that the tests run on.
-const library = all.filter((file) => !/^test\/(?:architecture|clients|docs|end-to-end|executable)\//.test(file));
+// What starts clients, or the server as a process, does not depend on the runtime that the tests run on.
+const library = all.filter((file) => !/^test\/(?:architecture|clients|docs|end-to-end|executable|served)\//.test(file));
 // Files mostly wait for one another's processes; a test that hangs must not hang the run.
 const options = ['--test', '--test-concurrency=3', '--test-timeout=180000'];
 

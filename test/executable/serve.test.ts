@@ -1,8 +1,7 @@
 // The server as it is shipped: started, called by `keyprovider --remote`, killed, stopped, and told what is wrong.
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { once } from 'node:events';
-import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, type TestContext, test } from 'node:test';
@@ -70,31 +69,6 @@ describe('serve', () => {
     assert.deepEqual([unwrapped.status, unwrapped.stdout.toString()], [0, REPLY], unwrapped.stderr);
     assert.notEqual((await remote(address, wrapRequest(['Enabled']), ...mine)).status, 0);
     assert.equal((await remote(address, unwrapRequest(PACKET), `--tls-ca=${authority.certificate}`)).status, 69);
-  });
-
-  test('P18 kill -9, and the next start serves within a second', async (t) => {
-    const path = join(makeDirectory(t), 's');
-    const first = await serve(t, [`--listen=unix://${path}`, KEY]);
-    first.child.kill('SIGKILL');
-    await once(first.child, 'exit');
-    assert.ok(existsSync(path));
-    const started = performance.now();
-    await serve(t, [`--listen=unix://${path}`, KEY]);
-    assert.ok(performance.now() - started < 1000);
-    assert.equal((await remote(`unix://${path}`, unwrapRequest(PACKET))).status, 0);
-  });
-
-  test('P16 P23 SIGUSR1 opens nothing, SIGHUP ends nothing, SIGTERM ends it with status 0 and without its socket', async (t) => {
-    const path = join(makeDirectory(t), 's');
-    const { child, log } = await serve(t, [`--listen=unix://${path}`, KEY]);
-    child.kill('SIGUSR1');
-    child.kill('SIGHUP');
-    assert.equal((await remote(`unix://${path}`, unwrapRequest(PACKET))).status, 0);
-    assert.doesNotMatch(log(), /9229|[Dd]ebugger|inspector/);
-    const ended = once(child, 'exit');
-    child.kill('SIGTERM');
-    assert.deepEqual(await ended, [0, null]);
-    assert.ok(!existsSync(path));
   });
 
   test("the reference server's flags work, and say what they mean", async (t) => {

@@ -28,6 +28,8 @@ export type WireAnswer = {
 export type Fault =
   /** The right answer, late. */
   | { readonly kind: 'latency'; readonly milliseconds: number }
+  /** The right answer, once the test says so. */
+  | { readonly kind: 'held'; readonly until: Promise<void> }
   /** Another answer than the service's. */
   | ({ readonly kind: 'answer' } & WireAnswer)
   /** The request as it arrives at the service, changed on its way. */
@@ -187,6 +189,9 @@ async function send(socket: Socket, answer: WireAnswer, fault: Fault | undefined
     case 'latency':
       // Nobody may be waiting any more: that must not keep the process.
       await new Promise((resolve) => setTimeout(resolve, fault.milliseconds).unref());
+      break;
+    case 'held':
+      await fault.until;
       break;
     default:
   }

@@ -29,6 +29,8 @@ export type FaultRun = {
   readonly limits: Limits;
   /** Unwraps at the same time. */
   readonly parallel: number;
+  /** Who answers requests for the world's keys under the name `kmscrypt`; a provider of this process where it is left out. */
+  readonly handle?: (request: Uint8Array) => Promise<Uint8Array>;
 };
 
 export type FaultReport = {
@@ -60,8 +62,8 @@ const PAIR = `${RING}/cryptoKeys/pair`;
 
 /** Runs the plan against a world of its own. */
 export async function unwrapUnderFaults(world: World, run: FaultRun): Promise<FaultReport> {
-  const provider = createGoogleProvider(world, run.limits);
-  const slots = await createSlots(world, provider, run.parallel);
+  const handle = run.handle ?? createGoogleProvider(world, run.limits).handle;
+  const slots = await createSlots(world, handle, run.parallel);
   const bySlot = new Map(slots.map((slot) => [slot.ciphertext, slot]));
   const faults: Record<string, number> = {};
   const failures: Partial<Record<ErrorCode, number>> = {};
@@ -82,7 +84,7 @@ export async function unwrapUnderFaults(world: World, run: FaultRun): Promise<Fa
       const started = performance.now();
       const { promise: hang, resolve } = Promise.withResolvers<'hang'>();
       const timer = setTimeout(() => resolve('hang'), run.limits.total + 5000);
-      const outcome = await Promise.race([provider.handle(slot.request).catch(asOcicryptError), hang]);
+      const outcome = await Promise.race([handle(slot.request).catch(asOcicryptError), hang]);
       clearTimeout(timer);
       longest = Math.max(longest, performance.now() - started);
       if (outcome === 'hang') hangs++;
@@ -140,13 +142,13 @@ export function replyOf(record: Uint8Array): Buffer {
 }
 
 /** Two symmetric keys and an RSA key, in turn. */
-async function createSlots(world: World, provider: Provider, count: number): Promise<readonly Slot[]> {
+async function createSlots(world: World, handle: Provider['handle'], count: number): Promise<readonly Slot[]> {
   world.kms.createAsymmetricKey(PAIR);
   const slots: Slot[] = [];
   for (let index = 0; index < count; index++) {
     const key = [FIRST, PAIR, SECOND][index % 3] ?? FIRST;
     const record = createRecord();
-    const packet = readPacket(await provider.handle(Buffer.from(wrapRequest([`gcpkms://${key}`], record))));
+    const packet = readPacket(await handle(Buffer.from(wrapRequest([`gcpkms://${key}`], record))));
     const ciphertext: string = JSON.parse(packet.toString()).recipients[0].wrapped_key;
     const request = Buffer.from(unwrapRequest(packet));
     let answer = '';
@@ -157,7 +159,7 @@ async function createSlots(world: World, provider: Provider, count: number): Pro
         return body;
       },
     });
-    await provider.handle(request);
+    await handle(request);
     slots.push({ request, record: replyOf(record), ciphertext, isRsa: key === PAIR, answer, draw: () => undefined });
   }
   return slots;
@@ -198,7 +200,7 @@ function passingFaults(random: () => number, limits: Limits, isRsa: boolean): re
     name: `status ${number}`,
     fault: { kind: 'answer', ...refusal(number, rpc, '') },
   });
-  const plain = (kind: Exclude<Fault['kind'], 'answer' | 'body' | 'latency' | 'request'>): NamedFault => ({
+  const plain = (kind: Exclude<Fault['kind'], 'held' | 'answer' | 'body' | 'latency' | 'request'>): NamedFault => ({
     name: kind,
     fault: { kind },
   });

@@ -20,6 +20,8 @@ export type World = {
   readonly identities: GoogleIdentities;
   readonly account: ServiceAccountFile;
   readonly kms: FakeGoogleKms;
+  /** `--adc`, `--ca`, `--gcp-endpoint`. */
+  readonly words: readonly string[];
   /** Each time anew; `now` is its clock. */
   readonly open: (key: string, more?: Partial<GcpKmsSettings>, now?: () => number) => Kek;
   readonly close: () => Promise<void>;
@@ -41,6 +43,7 @@ export async function startWorld(): Promise<World> {
     identities,
     account,
     kms,
+    words: [`--adc=${credentialsFile}`, `--ca=${authority.certificate}`, `--gcp-endpoint=${kms.endpoint}`],
     open(key, more = {}, now) {
       const uri = parseKeyUri(key);
       assert.ok(uri.scheme === 'gcpkms');

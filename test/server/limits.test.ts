@@ -1,6 +1,5 @@
-// P7 P9 P11: many callers, slow keys and callers that leave.
+// P9 P11: what callers share, and callers that leave. What many of them do to a whole server: test/served/many.test.ts.
 import assert from 'node:assert/strict';
-import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { asOcicryptError, OcicryptError } from '../../src/base/errors.ts';
 import { encodeBytesField } from '../../src/base/grpc.ts';
@@ -10,14 +9,7 @@ import type { Kek } from '../../src/kms/kek.ts';
 import { createKekSharing } from '../../src/kms/shared.ts';
 import type { ProviderOptions } from '../../src/provider/handle.ts';
 import { ByteBudget, CallGate, type Holder } from '../../src/server/limits.ts';
-import {
-  callKeyProvider,
-  callManyTimes,
-  type RunningOptions,
-  startRunning,
-  unwrapRequest,
-  wrapRequest,
-} from './running.ts';
+import { callKeyProvider, type RunningOptions, startRunning, unwrapRequest, wrapRequest } from './running.ts';
 
 const KEY = 'gcpkms://projects/p/locations/global/keyRings/r/cryptoKeys/k';
 
@@ -41,13 +33,8 @@ function remoteKek(answer: (signal: AbortSignal) => Promise<void>): Kek & { read
 const pause = (milliseconds: number) => new Promise<void>((resolve) => setTimeout(resolve, milliseconds));
 
 /** The server's set-up with a key of a service, shared as `serve` shares it. */
-function sharing(
-  kek: Kek,
-  rate: number,
-  more: Partial<ProviderOptions> = {},
-  joined: () => void = () => {},
-): RunningOptions {
-  const share = createKekSharing({ perSecond: rate, burst: rate }, { joined });
+function sharing(kek: Kek, rate: number, more: Partial<ProviderOptions> = {}): RunningOptions {
+  const share = createKekSharing({ perSecond: rate, burst: rate });
   return {
     kek,
     provider: { openKek: async () => share(kek), rules: [{ kind: 'key', uri: parseKeyUri(KEY) }], ...more },
@@ -60,47 +47,7 @@ const codeOf = (promise: Promise<unknown>) =>
     (error) => asOcicryptError(error).code,
   );
 
-describe('P7 many at once', () => {
-  test('1,000 concurrent unwraps all succeed', async (t) => {
-    const { target, directory } = await startRunning(t);
-    const wrapped = await callKeyProvider(target, wrapRequest());
-    const request = unwrapRequest(wrapped);
-    const replies = await callManyTimes(join(directory, 's'), request, 1000);
-    assert.deepEqual([...new Set(replies.map(({ status }) => status))], ['0']);
-  });
-
-  test('what does not fit in the queue is refused at once, and nothing is dropped', async (t) => {
-    const kek = remoteKek(() => pause(300));
-    const options = sharing(kek, 1000);
-    const { target } = await startRunning(t, { ...options, limits: { active: 2, queue: 3 } });
-    const requests = await Promise.all(
-      Array.from({ length: 8 }, async () => unwrapRequest(await callKeyProvider(target, wrapRequest()))),
-    );
-    const codes = await Promise.all(requests.map((request) => codeOf(callKeyProvider(target, request))));
-    assert.deepEqual(codes.toSorted(), ['ok', 'ok', 'ok', 'ok', 'ok', 'throttled', 'throttled', 'throttled']);
-  });
-});
-
 describe('P9 one key service, many callers', () => {
-  test('1,000 identical unwraps at once make one call, and each has its own audit line', async (t) => {
-    // The service answers when the last caller has come.
-    const answer = Promise.withResolvers<void>();
-    let joined = 0;
-    const kek = remoteKek(() => answer.promise);
-    const lines: string[] = [];
-    const audit = { record: async (event: { readonly id: string }) => void lines.push(event.id) };
-    const options = sharing(kek, 1000, { audit }, () => {
-      if (++joined === 999) answer.resolve();
-    });
-    const { target, directory } = await startRunning(t, { ...options, limits: { active: 1000 } });
-    const request = unwrapRequest(await callKeyProvider(target, wrapRequest()));
-    const replies = await callManyTimes(join(directory, 's'), request, 1000);
-    assert.equal(kek.calls(), 1);
-    assert.deepEqual([...new Set(replies.map(({ status }) => status))], ['0']);
-    assert.equal(new Set(replies.map(({ frame }) => frame)).size, 1);
-    assert.equal(new Set(lines).size, 1001);
-  });
-
   test('the call goes on while one caller waits, and ends with the last', async () => {
     let ended = false;
     const kek = remoteKek(

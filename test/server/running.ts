@@ -97,15 +97,15 @@ export async function callKeyProvider(target: GrpcTarget, request: Uint8Array, t
   return decodeBytesField(reply);
 }
 
-/** Makes the same call `count` times at once, 25 on a connection; resolves to the gRPC statuses and reply frames. */
-export async function callManyTimes(path: string, request: Uint8Array, count: number): Promise<readonly Reply[]> {
+/** Makes all calls at once, 25 on a connection; resolves to the gRPC statuses and reply frames. */
+export async function callMany(path: string, requests: readonly Uint8Array[]): Promise<readonly Reply[]> {
   const perConnection = 25;
-  const sessions = Array.from({ length: Math.ceil(count / perConnection) }, () =>
+  const sessions = Array.from({ length: Math.ceil(requests.length / perConnection) }, () =>
     connectHttp2('http://localhost', { createConnection: () => connectSocket(path) }),
   );
   try {
     return await Promise.all(
-      Array.from({ length: count }, (_, index) => {
+      requests.map((request, index) => {
         const session = sessions[Math.floor(index / perConnection)];
         if (session === undefined) throw new Error('no session');
         return callOn(session, request);
