@@ -2,44 +2,20 @@
 import assert from 'node:assert/strict';
 import { randomBytes, randomUUID } from 'node:crypto';
 import { after, before, describe, test } from 'node:test';
-import { parseKeyUri } from '../../src/base/key-uri.ts';
-import { openAwsKms } from '../../src/kms/awskms.ts';
-import { startMoto } from './python-program.ts';
-
-let endpoint = '';
-const environment = { AWS_ACCESS_KEY_ID: 'AKIAEXAMPLE', AWS_SECRET_ACCESS_KEY: 'secret-of-nobody' };
-
-async function call(operation: string, message: object): Promise<string> {
-  const scope = 'Credential=AKIAEXAMPLE/20260101/eu-west-1/kms/aws4_request';
-  const response = await fetch(endpoint, {
-    method: 'POST',
-    headers: {
-      'content-type': 'application/x-amz-json-1.1',
-      'x-amz-target': `TrentService.${operation}`,
-      authorization: `AWS4-HMAC-SHA256 ${scope}, SignedHeaders=host, Signature=0`,
-    },
-    body: JSON.stringify(message),
-  });
-  const text = await response.text();
-  assert.ok(response.ok, text);
-  return text;
-}
-
-async function createKey(): Promise<string> {
-  return JSON.parse(await call('CreateKey', {})).KeyMetadata.Arn;
-}
-
-function open(key: string) {
-  const uri = parseKeyUri(key);
-  assert.ok(uri.scheme === 'awskms');
-  return openAwsKms(uri, { endpoint, environment, region: 'eu-west-1' });
-}
+import { awsOf, soon } from './aws.ts';
+import { fetchPython } from '../peers/fetched.ts';
+import { findPort, startProgram } from '../peers/started.ts';
 
 // Not the conformance suite: moto says AccessDenied, without a reason, of a ciphertext whose key it does not find.
 describe('moto', () => {
-  let stop = () => {};
+  let stop = async () => {};
+  let { call, createKey, open } = awsOf('');
   before(async () => {
-    ({ endpoint, stop } = await startMoto());
+    const PYTHONPATH = await fetchPython('moto[server]==5.2.5');
+    const port = await findPort();
+    const words = ['-m', 'moto.server', '-H', '127.0.0.1', '-p', String(port)];
+    ({ stop } = await startProgram('python3', words, { port, environment: { PYTHONPATH } }));
+    ({ call, createKey, open } = awsOf(`http://127.0.0.1:${port}`));
   });
   after(() => stop());
 
@@ -72,7 +48,3 @@ describe('moto', () => {
     await assert.rejects(open(missing).wrap(randomBytes(32), {}, soon()), { code: 'not-found' });
   });
 });
-
-function soon(): AbortSignal {
-  return AbortSignal.timeout(20_000);
-}

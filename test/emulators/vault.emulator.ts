@@ -1,15 +1,14 @@
-// The transit engine that HashiCorp wrote: the conformance suite, and the answers that our fake of it repeats.
+// The transit engine that HashiCorp wrote: the conformance suite, and the answers that our fake of it repeats. Needs Go.
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
-import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { after, before, describe, test } from 'node:test';
-import { type ErrorCode, OcicryptError } from '../../src/base/errors.ts';
+import { after, before } from 'node:test';
 import { parseKeyUri } from '../../src/base/key-uri.ts';
 import { openHashiVault } from '../../src/kms/hashivault.ts';
 import type { Kek } from '../../src/kms/kek.ts';
 import { describeKek } from '../kms/kek-conformance.ts';
-import { buildGoProgram } from '../peers/go-program.ts';
+import { buildGoProgram } from '../peers/fetched.ts';
+import { describeTransitEngine } from './transit-engine.ts';
 
 let child: ChildProcess | undefined;
 let address = '';
@@ -56,44 +55,8 @@ for (const [type, bindsContext, maximumBytes] of [
   }, ['rotate']);
 }
 
-describe('Vault itself', () => {
-  test('makes no key that is missing, for us', async () => {
-    await code(open('missing').wrap(randomBytes(32), { a: '1' }, soon()), 'not-found');
-    assert.equal((await fetch(`${address}/v1/transit/keys/missing`)).status, 404);
-    const plaintext = Buffer.alloc(32).toString('base64');
-    await post('encrypt/careless', { plaintext });
-    assert.equal((await fetch(`${address}/v1/transit/keys/careless`)).status, 200, 'but for others it does');
-  });
-
-  test('says what is wrong in words that we know', async () => {
-    await post('keys/signer', { type: 'ecdsa-p256' });
-    await post('keys/derived', { derived: true });
-    await post('keys/small', { type: 'rsa-2048' });
-    await post('keys/old');
-    const wrapped = await open('old').wrap(randomBytes(32), { a: '1' }, soon());
-    await post('keys/old/rotate');
-    await post('keys/old/config', { min_decryption_version: 2 });
-    for (const [work, expected] of [
-      [() => open('signer').wrap(randomBytes(32), {}, soon()), 'configuration'],
-      [() => open('derived').wrap(randomBytes(32), {}, soon()), 'configuration'],
-      [() => open('small').wrap(randomBytes(300), { a: '1' }, soon()), 'bad-input'],
-      [() => open('old').unwrap(wrapped, { a: '1' }, soon()), 'key-disabled'],
-      [() => open('missing').unwrap(wrapped, { a: '1' }, soon()), 'not-found'],
-    ] as const) {
-      await code(work(), expected);
-    }
-  });
+describeTransitEngine("Vault's transit engine", {
+  open,
+  post,
+  keyStatus: async (key) => (await fetch(`${address}/v1/transit/keys/${key}`)).status,
 });
-
-async function code(work: Promise<unknown>, expected: ErrorCode): Promise<void> {
-  const error = await work.then(
-    () => assert.fail('it succeeded'),
-    (reason: unknown) => reason,
-  );
-  assert.ok(error instanceof OcicryptError, String(error));
-  assert.equal(error.code, expected, error.message);
-}
-
-function soon(): AbortSignal {
-  return AbortSignal.timeout(20_000);
-}

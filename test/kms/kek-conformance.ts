@@ -18,6 +18,8 @@ export interface KekHarness {
   readonly bindsContext: boolean;
   /** What an RSA key takes at the most, where that is less than 4096 bytes: a v2 packet wraps 32. */
   readonly maximumBytes?: number;
+  /** Bytes at the front of what it wraps that a stand-in of the service does not look at. */
+  readonly unreadBytes?: number;
   /** Strings that must never be in an error: tokens, PINs, private keys, paths of credentials. */
   secrets?(): readonly string[];
   /** Everything below is about the first key, and lasts until `restore`. */
@@ -175,7 +177,7 @@ export function describeKek(
         const kek = await first();
         const wrapped = await kek.wrap(randomBytes(32), {}, soon());
         const texts = new Set<string>();
-        for (const changed of tamper(wrapped.wrapped)) {
+        for (const changed of tamper(wrapped.wrapped, harness.unreadBytes ?? 0)) {
           const error = await fails(kek.unwrap({ ...wrapped, wrapped: changed }, {}, soon()), ['integrity']);
           texts.add(error.message);
         }
@@ -302,16 +304,17 @@ export function describeKek(
 }
 
 /** Every class of position: each end, each boundary nearby, and a spread; then what is short, long and empty. */
-function tamper(wrapped: Uint8Array): Uint8Array[] {
+function tamper(wrapped: Uint8Array, unread: number): Uint8Array[] {
   const length = wrapped.length;
-  const spread = Array.from({ length: 8 }, (_, index) => Math.floor((length * index) / 8));
+  const spread = Array.from({ length: 8 }, (_, index) => Math.floor(unread + ((length - unread) * index) / 8));
   const positions = new Set([0, 1, 8, 12, 13, 16, 24, length - 17, length - 16, length - 1, ...spread]);
   const flipped = [...positions]
-    .filter((position) => position >= 0 && position < length)
+    .filter((position) => position >= unread && position < length)
     .map((position) => wrapped.map((byte, index) => (index === position ? byte ^ (1 << (position % 8)) : byte)));
   const short = [0, 1, 12, 16, 28, length - 1].filter((cut) => cut < length).map((cut) => wrapped.slice(0, cut));
   const long = Uint8Array.from([...wrapped, 0]);
-  return [...flipped, ...short, wrapped.slice(1), long, randomBytes(length), randomBytes(200)];
+  const foreign = [length, 200].map((size) => Uint8Array.from([...wrapped.slice(0, unread), ...randomBytes(size)]));
+  return [...flipped, ...short, wrapped.slice(1), long, ...foreign];
 }
 
 /** Neither the plaintext in any spelling nor a secret of the harness, at any depth of what an error shows. */

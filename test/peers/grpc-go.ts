@@ -1,5 +1,5 @@
 // The only code that knows the grpc-go client and server that our server is tested with and measured beside.
-import { buildGoProgram } from './go-program.ts';
+import { buildGoProgram } from './fetched.ts';
 
 /** The path of the program that `grpc-go/main.go` describes. */
 export function buildGrpcGo(): Promise<string> {

