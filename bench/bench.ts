@@ -17,6 +17,7 @@ type Section = { readonly run: (options: BenchOptions) => Promise<void> };
 
 const SECTIONS: Readonly<Record<string, () => Promise<Section>>> = {
   'cold-start': () => import('./cold-start.ts'),
+  backends: () => import('./backends.ts'),
   image: () => import('./image.ts'),
   server: () => import('./server.ts'),
 };

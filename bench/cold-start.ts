@@ -8,8 +8,8 @@ import { createKeyfile } from '../src/kms/keyfile.ts';
 import type { BenchOptions } from './bench.ts';
 import { EXECUTABLE } from './build.ts';
 import { type Command, CommandRunner, timeCommands } from './command.ts';
-import { print, printMachine, printRatios, printRow } from './measure.ts';
-import { startGoogleService } from './services.ts';
+import { print, printMachine, printRatios, printRow, printSize } from './measure.ts';
+import { startServices } from './services.ts';
 
 const RUNS = 60;
 
@@ -21,7 +21,7 @@ const NODE: Entrant = { name: 'node -e 0', command: { words: [process.execPath, 
 export async function run({ runs = RUNS, peer }: BenchOptions): Promise<void> {
   const directory = mkdtempSync(join(tmpdir(), 'bench-'));
   const runner = new CommandRunner(directory);
-  const google = await startGoogleService();
+  const { google, internet: environment, close } = await startServices();
   try {
     const keyfile = join(directory, 'local.key');
     createKeyfile(keyfile);
@@ -41,7 +41,6 @@ export async function run({ runs = RUNS, peer }: BenchOptions): Promise<void> {
     ]);
     if (peer !== undefined) {
       // Both find the service by its own name, through the same proxy: the peer knows no other way.
-      const { environment } = google;
       const [file = '', ...words] = peer.split(' ');
       compare('cold start, Google through a proxy', [
         NODE,
@@ -55,13 +54,9 @@ export async function run({ runs = RUNS, peer }: BenchOptions): Promise<void> {
     printSize('  executable', statSync(EXECUTABLE).size, '');
     print('');
   } finally {
-    await google.close();
+    await close();
     rmSync(directory, { recursive: true });
   }
-}
-
-function printSize(name: string, bytes: number, promised: string): void {
-  printRow(name, '', promised, `${(bytes / 1024 / 1024).toFixed(1)} MiB`);
 }
 
 function textOf(bytes: Uint8Array): string {

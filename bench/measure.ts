@@ -70,6 +70,11 @@ export function printRow(name: string, ...columns: readonly string[]): void {
   print(name.padEnd(44) + columns.map((column, index) => column.padStart(index === 3 ? 18 : 11)).join(''));
 }
 
+/** Prints a row for a number of bytes. */
+export function printSize(name: string, bytes: number, promised: string): void {
+  printRow(name, '', promised, `${(bytes / 1024 / 1024).toFixed(1)} MiB`);
+}
+
 function summarize(figures: readonly number[]): Figures {
   const sorted = figures.toSorted((a, b) => a - b);
   const at = (part: number) => sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * part))] ?? Number.NaN;

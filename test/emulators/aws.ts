@@ -37,7 +37,3 @@ export function awsOf(endpoint: string) {
     },
   };
 }
-
-export function soon(): AbortSignal {
-  return AbortSignal.timeout(20_000);
-}

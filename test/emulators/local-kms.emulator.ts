@@ -7,10 +7,11 @@ import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import type { Kek, WrappedKey } from '../../src/kms/kek.ts';
 import { readRsaPublicKey, wrapRsaOaep } from '../../src/kms/rsa-oaep.ts';
+import { soon } from '../kms/expect.ts';
 import { describeKek } from '../kms/kek-conformance.ts';
-import { awsOf, soon } from './aws.ts';
 import { fetchGo } from '../peers/fetched.ts';
 import { findPort, type StartedProgram, startProgram } from '../peers/started.ts';
+import { awsOf } from './aws.ts';
 
 const MODULE = 'github.com/nsmithuk/local-kms@v0.0.0-20260228092603-2a5e92d09ab6';
 

@@ -2,9 +2,10 @@
 import assert from 'node:assert/strict';
 import { randomBytes, randomUUID } from 'node:crypto';
 import { after, before, describe, test } from 'node:test';
-import { awsOf, soon } from './aws.ts';
+import { soon } from '../kms/expect.ts';
 import { fetchPython } from '../peers/fetched.ts';
 import { findPort, startProgram } from '../peers/started.ts';
+import { awsOf } from './aws.ts';
 
 // Not the conformance suite: moto says AccessDenied, without a reason, of a ciphertext whose key it does not find.
 describe('moto', () => {

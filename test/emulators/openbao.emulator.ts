@@ -11,9 +11,10 @@ import { openHashiVault, type VaultSettings } from '../../src/kms/hashivault.ts'
 import type { Kek } from '../../src/kms/kek.ts';
 import { startWireServer, type WireServer } from '../fakes/wire.ts';
 import { type CertificateAuthority, createCertificateAuthority } from '../fixtures/certificates.ts';
+import { code, soon } from '../kms/expect.ts';
 import { describeKek } from '../kms/kek-conformance.ts';
 import { type OpenBao, startOpenBao } from './openbao.ts';
-import { describeTransitEngine, failsWith, soon } from './transit-engine.ts';
+import { describeTransitEngine } from './transit-engine.ts';
 
 let directory = '';
 let bao: OpenBao;
@@ -115,7 +116,7 @@ describe('OpenBao', () => {
     const wrapped = await open('hashivault://k?namespace=team').wrap(randomBytes(32), {}, soon());
     assert.equal(wrapped.key, 'hashivault://k?namespace=team');
     await roundTrip(open('hashivault://k', { environment: { BAO_NAMESPACE: 'team' } }));
-    await failsWith(open('hashivault://k').wrap(randomBytes(32), {}, soon()), 'not-found');
+    await code(open('hashivault://k').wrap(randomBytes(32), {}, soon()), 'not-found');
   });
 
   test('ends a token, and a certificate of another authority is not trusted', async () => {
@@ -124,9 +125,9 @@ describe('OpenBao', () => {
     const kek = open('hashivault://tokens', { environment: { BAO_TOKEN } });
     await kek.wrap(randomBytes(32), {}, soon());
     await bao.ask('POST', 'auth/token/revoke', { token: BAO_TOKEN });
-    await failsWith(kek.wrap(randomBytes(32), {}, soon()), 'refused');
+    await code(kek.wrap(randomBytes(32), {}, soon()), 'refused');
     const stranger = open('hashivault://tokens', { environment: { BAO_CACERT: '' } });
-    await failsWith(stranger.wrap(randomBytes(32), {}, soon()), 'unavailable');
+    await code(stranger.wrap(randomBytes(32), {}, soon()), 'unavailable');
   });
 
   describe('takes a login', () => {
@@ -163,7 +164,7 @@ describe('OpenBao', () => {
     }
     async function isRefused(settings: Partial<VaultSettings>): Promise<void> {
       const kek = open('hashivault://images', { environment: withoutToken, ...settings });
-      await failsWith(kek.wrap(randomBytes(32), {}, soon()), 'unauthenticated');
+      await code(kek.wrap(randomBytes(32), {}, soon()), 'unauthenticated');
     }
 
     test('by approle', async () => {

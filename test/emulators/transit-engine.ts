@@ -2,8 +2,8 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { describe, test } from 'node:test';
-import { type ErrorCode, OcicryptError } from '../../src/base/errors.ts';
 import type { Kek } from '../../src/kms/kek.ts';
+import { code, soon } from '../kms/expect.ts';
 
 export type TransitWorld = {
   /** Opens a key of the engine with a token that may do everything. */
@@ -15,7 +15,7 @@ export type TransitWorld = {
 export function describeTransitEngine(name: string, { open, post, keyStatus }: TransitWorld): void {
   describe(name, () => {
     test('makes no key that is missing, for us', async () => {
-      await failsWith(open('missing').wrap(randomBytes(32), { a: '1' }, soon()), 'not-found');
+      await code(open('missing').wrap(randomBytes(32), { a: '1' }, soon()), 'not-found');
       assert.equal(await keyStatus('missing'), 404);
       await post('encrypt/careless', { plaintext: Buffer.alloc(32).toString('base64') });
       assert.equal(await keyStatus('careless'), 200, 'but for others it does');
@@ -36,21 +36,8 @@ export function describeTransitEngine(name: string, { open, post, keyStatus }: T
         [() => open('old').unwrap(wrapped, { a: '1' }, soon()), 'key-disabled'],
         [() => open('missing').unwrap(wrapped, { a: '1' }, soon()), 'not-found'],
       ] as const) {
-        await failsWith(work(), expected);
+        await code(work(), expected);
       }
     });
   });
-}
-
-export async function failsWith(work: Promise<unknown>, expected: ErrorCode): Promise<void> {
-  const error = await work.then(
-    () => assert.fail('it succeeded'),
-    (reason: unknown) => reason,
-  );
-  assert.ok(error instanceof OcicryptError, String(error));
-  assert.equal(error.code, expected, error.message);
-}
-
-export function soon(): AbortSignal {
-  return AbortSignal.timeout(20_000);
 }

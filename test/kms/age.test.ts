@@ -6,13 +6,13 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { armor, Encrypter, generateHybridIdentity, generateX25519Identity, identityToRecipient } from 'age-encryption';
-import { type ErrorCode, OcicryptError } from '../../src/base/errors.ts';
 import { parseKeyUri } from '../../src/base/key-uri.ts';
 import { openAgeIdentityFile, openAgeRecipient } from '../../src/kms/age.ts';
 import { isAgeIdentityFile } from '../../src/kms/age-file.ts';
 import type { AgeSettings } from '../../src/kms/age-identities.ts';
 import type { Kek } from '../../src/kms/kek.ts';
 import { createKeyfile } from '../../src/kms/keyfile.ts';
+import { code, soon } from './expect.ts';
 import { describeKek } from './kek-conformance.ts';
 
 type Person = { readonly secret: string; readonly recipient: string; readonly file: string };
@@ -156,17 +156,3 @@ describe('age', () => {
     );
   });
 });
-
-async function code(work: Promise<unknown>, expected: ErrorCode): Promise<OcicryptError> {
-  const error = await work.then(
-    () => assert.fail('it succeeded'),
-    (reason: unknown) => reason,
-  );
-  assert.ok(error instanceof OcicryptError, String(error));
-  assert.equal(error.code, expected, error.message);
-  return error;
-}
-
-function soon(): AbortSignal {
-  return AbortSignal.timeout(20_000);
-}

@@ -5,7 +5,6 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { type ErrorCode, OcicryptError } from '../../src/base/errors.ts';
 import { parseKeyUri } from '../../src/base/key-uri.ts';
 import type { AzureKmsSettings } from '../../src/kms/azure-vault.ts';
 import { openAzureKms } from '../../src/kms/azurekms.ts';
@@ -13,7 +12,9 @@ import type { Kek } from '../../src/kms/kek.ts';
 import { type FakeAzureVault, type KeyOptions, startFakeAzureVault } from '../fakes/azure-key-vault.ts';
 import type { Fault } from '../fakes/wire.ts';
 import { createCertificateAuthority } from '../fixtures/certificates.ts';
+import { code, soon } from './expect.ts';
 import { describeKek, type KekHarness } from './kek-conformance.ts';
+import { describeWrongAnswers, type WrongAnswer } from './wrong-answers.ts';
 
 type World = {
   readonly directory: string;
@@ -265,65 +266,31 @@ describe('Azure Key Vault', () => {
     });
   });
 
-  describe('refuses every wrong answer, and never returns a wrong key', () => {
-    type Case = readonly [what: string, method: 'unwrap' | 'wrap', code: ErrorCode, retryable: boolean, fault: Fault];
-    const json = (body: string): Fault => ({ kind: 'answer', status: 200, body });
-    const status = (number: number, body = 'no'): Fault => ({ kind: 'answer', status: number, body });
+  describe('and answers', () => {
     const replace = (from: string | RegExp, to: string): Fault => ({
       kind: 'body',
       change: (b) => b.replace(from, to),
     });
-    const cases: Case[] = [
+    const own: WrongAnswer[] = [
       ['no modulus', 'wrap', 'integrity', true, replace('"n":', '"m":')],
       ['a short modulus', 'wrap', 'integrity', true, replace(/"n":"[^"]*"/, '"n":"AQAB"')],
       ['a curve', 'wrap', 'configuration', false, replace('"kty":"RSA"', '"kty":"EC"')],
       ['a disabled key', 'wrap', 'key-disabled', false, replace('"enabled":true', '"enabled":false')],
-      // Not of a GET, which a runtime may make again.
-      ['a reset before the head', 'unwrap', 'unavailable', true, { kind: 'reset-before-headers' }],
       ['no plaintext', 'unwrap', 'integrity', true, replace('"value"', '"other"')],
       ['a plaintext that is not base64url', 'unwrap', 'integrity', true, replace(/"value":"./, '"value":"+')],
       ['a padded plaintext', 'unwrap', 'integrity', true, replace(/"value":"([^"]*)"/, '"value":"$1="')],
     ];
     for (const method of ['wrap', 'unwrap'] as const) {
-      cases.push(
+      own.push(
         ['no id', method, 'integrity', true, replace('"kid"', '"id"')],
         ['an id without version', method, 'integrity', true, replace(/image\/[0-9a-f]{32}/, 'image')],
         ['an id of another vault', method, 'integrity', true, replace('testvault', 'other')],
         ['an id of another key', method, 'integrity', true, replace('keys/image', 'keys/image2')],
         ['an id in clear', method, 'integrity', true, replace('"kid":"https', '"kid":"http')],
-        ['an empty answer', method, 'integrity', true, json('')],
-        ['an empty object', method, 'integrity', true, json('{}')],
-        ['an array', method, 'integrity', true, json('[]')],
-        ['a page', method, 'integrity', true, json('<html>login</html>')],
-        ['a long answer', method, 'unavailable', false, json('"'.padEnd(100_000, 'x'))],
-        ['a truncated body', method, 'unavailable', true, { kind: 'truncated' }],
-        ['a length too long', method, 'unavailable', true, { kind: 'length-too-long' }],
-        ['another protocol', method, 'unavailable', true, { kind: 'not-http' }],
-        [
-          'a redirect',
-          method,
-          'unavailable',
-          false,
-          { kind: 'answer', status: 307, headers: { Location: '/' }, body: '' },
-        ],
-        ...[408, 500, 502, 503, 504].map((n): Case => [`status ${n}`, method, 'unavailable', true, status(n)]),
-        ['status 429', method, 'throttled', true, status(429)],
-        ['status 418', method, 'unavailable', false, status(418)],
-        ['a strange status 400', method, 'unavailable', false, status(400, '<html>bad request</html>')],
       );
     }
-    for (const [what, method, expected, retryable, fault] of cases) {
-      test(`${method}: ${what}`, async () => {
-        const kek = world.open('image');
-        const plaintext = randomBytes(32);
-        const wrapped = await kek.wrap(plaintext, {}, soon());
-        world.vault.server.faults.push(fault);
-        const call = method === 'wrap' ? kek.wrap(plaintext, {}, soon()) : kek.unwrap(wrapped, {}, soon());
-        const error = await code(call, expected);
-        assert.equal(error.retryable, retryable, error.message);
-        assert.deepEqual(Buffer.from(await kek.unwrap(wrapped, {}, soon())), plaintext);
-      });
-    }
+    const start = () => ({ kek: world.open('image'), server: world.vault.server });
+    describeWrongAnswers(start, own, { wrapsByGet: true });
   });
 
   describe('explains a refusal', () => {
@@ -364,18 +331,4 @@ describe('Azure Key Vault', () => {
 function refusal(status: number, code: string, inner?: string) {
   const error = { code, message: 'told', ...(inner === undefined ? {} : { innererror: { code: inner } }) };
   return { kind: 'answer', status, body: JSON.stringify({ error }) } as const;
-}
-
-async function code(work: Promise<unknown>, expected: ErrorCode): Promise<OcicryptError> {
-  const error = await work.then(
-    () => assert.fail('it succeeded'),
-    (reason: unknown) => reason,
-  );
-  assert.ok(error instanceof OcicryptError, String(error));
-  assert.equal(error.code, expected, `${error.message} (${error.hint})`);
-  return error;
-}
-
-function soon(): AbortSignal {
-  return AbortSignal.timeout(20_000);
 }

@@ -8,8 +8,9 @@ import { crc32c } from '../../src/kms/crc32c.ts';
 import { DEFAULT_LIMITS } from '../../src/provider/attempts.ts';
 import type { PacketChoice } from '../../src/provider/wrap.ts';
 import type { Fault } from '../fakes/wire.ts';
+import { code, soon } from './expect.ts';
 import { createGoogleProvider, createRecord, readPacket, replyOf } from './google-faults.ts';
-import { code, FIRST, RING, refusal, soon, startWorld, type World } from './google-world.ts';
+import { FIRST, RING, refusal, startWorld, type World } from './google-world.ts';
 import { describeKek } from './kek-conformance.ts';
 
 // What the service does to a key shows when unwrapping only: wrapping does not ask it, once the public half is known.

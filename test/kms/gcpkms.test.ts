@@ -2,11 +2,13 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { after, before, describe, test } from 'node:test';
-import { type ErrorCode, OcicryptError } from '../../src/base/errors.ts';
+import { OcicryptError } from '../../src/base/errors.ts';
 import { crc32c } from '../../src/kms/crc32c.ts';
 import type { Fault } from '../fakes/wire.ts';
-import { code, FIRST, RING, refusal, SECOND, soon, startWorld, type World } from './google-world.ts';
+import { code, soon } from './expect.ts';
+import { FIRST, RING, refusal, SECOND, startWorld, type World } from './google-world.ts';
 import { describeKek } from './kek-conformance.ts';
+import { describeWrongAnswers, edit, set, type WrongAnswer, without } from './wrong-answers.ts';
 
 describeKek('Google Cloud KMS', async () => {
   const { kms, open, account, close } = await startWorld();
@@ -120,15 +122,7 @@ describe('Google Cloud KMS', () => {
     assert.ok(world.kms.server.connections <= before + 1);
   });
 
-  describe('refuses every wrong answer, and never returns a wrong key', () => {
-    type Case = readonly [what: string, method: 'unwrap' | 'wrap', code: ErrorCode, retryable: boolean, fault: Fault];
-    const edit = (change: (answer: Record<string, unknown>) => unknown): Fault => ({
-      kind: 'body',
-      change: (body) => JSON.stringify(change({ ...JSON.parse(body) })),
-    });
-    const without = (member: string) =>
-      edit((answer) => Object.fromEntries(Object.entries(answer).filter(([name]) => name !== member)));
-    const set = (member: string, value: unknown) => edit((answer) => ({ ...answer, [member]: value }));
+  describe('and answers', () => {
     const corrupt = (member: string): Fault => ({
       kind: 'request',
       change: (body) =>
@@ -136,7 +130,7 @@ describe('Google Cloud KMS', () => {
     });
     const other = randomBytes(32);
     const swappedPlaintext = edit((answer) => ({ ...answer, plaintext: other.toString('base64') }));
-    const cases: Case[] = [
+    const own: WrongAnswer[] = [
       ['a ciphertext that its checksum does not cover', 'wrap', 'integrity', true, set('ciphertextCrc32c', '1')],
       ['no checksum of the ciphertext', 'wrap', 'integrity', true, without('ciphertextCrc32c')],
       ['no ciphertext', 'wrap', 'integrity', true, without('ciphertext')],
@@ -161,61 +155,13 @@ describe('Google Cloud KMS', () => {
       ['a ciphertext damaged on its way there', 'unwrap', 'integrity', true, corrupt('ciphertext')],
       ['a context damaged on its way back', 'unwrap', 'integrity', true, corrupt('additionalAuthenticatedData')],
     ];
-    for (const method of ['wrap', 'unwrap'] as const) {
-      const json = (body: string): Fault => ({ kind: 'answer', status: 200, body });
-      const status = (number: number, body = 'no'): Fault => ({ kind: 'answer', status: number, body });
-      cases.push(
-        ['an empty answer', method, 'integrity', true, json('')],
-        ['an empty object', method, 'integrity', true, json('{}')],
-        ['an array', method, 'integrity', true, json('[]')],
-        ['a page', method, 'integrity', true, json('<html>login</html>')],
-        ['a deep answer', method, 'integrity', true, json('['.repeat(20_000))],
-        ['a long answer', method, 'unavailable', false, json('"'.padEnd(300_000, 'x'))],
-        ['a truncated body', method, 'unavailable', true, { kind: 'truncated' }],
-        ['a length too long', method, 'unavailable', true, { kind: 'length-too-long' }],
-        ['a reset before the head', method, 'unavailable', true, { kind: 'reset-before-headers' }],
-        ['a reset after the head', method, 'unavailable', true, { kind: 'reset-after-headers' }],
-        ['another protocol', method, 'unavailable', true, { kind: 'not-http' }],
-        [
-          'a redirect',
-          method,
-          'unavailable',
-          false,
-          { kind: 'answer', status: 307, headers: { Location: '/' }, body: '' },
-        ],
-        ...[408, 500, 502, 503, 504].map((n): Case => [`status ${n}`, method, 'unavailable', true, status(n)]),
-        ['status 429', method, 'throttled', true, status(429)],
-        ['status 418', method, 'unavailable', false, status(418)],
-        ['a strange status 400', method, 'unavailable', false, status(400, '<html>bad request</html>')],
-      );
-    }
-    for (const [what, method, expected, retryable, fault] of cases) {
-      test(`${method}: ${what}`, async () => {
-        const kek = world.open(FIRST);
-        const plaintext = randomBytes(32);
-        const context = { purpose: 'test' };
-        const wrapped = await kek.wrap(plaintext, context, soon());
-        world.kms.server.faults.push(fault);
-        const call = method === 'wrap' ? kek.wrap(plaintext, context, soon()) : kek.unwrap(wrapped, context, soon());
-        const error = await code(call, expected);
-        assert.equal(error.retryable, retryable, error.message);
-        assert.deepEqual(Buffer.from(await kek.unwrap(wrapped, context, soon())), plaintext);
-      });
-    }
+    describeWrongAnswers(() => ({ kek: world.open(FIRST), server: world.kms.server }), own);
+
     test('a body that is longer than its head says is never taken whole', async () => {
       const kek = world.open(FIRST);
       world.kms.server.faults.push({ kind: 'length-too-short' });
       const error = await kek.wrap(randomBytes(32), {}, soon()).catch((reason: unknown) => reason);
       assert.ok(error instanceof OcicryptError && error.retryable);
-    });
-    test('silence, before and after the head', async () => {
-      const kek = world.open(FIRST);
-      for (const kind of ['silent', 'silent-after-headers'] as const) {
-        world.kms.server.faults.push({ kind });
-        await code(kek.wrap(randomBytes(32), {}, AbortSignal.timeout(50)), 'deadline-exceeded');
-        // On a busy machine the time is over before the request is there: the fault must not meet the next test.
-        world.kms.server.faults.length = 0;
-      }
     });
     test('a late answer is taken', async () => {
       world.kms.server.faults.push({ kind: 'latency', milliseconds: 40 });

@@ -3,7 +3,6 @@ import assert from 'node:assert/strict';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { type ErrorCode, OcicryptError } from '../../src/base/errors.ts';
 import { parseKeyUri } from '../../src/base/key-uri.ts';
 import { type GcpKmsSettings, openGcpKms } from '../../src/kms/gcpkms.ts';
 import type { Kek } from '../../src/kms/kek.ts';
@@ -65,20 +64,4 @@ export async function startWorld(): Promise<World> {
 export function refusal(status: number, rpc: string, message: string, reason = '') {
   const details = reason === '' ? [] : [{ '@type': 'type.googleapis.com/google.rpc.ErrorInfo', reason }];
   return { status, body: JSON.stringify({ error: { code: status, message, status: rpc, details } }) };
-}
-
-/** The error of `work`, which has that code. */
-export async function code(work: Promise<unknown>, expected: ErrorCode): Promise<OcicryptError> {
-  const error = await work.then(
-    () => assert.fail('it succeeded'),
-    (reason: unknown) => reason,
-  );
-  assert.ok(error instanceof OcicryptError, String(error));
-  assert.equal(error.code, expected, `${error.message} (${error.hint})`);
-  return error;
-}
-
-/** The time that one call may take on a busy machine. */
-export function soon(): AbortSignal {
-  return AbortSignal.timeout(20_000);
 }

@@ -12,7 +12,9 @@ import type { Kek } from '../../src/kms/kek.ts';
 import { type FakeVault, type Policy, startFakeVault } from '../fakes/vault.ts';
 import type { Fault } from '../fakes/wire.ts';
 import { type CertificateAuthority, createCertificateAuthority } from '../fixtures/certificates.ts';
+import { code, soon } from './expect.ts';
 import { describeKek } from './kek-conformance.ts';
+import { describeWrongAnswers, type WrongAnswer } from './wrong-answers.ts';
 
 const USE: Policy = { 'transit/*': ['update'], 'engines/transit-2/*': ['update'] };
 const USE_AND_CREATE: Policy = { 'transit/*': ['create', 'update'] };
@@ -333,14 +335,13 @@ describe('Vault', () => {
     });
   });
 
-  describe('refuses every wrong answer', () => {
-    type Case = readonly [what: string, method: 'unwrap' | 'wrap', code: ErrorCode, retryable: boolean, fault: Fault];
+  describe('and answers', () => {
     const data = (members: Readonly<Record<string, unknown>>): Fault => ({
       kind: 'body',
       change: (body) => JSON.stringify({ ...JSON.parse(body), data: members }),
     });
     const good = `vault:v1:${randomBytes(60).toString('base64')}`;
-    const cases: Case[] = [
+    const own: WrongAnswer[] = [
       ['no data', 'wrap', 'integrity', true, { kind: 'body', change: () => '{}' }],
       ['no JSON', 'wrap', 'integrity', true, { kind: 'body', change: () => '<html>' }],
       ['no ciphertext', 'wrap', 'integrity', true, data({ key_version: 1 })],
@@ -370,20 +371,7 @@ describe('Vault', () => {
       ['a teapot', 'wrap', 'unavailable', false, { kind: 'answer', status: 418, body: '' }],
       ['a derived key', 'wrap', 'configuration', false, errors(400, "missing 'context' for key derivation")],
     ];
-    for (const [what, method, expected, retryable, fault] of cases) {
-      test(`${what} is ${expected}`, async () => {
-        const kek = world.open('hashivault://first');
-        const plaintext = randomBytes(32);
-        const wrapped = await kek.wrap(plaintext, {}, soon());
-        world.vault.server.faults.push(fault);
-        const error = await code(
-          method === 'wrap' ? kek.wrap(plaintext, {}, soon()) : kek.unwrap(wrapped, {}, soon()),
-          expected,
-        );
-        assert.equal(error.retryable, retryable);
-        assert.ok(!error.message.includes('\n'));
-      });
-    }
+    describeWrongAnswers(() => ({ kek: world.open('hashivault://first'), server: world.vault.server }), own);
 
     test('a sealed service works again once it is opened', async () => {
       const kek = world.open('hashivault://first');
@@ -428,18 +416,4 @@ async function roundTrip(kek: Kek): Promise<void> {
   const plaintext = randomBytes(32);
   const wrapped = await kek.wrap(plaintext, { 'ocicrypt-kms': 'v2' }, soon());
   assert.deepEqual(Buffer.from(await kek.unwrap(wrapped, { 'ocicrypt-kms': 'v2' }, soon())), plaintext);
-}
-
-async function code(work: Promise<unknown>, expected: ErrorCode): Promise<OcicryptError> {
-  const error = await work.then(
-    () => assert.fail('it succeeded'),
-    (reason: unknown) => reason,
-  );
-  assert.ok(error instanceof OcicryptError, String(error));
-  assert.equal(error.code, expected, error.message);
-  return error;
-}
-
-function soon(): AbortSignal {
-  return AbortSignal.timeout(20_000);
 }

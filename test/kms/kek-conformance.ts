@@ -9,6 +9,7 @@ import { after, before, describe, test } from 'node:test';
 import { inspect } from 'node:util';
 import { type ErrorCode, OcicryptError } from '../../src/base/errors.ts';
 import type { EncryptionContext, Kek, WrappedKey } from '../../src/kms/kek.ts';
+import { soon } from './expect.ts';
 
 /** A backend under test. `first` and `second` are two keys that are opened anew for each test. */
 export interface KekHarness {
@@ -330,9 +331,4 @@ function assertNoSecrets(error: OcicryptError, secrets: readonly string[], plain
 
 function includes(bytes: Uint8Array, part: Uint8Array): boolean {
   return Buffer.from(bytes).includes(Buffer.from(part));
-}
-
-/** The time that one call may take on a busy machine. */
-function soon(): AbortSignal {
-  return AbortSignal.timeout(20_000);
 }

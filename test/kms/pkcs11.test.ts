@@ -5,11 +5,11 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { type ErrorCode, OcicryptError } from '../../src/base/errors.ts';
 import { parseKeyUri } from '../../src/base/key-uri.ts';
 import type { Kek } from '../../src/kms/kek.ts';
 import { openPkcs11, type Pkcs11Settings } from '../../src/kms/pkcs11.ts';
 import { createToken, ensureSoftHsm, type SoftHsm, type SoftToken, useTokenStore } from '../fixtures/softhsm.ts';
+import { code, soon } from './expect.ts';
 import { describeKek } from './kek-conformance.ts';
 
 const PIN = '246813579';
@@ -233,18 +233,4 @@ if ('missing' in found) {
       assert.match(error.hint ?? '', /npm install .*pkcs11js/);
     });
   });
-}
-
-async function code(work: Promise<unknown>, expected: ErrorCode): Promise<OcicryptError> {
-  const error = await work.then(
-    () => assert.fail('it succeeded'),
-    (reason: unknown) => reason,
-  );
-  assert.ok(error instanceof OcicryptError, String(error));
-  assert.equal(error.code, expected, error.message);
-  return error;
-}
-
-function soon(): AbortSignal {
-  return AbortSignal.timeout(20_000);
 }

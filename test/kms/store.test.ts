@@ -13,6 +13,7 @@ import type { BackendSettings } from '../../src/kms/open.ts';
 import { createKekStore, type KekStore } from '../../src/kms/store.ts';
 import { type FakeVault, startFakeVault } from '../fakes/vault.ts';
 import { createCertificateAuthority } from '../fixtures/certificates.ts';
+import { soon } from './expect.ts';
 
 /** As many as a store keeps open. */
 const MAXIMUM = 256;
@@ -124,8 +125,4 @@ async function roundTrip(kek: Kek): Promise<void> {
   const plaintext = randomBytes(32);
   const wrapped = await kek.wrap(plaintext, {}, soon());
   assert.deepEqual(Buffer.from(await kek.unwrap(wrapped, {}, soon())), plaintext);
-}
-
-function soon(): AbortSignal {
-  return AbortSignal.timeout(20_000);
 }
