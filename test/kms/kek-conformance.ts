@@ -315,7 +315,9 @@ function tamper(wrapped: Uint8Array, unread: number): Uint8Array[] {
   const short = [0, 1, 12, 16, 28, length - 1].filter((cut) => cut < length).map((cut) => wrapped.slice(0, cut));
   const long = Uint8Array.from([...wrapped, 0]);
   const foreign = [length, 200].map((size) => Uint8Array.from([...wrapped.slice(0, unread), ...randomBytes(size)]));
-  return [...flipped, ...short, wrapped.slice(1), long, ...foreign];
+  // To RSA it is a number, which is the same without a zero at its front.
+  const later = wrapped[0] === 0 ? [] : [wrapped.slice(1)];
+  return [...flipped, ...short, ...later, long, ...foreign];
 }
 
 /** Neither the plaintext in any spelling nor a secret of the harness, at any depth of what an error shows. */
