@@ -38,13 +38,12 @@ export async function printResult(
   { settings, terminal }: CommandContext,
   result: { readonly digest: string },
 ): Promise<void> {
-  const file = settings.text('digestfile');
-  if (file !== undefined) {
-    await writeFile(file, result.digest).catch((cause: unknown) => {
-      throw new OcicryptError('not-written', `cannot write ${file}, but the image was written`, { cause });
-    });
-  }
   terminal.write(settings.switch('json') ? `${JSON.stringify(result, null, 2)}\n` : `${result.digest}\n`);
+  const file = settings.text('digestfile');
+  if (file === undefined) return;
+  await writeFile(file, result.digest).catch((cause: unknown) => {
+    throw new OcicryptError('not-written', `cannot write ${file}, but the image was written`, { cause });
+  });
 }
 
 /** Says that the new image must be signed, and what the old one had that does not cover it. */

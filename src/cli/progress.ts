@@ -1,4 +1,4 @@
-// The progress of long work on a terminal: one line a blob, redrawn in place, and nothing where nobody looks.
+// The progress of long work on a terminal: one line a blob and the total, redrawn in place, and nothing where nobody looks.
 
 import type { Terminal } from './terminal.ts';
 import { formatSize, shortDigest } from './text.ts';
@@ -13,7 +13,7 @@ export type ProgressEvent = {
 
 export interface Progress {
   update(event: ProgressEvent): void;
-  /** Draws the last state, with the total. */
+  /** Draws the last state. */
   end(): void;
 }
 
@@ -23,7 +23,7 @@ export function startProgress(terminal: Terminal): Progress | undefined {
 }
 
 const INTERVAL = 100;
-/** More lines than most terminals have would scroll and could not be redrawn. */
+/** With the total, what fits on any terminal: lines that have scrolled away cannot be drawn again. */
 const LINES = 16;
 
 type Line = ProgressEvent & { readonly started: number; readonly seen: number };
@@ -51,25 +51,35 @@ class DrawnProgress implements Progress {
   }
 
   end(): void {
-    if (this.#lines.size === 0) return;
-    this.#redraw();
-    const bytes = [...this.#lines.values()].reduce((sum, line) => sum + line.bytes, 0);
-    const seconds = (performance.now() - this.#started) / 1000;
-    this.#draw(`${formatSize(bytes)} in ${seconds.toFixed(1)} s, ${rate(bytes, seconds)}\n`);
+    if (this.#lines.size > 0) this.#redraw();
   }
 
   #redraw(): void {
-    const lines = [...this.#lines.values()].slice(-LINES).map(show);
+    const all = [...this.#lines.values()];
+    const seconds = (performance.now() - this.#started) / 1000;
+    const lines = [...shownOf(all).map(show), showTotal(all, seconds)];
     const up = this.#drawn === 0 ? '' : `\x1b[${this.#drawn}A`;
-    this.#draw(`${up}${lines.map((line) => `\x1b[2K${line}\n`).join('')}`);
+    // Lines are cut at the edge of a narrow terminal, not broken: a broken one would count twice.
+    this.#draw(`\x1b[?7l${up}${lines.map((line) => `\x1b[2K${line}\n`).join('')}\x1b[?7h`);
     this.#drawn = lines.length;
   }
 }
 
+/** What is under way, and the last of what is done. */
+function shownOf(lines: readonly Line[]): readonly Line[] {
+  let surplus = lines.length - LINES;
+  return lines.filter(({ bytes, size }) => bytes < size || surplus-- <= 0).slice(-LINES);
+}
+
 function show({ operation, digest, size, bytes, started, seen }: Line): string {
   const percent = size === 0 ? 100 : Math.floor((bytes / size) * 100);
-  const speed = operation === 'copy' ? '' : rate(bytes, (seen - started) / 1000);
+  const speed = rate(bytes, (seen - started) / 1000);
   return `${operation.padEnd(8)} ${shortDigest(digest)} ${formatSize(size).padStart(10)} ${String(percent).padStart(3)} %  ${speed}`;
+}
+
+function showTotal(lines: readonly Line[], seconds: number): string {
+  const bytes = lines.reduce((sum, line) => sum + line.bytes, 0);
+  return `${'total'.padEnd(28)} ${formatSize(bytes).padStart(10)}  ${seconds.toFixed(1)} s  ${rate(bytes, seconds)}`;
 }
 
 function rate(bytes: number, seconds: number): string {

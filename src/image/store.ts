@@ -140,6 +140,7 @@ export async function readAtMost(source: ByteSource, maximum: number): Promise<U
  * Copies a blob as it is, unless the destination has it; digest and size are checked while it streams, and the blob
  * appears only when they are right.
  *
+ * @param onProgress is told how many bytes are done
  * @throws OcicryptError `integrity` and what source and destination throw
  */
 export async function copyBlob(
@@ -147,8 +148,9 @@ export async function copyBlob(
   destination: ImageStore,
   blob: BlobIdentity,
   signal?: AbortSignal,
+  onProgress?: (bytes: number) => void,
 ): Promise<void> {
-  if (await destination.hasBlob(blob, signal)) return;
+  if (await destination.hasBlob(blob, signal)) return onProgress?.(blob.size);
   const reader = await source.openBlob(blob, signal);
   try {
     const writer = await destination.createBlob(blob.size, signal);
@@ -164,6 +166,7 @@ export async function copyBlob(
         if (size > blob.size) throw damaged(blob.digest, 'blob');
         hash.update(buffer.subarray(0, read));
         await writer.write(buffer.subarray(0, read));
+        onProgress?.(size);
       }
       if (size !== blob.size || formatDigest(hash.digest()) !== blob.digest) throw damaged(blob.digest, 'blob');
       await writer.commit(blob);

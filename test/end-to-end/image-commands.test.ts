@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { runClient } from '../clients/process.ts';
 import { startRegistry } from '../clients/registry.ts';
 import { copy } from '../clients/skopeo.ts';
 import { realClients } from '../clients/tools.ts';
@@ -12,7 +13,7 @@ import { blobPath, readImages, writeImage, writeIndex } from '../fixtures/images
 import { writeRsaKey } from '../fixtures/keys.ts';
 import { startRunning } from '../server/running.ts';
 import { assertRefused, createImageWorkspace } from './image-workspace.ts';
-import { digests, keyprovider, packetsOf, readImage, succeed } from './workspace.ts';
+import { digests, executable, keyprovider, packetsOf, readImage, succeed } from './workspace.ts';
 
 test('an image goes encrypted to a registry with a password, changes its keys there, and comes back', async (t) => {
   if (!(await realClients(t, ['skopeo', 'docker-registry']))) return;
@@ -250,6 +251,26 @@ test('recipients come from a file, for the repository', async (t) => {
   await writeFile(path('recipients'), '# nobody\n');
   await refused('bad-input', 'encrypt', source.reference, oci('x'), `--recipients-file=${path('recipients')}`);
   await refused('not-found', 'encrypt', source.reference, oci('x'), '--recipients-file=/nonexistent');
+});
+
+test('on a terminal the progress is shown, and standard output stays data', async (t) => {
+  const { path, oci, key } = await createImageWorkspace(t);
+  const source = await writeImage(path('plain'), { layers: [{ size: 3_000_000 }, {}] });
+  const words = [
+    'encrypt',
+    source.reference,
+    oci('encrypted'),
+    `--recipient=${key.uri}`,
+    `--digestfile=${path('digest')}`,
+  ];
+  // A pseudo-terminal for standard error alone.
+  const line = [executable(), ...words, '>', path('stdout')].join(' ');
+  const { exitCode, stdout } = await runClient(['script', '--quiet', '--return', '--command', line, '/dev/null']);
+  assert.equal(exitCode, 0);
+  const shown = new TextDecoder().decode(stdout);
+  for (const { digest } of source.images[0].layers) assert.ok(shown.includes(`encrypt  ${digest.slice(0, 19)}`), shown);
+  assert.match(shown, /total +2\.9 MiB/);
+  assert.equal((await readFile(path('stdout'), 'utf8')).trim(), await readFile(path('digest'), 'utf8'));
 });
 
 test('a decryption that fails leaves nothing in the clear behind', async (t) => {
