@@ -75,7 +75,7 @@ export async function startSubject(
 export const pause = (milliseconds: number) => new Promise<void>((resolve) => setTimeout(resolve, milliseconds));
 
 /** One page of a status listener on a unix socket. */
-export function readStatus(
+function readStatus(
   socketPath: string,
   path: string,
 ): Promise<{ readonly status: number; readonly body: string }> {
