@@ -51,6 +51,7 @@ const SERVE_OPTIONS: readonly OptionName[] = [
   'tls-cert',
   'tls-key',
   'tls-client-ca',
+  'tls-min',
   'allow-wrap',
   'allow-unwrap',
   'allow-client',

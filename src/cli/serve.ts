@@ -114,7 +114,10 @@ function tlsFiles(settings: Settings): TlsFiles | undefined {
   const certificate = settings.text('tls-cert');
   const privateKey = settings.text('tls-key');
   const clientAuthority = settings.text('tls-client-ca');
-  if (certificate !== undefined && privateKey !== undefined) return { certificate, privateKey, clientAuthority };
+  if (certificate !== undefined && privateKey !== undefined) {
+    const minVersion = settings.text('tls-min') === '1.2' ? 'TLSv1.2' : 'TLSv1.3';
+    return { certificate, privateKey, clientAuthority, minVersion };
+  }
   if (certificate === undefined && privateKey === undefined && clientAuthority === undefined) return undefined;
   throw new OcicryptError('configuration', 'TLS needs both a certificate and its key', {
     hint: 'give --tls-cert=FILE and --tls-key=FILE',

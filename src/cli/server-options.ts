@@ -50,6 +50,13 @@ export const SERVER_OPTIONS = {
     value: 'FILE',
     describe: 'authorities of client certificates, PEM; with it, only their clients may connect over TLS',
   },
+  'tls-min': {
+    kind: 'choice',
+    value: '1.2|1.3',
+    choices: ['1.2', '1.3'],
+    describe: 'the oldest TLS that is spoken; 1.2 with forward secrecy and AEAD ciphers only',
+    fallback: '1.3',
+  },
   remote: {
     kind: 'text',
     value: 'ADDRESS',

@@ -1,17 +1,25 @@
-// The only code that knows the server's certificates: TLS 1.3, client certificates, and reloading without a dropped call.
+// The only code that knows the server's certificates: TLS versions, client certificates, and reloading without a dropped call.
 
 import { readFileSync, statSync } from 'node:fs';
 import { createSecureContext, type TLSSocket, type TlsOptions } from 'node:tls';
 import { OcicryptError } from '../base/errors.ts';
 import { readSecretFile } from '../base/secret-file.ts';
 
-/** PEM files. */
+/** PEM files, and the oldest TLS that is spoken. */
 export type TlsFiles = {
   readonly certificate: string;
   readonly privateKey: string;
   /** Authorities of client certificates; without them no client certificate is asked for. */
   readonly clientAuthority: string | undefined;
+  readonly minVersion: 'TLSv1.2' | 'TLSv1.3';
 };
+
+/** With TLS 1.2: forward secrecy and AEAD only, and none of the suites that HTTP/2 forbids (RFC 9113, appendix A). */
+const CIPHERS = [
+  ...['TLS_AES_128_GCM_SHA256', 'TLS_AES_256_GCM_SHA384', 'TLS_CHACHA20_POLY1305_SHA256'],
+  ...['ECDHE-ECDSA-AES128-GCM-SHA256', 'ECDHE-ECDSA-AES256-GCM-SHA384', 'ECDHE-ECDSA-CHACHA20-POLY1305'],
+  ...['ECDHE-RSA-AES128-GCM-SHA256', 'ECDHE-RSA-AES256-GCM-SHA384', 'ECDHE-RSA-CHACHA20-POLY1305'],
+].join(':');
 
 /** More is no chain of certificates. */
 const MAXIMUM_PEM = 256 * 1024;
@@ -28,7 +36,8 @@ export function readTlsOptions(files: TlsFiles): TlsOptions {
   const options: TlsOptions = {
     key,
     cert,
-    minVersion: 'TLSv1.3',
+    minVersion: files.minVersion,
+    ...(files.minVersion === 'TLSv1.2' ? { ciphers: CIPHERS, honorCipherOrder: true } : {}),
     // Explicit, because NODE_TLS_REJECT_UNAUTHORIZED changes what is otherwise the default.
     ...(ca === undefined ? { requestCert: false } : { ca, requestCert: true, rejectUnauthorized: true }),
   };

@@ -133,6 +133,13 @@ describe('serve that cannot', () => {
       /--tls-client-ca/,
     ],
     ['a directory that others can write', (directory) => [`--listen=unix://${directory}/open/s`, KEY], /chmod o-w/],
+    ['a key file that others can read', (directory) => [`--listen=unix://${directory}/s`, `--key=${keys.file('readable')}`], /chmod/],
+    ['a key that is no file', (directory) => [`--listen=unix://${directory}/s`, `--key=${keys.file('directory')}`], /directory/],
+    [
+      'a private key of TLS that others can read',
+      (directory) => ['--listen=tls://127.0.0.1:0', `--tls-cert=${directory}/file`, `--tls-key=${keys.file('readable')}`, KEY],
+      /./,
+    ],
     ['a file in the way', (directory) => [`--listen=unix://${directory}/file`, KEY], /not a socket/],
   ];
   for (const [name, words, says] of cases) {

@@ -6,7 +6,6 @@ import { chmodSync, existsSync, mkdirSync, statSync, symlinkSync, writeFileSync 
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { describe, type TestContext, test } from 'node:test';
-import { fileURLToPath } from 'node:url';
 import { asOcicryptError } from '../../src/base/errors.ts';
 import { formatListenAddress, parseGrpcPort, parseListenAddress } from '../../src/server/address.ts';
 import { callKeyProvider, startRunning, temporaryDirectory, wrapRequest } from './running.ts';
@@ -24,22 +23,6 @@ async function listensOn(t: TestContext, path: string): Promise<boolean> {
 }
 
 describe('P19 only we can connect', () => {
-  for (const umask of [0o000, 0o022, 0o077]) {
-    test(`with umask ${umask.toString(8).padStart(3, '0')}: the socket is 0600 in a directory that is made 0700`, async (t) => {
-      const directory = await temporaryDirectory(t);
-      const path = join(directory, 'made', 's');
-      const before = process.umask(umask);
-      try {
-        await listensOn(t, path);
-        assert.equal(statSync(path).mode & 0o777, 0o600);
-        assert.equal(statSync(join(directory, 'made')).mode & 0o777, 0o700 & ~umask);
-        assert.equal(process.umask(), umask);
-      } finally {
-        process.umask(before);
-      }
-    });
-  }
-
   test('its group may, where that is said', async (t) => {
     const path = join(await temporaryDirectory(t), 's');
     const access = { mode: 0o660, group: String(process.getgid?.()) };
@@ -189,25 +172,4 @@ describe('addresses', () => {
     for (const target of targets) await callKeyProvider(target, wrapRequest());
     assert.equal(targets.length, 3);
   });
-});
-
-test('a socket that systemd listens on is served, and stays when the server ends', async (t) => {
-  const activate = '/usr/bin/systemd-socket-activate';
-  if (!existsSync(activate)) {
-    assert.ok(!process.env.CI, `${activate} is missing: apt-get install systemd`);
-    t.skip(`${activate} is not on this machine`);
-    return;
-  }
-  const directory = await temporaryDirectory(t);
-  const path = join(directory, 'activated');
-  const script = fileURLToPath(new URL('inherited-child.ts', import.meta.url));
-  const child = spawn(activate, ['--listen', path, process.execPath, script, directory], {
-    stdio: ['ignore', 'pipe', 'pipe'],
-  });
-  t.after(() => child.kill('SIGKILL'));
-  while (!existsSync(path)) await new Promise((resolve) => setTimeout(resolve, 20));
-  await callKeyProvider({ kind: 'unix', path }, wrapRequest());
-  child.kill('SIGTERM');
-  await once(child, 'exit');
-  assert.ok(existsSync(path));
 });
