@@ -2,7 +2,7 @@
 
 import { isAbsolute, resolve } from 'node:path';
 import { pino } from 'pino';
-import { OcicryptError } from '../base/errors.ts';
+import { asOcicryptError, describeError, OcicryptError } from '../base/errors.ts';
 import { formatKeyUri, type KeyUri } from '../base/key-uri.ts';
 import { createKekSharing } from '../kms/shared.ts';
 import { createProvider, type ProviderOptions } from '../provider/handle.ts';
@@ -52,6 +52,7 @@ export async function runServe({ settings, terminal, personality }: CommandConte
         status: status === undefined ? undefined : parseListenAddress(status),
         log,
       });
+    void warnOfKeyFiles(shared, log);
     await runUntilStopped(start, log);
   } finally {
     await close();
@@ -144,6 +145,18 @@ function clientRules(settings: Settings, shared: ProviderOptions): readonly Clie
     name,
     provider: createProvider(own.length === 0 ? shared : { ...shared, rules: own }),
   }));
+}
+
+/** A key file that cannot be used is told now, not with the first image; the server's other keys are none the worse. */
+async function warnOfKeyFiles({ rules, openKek }: ProviderOptions, log: ServerLog): Promise<void> {
+  for (const rule of rules) {
+    if (rule.kind !== 'key' || rule.uri.scheme !== 'keyfile') continue;
+    try {
+      await openKek(rule.uri);
+    } catch (error) {
+      log.warn({ problem: describeError(asOcicryptError(error)) }, 'a key cannot be used');
+    }
+  }
 }
 
 /** Keys that are named one by one; below a prefix nobody knows what is there. */

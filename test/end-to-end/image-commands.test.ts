@@ -79,7 +79,7 @@ test('a configured provider is asked over a unix socket, and over TLS as ocicryp
     server: {
       listener: {
         access: { mode: 0o600, group: undefined },
-        tls: { ...server, clientAuthority: undefined },
+        tls: { ...server, clientAuthority: undefined, minVersion: 'TLSv1.3' },
         insecurePlaintext: false,
       },
     },

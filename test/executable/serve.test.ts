@@ -117,6 +117,21 @@ describe('serve', () => {
   });
 });
 
+test('a key that cannot be used is one line of the log and a status, and the server goes on with its others', async (t) => {
+  const { addresses, log } = await serve(t, [
+    ...[`--listen=unix://${makeDirectory(t)}/s`, KEY],
+    ...['readable', 'directory', 'missing'].map((name) => `--key=${keys.file(name)}`),
+  ]);
+  const [address = ''] = addresses;
+  assert.equal((await remote(address, unwrapRequest(PACKET))).status, 0);
+  assert.equal((await remote(address, wrapRequest([`keyfile://${keys.file('readable')}`]))).status, 78);
+  const problems = log().matchAll(/"problem":"([^"]*)"/g);
+  assert.deepEqual(
+    [...problems].map(([, text = '']) => text.replace(/:.*/, '')),
+    ['configuration', 'configuration', 'not-found'],
+  );
+});
+
 describe('serve that cannot', () => {
   const cases: readonly (readonly [name: string, words: (directory: string) => readonly string[], says: RegExp])[] = [
     ['no key is allowed', (directory) => [`--listen=unix://${directory}/s`], /--allow=/],
@@ -133,12 +148,15 @@ describe('serve that cannot', () => {
       /--tls-client-ca/,
     ],
     ['a directory that others can write', (directory) => [`--listen=unix://${directory}/open/s`, KEY], /chmod o-w/],
-    ['a key file that others can read', (directory) => [`--listen=unix://${directory}/s`, `--key=${keys.file('readable')}`], /chmod/],
-    ['a key that is no file', (directory) => [`--listen=unix://${directory}/s`, `--key=${keys.file('directory')}`], /directory/],
     [
       'a private key of TLS that others can read',
-      (directory) => ['--listen=tls://127.0.0.1:0', `--tls-cert=${directory}/file`, `--tls-key=${keys.file('readable')}`, KEY],
-      /./,
+      (directory) => [
+        '--listen=tls://127.0.0.1:0',
+        `--tls-cert=${directory}/certificate`,
+        `--tls-key=${keys.file('readable')}`,
+        KEY,
+      ],
+      /chmod 600/,
     ],
     ['a file in the way', (directory) => [`--listen=unix://${directory}/file`, KEY], /not a socket/],
   ];
@@ -148,6 +166,7 @@ describe('serve that cannot', () => {
       mkdirSync(join(directory, 'open'));
       chmodSync(join(directory, 'open'), 0o777);
       writeFileSync(join(directory, 'file'), '');
+      writeFileSync(join(directory, 'certificate'), '-----BEGIN CERTIFICATE-----');
       const { status, stdout, stderr } = await runExecutable(['serve', ...words(directory)]);
       assert.equal(status, 78, stderr);
       assert.equal(stdout.length, 0);

@@ -75,7 +75,10 @@ export async function startSubject(
 export const pause = (milliseconds: number) => new Promise<void>((resolve) => setTimeout(resolve, milliseconds));
 
 /** One page of a status listener on a unix socket. */
-function readStatus(socketPath: string, path: string): Promise<{ readonly status: number; readonly body: string }> {
+export function readStatus(
+  socketPath: string,
+  path: string,
+): Promise<{ readonly status: number; readonly body: string }> {
   return new Promise((resolve, reject) => {
     const outgoing = request({ socketPath, path, agent: false }, (response) => {
       let body = '';
