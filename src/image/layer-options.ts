@@ -13,6 +13,8 @@ export type PublicOptions = { readonly hmac: Uint8Array };
 /** What recipients get: the key (32 bytes), the nonce (16 bytes), and the digest of the layer as its writer read it. */
 export type PrivateOptions = { readonly key: Uint8Array; readonly nonce: Uint8Array; readonly digest: string };
 
+const PUBLIC_MEMBERS: ReadonlySet<string> = new Set(['cipher', 'hmac', 'cipheroptions']);
+
 /** The JSON of the public options, before the base64 of the annotation. */
 export function encodePublicOptions(options: PublicOptions): Uint8Array<ArrayBuffer> {
   return writeJson({ cipher: LAYER_CIPHER, hmac: options.hmac, cipheroptions: {} });
@@ -23,7 +25,8 @@ export function encodePublicOptions(options: PublicOptions): Uint8Array<ArrayBuf
  *
  * @param what names the layer in an error
  * @throws OcicryptError `bad-input`: an unknown cipher, an HMAC that is not 32 bytes, or options of the cipher in public
- *   (ocicrypt lets a public nonce win over the secret one, so that whoever writes the manifest could choose it)
+ *   (ocicrypt lets a public nonce win over the secret one, so that whoever writes the manifest could choose it). Other
+ *   members too: Go takes `CIPHEROPTIONS` for what we would not see in it
  */
 export function decodePublicOptions(json: Uint8Array, what: string): PublicOptions {
   const record = asObject(parseJson(json, `public options of ${what}`));
@@ -32,6 +35,9 @@ export function decodePublicOptions(json: Uint8Array, what: string): PublicOptio
     throw new OcicryptError('bad-input', `${what} is encrypted with an unknown cipher`, {
       hint: `only ${LAYER_CIPHER} is known`,
     });
+  }
+  if ([...record.keys()].some((name) => !PUBLIC_MEMBERS.has(name))) {
+    throw new OcicryptError('bad-input', `${what} has public options that are not known`);
   }
   const options = record.get('cipheroptions');
   const sizeOfOptions = options === undefined || options === null ? 0 : asObject(options)?.size;

@@ -6,7 +6,7 @@ import { copyFile, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promi
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { runExecutable } from '../fixtures/executable.ts';
-import { blobPath, type Descriptor, writeImage, writeIndex } from '../fixtures/images.ts';
+import { blobPath, type Descriptor, type Image, writeImage, writeIndex } from '../fixtures/images.ts';
 import { writeRsaKey } from '../fixtures/keys.ts';
 import { startFakeRegistry } from '../image/fake-registry.ts';
 import { createImageWorkspace, type ImageWorkspace } from './image-workspace.ts';
@@ -27,6 +27,14 @@ test('what is not there is not found: image, tag, platform, layer, blob', async 
   const [layer] = await layersOf(path('enc'));
   await rm(blobPath(path('enc'), layer?.digest ?? ''));
   await refused('not-found', 'decrypt', oci('enc'), oci('x'), '--key', key.file);
+  for (const [name, blob] of [
+    ['no-config', (image: Image) => image.config.digest],
+    ['no-manifest', (image: Image) => image.digest],
+  ] as const) {
+    const [image] = (await writeImage(path(name))).images;
+    await rm(blobPath(path(name), blob(image)));
+    await refused('not-found', 'encrypt', oci(name), oci('x'), ...recipient);
+  }
   await refused('unavailable', 'inspect', 'docker://127.0.0.1:1/a');
 });
 
@@ -132,13 +140,22 @@ test('manifests that are too large or name themselves are refused', async (t) =>
 });
 
 test('a full disk ends in one line, and the old image is as it was', async (t) => {
-  const { directory, oci, path, key, source } = await prepare(t);
+  const { directory, oci, path, key, source, recipient, ours } = await prepare(t);
+  await ours('encrypt', source, oci('enc'), ...recipient);
   const before = await readdir(directory);
-  const words = ['encrypt', source, oci('full'), '--recipient', key.uri];
-  const { status, stderr } = await runExecutable(words, { shell: 'ulimit -f 100; exec "$@"', cwd: directory });
-  assert.equal(status, 74, stderr);
-  assert.ok(stderr.startsWith('ocicrypt-kms: not-written: '));
-  assert.deepEqual(await readdir(directory), before);
+  const archive = `oci-archive:${path('full.tar')}`;
+  for (const words of [
+    ['encrypt', source, oci('full'), '--recipient', key.uri],
+    ['encrypt', source, archive, '--recipient', key.uri],
+    ['decrypt', oci('enc'), oci('full'), '--key', key.file],
+    ['decrypt', oci('enc'), archive, '--key', key.file],
+  ]) {
+    const { status, stderr } = await runExecutable(words, { shell: 'ulimit -f 100; exec "$@"', cwd: directory });
+    assert.equal(status, 74, stderr);
+    assert.ok(stderr.startsWith('ocicrypt-kms: not-written: '));
+    assert.equal(stderr.trimEnd().split('\n').length, 1);
+    assert.deepEqual(await readdir(directory), before);
+  }
   const plain = (await readdir(path('plain/blobs/sha256'))).sort();
   const inPlace = ['encrypt', source, source, '--recipient', key.uri];
   assert.equal((await runExecutable(inPlace, { shell: 'ulimit -f 100; exec "$@"', cwd: directory })).status, 74);

@@ -53,6 +53,10 @@ function seal(key: string, plaintext: Uint8Array): Uint8Array {
 
 function unseal(key: string, sealed: Uint8Array): Uint8Array {
   const decipher = createDecipheriv('aes-256-gcm', createHash('sha256').update(key).digest(), sealed.subarray(0, 12));
-  decipher.setAuthTag(sealed.subarray(-16));
-  return new Uint8Array(Buffer.concat([decipher.update(sealed.subarray(12, -16)), decipher.final()]));
+  try {
+    decipher.setAuthTag(sealed.subarray(-16));
+    return new Uint8Array(Buffer.concat([decipher.update(sealed.subarray(12, -16)), decipher.final()]));
+  } catch {
+    throw new OcicryptError('integrity', 'no key opens this layer');
+  }
 }
