@@ -20,6 +20,11 @@ const CIPHERS = [
   ...['ECDHE-ECDSA-AES128-GCM-SHA256', 'ECDHE-ECDSA-AES256-GCM-SHA384', 'ECDHE-ECDSA-CHACHA20-POLY1305'],
   ...['ECDHE-RSA-AES128-GCM-SHA256', 'ECDHE-RSA-AES256-GCM-SHA384', 'ECDHE-RSA-CHACHA20-POLY1305'],
 ].join(':');
+/** TLS 1.2 would also sign with SHA-1. */
+const SIGNATURES = [
+  'ed25519',
+  ...['ECDSA', 'RSA-PSS', 'RSA'].flatMap((key) => [256, 384, 512].map((bits) => `${key}+SHA${bits}`)),
+].join(':');
 
 /** More is no chain of certificates. */
 const MAXIMUM_PEM = 256 * 1024;
@@ -37,7 +42,7 @@ export function readTlsOptions(files: TlsFiles): TlsOptions {
     key,
     cert,
     minVersion: files.minVersion,
-    ...(files.minVersion === 'TLSv1.2' ? { ciphers: CIPHERS, honorCipherOrder: true } : {}),
+    ...(files.minVersion === 'TLSv1.2' ? { ciphers: CIPHERS, sigalgs: SIGNATURES, honorCipherOrder: true } : {}),
     // Explicit, because NODE_TLS_REJECT_UNAUTHORIZED changes what is otherwise the default.
     ...(ca === undefined ? { requestCert: false } : { ca, requestCert: true, rejectUnauthorized: true }),
   };

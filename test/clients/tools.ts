@@ -22,19 +22,25 @@ export type Tool = { readonly argv: Argv } | { readonly missing: string };
 export type Tools = Readonly<Record<ToolName, Tool>>;
 
 const run = promisify(execFile);
-/** The last is a shell for images: one that needs nothing beside it. */
-const toolNames = ['skopeo', 'ctd-decoder', 'docker-registry', 'podman', 'busybox'] as const;
+/** busybox is a shell for images: one that needs nothing beside it. The last three are for the server. */
+const toolNames = [
+  ...(['skopeo', 'ctd-decoder', 'docker-registry', 'podman', 'busybox'] as const),
+  ...(['h2load', 'nghttp', 'testssl'] as const),
+] as const;
 const cache = fileURLToPath(new URL('../../.cache/clients', import.meta.url));
 const release = 'trixie';
 const keyring = '/usr/share/keyrings/debian-archive-keyring.gpg';
 // What the tests run, what podman runs, and the shared libraries of all, for hosts whose own C library is older.
 const packages = [
   ...['skopeo', 'imgcrypt', 'docker-registry', 'podman', 'busybox-static'],
-  ...['conmon', 'crun', 'netavark'],
+  ...['conmon', 'crun', 'netavark', 'nghttp2-client', 'testssl.sh'],
   ...['libc6', 'libgpgme11t64', 'libassuan9', 'libgpg-error0', 'libsqlite3-0'],
   ...['libsubid5', 'libseccomp2', 'libglib2.0-0t64', 'libyajl2', 'libsystemd0', 'libcap2'],
+  ...['libnghttp2-14', 'libev4t64', 'libjansson4', 'libjemalloc2', 'libssl3t64', 'libstdc++6', 'libgcc-s1'],
+  ...['libxml2', 'liblzma5', 'libicu76', 'libzstd1', 'zlib1g'],
 ];
-const hint = 'install skopeo 1.18 or later, imgcrypt, docker-registry and podman 5 (all in Debian 13)';
+const hint =
+  'install skopeo 1.18 or later, imgcrypt, docker-registry, podman 5, nghttp2-client and testssl.sh (all in Debian 13)';
 /** Debian's older ones are built without key providers. */
 const minimum: Partial<Record<ToolName, readonly [major: number, minor: number]>> = {
   skopeo: [1, 18],
@@ -89,10 +95,11 @@ async function findTools(): Promise<Tools> {
       return { missing: `${name} is not in PATH and was not fetched (${firstComplaint(error)}): ${hint}` };
     }
   };
-  const [skopeo, decoder, registry, podman, busybox] = await Promise.all([
+  const [skopeo, decoder, registry, podman, busybox, h2load, nghttp, testssl] = await Promise.all([
     ...([find('skopeo'), find('ctd-decoder'), find('docker-registry'), find('podman'), find('busybox')] as const),
+    ...([find('h2load'), find('nghttp'), find('testssl')] as const),
   ]);
-  return { skopeo, 'ctd-decoder': decoder, 'docker-registry': registry, podman, busybox };
+  return { skopeo, 'ctd-decoder': decoder, 'docker-registry': registry, podman, busybox, h2load, nghttp, testssl };
 }
 
 /** One line: apt's own error where there is one. A mirror's address may hold a password, which is not repeated. */
@@ -131,6 +138,10 @@ async function isNewEnough(path: string, name: ToolName): Promise<boolean> {
 async function fetchedTool(root: string, name: ToolName): Promise<Tool> {
   if (name === 'busybox') return { argv: [join(root, 'usr/bin/busybox')] };
   if (name === 'podman') return findPodman(root);
+  // A shell script, which runs the machine's own OpenSSL.
+  if (name === 'testssl') {
+    return { argv: ['env', `TESTSSL_INSTALL_DIR=${join(root, 'etc/testssl')}`, 'bash', join(root, 'usr/bin/testssl')] };
+  }
   const libraries = join(root, 'usr/lib');
   for (const triplet of await readdir(libraries)) {
     const loader = (await readdir(join(libraries, triplet)).catch(() => [])).find((file) =>
