@@ -12,34 +12,34 @@ import type { KbsSettings } from './kbs.ts';
 import type { Kek } from './kek.ts';
 import type { Pkcs11Settings } from './pkcs11.ts';
 
-/** What the operator sets for each backend; nothing here ever comes from a packet. */
+/** What the operator sets for each backend; nothing here ever comes from a packet. Of one that is left out no key opens. */
 export type BackendSettings = {
-  readonly age: AgeSettings;
-  readonly awskms: AwsKmsSettings;
-  readonly azurekms: AzureKmsSettings;
-  readonly gcpkms: GcpKmsSettings;
-  readonly hashivault: VaultSettings;
-  readonly kbs: KbsSettings;
-  readonly pkcs11: Pkcs11Settings;
+  readonly age?: AgeSettings;
+  readonly awskms?: AwsKmsSettings;
+  readonly azurekms?: AzureKmsSettings;
+  readonly gcpkms?: GcpKmsSettings;
+  readonly hashivault?: VaultSettings;
+  readonly kbs?: KbsSettings;
+  readonly pkcs11?: Pkcs11Settings;
 };
 
 /** The table of backends: a scheme is served by the file of its name, which nothing else loads. */
 export async function openKek(uri: KeyUri, settings: BackendSettings): Promise<Kek> {
   switch (uri.scheme) {
     case 'gcpkms':
-      return (await import('./gcpkms.ts')).openGcpKms(uri, settings.gcpkms);
+      return (await import('./gcpkms.ts')).openGcpKms(uri, given(settings, 'gcpkms'));
     case 'awskms':
-      return (await import('./awskms.ts')).openAwsKms(uri, settings.awskms);
+      return (await import('./awskms.ts')).openAwsKms(uri, given(settings, 'awskms'));
     case 'azurekms':
-      return (await import('./azurekms.ts')).openAzureKms(uri, settings.azurekms);
+      return (await import('./azurekms.ts')).openAzureKms(uri, given(settings, 'azurekms'));
     case 'hashivault':
-      return (await import('./hashivault.ts')).openHashiVault(uri, settings.hashivault);
+      return (await import('./hashivault.ts')).openHashiVault(uri, given(settings, 'hashivault'));
     case 'pkcs11':
-      return (await import('./pkcs11.ts')).openPkcs11(uri, settings.pkcs11);
+      return (await import('./pkcs11.ts')).openPkcs11(uri, given(settings, 'pkcs11'));
     case 'kbs':
-      return (await import('./kbs.ts')).openKbsKey(uri, settings.kbs);
+      return (await import('./kbs.ts')).openKbsKey(uri, given(settings, 'kbs'));
     case 'age':
-      return (await import('./age.ts')).openAgeRecipient(uri, settings.age);
+      return (await import('./age.ts')).openAgeRecipient(uri, given(settings, 'age'));
     case 'keyfile':
       if ('path' in uri) return openFile(uri.path, settings);
       throw new OcicryptError('configuration', `no key file here holds ${formatKeyUri(uri)}`, {
@@ -50,6 +50,12 @@ export async function openKek(uri: KeyUri, settings: BackendSettings): Promise<K
 
 /** What `--key` names: 32 bytes, or identities of age. */
 async function openFile(path: string, settings: BackendSettings): Promise<Kek> {
-  if (isAgeIdentityFile(path)) return (await import('./age.ts')).openAgeIdentityFile(path, settings.age);
+  if (isAgeIdentityFile(path)) return (await import('./age.ts')).openAgeIdentityFile(path, given(settings, 'age'));
   return (await import('./keyfile.ts')).openKeyfile(path);
+}
+
+function given<Name extends keyof BackendSettings>(settings: BackendSettings, name: Name) {
+  const found = settings[name];
+  if (found !== undefined) return found;
+  throw new OcicryptError('configuration', `there are no settings for keys of ${name}`);
 }
