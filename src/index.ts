@@ -6,12 +6,13 @@ export { createUnwrapper, type KeyHolder } from './client/holders.ts';
 export { createJweHolder, createJweWrapper } from './client/jwe.ts';
 export type { LayerKeyUnwrapper, LayerKeyWrapper, WrappedKey as WrappedLayerKey } from './client/layer-keys.ts';
 export { createProviderHolder, createProviderWrapper, type ProviderCall } from './client/provider.ts';
-export { type DecryptedImage, type DecryptOptions, decryptImage } from './image/decrypt.ts';
+export { type DecryptOptions, decryptImage } from './image/decrypt.ts';
 export { type EncryptedImage, type EncryptOptions, encryptImage } from './image/encrypt.ts';
 export { type ImageReport, inspectImage } from './image/inspect.ts';
 export { openImageSource, openImageStore } from './image/open.ts';
 export { type ImageReference, parseImageReference } from './image/reference.ts';
 export type { RegistrySettings } from './image/registry-client.ts';
+export type { WrittenImage } from './image/result.ts';
 export {
   addKeys,
   type LayerKeyRewrapper,

@@ -4,12 +4,13 @@ import { base64Text, decodeBase64 } from '../base/bytes.ts';
 import { OcicryptError } from '../base/errors.ts';
 import type { WrappedKey } from '../client/layer-keys.ts';
 import { decodePublicOptions, type PublicOptions } from './layer-options.ts';
+import type { Descriptor } from './manifest.ts';
 
 /** What the annotations of an encrypted layer say. */
 export type LayerEncryption = { readonly publicOptions: PublicOptions; readonly keys: readonly WrappedKey[] };
 
 /** Every annotation that encryption adds starts with this. */
-export const ENCRYPTION_PREFIX = 'org.opencontainers.image.enc.';
+const ENCRYPTION_PREFIX = 'org.opencontainers.image.enc.';
 
 const PUBLIC_OPTIONS = `${ENCRYPTION_PREFIX}pubopts`;
 const KEYS_PREFIX = `${ENCRYPTION_PREFIX}keys.`;
@@ -115,6 +116,12 @@ export function decodeEncryption(annotations: ReadonlyMap<string, string>, what:
     });
   }
   return { publicOptions, keys };
+}
+
+/** Layers with one identity are alike in their bytes and in all that decides who can open them. */
+export function identifyLayer({ mediaType, digest, size, annotations }: Descriptor): string {
+  const encryption = [...annotations].filter(([name]) => name.startsWith(ENCRYPTION_PREFIX)).sort();
+  return JSON.stringify([mediaType, digest, size, encryption]);
 }
 
 /** The annotations without those of encryption. */

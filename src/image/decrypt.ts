@@ -6,11 +6,12 @@ import type { LayerKeyUnwrapper } from '../client/layer-keys.ts';
 import { compressionOf, decodeEncryption, decryptedType, isEncryptedType } from './annotations.ts';
 import { decryptLayer } from './cipher.ts';
 import { createDiffIdSink, type DiffIdSink } from './diff-id.ts';
-import { decodePrivateOptions, type PrivateOptions, type PublicOptions } from './layer-options.ts';
+import { decodePrivateOptions } from './layer-options.ts';
 import { type Descriptor, parseConfig } from './manifest.ts';
+import { countProgress, describeWritten, type WrittenImage } from './result.ts';
 import { retryTransfer } from './retry.ts';
 import { selectLayers } from './select.ts';
-import { type ImageSource, type ImageStore, readSmallBlob } from './store.ts';
+import { type ImageSource, type ImageStore, moveBlob, readSmallBlob } from './store.ts';
 import { type ChangedLayer, type ImageProgress, transformImage } from './transform.ts';
 import { imagesOf, type PlatformImage, readImageTree, selectPlatforms } from './tree.ts';
 
@@ -26,19 +27,6 @@ export type DecryptOptions = {
   readonly signal?: AbortSignal;
 };
 
-/** What was done. */
-export type DecryptedImage = {
-  /** Of the manifest or index that the destination's name now stands for. */
-  readonly digest: string;
-  readonly mediaType: string;
-  readonly previousDigest: string;
-  readonly images: readonly {
-    readonly platform: PlatformImage['platform'];
-    readonly digest: string;
-    readonly layers: number;
-  }[];
-};
-
 /**
  * Decrypts an image from `source` to `destination`, which may be the same place. All selected layers are decrypted or
  * nothing changes: an image that is opened in part must be asked for with `layers`.
@@ -50,7 +38,7 @@ export async function decryptImage(
   source: ImageSource,
   destination: ImageStore,
   options: DecryptOptions,
-): Promise<DecryptedImage> {
+): Promise<WrittenImage> {
   const { signal } = options;
   const tree = await readImageTree(source, signal);
   const images = selectPlatforms(imagesOf(tree), options.platforms ?? []);
@@ -69,16 +57,7 @@ export async function decryptImage(
     onProgress: options.onProgress,
     signal,
   });
-  return {
-    digest: transformed.root.digest,
-    mediaType: transformed.root.mediaType,
-    previousDigest: tree.stored.digest,
-    images: [...transformed.images].map(([image, { stored, layers }]) => ({
-      platform: image.platform,
-      digest: stored.digest,
-      layers: layers.filter((layer) => layer !== undefined).length,
-    })),
-  };
+  return describeWritten(tree, transformed);
 }
 
 type DecryptedLayer = ChangedLayer & { readonly diffId: string | undefined };
@@ -132,47 +111,24 @@ async function decryptOne(
   try {
     const privateOptions = decodePrivateOptions(record, what);
     key = privateOptions.key;
-    return await retryTransfer(
-      () => transfer(source, destination, layer, mediaType, publicOptions, privateOptions, options, signal),
-      signal,
-    );
+    const transfer = () =>
+      moveBlob(source, destination, layer, signal, async (reader, writer): Promise<DecryptedLayer> => {
+        const diff = options.checkDiffIds === true ? createDiffIdSink(compressionOf(mediaType)) : undefined;
+        try {
+          const plain = await decryptLayer(reader, both(writer, diff), layer, publicOptions, privateOptions, {
+            signal,
+            onProgress: countProgress('decrypt', layer, options.onProgress),
+          });
+          const diffId = await diff?.finish();
+          await writer.commit(plain);
+          return { ...plain, mediaType, annotations: new Map(), diffId };
+        } finally {
+          diff?.discard();
+        }
+      });
+    return await retryTransfer(transfer, signal);
   } finally {
     wipe(record, key);
-  }
-}
-
-async function transfer(
-  source: ImageSource,
-  destination: ImageStore,
-  layer: Descriptor,
-  mediaType: string,
-  publicOptions: PublicOptions,
-  privateOptions: PrivateOptions,
-  options: DecryptOptions,
-  signal: AbortSignal,
-): Promise<DecryptedLayer> {
-  const reader = await source.openBlob(layer, signal);
-  try {
-    const writer = await destination.createBlob(layer.size, signal);
-    const diff = options.checkDiffIds === true ? createDiffIdSink(compressionOf(mediaType)) : undefined;
-    try {
-      let bytes = 0;
-      const plain = await decryptLayer(reader, both(writer, diff), layer, publicOptions, privateOptions, {
-        signal,
-        onProgress: (read) => {
-          bytes += read;
-          options.onProgress?.({ operation: 'decrypt', digest: layer.digest, size: layer.size, bytes });
-        },
-      });
-      const diffId = await diff?.finish();
-      await writer.commit(plain);
-      return { ...plain, mediaType, annotations: new Map(), diffId };
-    } finally {
-      diff?.discard();
-      await writer.discard();
-    }
-  } finally {
-    await reader.close();
   }
 }
 

@@ -1,14 +1,15 @@
 // Encrypts an image: its layers with keys of their own, those keys to the recipients.
 
 import { OcicryptError } from '../base/errors.ts';
-import type { LayerKeyWrapper, WrappedKey } from '../client/layer-keys.ts';
+import type { LayerKeyWrapper } from '../client/layer-keys.ts';
 import { encodeEncryption, encryptedType, isEncryptedType } from './annotations.ts';
 import { encryptLayer } from './cipher.ts';
 import type { Descriptor } from './manifest.ts';
-import { checkDistinct } from './packets.ts';
+import { wrapForAll } from './recipients.ts';
+import { countProgress, describeWritten, type WrittenImage } from './result.ts';
 import { retryTransfer } from './retry.ts';
 import { selectLayers } from './select.ts';
-import { findReferrers, type ImageSource, type ImageStore } from './store.ts';
+import { findReferrers, type ImageSource, type ImageStore, moveBlob } from './store.ts';
 import { type ChangedLayer, type ImageProgress, transformImage } from './transform.ts';
 import { imagesOf, type PlatformImage, readImageTree, selectPlatforms } from './tree.ts';
 
@@ -23,19 +24,10 @@ export type EncryptOptions = {
   readonly signal?: AbortSignal;
 };
 
-/** What was done. */
-export type EncryptedImage = {
-  /** Of the manifest or index that the destination's name now stands for: the one to sign. */
-  readonly digest: string;
-  readonly mediaType: string;
-  readonly previousDigest: string;
+/** What was done; `digest` is the one to sign. */
+export type EncryptedImage = WrittenImage & {
   /** Signatures, attestations and whatever else refers to the previous digest, and not to this one. */
   readonly referrers: readonly string[];
-  readonly images: readonly {
-    readonly platform: PlatformImage['platform'];
-    readonly digest: string;
-    readonly layers: number;
-  }[];
 };
 
 /**
@@ -67,17 +59,7 @@ export async function encryptImage(
     onProgress,
     signal,
   });
-  return {
-    digest: transformed.root.digest,
-    mediaType: transformed.root.mediaType,
-    previousDigest: tree.stored.digest,
-    referrers,
-    images: [...transformed.images].map(([image, { stored, layers }]) => ({
-      platform: image.platform,
-      digest: stored.digest,
-      layers: layers.filter((layer) => layer !== undefined).length,
-    })),
-  };
+  return { ...describeWritten(tree, transformed), referrers };
 }
 
 function checkLayer(image: PlatformImage, index: number, name: string): void {
@@ -107,61 +89,20 @@ async function encryptOne(
   onProgress: EncryptOptions['onProgress'],
   signal: AbortSignal,
 ): Promise<ChangedLayer> {
-  const reader = await source.openBlob(layer, signal);
-  try {
-    const writer = await destination.createBlob(layer.size, signal);
-    try {
-      let bytes = 0;
-      const encrypted = await encryptLayer(
-        reader,
-        writer,
-        layer,
-        (record, running) => wrapAll(recipients, record, running),
-        {
-          signal,
-          onProgress: (read) => {
-            bytes += read;
-            onProgress?.({ operation: 'encrypt', digest: layer.digest, size: layer.size, bytes });
-          },
-        },
-      );
-      await writer.commit(encrypted);
-      return {
-        digest: encrypted.digest,
-        size: encrypted.size,
-        mediaType: encryptedType(layer.mediaType) ?? layer.mediaType,
-        annotations: encodeEncryption(encrypted.publicOptions, encrypted.wrapped),
-      };
-    } finally {
-      await writer.discard();
-    }
-  } finally {
-    await reader.close();
-  }
-}
-
-/** All or none: {@link Promise.all} fails with the first. */
-async function wrapAll(
-  recipients: readonly LayerKeyWrapper[],
-  record: Uint8Array,
-  signal: AbortSignal,
-): Promise<readonly WrappedKey[]> {
-  const keys = await Promise.all(
-    recipients.map(async (recipient): Promise<readonly WrappedKey[]> => {
-      const { scheme } = recipient;
-      const packets = await recipient.wrap(record, signal).catch(final);
-      if (packets.length === 0) throw new OcicryptError('internal', `no wrapped key from ${scheme}`);
-      return packets.map((packet) => ({ scheme, packet }));
-    }),
-  );
-  const all = keys.flat();
-  checkDistinct(all);
-  return all;
-}
-
-/** Who wraps has tried again by itself: only the transfer of the layer is repeated here. */
-function final(error: unknown): never {
-  if (!(error instanceof OcicryptError && error.retryable)) throw error;
-  const { hint, cause } = error;
-  throw new OcicryptError(error.code, error.message, { cause, ...(hint === undefined ? {} : { hint }) });
+  return moveBlob(source, destination, layer, signal, async (reader, writer) => {
+    const encrypted = await encryptLayer(
+      reader,
+      writer,
+      layer,
+      (record, running) => wrapForAll(recipients, record, running),
+      { signal, onProgress: countProgress('encrypt', layer, onProgress) },
+    );
+    await writer.commit(encrypted);
+    return {
+      digest: encrypted.digest,
+      size: encrypted.size,
+      mediaType: encryptedType(layer.mediaType) ?? layer.mediaType,
+      annotations: encodeEncryption(encrypted.publicOptions, encrypted.wrapped),
+    };
+  });
 }

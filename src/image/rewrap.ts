@@ -3,11 +3,18 @@
 import { wipe } from '../base/bytes.ts';
 import { OcicryptError } from '../base/errors.ts';
 import type { LayerKeyUnwrapper, LayerKeyWrapper, WrappedKey } from '../client/layer-keys.ts';
-import { decodeEncryption, encodeEncryption, isEncryptedType, withoutEncryption } from './annotations.ts';
+import {
+  decodeEncryption,
+  encodeEncryption,
+  identifyLayer,
+  isEncryptedType,
+  withoutEncryption,
+} from './annotations.ts';
 import { decodePrivateOptions, encodePublicOptions } from './layer-options.ts';
 import { forEachLimited } from './limit.ts';
 import { changeDescriptor, type Descriptor, MEDIA_TYPES, thaw, writeManifest } from './manifest.ts';
 import { checkDistinct, describePacket, type PacketDescription, type PacketRecipient } from './packets.ts';
+import { wrapForAll } from './recipients.ts';
 import { createStoredManifest, findReferrers, type ImageStore, type StoredManifest } from './store.ts';
 import { rewriteTree } from './transform.ts';
 import { type ImageNode, imagesOf, type PlatformImage, readImageTree } from './tree.ts';
@@ -54,7 +61,7 @@ export async function rewrapImage(store: ImageStore, options: RewrapOptions): Pr
   const tree = await readImageTree(store, signal);
   const images = imagesOf(tree);
   const layers = images.flatMap(({ manifest }) => manifest.layers.filter((layer) => isEncryptedType(layer.mediaType)));
-  const packets = new Map(layers.map((layer) => [keyOf(layer), layer]));
+  const packets = new Map(layers.map((layer) => [identifyLayer(layer), layer]));
   if (packets.size === 0) {
     throw new OcicryptError('bad-input', `${store.name} is not encrypted`, {
       hint: `run ocicrypt-kms inspect ${store.name}`,
@@ -157,10 +164,6 @@ type Change = {
 
 const PARALLEL = 4;
 
-function keyOf(layer: Descriptor): string {
-  return JSON.stringify([layer.digest, ...[...layer.annotations].sort()]);
-}
-
 async function rewrapLayer(layer: Descriptor, rewrapper: LayerKeyRewrapper, signal: AbortSignal): Promise<Change> {
   const what = `layer ${layer.digest}`;
   const { publicOptions, keys } = decodeEncryption(layer.annotations, what);
@@ -170,8 +173,7 @@ async function rewrapLayer(layer: Descriptor, rewrapper: LayerKeyRewrapper, sign
   const added = encodeEncryption(encodePublicOptions(publicOptions), after);
   // What is written must be readable: the bounds of reading hold for it too.
   decodeEncryption(added, what);
-  const annotations = new Map([...withoutEncryption(layer.annotations), ...added]);
-  return { digest: layer.digest, before: keys, after, annotations };
+  return { digest: layer.digest, before: keys, after, annotations: added };
 }
 
 async function wrapAgain(
@@ -184,15 +186,7 @@ async function wrapAgain(
   try {
     // Nothing but a layer key is ever wrapped.
     wipe(decodePrivateOptions(record, 'the layer').key);
-    const wrapped = await Promise.all(
-      wrappers.map(async (wrapper) => {
-        const packets = await wrapper.wrap(record, signal);
-        return packets.map((packet) => ({ scheme: wrapper.scheme, packet }));
-      }),
-    );
-    const all = wrapped.flat();
-    checkDistinct(all);
-    return all;
+    return await wrapForAll(wrappers, record, signal);
   } finally {
     wipe(record);
   }
@@ -200,8 +194,10 @@ async function wrapAgain(
 
 function rewriteImage(image: PlatformImage, changes: ReadonlyMap<string, Change>): StoredManifest {
   const layers = image.manifest.layers.map((layer) => {
-    const change = isEncryptedType(layer.mediaType) ? changes.get(keyOf(layer)) : undefined;
-    return change === undefined ? thaw(layer.json) : changeDescriptor(layer, { annotations: change.annotations });
+    const change = isEncryptedType(layer.mediaType) ? changes.get(identifyLayer(layer)) : undefined;
+    if (change === undefined) return thaw(layer.json);
+    const annotations = new Map([...withoutEncryption(layer.annotations), ...change.annotations]);
+    return changeDescriptor(layer, { annotations });
   });
   return createStoredManifest(writeManifest(image.manifest, layers), MEDIA_TYPES.manifest);
 }

@@ -137,6 +137,30 @@ export async function readAtMost(source: ByteSource, maximum: number): Promise<U
 }
 
 /**
+ * Opens a blob to read and one of the same size to write, and closes both after the work, whatever becomes of it. What is
+ * written stays only where the work commits it.
+ */
+export async function moveBlob<Result>(
+  source: ImageSource,
+  destination: ImageStore,
+  blob: BlobIdentity,
+  signal: AbortSignal | undefined,
+  work: (reader: BlobReader, writer: BlobWriter) => Promise<Result>,
+): Promise<Result> {
+  const reader = await source.openBlob(blob, signal);
+  try {
+    const writer = await destination.createBlob(blob.size, signal);
+    try {
+      return await work(reader, writer);
+    } finally {
+      await writer.discard();
+    }
+  } finally {
+    await reader.close();
+  }
+}
+
+/**
  * Copies a blob as it is, unless the destination has it; digest and size are checked while it streams, and the blob
  * appears only when they are right.
  *
@@ -151,31 +175,23 @@ export async function copyBlob(
   onProgress?: (bytes: number) => void,
 ): Promise<void> {
   if (await destination.hasBlob(blob, signal)) return onProgress?.(blob.size);
-  const reader = await source.openBlob(blob, signal);
-  try {
-    const writer = await destination.createBlob(blob.size, signal);
-    try {
-      const hash = createHash('sha256');
-      const buffer = new Uint8Array(1024 * 1024);
-      let size = 0;
-      for (;;) {
-        signal?.throwIfAborted();
-        const read = await reader.read(buffer);
-        if (read === 0) break;
-        size += read;
-        if (size > blob.size) throw damaged(blob.digest, 'blob');
-        hash.update(buffer.subarray(0, read));
-        await writer.write(buffer.subarray(0, read));
-        onProgress?.(size);
-      }
-      if (size !== blob.size || formatDigest(hash.digest()) !== blob.digest) throw damaged(blob.digest, 'blob');
-      await writer.commit(blob);
-    } finally {
-      await writer.discard();
+  await moveBlob(source, destination, blob, signal, async (reader, writer) => {
+    const hash = createHash('sha256');
+    const buffer = new Uint8Array(1024 * 1024);
+    let size = 0;
+    for (;;) {
+      signal?.throwIfAborted();
+      const read = await reader.read(buffer);
+      if (read === 0) break;
+      size += read;
+      if (size > blob.size) throw damaged(blob.digest, 'blob');
+      hash.update(buffer.subarray(0, read));
+      await writer.write(buffer.subarray(0, read));
+      onProgress?.(size);
     }
-  } finally {
-    await reader.close();
-  }
+    if (size !== blob.size || formatDigest(hash.digest()) !== blob.digest) throw damaged(blob.digest, 'blob');
+    await writer.commit(blob);
+  });
 }
 
 function damaged(digest: string, what: string): OcicryptError {

@@ -1,7 +1,7 @@
 // The only code that writes an image that is another one with some layers changed: content first, manifests after it, the root last.
 
 import { OcicryptError } from '../base/errors.ts';
-import { ENCRYPTION_PREFIX, ociLayerType, withoutEncryption } from './annotations.ts';
+import { identifyLayer, ociLayerType, withoutEncryption } from './annotations.ts';
 import { forEachLimited } from './limit.ts';
 import { changeDescriptor, type Descriptor, MEDIA_TYPES, thaw, writeIndex, writeManifest } from './manifest.ts';
 import { retryTransfer } from './retry.ts';
@@ -81,7 +81,7 @@ export async function transformImage<Change extends ChangedLayer>(
   const images = new Map<PlatformImage, ChangedImage<Change>>();
   for (const image of plan.images) {
     const layers = image.manifest.layers.map((layer, index) =>
-      options.selects(image, index) ? changes.get(keyOf(layer)) : undefined,
+      options.selects(image, index) ? changes.get(identifyLayer(layer)) : undefined,
     );
     for (const [index, change] of layers.entries()) if (change !== undefined) options.check?.(image, index, change);
     images.set(image, { stored: rewriteImage(image, layers), layers });
@@ -142,19 +142,13 @@ function planWork<Change extends ChangedLayer>(tree: ImageNode, { selects }: Tra
     for (const [index, layer] of node.manifest.layers.entries()) {
       const selected = node.kind === 'image' && selects(node, index);
       changed ||= selected;
-      if (selected) changes.set(keyOf(layer), layer);
+      if (selected) changes.set(identifyLayer(layer), layer);
       else copies.set(layer.digest, layer);
     }
     if (changed && node.kind === 'image') images.push(node);
   };
   visit(tree);
   return { images, changes, copies };
-}
-
-/** Layers are alike when their bytes are and all that decides what becomes of them. */
-function keyOf(layer: Descriptor): string {
-  const encryption = [...layer.annotations].filter(([name]) => name.startsWith(ENCRYPTION_PREFIX)).sort();
-  return JSON.stringify([layer.mediaType, layer.digest, layer.size, encryption]);
 }
 
 /** Layers that a registry may not pass on are named by an address elsewhere and need not be here. */

@@ -4,7 +4,7 @@ import { asOcicryptError, OcicryptError } from '../base/errors.ts';
 import { asKeyUri } from '../base/key-uri.ts';
 import type { LayerKeyUnwrapper } from '../client/layer-keys.ts';
 import { type AllowRule, parseAllowRule, selectForPacket } from '../provider/policy.ts';
-import { decodeEncryption, decryptedType } from './annotations.ts';
+import { decodeEncryption, decryptedType, identifyLayer } from './annotations.ts';
 import { type ImageReport, type InspectedLayer, reportOf } from './inspect.ts';
 import type { Descriptor } from './manifest.ts';
 import type { PacketRecipient } from './packets.ts';
@@ -135,7 +135,7 @@ function comparableRule(key: string): AllowRule {
 }
 
 function distinctLayers(layers: readonly Descriptor[]): readonly Descriptor[] {
-  return [...new Map(layers.map((layer) => [JSON.stringify([layer.digest, ...layer.annotations]), layer])).values()];
+  return [...new Map(layers.map((layer) => [identifyLayer(layer), layer])).values()];
 }
 
 async function tryKey(

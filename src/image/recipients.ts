@@ -1,0 +1,35 @@
+// All who are to open a layer: every one of them is given its key, or nobody is.
+
+import { OcicryptError } from '../base/errors.ts';
+import type { LayerKeyWrapper, WrappedKey } from '../client/layer-keys.ts';
+import { checkDistinct } from './packets.ts';
+
+/**
+ * Wraps a layer-key record for all recipients.
+ *
+ * @throws OcicryptError what the first recipient that fails throws, and `bad-input` for two that are one key
+ */
+export async function wrapForAll(
+  recipients: readonly LayerKeyWrapper[],
+  record: Uint8Array,
+  signal: AbortSignal,
+): Promise<readonly WrappedKey[]> {
+  const keys = await Promise.all(
+    recipients.map(async (recipient): Promise<readonly WrappedKey[]> => {
+      const { scheme } = recipient;
+      const packets = await recipient.wrap(record, signal).catch(final);
+      if (packets.length === 0) throw new OcicryptError('internal', `no wrapped key from ${scheme}`);
+      return packets.map((packet) => ({ scheme, packet }));
+    }),
+  );
+  const all = keys.flat();
+  checkDistinct(all);
+  return all;
+}
+
+/** Who wraps has tried again by itself: what is repeated after this is the transfer of a layer. */
+function final(error: unknown): never {
+  if (!(error instanceof OcicryptError && error.retryable)) throw error;
+  const { hint, cause } = error;
+  throw new OcicryptError(error.code, error.message, { cause, ...(hint === undefined ? {} : { hint }) });
+}
