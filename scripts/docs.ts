@@ -1,8 +1,9 @@
-// Writes the documents that are made from the table of options; a test holds them against it.
+// Writes the documents that are made from the table of options, and the units of deploy/; a test holds them against it.
 
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
+import { DEFAULT_OPTIONS, SOCKET_UNIT, serviceUnit } from '../src/cli/config-systemd.ts';
 import { configurationPath, type OptionName, type OptionSpec, optionSpec } from '../src/cli/options.ts';
 import { OPTION_NAMES } from '../src/cli/settings.ts';
 import { PROJECT } from './process.ts';
@@ -12,6 +13,8 @@ export function generatedDocuments(): ReadonlyMap<string, string> {
   return new Map([
     ['docs/configuration.md', configurationDocument()],
     ['docs/configuration.schema.json', `${JSON.stringify(configurationSchema(), null, 2)}\n`],
+    ['deploy/ocicrypt-kms.service', serviceUnit(['/usr/local/bin/ocicrypt-kms', 'serve', ...DEFAULT_OPTIONS])],
+    ['deploy/ocicrypt-kms.socket', SOCKET_UNIT],
   ]);
 }
 

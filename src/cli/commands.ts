@@ -104,7 +104,7 @@ export const COMMANDS: ReadonlyMap<string, Command> = new Map<string, Command>([
   [
     'config',
     {
-      operands: 'ocicrypt|containerd|crio|policy',
+      operands: 'ocicrypt|containerd|crio|systemd|systemd-socket|policy',
       describe: 'print a configuration file that works, for this executable',
       options: ['provider', 'allow', 'key', 'adc'],
       run: async (context) => (await import('./config.ts')).runConfig(context),

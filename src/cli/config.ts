@@ -3,6 +3,7 @@
 import { basename, resolve } from 'node:path';
 import { OcicryptError } from '../base/errors.ts';
 import type { CommandContext } from './command.ts';
+import { DEFAULT_OPTIONS, SOCKET_UNIT, serviceUnit } from './config-systemd.ts';
 import { nearest, type Settings } from './settings.ts';
 
 /** Prints one file to standard output; where it belongs is its first line or said on standard error. */
@@ -43,6 +44,21 @@ const FILES: ReadonlyMap<string, ConfigFile> = new Map<string, ConfigFile>([
       text: () => CRIO,
     },
   ],
+  [
+    'systemd',
+    {
+      advice:
+        'save it as /etc/systemd/system/ocicrypt-kms.service, and what config systemd-socket prints as ocicrypt-kms.socket beside it; then systemctl enable --now ocicrypt-kms.socket',
+      text: serviceFile,
+    },
+  ],
+  [
+    'systemd-socket',
+    {
+      advice: 'save it as /etc/systemd/system/ocicrypt-kms.socket, beside what config systemd prints',
+      text: () => SOCKET_UNIT,
+    },
+  ],
   ['policy', { advice: 'save it and name it with --config=FILE', text: policyFile }],
 ]);
 
@@ -50,14 +66,24 @@ const FILES: ReadonlyMap<string, ConfigFile> = new Map<string, ConfigFile>([
 function ocicryptFile(settings: Settings): string {
   const name = settings.text('provider') ?? 'kmscrypt';
   const { path, args } = thisExecutable();
+  const provider = { cmd: { path, args: [...args, 'keyprovider', ...givenOptions(settings)] } };
+  return `${JSON.stringify({ 'key-providers': { [name]: provider } }, null, 2)}\n`;
+}
+
+function serviceFile(settings: Settings): string {
+  const { path, args } = thisExecutable();
+  const options = givenOptions(settings);
+  return serviceUnit([path, ...args, 'serve', ...(options.length > 0 ? options : DEFAULT_OPTIONS)]);
+}
+
+/** The options as they were given, with whole paths. */
+function givenOptions(settings: Settings): readonly string[] {
   const options = ['allow', 'key', 'adc', 'provider'] as const;
-  const words = options.flatMap((option) =>
+  return options.flatMap((option) =>
     (option === 'allow' || option === 'key' ? settings.list(option) : [settings.text(option) ?? ''])
       .filter((value) => value !== '')
       .map((value) => `--${option}=${option === 'key' || option === 'adc' ? resolve(value) : value}`),
   );
-  const provider = { cmd: { path, args: [...args, 'keyprovider', ...words] } };
-  return `${JSON.stringify({ 'key-providers': { [name]: provider } }, null, 2)}\n`;
 }
 
 /** A Bun executable is itself; under Node it is the script that Node runs. */

@@ -7,33 +7,55 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { COMMANDS } from '../../src/cli/commands.ts';
+import { executablePath, runExecutable } from '../fixtures/executable.ts';
 
 const DEPLOY = fileURLToPath(new URL('../../deploy', import.meta.url));
 const UNITS = ['ocicrypt-kms.service', 'ocicrypt-kms.socket'];
 
-test('systemd finds no fault with the units', (t) => {
-  const analyze = '/usr/bin/systemd-analyze';
-  if (!existsSync(analyze)) {
-    assert.ok(!process.env.CI, `${analyze} is missing: apt-get install systemd`);
-    t.skip(`${analyze} is not on this machine`);
-    return;
-  }
-  const directory = mkdtempSync(join(tmpdir(), 'units-'));
-  t.after(() => rmSync(directory, { recursive: true, force: true }));
-  // It looks for the command, which need not be installed here.
-  const command = join(directory, 'ocicrypt-kms');
-  writeFileSync(command, '');
-  chmodSync(command, 0o755);
-  for (const unit of UNITS) {
-    const text = readFileSync(join(DEPLOY, unit), 'utf8').replaceAll('/usr/local/bin/ocicrypt-kms', command);
-    writeFileSync(join(directory, unit), text);
-  }
-  const paths = UNITS.map((unit) => join(directory, unit));
-  const said = execFileSync(analyze, ['verify', '--man=no', ...paths], {
-    stdio: ['ignore', 'pipe', 'pipe'],
-  }).toString();
-  assert.equal(said, '');
-});
+/** Both units: as packaged, and as the executable prints them for itself with options that have to be quoted. */
+const SOURCES: readonly (readonly [name: string, unit: (file: string, command: string) => string | Promise<string>])[] =
+  [
+    [
+      'of deploy/',
+      (file, command) => readFileSync(join(DEPLOY, file), 'utf8').replaceAll('/usr/local/bin/ocicrypt-kms', command),
+    ],
+    [
+      'that the executable prints',
+      async (file) => {
+        const kind = file.endsWith('.socket') ? 'systemd-socket' : 'systemd';
+        const key = kind === 'systemd' ? ['--key=/etc/my "keys"/100%$HOME.key'] : [];
+        const { status, stdout, stderr } = await runExecutable(['config', kind, ...key]);
+        assert.equal(status, 0, stderr);
+        if (kind === 'systemd') {
+          const start = `ExecStart=${executablePath()} serve "--key=/etc/my \\"keys\\"/100%%$$HOME.key"\n`;
+          assert.ok(stdout.toString().includes(start), stdout.toString());
+        }
+        return stdout.toString();
+      },
+    ],
+  ];
+
+for (const [name, unit] of SOURCES)
+  test(`systemd finds no fault with the units ${name}`, async (t) => {
+    const analyze = '/usr/bin/systemd-analyze';
+    if (!existsSync(analyze)) {
+      assert.ok(!process.env.CI, `${analyze} is missing: apt-get install systemd`);
+      t.skip(`${analyze} is not on this machine`);
+      return;
+    }
+    const directory = mkdtempSync(join(tmpdir(), 'units-'));
+    t.after(() => rmSync(directory, { recursive: true, force: true }));
+    // It looks for the command, which need not be installed here.
+    const command = join(directory, 'ocicrypt-kms');
+    writeFileSync(command, '');
+    chmodSync(command, 0o755);
+    for (const file of UNITS) writeFileSync(join(directory, file), await unit(file, command));
+    const paths = UNITS.map((unit) => join(directory, unit));
+    const said = execFileSync(analyze, ['verify', '--man=no', ...paths], {
+      stdio: ['ignore', 'pipe', 'pipe'],
+    }).toString();
+    assert.equal(said, '');
+  });
 
 test('the service starts a command with options that there are', () => {
   const text = readFileSync(join(DEPLOY, 'ocicrypt-kms.service'), 'utf8');

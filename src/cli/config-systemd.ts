@@ -1,0 +1,77 @@
+// The only code that knows systemd's unit files: one text for `config systemd`, for deploy/ and for the documentation.
+// systemd.service(5), systemd.socket(5)
+
+/** The service that `words`, a whole command line, start. */
+export function serviceUnit(words: readonly string[]): string {
+  return `# The key provider for this machine's container runtime.
+[Unit]
+Description=OCICrypt key provider
+Documentation=man:systemd.exec(5)
+Requires=ocicrypt-kms.socket
+After=network-online.target
+Wants=network-online.target
+
+[Service]
+ExecStart=${words.map(quote).join(' ')}
+ExecReload=/bin/kill -HUP $MAINPID
+Restart=on-failure
+# Calls end within 10 s; what drains is given two more.
+TimeoutStopSec=12
+UMask=0077
+LimitCORE=0
+LimitNOFILE=4096
+MemoryMax=512M
+
+StateDirectory=ocicrypt-kms
+LogsDirectory=ocicrypt-kms
+LogsDirectoryMode=0700
+NoNewPrivileges=yes
+ProtectSystem=strict
+ProtectHome=yes
+PrivateTmp=yes
+PrivateDevices=yes
+ProtectClock=yes
+ProtectControlGroups=yes
+ProtectHostname=yes
+ProtectKernelLogs=yes
+ProtectKernelModules=yes
+ProtectKernelTunables=yes
+ProtectProc=invisible
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+LockPersonality=yes
+CapabilityBoundingSet=
+SystemCallArchitectures=native
+SystemCallFilter=@system-service
+SystemCallFilter=~@privileged
+
+[Install]
+WantedBy=multi-user.target
+`;
+}
+
+/** The socket that starts the service: its first client does. */
+export const SOCKET_UNIT = `# Clients may connect as soon as this is there; the server is started by the first.
+[Unit]
+Description=Socket of the OCICrypt key provider
+
+[Socket]
+ListenStream=/run/ocicrypt-kms/ocicrypt-kms.sock
+SocketMode=0600
+DirectoryMode=0700
+RemoveOnStop=yes
+
+[Install]
+WantedBy=sockets.target
+`;
+
+/** The command line of the units in deploy/, and of those that are printed without other options. */
+export const DEFAULT_OPTIONS: readonly string[] = ['--config=/etc/ocicrypt-kms/config.yaml'];
+
+/** A word of a command line: in quotes where it needs them, and with nothing that systemd would replace. */
+function quote(word: string): string {
+  const literal = word.replaceAll('%', '%%').replaceAll('$', '$$$$');
+  return /^[\w@%+=:,./$*-]+$/.test(literal) ? literal : `"${literal.replaceAll(/["\\]/g, '\\$&')}"`;
+}
