@@ -10,11 +10,14 @@ import { type KeyDirectory, makeKeyDirectory, providerOf } from '../test/fixture
 import { createRandom, SEED } from '../test/fixtures/seed.ts';
 import { PROJECT, runTool } from './process.ts';
 import { proveGoogleFaults } from './prove-google.ts';
+import { SERVER_PROMISES } from './prove-server.ts';
+import { proveSoak } from './soak.ts';
 import type { Vector } from './vectors-shape.ts';
 
 const LIBRARY_REQUESTS = count('OCICRYPT_PROVE_LIBRARY', 1_000_000);
 const EXECUTABLE_REQUESTS = count('OCICRYPT_PROVE_EXECUTABLE', 2000);
 const PLAINTEXTS = count('OCICRYPT_PROVE_PLAINTEXTS', 100_000);
+const SOAK = count('OCICRYPT_PROVE_SOAK', 1_000_000);
 const KILLS = count('OCICRYPT_PROVE_KILLS', 200);
 
 type Row = { readonly promise: string; readonly what: string; readonly figures: string };
@@ -29,6 +32,11 @@ try {
   keys.remove();
 }
 rows.push(...(await proveGoogleFaults()));
+rows.push({
+  promise: 'P8',
+  what: 'unwraps through the executable, one in ten with a connection of its own',
+  figures: await proveSoak(SOAK),
+});
 for (const [promise, what, files, environment] of [
   ['P2', 'every code has one exit status and one gRPC status', ['test/base/errors.test.ts'], {}],
   [
@@ -38,18 +46,7 @@ for (const [promise, what, files, environment] of [
     {},
   ],
   ['P4', 'a request over the limit is refused before it is parsed', ['test/provider/protocol.test.ts'], {}],
-  [
-    'P5, P6',
-    '300 hostile connections: resident memory; each kind of flood is cut, good callers are served meanwhile',
-    ['test/server/hostile.test.ts'],
-    {},
-  ],
-  [
-    'P7, P9, P11',
-    '1,000 unwraps at once, one call for identical ones, rate of a key, queue, deadlines of both sides',
-    ['test/server/limits.test.ts'],
-    {},
-  ],
+  ...SERVER_PROMISES,
   [
     'P12',
     'Google KMS: CRC-32C on every field both ways; v2 wraps have a context, and name version and algorithm',
@@ -74,20 +71,12 @@ for (const [promise, what, files, environment] of [
     ['test/provider/unwrap.test.ts', 'test/provider/wrap.test.ts'],
     {},
   ],
-  ['P16', '1,000 calls in flight while the server drains: all answered', ['test/server/drain.test.ts'], {}],
   [
     'P17',
     `encrypt and rewrap of layout, archive and registry, each killed ${number(KILLS)} times at random moments: the old image or the new one, whole; a second run completes`,
     ['test/executable/crash.test.ts'],
     { OCICRYPT_TEST_RUNS: String(KILLS) },
   ],
-  [
-    'P18, P19',
-    'sockets: mode, directory, stale, live and foreign ones; kill -9 and start again',
-    ['test/server/listener.test.ts', 'test/executable/serve.test.ts'],
-    {},
-  ],
-  ['P20', 'TLS 1.3, client certificates and names, reload without a dropped call', ['test/server/tls.test.ts'], {}],
   ['P22', 'canary keys in output, logs, audit, argv, environ, and memory', ['test/executable/secrecy.test.ts'], {}],
   [
     'P24',
@@ -95,7 +84,6 @@ for (const [promise, what, files, environment] of [
     ['test/provider/handle.test.ts', 'test/executable/audit.test.ts'],
     {},
   ],
-  ['P25, P26', 'health tells the truth; metrics have closed labels', ['test/server/health.test.ts'], {}],
   [
     'P27',
     'Google KMS: wrapped with the primary version over ten rotations, every older one unwraps',
@@ -181,7 +169,7 @@ async function proveTests(
   const words = ['--test', '--test-reporter=tap', `--test-name-pattern=^(?:P\\d+ )*${promise}\\b`, ...files];
   const child = spawn(process.execPath, words, {
     cwd: PROJECT,
-    env: { ...process.env, OCICRYPT_TEST_SEED: String(SEED), ...environment },
+    env: { ...process.env, OCICRYPT_PROVE: '1', OCICRYPT_TEST_SEED: String(SEED), ...environment },
     stdio: ['ignore', 'pipe', 'inherit'],
   });
   let output = '';
@@ -192,8 +180,9 @@ async function proveTests(
   const read = (name: string) => Number(new RegExp(`^# ${name} (\\d+)$`, 'm').exec(output)?.[1] ?? 0);
   if (status !== 0 || read('pass') === 0) throw new Error(`${promise} is not kept:\n${output}`);
   process.stderr.write(`${promise}: ${read('pass')} tests passed\n`);
-  const said = [...output.matchAll(/^ *# (after 1000 operations: .*|killed .*)$/gm)].map(([, line = '']) =>
+  const said = [...output.matchAll(/^ *# (after 1000 operations: .*|killed .*|figures: .*)$/gm)].map(([, line = '']) =>
     line
+      .replace('figures: ', '')
       .replaceAll(/[\\{}"]/g, '')
       .replaceAll(/: ?/g, ' ')
       .replaceAll(/, ?/g, ', '),
