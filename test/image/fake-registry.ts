@@ -24,7 +24,7 @@ export type FakeRegistry = {
 /** Starts one that stops with the test. */
 export async function startFakeRegistry(t: TestContext, directory: string): Promise<FakeRegistry> {
   const { certificate: authority, issue } = await createCertificateAuthority(join(directory, randomUUID()));
-  const { certificate, privateKey } = await issue('server', { usage: 'server' });
+  const { certificate, privateKey } = await issue('server', { usage: 'server', names: ['127.0.0.1', 'registry.test'] });
   const manifests = new Map<string, { readonly type: string; readonly bytes: Buffer }>();
   const uploads = new Map<string, Buffer>();
   const fake: FakeRegistry = { host: '', authority, blobs: new Map(), requests: [], fault: undefined };
