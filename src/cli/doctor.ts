@@ -77,7 +77,7 @@ function showProbe({ key, backend, wrapped, phases, failure }: ProbeResult): str
     ['backend', backend],
     ['known as', wrapped === undefined || wrapped.key === key ? undefined : shortenKey(wrapped.key)],
     ['algorithm', wrapped === undefined ? undefined : `${wrapped.algorithm}${version}`],
-    ['time', times === '' ? undefined : times],
+    ['time', failure === undefined ? times : `${times} (failed)`],
     ['error', failure === undefined ? undefined : `${failure.code}: ${failure.message}`],
     ['to do', failure?.hint],
   ]);

@@ -11,6 +11,9 @@ const BACKSPACE = new Set([8, 127]);
 const LINE_END = new Set([10, 13]);
 const MAXIMUM_ANSWER = 4096;
 
+/** Whoever has given up is asked nothing else by this process, however many keys it has. */
+let refusal: OcicryptError | undefined;
+
 /**
  * Asks on /dev/tty, because standard input belongs to the protocol. Undefined where there is no terminal.
  *
@@ -18,6 +21,7 @@ const MAXIMUM_ANSWER = 4096;
  * @throws OcicryptError `usage` where the person gave up
  */
 export async function promptSecret(question: string): Promise<Uint8Array | undefined> {
+  if (refusal !== undefined) throw refusal;
   let output: number;
   let input: ReadStream;
   try {
@@ -44,7 +48,10 @@ export async function promptSecret(question: string): Promise<Uint8Array | undef
 /** Raw mode leaves the editing of the line to us. */
 function readLine(input: ReadStream, answer: Uint8Array): Promise<number> {
   const { promise, resolve, reject } = Promise.withResolvers<number>();
-  const giveUp = () => reject(new OcicryptError('usage', 'nothing was typed'));
+  const giveUp = () => {
+    refusal = new OcicryptError('usage', 'nothing was typed');
+    reject(refusal);
+  };
   let length = 0;
   const take = (byte: number) => {
     if (byte === INTERRUPT || (byte === END_OF_TRANSMISSION && length === 0)) giveUp();

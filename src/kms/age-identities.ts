@@ -21,12 +21,37 @@ const MAXIMUM_FILE = 64 * 1024;
 const MAXIMUM_PASSPHRASE = 4096;
 const IDENTITY = /^AGE-SECRET-KEY-(?:PQ-)?1[0-9A-Z]+$/;
 
+type Reading = Promise<readonly AgeIdentity[]>;
+/** What was read, and the files for which somebody typed a wrong passphrase. */
+type Memory = { readonly read: Map<string, Reading>; readonly refused: Set<string> };
+const memories = new WeakMap<AgeSettings, Memory>();
+
 /**
- * The identities in a file. They are strings, because age's library takes nothing else; so is the passphrase.
+ * The identities in a file, kept until they are forgotten, so that whoever needs them its passphrase is asked for once.
+ * They are strings, because age's library takes nothing else; so is the passphrase.
  *
  * @throws OcicryptError `configuration` for what is no identity file, `unauthenticated` for its passphrase
  */
-export async function readAgeIdentities(path: string, settings: AgeSettings): Promise<readonly AgeIdentity[]> {
+export function readAgeIdentities(path: string, settings: AgeSettings): Reading {
+  const { read } = memoryOf(settings);
+  const reading = read.get(path) ?? readFile(path, settings);
+  read.set(path, reading);
+  reading.catch(() => read.delete(path));
+  return reading;
+}
+
+/** Lets go of what was read. */
+export function forgetAgeIdentities(path: string, settings: AgeSettings): void {
+  memoryOf(settings).read.delete(path);
+}
+
+function memoryOf(settings: AgeSettings): Memory {
+  const memory = memories.get(settings) ?? { read: new Map(), refused: new Set() };
+  memories.set(settings, memory);
+  return memory;
+}
+
+async function readFile(path: string, settings: AgeSettings): Reading {
   const content = readSecretFile(path, 'the identity file', MAXIMUM_FILE);
   if (content.length > MAXIMUM_FILE) throw notIdentities(path);
   const text = isEncrypted(content) ? await decryptFile(path, content, settings) : decode(content);
@@ -67,22 +92,30 @@ async function decryptFile(path: string, content: Uint8Array, settings: AgeSetti
     const text = decode(content);
     return await decrypter.decrypt(text.trimStart().startsWith(ARMOR) ? armor.decode(text) : content, 'text');
   } catch {
-    throw new OcicryptError('unauthenticated', `the passphrase does not open the identity file ${path}`, {
-      hint: `try it with: age -d ${path}`,
-    });
+    if (settings.passphraseFile === undefined) memoryOf(settings).refused.add(path);
+    throw wrongPassphrase(path);
   } finally {
     wipe(passphrase);
   }
 }
 
-async function readPassphrase(path: string, { passphraseFile, prompt }: AgeSettings): Promise<Uint8Array> {
+/** A person is asked once for each file, however many recipients a packet has. */
+async function readPassphrase(path: string, settings: AgeSettings): Promise<Uint8Array> {
+  const { passphraseFile, prompt } = settings;
   if (passphraseFile !== undefined) {
     return readSecretLine(passphraseFile, 'the passphrase file', MAXIMUM_PASSPHRASE);
   }
+  if (memoryOf(settings).refused.has(path)) throw wrongPassphrase(path);
   const passphrase = await prompt?.(`passphrase of ${path}: `);
   if (passphrase !== undefined) return passphrase;
   throw new OcicryptError('unauthenticated', `the identity file ${path} is protected by a passphrase`, {
     hint: 'give it with --age-passphrase-file=FILE, or run this on a terminal',
+  });
+}
+
+function wrongPassphrase(path: string): OcicryptError {
+  return new OcicryptError('unauthenticated', `the passphrase does not open the identity file ${path}`, {
+    hint: `try it with: age -d ${path}`,
   });
 }
 

@@ -4,7 +4,7 @@
 import { OcicryptError } from '../base/errors.ts';
 import type { KeyUri } from '../base/key-uri.ts';
 import { isAgeIdentityFile } from './age-file.ts';
-import { type AgeIdentity, type AgeSettings, readAgeIdentities } from './age-identities.ts';
+import { type AgeIdentity, type AgeSettings, forgetAgeIdentities, readAgeIdentities } from './age-identities.ts';
 import { CANNOT_BE_UNWRAPPED, type Kek, type WrappedKey } from './kek.ts';
 
 /** Room for 4 KiB and the header of a post-quantum recipient; a longer header would only cost time. */
@@ -16,29 +16,19 @@ const MAXIMUM_WRAPPED_BYTES = 16 * 1024;
  */
 export function openAgeRecipient(uri: Extract<KeyUri, { scheme: 'age' }>, settings: AgeSettings): Kek {
   const key = uri.recipient;
-  let reading: Promise<readonly AgeIdentity[]> | undefined;
-
-  function identities(): Promise<readonly AgeIdentity[]> {
-    reading ??= readAll(settings).catch((error: unknown) => {
-      reading = undefined;
-      throw error;
-    });
-    return reading;
-  }
-
   return {
     local: true,
     key,
     wrap: (plaintext) => encryptTo(key, plaintext),
     async unwrap(wrapped) {
-      const own = (await identities()).filter(({ recipient }) => recipient === key);
+      const own = (await readAll(settings)).filter(({ recipient }) => recipient === key);
       if (own.length > 0) return decryptWith(own, key, wrapped);
       throw new OcicryptError('configuration', `no identity here opens what is for ${shorten(key)}`, {
         hint: 'give the file that holds it: --key=FILE',
       });
     },
     close() {
-      reading = undefined;
+      for (const path of settings.identityFiles) forgetAgeIdentities(path, settings);
     },
   };
 }
@@ -60,14 +50,18 @@ export async function openAgeIdentityFile(path: string, settings: AgeSettings): 
     unwrap: (wrapped) => decryptWith(identities, key, wrapped),
     close() {
       identities = [];
+      forgetAgeIdentities(path, settings);
     },
   };
 }
 
+/** One after the other: each may ask for a passphrase. */
 async function readAll(settings: AgeSettings): Promise<readonly AgeIdentity[]> {
-  const files = settings.identityFiles.filter(isAgeIdentityFile);
-  const lists = await Promise.all(files.map((path) => readAgeIdentities(path, settings)));
-  return lists.flat();
+  const identities: AgeIdentity[] = [];
+  for (const path of settings.identityFiles.filter(isAgeIdentityFile)) {
+    identities.push(...(await readAgeIdentities(path, settings)));
+  }
+  return identities;
 }
 
 async function encryptTo(recipient: string, plaintext: Uint8Array): Promise<WrappedKey> {

@@ -10,7 +10,7 @@ import { type Labels, packetContext } from './packet-v2.ts';
 
 export type ProbePhase = 'open' | 'wrap' | 'unwrap';
 
-/** What a probe found out; `failure` is that of the phase after the last one in `phases`. */
+/** What a probe found out; `failure` is that of the last one in `phases`. */
 export type ProbeResult = {
   /** The operator's own URI in canonical form. */
   readonly key: string;
@@ -42,9 +42,11 @@ export async function probeKey(uri: KeyUri, options: ProbeOptions): Promise<Prob
 
   async function timed<Result>(phase: ProbePhase, run: (signal: AbortSignal) => Promise<Result>): Promise<Result> {
     const started = performance.now();
-    const result = await withDeadline(options.limit, undefined, `key ${key}`, run);
-    phases.push({ phase, milliseconds: Math.round((performance.now() - started) * 100) / 100 });
-    return result;
+    try {
+      return await withDeadline(options.limit, undefined, `key ${key}`, run);
+    } finally {
+      phases.push({ phase, milliseconds: Math.round((performance.now() - started) * 100) / 100 });
+    }
   }
   const found = () => ({
     key,

@@ -1,14 +1,12 @@
 // A Google Cloud KMS on loopback for real clients: reached by options, or through a proxy that stands for the internet.
 
-import assert from 'node:assert/strict';
-import { once } from 'node:events';
 import { writeFile } from 'node:fs/promises';
-import { connect, createServer, type Socket } from 'node:net';
 import type { TestContext } from 'node:test';
 import type { Environment } from '../clients/process.ts';
 import { GoogleIdentities } from '../fakes/google-identities.ts';
 import { type FakeGoogleKms, startFakeGoogleKms } from '../fakes/google-kms.ts';
 import { createCertificateAuthority } from '../fixtures/certificates.ts';
+import { startProxy } from '../fixtures/proxy.ts';
 import type { Workspace } from './workspace.ts';
 
 const RING = 'projects/acme/locations/global/keyRings/ocikeyring';
@@ -60,39 +58,8 @@ export async function startGoogle(t: Pick<TestContext, 'after'>, { path }: Works
     accessToken: () => identities.issue(account.client_email),
     options: [`--adc=${credentials}`, `--gcp-endpoint=${kms.endpoint}`, `--ca=${authority.certificate}`],
     async internet() {
-      const proxy = await startProxy(t, 'cloudkms.googleapis.com:443', kms.server.port);
-      return { HTTPS_PROXY: `http://127.0.0.1:${proxy}`, SSL_CERT_DIR: authorities };
+      const proxy = await startProxy(t, { 'cloudkms.googleapis.com:443': kms.server.port });
+      return { HTTPS_PROXY: proxy, SSL_CERT_DIR: authorities };
     },
   };
-}
-
-/** An HTTP proxy that connects to `port` of this machine whoever asks for `authority`, and to nothing else. */
-async function startProxy(t: Pick<TestContext, 'after'>, authority: string, port: number): Promise<number> {
-  const sockets = new Set<Socket>();
-  const track = (socket: Socket) => {
-    sockets.add(socket);
-    socket.on('error', () => socket.destroy()).on('close', () => sockets.delete(socket));
-  };
-  const server = createServer((client) => {
-    track(client);
-    client.once('data', (head) => {
-      if (!head.toString('latin1').startsWith(`CONNECT ${authority} `)) {
-        client.end('HTTP/1.1 403 Forbidden\r\n\r\n');
-        return;
-      }
-      const service = connect(port, '127.0.0.1');
-      track(service);
-      client.write('HTTP/1.1 200 Connection established\r\n\r\n');
-      client.pipe(service).pipe(client);
-    });
-  });
-  server.listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  t.after(() => {
-    for (const socket of sockets) socket.destroy();
-    server.close();
-  });
-  const address = server.address();
-  assert.ok(typeof address === 'object' && address !== null);
-  return address.port;
 }

@@ -46,6 +46,8 @@ async function doctor(words: readonly string[], environment: Environment = {}) {
   return { ...result, report: JSON.parse(result.stdout.toString()) };
 }
 
+const phasesOf = ({ phases }: { phases: readonly { phase: string }[] }) => phases.map(({ phase }) => phase);
+
 describe('Vault through the executable', () => {
   let vault: FakeVault;
   let environment: Environment;
@@ -65,16 +67,18 @@ describe('Vault through the executable', () => {
     assert.equal(good.status, 0);
     const [probe] = good.report.keys;
     assert.deepEqual([probe.ok, probe.backend, probe.wrapped.version], [true, 'hashivault', '1']);
-    assert.deepEqual(
-      probe.phases.map(({ phase }: { phase: string }) => phase),
-      ['open', 'wrap', 'unwrap'],
-    );
+    assert.deepEqual(phasesOf(probe), ['open', 'wrap', 'unwrap']);
     vault.setDenied('transit/decrypt/k');
     const denied = await doctor(['hashivault://k', 'hashivault://missing'], environment);
     vault.setDenied(undefined);
     assert.equal(denied.status, 77);
     assert.match(denied.report.keys[0].error.hint, /path "transit\/decrypt\/k" \{ capabilities = \["update"\] \}/);
     assert.equal(denied.report.keys[1].error.code, 'refused');
+    // The last one is the one that failed.
+    assert.deepEqual(denied.report.keys.map(phasesOf), [
+      ['open', 'wrap', 'unwrap'],
+      ['open', 'wrap'],
+    ]);
   });
 });
 

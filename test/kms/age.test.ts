@@ -5,6 +5,7 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { setTimeout as pause } from 'node:timers/promises';
 import { armor, Encrypter, generateHybridIdentity, generateX25519Identity, identityToRecipient } from 'age-encryption';
 import { parseKeyUri } from '../../src/base/key-uri.ts';
 import { openAgeIdentityFile, openAgeRecipient } from '../../src/kms/age.ts';
@@ -25,10 +26,10 @@ async function createPerson(directory: string, name: string, kind: 'age1' | 'age
   return { secret, recipient, file };
 }
 
-function openRecipient(recipient: string, settings: Partial<AgeSettings> = {}): Kek {
+function openRecipient(recipient: string, settings: AgeSettings = { identityFiles: [] }): Kek {
   const uri = parseKeyUri(recipient);
   assert.ok(uri.scheme === 'age');
-  return openAgeRecipient(uri, { identityFiles: [], ...settings });
+  return openAgeRecipient(uri, settings);
 }
 
 for (const kind of ['age1', 'age1pq1'] as const) {
@@ -105,18 +106,44 @@ describe('age', () => {
       }
     });
 
-    test('with a passphrase that somebody types, asked once', async () => {
-      const file = await protectedFile('typed', person.secret, passphrase);
+    test('with a passphrase that somebody types, asked once for each file, one after the other', async () => {
+      const files = [];
+      for (const name of ['typed-1', 'typed-2']) files.push(await protectedFile(name, person.secret, passphrase));
       const asked: string[] = [];
+      let isAsking = false;
       const prompt = async (question: string) => {
+        assert.ok(!isAsking, 'two questions at once');
+        isAsking = true;
         asked.push(question);
+        await pause(20);
+        isAsking = false;
         return new TextEncoder().encode(passphrase);
       };
-      const kek = openRecipient(person.recipient, { identityFiles: [file], prompt });
+      const settings = { identityFiles: files, prompt };
+      const kek = openRecipient(person.recipient, settings);
       const wrapped = await kek.wrap(randomBytes(32), {}, soon());
-      await kek.unwrap(wrapped, {}, soon());
-      await kek.unwrap(wrapped, {}, soon());
-      assert.deepEqual(asked, [`passphrase of ${file}: `]);
+      await Promise.all([kek.unwrap(wrapped, {}, soon()), kek.unwrap(wrapped, {}, soon())]);
+      for (const file of files) await (await openAgeIdentityFile(file, settings)).unwrap(wrapped, {}, soon());
+      assert.deepEqual(
+        asked,
+        files.map((file) => `passphrase of ${file}: `),
+      );
+    });
+
+    test('and takes a wrong one for an answer, until another process asks', async () => {
+      const file = await protectedFile('mistyped', person.secret, passphrase);
+      let asked = 0;
+      const prompt = async () => {
+        asked++;
+        return new TextEncoder().encode('guess');
+      };
+      const settings = { identityFiles: [file], prompt };
+      const kek = openRecipient(person.recipient, settings);
+      const wrapped = await kek.wrap(randomBytes(32), {}, soon());
+      await code(kek.unwrap(wrapped, {}, soon()), 'unauthenticated');
+      await code(kek.unwrap(wrapped, {}, soon()), 'unauthenticated');
+      await code(openAgeIdentityFile(file, settings), 'unauthenticated');
+      assert.equal(asked, 1);
     });
 
     test('and says so where nobody can be asked, or the passphrase is wrong', async () => {
