@@ -22,14 +22,18 @@ export type ByteSpelling = 'base64' | 'array';
  * @param spelling how byte arrays are written
  */
 export function writeJson(value: JsonInput, spelling: ByteSpelling = 'base64'): Uint8Array<ArrayBuffer> {
-  const writer = new Writer(spelling);
+  const writer = new Writer(spelling, spare);
   try {
     writer.value(value);
     return writer.written();
   } finally {
-    writer.wipe();
+    spare = writer.wiped();
   }
 }
+
+/** Packets and replies fit. One buffer serves all documents in turn, since writing one is never interrupted. */
+const SPARE_LENGTH = 4096;
+let spare = new Uint8Array(SPARE_LENGTH);
 
 const QUOTE = 0x22;
 const BACKSLASH = 0x5c;
@@ -39,19 +43,22 @@ const encoder = new TextEncoder();
 /** One buffer that grows: it may hold a key, and is wiped whenever it is left. */
 class Writer {
   readonly #spelling: ByteSpelling;
-  #buffer = new Uint8Array(1024);
+  #buffer: Uint8Array<ArrayBuffer>;
   #length = 0;
 
-  constructor(spelling: ByteSpelling) {
+  constructor(spelling: ByteSpelling, buffer: Uint8Array<ArrayBuffer>) {
     this.#spelling = spelling;
+    this.#buffer = buffer;
   }
 
   written(): Uint8Array<ArrayBuffer> {
     return this.#buffer.slice(0, this.#length);
   }
 
-  wipe(): void {
-    wipe(this.#buffer);
+  /** The buffer, for the next document. */
+  wiped(): Uint8Array<ArrayBuffer> {
+    wipe(this.#buffer.subarray(0, this.#length));
+    return this.#buffer.length > SPARE_LENGTH ? new Uint8Array(SPARE_LENGTH) : this.#buffer;
   }
 
   value(value: JsonInput): void {

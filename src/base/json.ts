@@ -37,13 +37,13 @@ const LITERALS: ReadonlyMap<string, null | boolean> = new Map([
 
 /** The text between the quotes, still as the bytes of the document; only {@link text} makes it a string. */
 export class JsonString {
-  readonly #document: Uint8Array;
+  readonly #document: Buffer;
   readonly #start: number;
   readonly #end: number;
   /** Whether it is ASCII without an escape, so that its bytes are its characters. */
   readonly #isPlain: boolean;
 
-  constructor(document: Uint8Array, start: number, end: number, isPlain: boolean) {
+  constructor(document: Buffer, start: number, end: number, isPlain: boolean) {
     this.#document = document;
     this.#start = start;
     this.#end = end;
@@ -52,7 +52,7 @@ export class JsonString {
 
   /** The value as a string; not for keys. */
   text(): string {
-    return this.#isPlain ? asciiText(this.#document, this.#start, this.#end) : unescapeText(this.#raw());
+    return this.#isPlain ? this.#document.toString('latin1', this.#start, this.#end) : unescapeText(this.#raw());
   }
 
   /** The value as UTF-8 bytes: a view of the document where nothing is escaped. */
@@ -96,14 +96,6 @@ export function asText(value: JsonValue | undefined): string | undefined {
 /** The value as an array, or undefined. */
 export function asArray(value: JsonValue | undefined): readonly JsonValue[] | undefined {
   return Array.isArray(value) ? value : undefined;
-}
-
-/** For the few characters of a name this is quicker than a decoder. */
-function asciiText(bytes: Uint8Array, start: number, end: number): string {
-  if (end - start > 64) return utf8.decode(bytes.subarray(start, end));
-  let text = '';
-  for (let index = start; index < end; index++) text += String.fromCharCode(bytes[index] ?? 0);
-  return text;
 }
 
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
@@ -150,12 +142,12 @@ type Container = { readonly kind: 'array'; readonly items: JsonValue[] } | Objec
 type ObjectContainer = { readonly kind: 'object'; readonly members: Map<string, JsonValue>; name: string };
 
 class Parser {
-  readonly #bytes: Uint8Array;
+  readonly #bytes: Buffer;
   readonly #what: string;
   #offset = 0;
 
   constructor(bytes: Uint8Array, what: string) {
-    this.#bytes = bytes;
+    this.#bytes = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
     this.#what = what;
   }
 
@@ -244,7 +236,7 @@ class Parser {
     while (!DELIMITERS.has(this.#bytes[this.#offset])) this.#offset++;
     // No number that is written here or in any request is longer.
     if (this.#offset - start > 32) return this.#fail('is not valid JSON');
-    const text = asciiText(this.#bytes, start, this.#offset);
+    const text = this.#bytes.toString('latin1', start, this.#offset);
     const literal = LITERALS.get(text);
     if (literal !== undefined) return literal;
     return NUMBER.test(text) ? Number(text) : this.#fail('is not valid JSON');

@@ -92,7 +92,7 @@ function shareKeys(options: ProviderOptions, settings: Settings, instruments: In
   return {
     ...options,
     openKek: async (uri) => share(measure(await options.openKek(uri), uri.scheme)),
-    audit: instruments.auditSink(options.audit),
+    onDecision: (decision) => instruments.decision(decision),
   };
 }
 

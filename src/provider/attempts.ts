@@ -1,6 +1,5 @@
 // The only code that knows time: deadlines, retries, and the race of several key services. Every call ends.
 
-import pRetry from 'p-retry';
 import { asOcicryptError, OcicryptError } from '../base/errors.ts';
 
 /** Milliseconds and counts; all of a call stays under every client's own patience. */
@@ -63,20 +62,32 @@ export function withDeadline<Value>(
  * as the service asked for (kms.md 12c). Where that is longer than the whole call may take, there is no other attempt:
  * waiting would only turn what the service said into a missed deadline.
  */
-export function withRetries<Value>(limits: Limits, signal: AbortSignal, run: () => Promise<Value>): Promise<Value> {
+export async function withRetries<Value>(
+  limits: Limits,
+  signal: AbortSignal,
+  run: () => Promise<Value>,
+): Promise<Value> {
   const end = performance.now() + limits.total;
   const isWorthwhile = (error: unknown): error is OcicryptError =>
     error instanceof OcicryptError && error.retryable && performance.now() + (error.retryAfter ?? 0) < end;
+  const pauseAfter = (error: OcicryptError, attempt: number) =>
+    pause(Math.max(error.retryAfter ?? 0, Math.random() * Math.min(2000, 100 * 2 ** attempt)), signal);
+  // By ourselves once: what succeeds at first, as nearly all does, neither loads nor runs what repeats it.
+  try {
+    return await run();
+  } catch (error) {
+    if (limits.attempts === 1 || !isWorthwhile(error)) throw error;
+    await pauseAfter(error, 1);
+  }
+  const { default: pRetry } = await import('p-retry');
   return pRetry(run, {
-    retries: limits.attempts - 1,
+    retries: limits.attempts - 2,
     minTimeout: 0,
     maxTimeout: 0,
     signal,
     shouldRetry: ({ error }) => isWorthwhile(error),
     onFailedAttempt: async ({ error, attemptNumber, retriesLeft }) => {
-      if (!isWorthwhile(error) || retriesLeft === 0) return;
-      const jitter = Math.random() * Math.min(2000, 100 * 2 ** attemptNumber);
-      await pause(Math.max(error.retryAfter ?? 0, jitter), signal);
+      if (isWorthwhile(error) && retriesLeft > 0) await pauseAfter(error, attemptNumber + 1);
     },
   });
 }

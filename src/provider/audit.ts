@@ -21,6 +21,13 @@ export type AuditEvent = {
   readonly milliseconds: number;
 };
 
+/** What counts decisions is told of each: the outcome as the caller has it, and the first key of the audit event. */
+export type Decision = {
+  readonly operation: AuditEvent['operation'];
+  readonly key: string | undefined;
+  readonly outcome: AuditEvent['outcome'];
+};
+
 /** Takes audit events. When it rejects, the answer is withheld and the call ends with `not-written`. */
 export interface AuditSink {
   record(event: AuditEvent): Promise<void>;

@@ -8,7 +8,7 @@ import type { ByteSpelling } from '../base/json-writer.ts';
 import { formatKeyUri, type KeyUri } from '../base/key-uri.ts';
 import type { Kek } from '../kms/kek.ts';
 import { DEFAULT_LIMITS, type Limits, withDeadline } from './attempts.ts';
-import type { AuditEvent, AuditSink, Logger } from './audit.ts';
+import type { AuditEvent, AuditSink, Decision, Logger } from './audit.ts';
 import { decodePacket } from './packet.ts';
 import type { Labels } from './packet-v2.ts';
 import { type NamedKeys, type NameOptions, namedKeys } from './parameters.ts';
@@ -34,6 +34,7 @@ export type ProviderOptions = {
   readonly limits?: Limits;
   readonly audit?: AuditSink;
   readonly log?: Logger;
+  readonly onDecision?: (decision: Decision) => void;
 };
 
 /** Who calls, and a signal by which the call can be ended. */
@@ -61,7 +62,7 @@ type Draft = { -readonly [member in keyof AuditEvent]?: AuditEvent[member] };
 async function handle(request: Uint8Array, call: Call, options: ProviderOptions): Promise<Uint8Array> {
   const started = performance.now();
   const draft: Draft = call.caller === undefined ? {} : { caller: call.caller };
-  const finish = async (outcome: AuditEvent['outcome']) => {
+  const record = async (outcome: AuditEvent['outcome']) => {
     if (!isObserved(options)) return;
     const milliseconds = Math.round((performance.now() - started) * 1000) / 1000;
     const event: AuditEvent = {
@@ -74,6 +75,15 @@ async function handle(request: Uint8Array, call: Call, options: ProviderOptions)
     };
     options.log?.debug({ ...event }, 'request');
     await options.audit?.record(event);
+  };
+  const finish = async (outcome: AuditEvent['outcome']) => {
+    let told: AuditEvent['outcome'] = 'not-written';
+    try {
+      await record(outcome);
+      told = outcome;
+    } finally {
+      options.onDecision?.({ operation: draft.operation ?? 'unknown', key: draft.keys?.[0], outcome: told });
+    }
   };
   let reply: Uint8Array | undefined;
   try {

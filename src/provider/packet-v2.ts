@@ -6,6 +6,7 @@ import {
   createHmac,
   createSecretKey,
   hkdfSync,
+  type KeyObject,
   randomBytes,
   timingSafeEqual,
 } from 'node:crypto';
@@ -58,9 +59,10 @@ export async function sealPacketV2(
   try {
     const recipients = await wrapKey(dataKey);
     const nonce = randomBytes(NONCE_LENGTH);
-    const cipher = createCipheriv('aes-256-gcm', deriveKey(dataKey, 'content'), nonce, { authTagLength: TAG_LENGTH });
+    const secret = createSecretKey(dataKey);
+    const cipher = createCipheriv('aes-256-gcm', deriveKey(secret, 'content'), nonce, { authTagLength: TAG_LENGTH });
     const ciphertext = concatBytes(cipher.update(optsdata), cipher.final(), cipher.getAuthTag());
-    const mac = computeMac(dataKey, labels, recipients);
+    const mac = computeMac(secret, labels, recipients);
     return encodePacketV2({ format: 'v2', labels, recipients, mac, nonce, ciphertext });
   } finally {
     wipe(dataKey);
@@ -74,11 +76,9 @@ export async function sealPacketV2(
  * @throws OcicryptError `integrity`
  */
 export function openPacketV2(packet: PacketV2, dataKey: Uint8Array): Uint8Array {
-  if (
-    dataKey.length === KEY_LENGTH &&
-    timingSafeEqual(computeMac(dataKey, packet.labels, packet.recipients), packet.mac)
-  ) {
-    const key = deriveKey(dataKey, 'content');
+  const secret = dataKey.length === KEY_LENGTH ? createSecretKey(dataKey) : undefined;
+  if (secret !== undefined && timingSafeEqual(computeMac(secret, packet.labels, packet.recipients), packet.mac)) {
+    const key = deriveKey(secret, 'content');
     const decipher = createDecipheriv('aes-256-gcm', key, packet.nonce, { authTagLength: TAG_LENGTH });
     decipher.setAuthTag(packet.ciphertext.subarray(-TAG_LENGTH));
     const plaintext = decipher.update(packet.ciphertext.subarray(0, -TAG_LENGTH));
@@ -177,7 +177,7 @@ function recipientMembers(recipient: WrappedKey) {
 }
 
 /** The MAC commits to the data key and binds version, labels and every recipient entry (docs/packet.md section 4). */
-function computeMac(dataKey: Uint8Array, labels: Labels, recipients: readonly WrappedKey[]): Uint8Array {
+function computeMac(dataKey: KeyObject, labels: Labels, recipients: readonly WrappedKey[]): Uint8Array {
   const header = writeJson({
     labels: sortLabels(labels),
     recipients: recipients.map(recipientMembers),
@@ -187,7 +187,7 @@ function computeMac(dataKey: Uint8Array, labels: Labels, recipients: readonly Wr
 }
 
 /** HKDF-SHA256 (RFC 5869) without salt. A KeyObject: raw bytes as keys are ten times slower on Node 24. */
-function deriveKey(dataKey: Uint8Array, purpose: 'content' | 'header') {
+function deriveKey(dataKey: KeyObject, purpose: 'content' | 'header'): KeyObject {
   const raw = new Uint8Array(hkdfSync('sha256', dataKey, new Uint8Array(0), `${VERSION} ${purpose}`, KEY_LENGTH));
   try {
     return createSecretKey(raw);

@@ -100,6 +100,7 @@ class Candidate {
   readonly local: boolean;
   readonly name: string;
   failure: OcicryptError | undefined;
+  readonly #isComputed: boolean;
   readonly #recipient: WrappedKey;
   readonly #uri: KeyUri;
   readonly #packet: Packet;
@@ -107,6 +108,7 @@ class Candidate {
 
   constructor(recipient: WrappedKey, uri: KeyUri, packet: Packet, options: UnwrapOptions) {
     this.local = LOCAL_SCHEMES.has(uri.scheme);
+    this.#isComputed = COMPUTED_SCHEMES.has(uri.scheme);
     this.name = recipient.key;
     this.#recipient = recipient;
     this.#uri = uri;
@@ -116,9 +118,9 @@ class Candidate {
 
   async open(signal: AbortSignal): Promise<Unwrapped> {
     try {
-      const optsdata = await withDeadline(this.#options.limits.attempt, signal, `key ${this.name}`, (attempt) =>
-        this.#unwrap(attempt),
-      );
+      const optsdata = this.#isComputed
+        ? await this.#unwrap(signal)
+        : await withDeadline(this.#options.limits.attempt, signal, `key ${this.name}`, (end) => this.#unwrap(end));
       return { optsdata, key: this.name };
     } catch (error) {
       this.failure = asOcicryptError(error);
@@ -147,6 +149,8 @@ class Candidate {
 
 /** Keys on this machine answer at once and cost nothing. */
 const LOCAL_SCHEMES: ReadonlySet<string> = new Set(['keyfile', 'age', 'pkcs11', 'kbs']);
+/** Of these, those whose work is done in one go: no deadline could end it before it ends by itself. */
+const COMPUTED_SCHEMES: ReadonlySet<string> = new Set(['keyfile', 'kbs']);
 
 async function tryAll(candidates: readonly Candidate[], stagger: number, signal: AbortSignal): Promise<Unwrapped> {
   const remaining = candidates.filter((candidate) => candidate.failure?.retryable ?? true);

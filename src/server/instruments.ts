@@ -4,7 +4,7 @@ import { asOcicryptError, type ErrorCode } from '../base/errors.ts';
 import { CALL_STATUS } from '../base/grpc.ts';
 import type { Scheme } from '../base/key-uri.ts';
 import type { Kek } from '../kms/kek.ts';
-import type { AuditSink } from '../provider/audit.ts';
+import type { Decision } from '../provider/audit.ts';
 import type { CallReport } from './call.ts';
 import type { CloseReason } from './connections.ts';
 import { Counter, Gauge, Histogram, renderMetrics } from './metrics.ts';
@@ -97,21 +97,8 @@ export class Instruments {
     this.#reloads.add(result);
   }
 
-  /** Counts every decision on its way to `sink`; one that could not be recorded counts as `not-written`. */
-  auditSink(sink: AuditSink | undefined): AuditSink {
-    return {
-      record: async (event) => {
-        let code: 'ok' | ErrorCode = event.outcome;
-        try {
-          await sink?.record(event);
-        } catch (error) {
-          code = 'not-written';
-          throw error;
-        } finally {
-          this.#requests.add(event.operation, backendOf(event.keys[0]), code);
-        }
-      },
-    };
+  decision({ operation, key, outcome }: Decision): void {
+    this.#requests.add(operation, backendOf(key), outcome);
   }
 
   /** Makes the function that gives every opened key a form whose calls are measured, always the same for the same key. */
