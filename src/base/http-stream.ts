@@ -7,7 +7,7 @@ import { createSecureContext, type SecureContext } from 'node:tls';
 import { OcicryptError } from './errors.ts';
 import type { HttpSettings } from './http.ts';
 import { brokenOff, deadlineExceeded, networkError, refusedByProxy } from './http-errors.ts';
-import { countGarbage } from './memory.ts';
+import { releaseBytes } from './memory.ts';
 import { chooseProxy } from './proxy.ts';
 import { readRoots } from './roots.ts';
 
@@ -27,7 +27,10 @@ export type StreamResponse = {
   readonly status: number;
   /** Names in lower case; repeated headers are joined by a comma. */
   readonly headers: Readonly<Record<string, string>>;
-  /** To be read to its end or given up with {@link discard}. Throws when the connection ends before the body does. */
+  /**
+   * To be read to its end or given up with {@link discard}. A chunk is only there until the next is asked for. Throws
+   * when the connection ends before the body does.
+   */
   readonly body: AsyncIterable<Uint8Array>;
   /** Ends the exchange wherever it is. */
   discard(): void;
@@ -50,6 +53,13 @@ export interface HttpStreams {
 }
 
 const IDLE_MILLISECONDS = 60_000;
+
+/**
+ * Bun copies what a connection brings into memory of its own, and once more for the body, and sees late that it needs
+ * none of it. Measured for 512 MiB: 118 MiB at the most and 0.51 s of processor time without giving it back at once, 54
+ * and 0.39 with it; forced collections gave 65 and 1.15. Node reads into memory that it uses again.
+ */
+const RELEASES = 'bun' in process.versions;
 
 /** A client that keeps connections alive. Opens nothing by itself. */
 export function createHttpStreams(settings: StreamSettings = {}): HttpStreams {
@@ -173,17 +183,20 @@ class RunningExchange implements Exchange {
   async *#read(incoming: IncomingMessage): AsyncGenerator<Uint8Array> {
     const announced = this.#method === 'HEAD' ? undefined : incoming.headers['content-length'];
     let length = 0;
+    const { socket } = incoming;
+    if (RELEASES) socket.on('data', releaseBytes);
     try {
       for await (const chunk of incoming) {
         this.#touch();
         length += chunk.length;
-        countGarbage(chunk.length);
         yield chunk;
+        if (RELEASES) releaseBytes(chunk);
       }
     } catch (error) {
       await Promise.race([this.#failed, Promise.resolve()]);
       throw brokenOff(this.#url, error);
     } finally {
+      socket.off('data', releaseBytes);
       this.#clean();
     }
     await Promise.race([this.#failed, Promise.resolve()]);

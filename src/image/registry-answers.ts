@@ -26,7 +26,8 @@ export async function readBody(response: StreamResponse, maximum: number, name: 
       response.discard();
       throw new OcicryptError('bad-input', `${name} answered with more than ${maximum} bytes`);
     }
-    chunks.push(chunk);
+    // The stream takes the chunk back.
+    chunks.push(Uint8Array.from(chunk));
   }
   return concatBytes(...chunks);
 }

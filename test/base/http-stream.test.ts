@@ -1,6 +1,7 @@
-// Streamed bodies: what is sent is what was there when it was written, however slowly the other side reads.
+// Streamed bodies: what is sent is what was there when it was written, and what comes is what was sent, however slowly the
+// other side reads.
 import assert from 'node:assert/strict';
-import { createHash } from 'node:crypto';
+import { createHash, randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
@@ -15,6 +16,9 @@ import { createCertificateAuthority } from '../fixtures/certificates.ts';
 
 const SIZE = 256 * 1024;
 const PIECES = 40;
+const CONTENT = randomBytes(SIZE * PIECES);
+/** One for each connection. */
+const ports = new Set<number | undefined>();
 
 let directory: string;
 let ca: string;
@@ -28,6 +32,8 @@ before(async () => {
   const identity = { cert: readFileSync(certificate), key: readFileSync(privateKey) };
   // Reads in fits and starts, so that the sender's buffers fill.
   server = createServer(identity, async (request, response) => {
+    ports.add(request.socket.remotePort);
+    if (request.method === 'GET') return void response.end(CONTENT);
     const hash = createHash('sha256');
     let reads = 0;
     for await (const chunk of request) {
@@ -66,11 +72,30 @@ describe('bytes may be used again as soon as their write has resolved', () => {
           bytes.fill(0xff);
         }
         const answer = await exchange.answer();
-        const parts: Uint8Array[] = [];
-        for await (const chunk of answer.body) parts.push(chunk);
+        let text = '';
+        for await (const chunk of answer.body) text += Buffer.from(chunk).toString();
         streams.close();
-        assert.equal(Buffer.concat(parts).toString(), hash.digest('hex'));
+        assert.equal(text, hash.digest('hex'));
       });
     }
   }
+});
+
+test('what comes is what was sent, also on a connection that is used again', async () => {
+  const streams = createHttpStreams({ caFiles: [ca], environment: {} });
+  const { port } = server.address() as AddressInfo;
+  const url = new URL(`https://127.0.0.1:${port}/`);
+  ports.clear();
+  for (let round = 0; round < 3; round++) {
+    const exchange = await streams.open({ method: 'GET', url, headers: {}, signal: undefined });
+    const hash = createHash('sha256');
+    let chunks = 0;
+    for await (const chunk of (await exchange.answer()).body) {
+      if (++chunks % 8 === 0) await sleep(2);
+      hash.update(chunk);
+    }
+    assert.equal(hash.digest('hex'), createHash('sha256').update(CONTENT).digest('hex'));
+  }
+  streams.close();
+  assert.equal(ports.size, 1);
 });
