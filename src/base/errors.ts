@@ -36,6 +36,11 @@ export const GRPC_STATUS = {
   UNAUTHENTICATED: 16,
 } as const;
 
+/** Whether a text, as another process of ours has written it, is the name of a code. */
+export function isErrorCode(text: string): text is ErrorCode {
+  return Object.hasOwn(ERROR_STATUS, text);
+}
+
 /** Exhaustive by type: a new code does not compile until both of its statuses are decided. */
 export const ERROR_STATUS: { readonly [code in ErrorCode]: ErrorStatus } = {
   usage: { exit: 64, grpc: GRPC_STATUS.INVALID_ARGUMENT },

@@ -88,6 +88,22 @@ export function asObject(value: JsonValue | undefined): JsonObject | undefined {
   return value instanceof Map ? value : undefined;
 }
 
+/**
+ * A member as Go's encoding/json finds it, without regard to case. Two spellings of one name mean that readers may differ.
+ *
+ * @throws OcicryptError `bad-input` for two spellings
+ */
+export function findMember(object: JsonObject, name: string): JsonValue | undefined {
+  const wanted = name.toLowerCase();
+  let found: string | undefined;
+  for (const candidate of object.keys()) {
+    if (candidate.length !== name.length || candidate.toLowerCase() !== wanted) continue;
+    if (found !== undefined) throw new OcicryptError('bad-input', `"${name}" is spelled in two ways`);
+    found = candidate;
+  }
+  return found === undefined ? undefined : object.get(found);
+}
+
 /** The value as a string, or undefined; not for keys. */
 export function asText(value: JsonValue | undefined): string | undefined {
   return value instanceof JsonString ? value.text() : undefined;

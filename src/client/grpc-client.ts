@@ -5,7 +5,7 @@ import { type ClientHttp2Session, connect, constants, type IncomingHttpHeaders }
 import { connect as connectSocket } from 'node:net';
 import { createSecureContext, type SecureContext } from 'node:tls';
 import { concatBytes, wipe } from '../base/bytes.ts';
-import { ERROR_STATUS, type ErrorCode, OcicryptError, showSystemCode } from '../base/errors.ts';
+import { ERROR_STATUS, type ErrorCode, isErrorCode, OcicryptError, showSystemCode } from '../base/errors.ts';
 import { CONTENT_TYPE, decodeStatusMessage, encodeFrame, FRAME_HEADER, formatTimeout } from '../base/grpc.ts';
 import { readRoots } from '../base/roots.ts';
 import { readSecretFile } from '../base/secret-file.ts';
@@ -179,19 +179,14 @@ function readReply(headers: IncomingHttpHeaders, chunks: readonly Uint8Array[], 
 
 /** Our own servers begin the text with the code; others are understood by their status. */
 function errorOf(status: number, text: string, shown: string): OcicryptError {
-  const match = /^([a-z-]{1,24}): (.*)$/s.exec(text);
-  const named = CODES.find((code) => code === match?.[1] && ERROR_STATUS[code].grpc === status);
+  const [, name = '', rest = ''] = /^([a-z-]{1,24}): (.*)$/s.exec(text) ?? [];
+  const named = isErrorCode(name) && ERROR_STATUS[name].grpc === status ? name : undefined;
   const code = named ?? CODE_OF_STATUS.get(status) ?? 'unavailable';
-  const message = (named === undefined ? text : (match?.[2] ?? '')).slice(0, 1000);
+  const message = (named === undefined ? text : rest).slice(0, 1000);
   return new OcicryptError(code, message === '' ? `${shown} answered with status ${status}` : message, {
     retryable: code === 'unavailable' || code === 'throttled',
   });
 }
-
-const CODES: readonly ErrorCode[] = [
-  ...(['usage', 'bad-input', 'not-found', 'unavailable', 'deadline-exceeded', 'key-disabled', 'internal'] as const),
-  ...(['not-written', 'throttled', 'integrity', 'not-allowed', 'refused', 'unauthenticated', 'configuration'] as const),
-];
 
 /** For servers that are not ours. */
 const CODE_OF_STATUS: ReadonlyMap<number, ErrorCode> = new Map([

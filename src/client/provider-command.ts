@@ -2,7 +2,7 @@
 
 import { spawn } from 'node:child_process';
 import { concatBytes, wipe } from '../base/bytes.ts';
-import { ERROR_STATUS, type ErrorCode, OcicryptError } from '../base/errors.ts';
+import { isErrorCode, OcicryptError } from '../base/errors.ts';
 
 const MAXIMUM_REPLY = 1024 * 1024;
 const MAXIMUM_COMPLAINT = 4096;
@@ -68,8 +68,4 @@ function failure(path: string, status: number | null, complaint: string): Ocicry
   const [, code = '', text = ''] = /^(?:ocicrypt-kms|kms_oci_crypt): ([a-z-]+): (.*)$/.exec(line) ?? [];
   if (isErrorCode(code)) return new OcicryptError(code, text);
   return new OcicryptError('unavailable', `key provider ${path} failed (exit ${status ?? 'by a signal'}): ${line}`);
-}
-
-function isErrorCode(code: string): code is ErrorCode {
-  return Object.hasOwn(ERROR_STATUS, code);
 }

@@ -3,7 +3,7 @@
 
 import { readFile } from 'node:fs/promises';
 import { OcicryptError, systemCode } from '../base/errors.ts';
-import { asArray, asObject, asText, type JsonObject, type JsonValue, parseJson } from '../base/json.ts';
+import { asArray, asObject, asText, findMember, type JsonObject, parseJson } from '../base/json.ts';
 import type { GrpcTarget, GrpcTls } from './grpc-client.ts';
 
 /** How a configured provider is asked: a command is run for each request, or a server is called. */
@@ -30,8 +30,8 @@ export async function readProviderConfig(
     if (systemCode(cause) === 'ENOENT') return new Map();
     throw new OcicryptError('configuration', `cannot read ${file}`, { cause, hint: HINT });
   }
-  const providers = bytes.length > MAXIMUM_FILE ? undefined : member(parse(bytes, file), 'key-providers');
-  const entries = asObject(providers);
+  const json = bytes.length > MAXIMUM_FILE ? undefined : parse(bytes, file);
+  const entries = asObject(json && findMember(json, 'key-providers'));
   if (entries === undefined) throw new OcicryptError('configuration', `${file} has no key-providers`, { hint: HINT });
   return new Map([...entries].map(([name, entry]) => [name, () => parseProvider(name, asObject(entry), file)]));
 }
@@ -49,20 +49,20 @@ function parse(bytes: Uint8Array, file: string): JsonObject | undefined {
 /** `cmd` wins over `grpc`, as in ocicrypt. */
 function parseProvider(name: string, entry: JsonObject | undefined, file: string): ConfiguredProvider {
   const what = `provider ${name} of ${file}`;
-  const command = asObject(entry && member(entry, 'cmd'));
+  const command = asObject(entry && findMember(entry, 'cmd'));
   if (command !== undefined) {
-    const path = asText(member(command, 'path'));
-    const words = (asArray(member(command, 'args')) ?? []).map(asText);
+    const path = asText(findMember(command, 'path'));
+    const words = (asArray(findMember(command, 'args')) ?? []).map(asText);
     if (path !== undefined && path !== '' && words.every((word) => word !== undefined)) {
       return { kind: 'command', path, words };
     }
     throw new OcicryptError('configuration', `${what} has no command that can be run`, { hint: HINT });
   }
-  const target = asText(entry && member(entry, 'grpc'));
+  const target = asText(entry && findMember(entry, 'grpc'));
   if (target === undefined || target === '') {
     throw new OcicryptError('configuration', `${what} has neither cmd nor grpc`, { hint: HINT });
   }
-  const tls = parseTls(asObject(entry && member(entry, 'grpc-tls')), what);
+  const tls = parseTls(asObject(entry && findMember(entry, 'grpc-tls')), what);
   return { kind: 'grpc', target: parseTarget(target, tls !== undefined, what), tls };
 }
 
@@ -88,13 +88,13 @@ function parseTarget(target: string, secure: boolean, what: string): GrpcTarget 
 
 function parseTls(entry: JsonObject | undefined, what: string): GrpcTls | undefined {
   if (entry === undefined) return undefined;
-  if (member(entry, 'insecure-skip-verify') === true) {
+  if (findMember(entry, 'insecure-skip-verify') === true) {
     throw new OcicryptError('configuration', `${what} turns the verification of certificates off`, {
       hint: 'name the authority of the server in root-ca-file',
     });
   }
   const text = (name: string) => {
-    const value = asText(member(entry, name));
+    const value = asText(findMember(entry, name));
     return value === '' ? undefined : value;
   };
   const [authority, serverName] = [text('root-ca-file'), text('server-name')];
@@ -105,9 +105,4 @@ function parseTls(entry: JsonObject | undefined, what: string): GrpcTls | undefi
     // ocicrypt takes them only together.
     ...(certificate === undefined || privateKey === undefined ? {} : { certificate, privateKey }),
   };
-}
-
-/** Go matches names without regard to case. */
-function member(object: JsonObject | undefined, name: string): JsonValue | undefined {
-  return object && [...object].find(([key]) => key.toLowerCase() === name)?.[1];
 }

@@ -2,7 +2,7 @@
 // https://github.com/containers/ocicrypt/blob/main/docs/keyprovider.md
 
 import { OcicryptError } from '../base/errors.ts';
-import { asArray, asObject, type JsonObject, JsonString, parseJson } from '../base/json.ts';
+import { asArray, asObject, findMember, JsonString, parseJson } from '../base/json.ts';
 import { writeJson } from '../base/json-writer.ts';
 
 /** What the user named for a provider, by the provider's name. */
@@ -48,7 +48,8 @@ function encodeValues(parameters: ProviderParameters): { readonly [name: string]
 
 function decodeReply(reply: Uint8Array, results: string, member: string, what: string): Uint8Array {
   const root = asObject(parseJson(reply, `the answer of ${what}`));
-  const value = memberOf(asObject(root && memberOf(root, results)), member);
+  const found = asObject(root && findMember(root, results));
+  const value = found && findMember(found, member);
   const bytes = value instanceof JsonString ? value.base64() : bytesOf(asArray(value));
   if (bytes !== undefined && bytes.length > 0) return bytes;
   throw new OcicryptError('bad-input', `${what} answered without ${member}`, {
@@ -60,9 +61,4 @@ function decodeReply(reply: Uint8Array, results: string, member: string, what: s
 function bytesOf(values: readonly unknown[] | undefined): Uint8Array | undefined {
   const numbers = values?.filter((value) => typeof value === 'number' && value >= 0 && value <= 255);
   return numbers === undefined || numbers.length !== values?.length ? undefined : Uint8Array.from(numbers, Number);
-}
-
-/** Go matches names without regard to case. */
-function memberOf(object: JsonObject | undefined, name: string) {
-  return object && [...object].find(([key]) => key.toLowerCase() === name)?.[1];
 }

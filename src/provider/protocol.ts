@@ -2,7 +2,16 @@
 // https://github.com/containers/ocicrypt/blob/main/docs/keyprovider.md
 
 import { OcicryptError } from '../base/errors.ts';
-import { asArray, asObject, asText, type JsonObject, JsonString, type JsonValue, parseJson } from '../base/json.ts';
+import {
+  asArray,
+  asObject,
+  asText,
+  findMember,
+  type JsonObject,
+  JsonString,
+  type JsonValue,
+  parseJson,
+} from '../base/json.ts';
 import { type ByteSpelling, writeJson } from '../base/json-writer.ts';
 
 /** Values of a provider's parameters: bytes as decoded from the request; undefined where a value is not bytes. */
@@ -42,7 +51,7 @@ export function decodeRequest(request: Uint8Array): KeyRequest {
   }
   const root = asObject(parseJson(request, 'the request'));
   if (root === undefined) throw new OcicryptError('bad-input', 'the request is not a JSON object');
-  const operation = asText(member(root, 'op'));
+  const operation = asText(findMember(root, 'op'));
   if (operation === 'keywrap') return decodeWrap(objectMember(root, 'keywrapparams'));
   if (operation === 'keyunwrap') return decodeUnwrap(objectMember(root, 'keyunwrapparams'));
   throw new OcicryptError('bad-input', 'the request has no known "op"', { hint: 'known are keywrap and keyunwrap' });
@@ -78,8 +87,8 @@ export function encodeUnwrapReply(optsdata: Uint8Array, spelling: ByteSpelling):
 }
 
 function decodeWrap(params: JsonObject): KeyRequest {
-  const config = member(params, 'ec');
-  const optsdata = member(params, 'optsdata');
+  const config = findMember(params, 'ec');
+  const optsdata = findMember(params, 'optsdata');
   const raw = optsdata instanceof JsonString && optsdata.bytes()[0] === OPENING_BRACE;
   const bytes = raw ? optsdata.bytes() : decodeBytes(optsdata);
   if (bytes === undefined || bytes.length === 0 || bytes.length > MAXIMUM_OPTSDATA) {
@@ -89,21 +98,21 @@ function decodeWrap(params: JsonObject): KeyRequest {
 }
 
 function decodeUnwrap(params: JsonObject): KeyRequest {
-  const annotation = decodeBytes(member(params, 'annotation'));
+  const annotation = decodeBytes(findMember(params, 'annotation'));
   if (annotation === undefined || annotation.length === 0) {
     throw new OcicryptError('bad-input', 'the request has no usable "annotation" to unwrap');
   }
   if (annotation.length > MAXIMUM_PACKET) {
     throw new OcicryptError('bad-input', `the annotation holds a packet of more than ${MAXIMUM_PACKET} bytes`);
   }
-  return { operation: 'unwrap', parameters: decodeParameters(member(params, 'dc'), 'dc'), annotation };
+  return { operation: 'unwrap', parameters: decodeParameters(findMember(params, 'dc'), 'dc'), annotation };
 }
 
 function decodeParameters(config: JsonValue | undefined, name: string): Parameters {
   const parameters = new Map<string, ParameterValues>();
   if (config === undefined || config === null) return parameters;
   const object = asObject(config);
-  const named = object === undefined ? undefined : member(object, 'Parameters');
+  const named = object === undefined ? undefined : findMember(object, 'Parameters');
   if (object === undefined) throw new OcicryptError('bad-input', `the request's "${name}" is not an object`);
   if (named === undefined || named === null) return parameters;
   const entries = asObject(named);
@@ -126,19 +135,7 @@ function isByte(value: JsonValue): value is number {
 }
 
 function objectMember(object: JsonObject, name: string): JsonObject {
-  const value = asObject(member(object, name));
+  const value = asObject(findMember(object, name));
   if (value === undefined) throw new OcicryptError('bad-input', `the request has no object "${name}"`);
   return value;
-}
-
-/** Go matches member names without regard to case. Two spellings of one name mean that readers may differ: refused. */
-function member(object: JsonObject, name: string): JsonValue | undefined {
-  const wanted = name.toLowerCase();
-  let found: string | undefined;
-  for (const candidate of object.keys()) {
-    if (candidate.length !== name.length || candidate.toLowerCase() !== wanted) continue;
-    if (found !== undefined) throw new OcicryptError('bad-input', `the request spells "${name}" in two ways`);
-    found = candidate;
-  }
-  return found === undefined ? undefined : object.get(found);
 }
