@@ -16,10 +16,15 @@ export type LineFile = {
  * @throws OcicryptError `not-written`
  */
 export function openLineFile(file: string): LineFile {
+  const descriptor = openForAppending(file);
+  return { append: (line) => append(file, descriptor, line) };
+}
+
+/** The descriptor of {@link openLineFile}. @throws OcicryptError `not-written` */
+export function openForAppending(file: string): number {
   const { O_APPEND, O_CREAT, O_NOFOLLOW, O_NONBLOCK, O_WRONLY } = constants;
   try {
-    const descriptor = openSync(file, O_APPEND | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_WRONLY, 0o600);
-    return { append: (line) => append(file, descriptor, line) };
+    return openSync(file, O_APPEND | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_WRONLY, 0o600);
   } catch (cause) {
     throw notWritten(file, cause);
   }
@@ -45,7 +50,8 @@ function synchronize(descriptor: number): void {
   }
 }
 
-function notWritten(file: string, cause: unknown): OcicryptError {
+/** The error where a line cannot be put into `file`. */
+export function notWritten(file: string, cause: unknown): OcicryptError {
   return new OcicryptError('not-written', `cannot append to ${file}${showSystemCode(cause)}`, {
     cause,
     hint: 'it must be a file of its own that this user can write, with room on its disk',

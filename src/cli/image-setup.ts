@@ -163,7 +163,7 @@ export class ImageTools {
   async #openKeys(): Promise<Keys> {
     const { personality } = this.#context;
     const { settings, jwe, parameters } = await sortKeys(this.#context.settings);
-    const { options, close } = await openProvider(settings, { personality, callerKeysAllowed: true });
+    const { options, close } = await openProvider(settings, { personality, door: 'command' });
     this.#cleanups.push(close);
     // An image command names its keys: the key meant where a call names none has no place here.
     const { defaultKey, spelling, ...rest } = options;

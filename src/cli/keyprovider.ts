@@ -10,7 +10,7 @@ import { openProvider } from './setup.ts';
 export async function runKeyprovider({ settings, terminal, personality }: CommandContext): Promise<void> {
   const remote = settings.text('remote');
   if (remote !== undefined) return (await import('./remote.ts')).runRemote(remote, { settings, terminal, personality });
-  const { provider, close } = await openProvider(settings, { personality, callerKeysAllowed: true });
+  const { provider, close } = await openProvider(settings, { personality, door: 'command' });
   const limit = settings.duration('timeout') ?? DEFAULT_LIMITS.total;
   const signal = AbortSignal.timeout(limit);
   try {

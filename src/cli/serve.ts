@@ -26,8 +26,7 @@ import type { Terminal } from './terminal.ts';
 export async function runServe({ settings, terminal, personality }: CommandContext): Promise<void> {
   checkEnvironment(process.env);
   const log = createServerLog(terminal);
-  const setup = { personality, callerKeysAllowed: false, fallbackName: 'grpc-keyprovider' };
-  const { options, close } = await openProvider(settings, setup);
+  const { options, close } = await openProvider(settings, { personality, door: 'server' });
   try {
     const instruments = new Instruments();
     const shared = shareKeys(options, settings, instruments);

@@ -5,6 +5,7 @@ import { OcicryptError } from '../base/errors.ts';
 import { parseKeyUri } from '../base/key-uri.ts';
 import { createKekStore } from '../kms/store.ts';
 import { DEFAULT_LIMITS, type Limits } from '../provider/attempts.ts';
+import type { AuditSink } from '../provider/audit.ts';
 import { createProvider, type Provider, type ProviderOptions } from '../provider/handle.ts';
 import { checkLabels } from '../provider/packet-v2.ts';
 import { type AllowRule, parseAllowRule } from '../provider/policy.ts';
@@ -15,10 +16,8 @@ import type { Settings } from './settings.ts';
 
 export type ProviderSetup = {
   readonly personality: Personality;
-  /** True for a command, which runs with its caller's rights. */
-  readonly callerKeysAllowed: boolean;
-  /** The name that the reference provider's users have for this door. */
-  readonly fallbackName?: string;
+  /** A command runs with its caller's rights, so that the keys its caller names are allowed; a server has many callers. */
+  readonly door: 'command' | 'server';
 };
 
 /** A provider and what is to be closed after it. */
@@ -47,18 +46,27 @@ export async function openProvider(settings: Settings, setup: ProviderSetup): Pr
   const options: ProviderOptions = {
     openKek: (uri) => keks.open(uri),
     rules,
-    callerKeysAllowed: setup.callerKeysAllowed,
-    names: { configured: provider, fallback: setup.fallbackName ?? 'kmscrypt' },
+    callerKeysAllowed: setup.door === 'command',
+    names: { configured: provider, fallback: REFERENCE_NAMES[setup.door] },
     packet: packetChoice(settings.text('packet'), reference),
     versions: reference ? 'ignored' : 'exact',
     spelling: settings.text('bytes') === 'array' ? 'array' : 'base64',
     limits: limitsWithin(settings.duration('timeout')),
     ...(labels === undefined ? {} : { labels }),
     ...(defaultKeyText === undefined ? {} : { defaultKey: parseKeyUri(defaultKeyText) }),
-    ...(auditFile === undefined ? {} : { audit: (await import('./audit-log.ts')).openAuditLog(auditFile) }),
+    ...(auditFile === undefined ? {} : { audit: await openAudit(auditFile, setup.door) }),
     ...(debugFile === undefined ? {} : { log: (await import('./debug-log.ts')).openDebugLog(debugFile) }),
   };
   return { provider: createProvider(options), options, close: () => keks.close() };
+}
+
+/** The names that users of the reference provider have for its command and its server. */
+const REFERENCE_NAMES = { command: 'kmscrypt', server: 'grpc-keyprovider' } as const;
+
+async function openAudit(file: string, door: ProviderSetup['door']): Promise<AuditSink> {
+  return door === 'server'
+    ? (await import('./audit-log-shared.ts')).openSharedAuditLog(file)
+    : (await import('./audit-log.ts')).openAuditLog(file);
 }
 
 function parseRules(settings: Settings): readonly AllowRule[] {

@@ -1,0 +1,67 @@
+// The audit log of a server: the lines of many callers, written together while the disk is busy, in nobody's way.
+
+import { fdatasync, fstatSync, write } from 'node:fs';
+import { promisify } from 'node:util';
+import type { OcicryptError } from '../base/errors.ts';
+import type { AuditSink } from '../provider/audit.ts';
+import { notWritten, openForAppending } from './append-file.ts';
+import { formatAuditEvent, openAuditLog } from './audit-log.ts';
+
+/**
+ * As {@link openAuditLog}, for a process with many callers at once. Only a file takes any number of bytes as one: a
+ * pipe may take a part of them, and the lines of other writers would follow that.
+ *
+ * @throws OcicryptError `not-written`
+ */
+export function openSharedAuditLog(file: string): AuditSink {
+  const descriptor = openForAppending(file);
+  if (!fstatSync(descriptor).isFile()) return openAuditLog(file);
+  const lines = new SharedLines(file, descriptor);
+  return { record: (event) => lines.append(formatAuditEvent(event)) };
+}
+
+type Waiting = {
+  readonly bytes: Uint8Array;
+  readonly resolve: () => void;
+  readonly reject: (error: OcicryptError) => void;
+};
+
+/** Writes as long as lines wait, each time all that have come in the meantime. */
+class SharedLines {
+  readonly #file: string;
+  readonly #descriptor: number;
+  #waiting: Waiting[] = [];
+  #isWriting = false;
+
+  constructor(file: string, descriptor: number) {
+    this.#file = file;
+    this.#descriptor = descriptor;
+  }
+
+  append(line: string): Promise<void> {
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    this.#waiting.push({ bytes: new TextEncoder().encode(`${line}\n`), resolve, reject });
+    if (!this.#isWriting) void this.#writeAll();
+    return promise;
+  }
+
+  async #writeAll(): Promise<void> {
+    this.#isWriting = true;
+    while (this.#waiting.length > 0) {
+      const batch = this.#waiting;
+      this.#waiting = [];
+      try {
+        const bytes = Buffer.concat(batch.map((one) => one.bytes));
+        // One write, so that lines of several processes do not mix; a short one is a failure and not continued.
+        const { bytesWritten } = await promisify(write)(this.#descriptor, bytes);
+        if (bytesWritten !== bytes.length) throw new Error('short write');
+        await promisify(fdatasync)(this.#descriptor);
+        for (const { resolve } of batch) resolve();
+      } catch (cause) {
+        const error = notWritten(this.#file, cause);
+        for (const { reject } of batch) reject(error);
+      }
+    }
+    this.#isWriting = false;
+  }
+}
