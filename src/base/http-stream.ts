@@ -71,8 +71,7 @@ export function createHttpStreams(settings: StreamSettings = {}): HttpStreams {
   async function findRoute(url: URL): Promise<Route> {
     if (url.protocol === 'http:') return { agent: plainAgent, proxy: undefined, trust: undefined };
     const proxy = chooseProxy(url.hostname.replace(/^\[(.*)\]$/, '$1'), Number(url.port || 443), environment);
-    const ca = readRoots(settings.caFiles ?? [], environment);
-    trust ??= { rejectUnauthorized: true, secureContext: createSecureContext({ ca, minVersion: 'TLSv1.2' }) };
+    trust ??= createTrust(settings, environment);
     const agent = agents.get(proxy?.href ?? '') ?? createAgent(proxy, trust);
     agents.set(proxy?.href ?? '', agent);
     return { agent: await agent, trust, proxy };
@@ -88,6 +87,11 @@ export function createHttpStreams(settings: StreamSettings = {}): HttpStreams {
       for (const agent of agents.values()) void agent.then((opened) => opened.destroy());
     },
   };
+}
+
+function createTrust({ caFiles = [] }: HttpSettings, environment: NodeJS.ProcessEnv): Trust {
+  const ca = readRoots(caFiles, environment);
+  return { rejectUnauthorized: true, secureContext: createSecureContext({ ca, minVersion: 'TLSv1.2' }) };
 }
 
 type Trust = { readonly rejectUnauthorized: true; readonly secureContext: SecureContext };
