@@ -16,7 +16,11 @@ export type LineFile = {
  * @throws OcicryptError `not-written`
  */
 export function openLineFile(file: string): LineFile {
-  const descriptor = openForAppending(file);
+  return lineFile(file, openForAppending(file));
+}
+
+/** The lines of a file that is open: see {@link openForAppending}. */
+export function lineFile(file: string, descriptor: number): LineFile {
   return { append: (line) => append(file, descriptor, line) };
 }
 

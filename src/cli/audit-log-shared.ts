@@ -4,20 +4,20 @@ import { fdatasync, fstatSync, write } from 'node:fs';
 import { promisify } from 'node:util';
 import type { OcicryptError } from '../base/errors.ts';
 import type { AuditSink } from '../provider/audit.ts';
-import { notWritten, openForAppending } from './append-file.ts';
-import { formatAuditEvent, openAuditLog } from './audit-log.ts';
+import { lineFile, notWritten, openForAppending } from './append-file.ts';
+import { formatAuditEvent } from './audit-log.ts';
 
 /**
- * As {@link openAuditLog}, for a process with many callers at once. Only a file takes any number of bytes as one: a
+ * As `openAuditLog`, for a process with many callers at once. Only a file takes any number of bytes as one: a
  * pipe may take a part of them, and the lines of other writers would follow that.
  *
  * @throws OcicryptError `not-written`
  */
 export function openSharedAuditLog(file: string): AuditSink {
   const descriptor = openForAppending(file);
-  if (!fstatSync(descriptor).isFile()) return openAuditLog(file);
-  const lines = new SharedLines(file, descriptor);
-  return { record: (event) => lines.append(formatAuditEvent(event)) };
+  const isFile = fstatSync(descriptor).isFile();
+  const lines = isFile ? new SharedLines(file, descriptor) : lineFile(file, descriptor);
+  return { record: async (event) => lines.append(formatAuditEvent(event)) };
 }
 
 type Waiting = {
