@@ -5,7 +5,7 @@ import { OcicryptError } from '../base/errors.ts';
 import type { KeyUri } from '../base/key-uri.ts';
 import { isAgeIdentityFile } from './age-file.ts';
 import { type AgeIdentity, type AgeSettings, forgetAgeIdentities, readAgeIdentities } from './age-identities.ts';
-import { CANNOT_BE_UNWRAPPED, type Kek, type WrappedKey } from './kek.ts';
+import { CANNOT_BE_UNWRAPPED, checkPlaintext, type Kek, type WrappedKey } from './kek.ts';
 
 /** Room for 4 KiB and the header of a post-quantum recipient; a longer header would only cost time. */
 const MAXIMUM_WRAPPED_BYTES = 16 * 1024;
@@ -65,6 +65,7 @@ async function readAll(settings: AgeSettings): Promise<readonly AgeIdentity[]> {
 }
 
 async function encryptTo(recipient: string, plaintext: Uint8Array): Promise<WrappedKey> {
+  checkPlaintext(shorten(recipient), plaintext);
   const { Encrypter } = await import('age-encryption');
   const encrypter = new Encrypter();
   try {

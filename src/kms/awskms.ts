@@ -14,7 +14,7 @@ import { type AwsCredentials, type AwsIdentity, openAwsCredentials } from './aws
 import { type AwsPlace, findAwsPlace } from './aws-endpoint.ts';
 import { signAwsRequest } from './aws-signature.ts';
 import { type AwsOperation, explainAwsError, isExpired, mayBeAsymmetric } from './awskms-errors.ts';
-import { CANNOT_BE_UNWRAPPED, type Kek } from './kek.ts';
+import { CANNOT_BE_UNWRAPPED, checkPlaintext, type Kek } from './kek.ts';
 import { readRsaPublicKey, wrapRsaOaep } from './rsa-oaep.ts';
 
 /** What the operator says about AWS; nothing of it ever comes from a packet. */
@@ -31,8 +31,7 @@ export type AwsKmsSettings = {
 
 type AwsKeyUri = Extract<KeyUri, { scheme: 'awskms' }>;
 
-/** The limits of `Encrypt` and `Decrypt`. */
-const MAXIMUM_BYTES = 4096;
+/** The limit of `Decrypt`; that of `Encrypt` is 4096. */
 const MAXIMUM_WRAPPED_BYTES = 6144;
 const MAXIMUM_ANSWER_BYTES = 64 * 1024;
 const SYMMETRIC = 'SYMMETRIC_DEFAULT';
@@ -124,9 +123,7 @@ export function openAwsKms(uri: AwsKeyUri, settings: AwsKmsSettings): Kek {
     local: false,
     key,
     async wrap(plaintext, context, signal) {
-      if (plaintext.length > MAXIMUM_BYTES) {
-        throw new OcicryptError('bad-input', `${key} takes at most ${MAXIMUM_BYTES} bytes`);
-      }
+      checkPlaintext(key, plaintext);
       if (publicKey === undefined) {
         const answer = await call('Encrypt', { KeyId: keyId, Plaintext: plaintext, ...contextMember(context) }, signal);
         if (answer.status === 200) {

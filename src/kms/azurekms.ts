@@ -16,10 +16,16 @@ import {
   readBytes,
 } from './azure-vault.ts';
 import { disabled } from './azurekms-errors.ts';
-import { CANNOT_BE_UNWRAPPED, contextBytes, type EncryptionContext, type Kek, type WrappedKey } from './kek.ts';
+import {
+  CANNOT_BE_UNWRAPPED,
+  checkPlaintext,
+  contextBytes,
+  type EncryptionContext,
+  type Kek,
+  type WrappedKey,
+} from './kek.ts';
 import { readRsaPublicKey, wrapRsaOaep } from './rsa-oaep.ts';
 
-const MAXIMUM_BYTES = 4096;
 const MAXIMUM_WRAPPED_BYTES = 8192;
 const NONCE_BYTES = 12;
 const TAG_BYTES = 16;
@@ -58,9 +64,7 @@ export function openAzureKms(uri: AzureKeyUri, settings: AzureKmsSettings): Kek 
     local: false,
     key,
     async wrap(plaintext, context, signal) {
-      if (plaintext.length > MAXIMUM_BYTES) {
-        throw new OcicryptError('bad-input', `${key} takes at most ${MAXIMUM_BYTES} bytes`);
-      }
+      checkPlaintext(key, plaintext);
       const wrapper = kept ?? (await findWrapper(signal));
       return wrapper(plaintext, context, signal);
     },

@@ -23,7 +23,7 @@ import {
 } from './gcpkms-answers.ts';
 import { explainGoogleError, type GoogleKmsMethod, mayBeAsymmetric } from './gcpkms-errors.ts';
 import { type GoogleCredentials, openGoogleCredentials } from './google-credentials.ts';
-import { CANNOT_BE_UNWRAPPED, contextBytes, type Kek, type WrappedKey } from './kek.ts';
+import { CANNOT_BE_UNWRAPPED, checkPlaintext, contextBytes, type Kek, type WrappedKey } from './kek.ts';
 import { wrapRsaOaep } from './rsa-oaep.ts';
 
 /** What the operator says about Google; nothing of it ever comes from a packet. */
@@ -212,8 +212,9 @@ export function openGcpKms(uri: GcpKeyUri, settings: GcpKmsSettings, now = () =>
     key,
     async wrap(plaintext, context, signal) {
       const additional = contextBytes(context);
-      if (plaintext.length > MAXIMUM_BYTES || additional.length > MAXIMUM_BYTES) {
-        throw new OcicryptError('bad-input', `${key} takes at most ${MAXIMUM_BYTES} bytes`);
+      checkPlaintext(key, plaintext, MAXIMUM_BYTES);
+      if (additional.length > MAXIMUM_BYTES) {
+        throw new OcicryptError('bad-input', `${key} takes at most ${MAXIMUM_BYTES} bytes of context`);
       }
       const answer = isAsymmetric ? undefined : await encrypt(plaintext, additional, signal);
       if (answer?.status === 200) return readEncrypted(answer.body);

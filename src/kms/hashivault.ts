@@ -7,7 +7,7 @@ import type { HttpResponse } from '../base/http.ts';
 import { asObject, asText, type JsonObject, JsonString, parseJson } from '../base/json.ts';
 import { type JsonInput, writeJson } from '../base/json-writer.ts';
 import { formatKeyUri, type KeyUri } from '../base/key-uri.ts';
-import { CANNOT_BE_UNWRAPPED, contextBytes, type EncryptionContext, type Kek } from './kek.ts';
+import { CANNOT_BE_UNWRAPPED, checkPlaintext, contextBytes, type EncryptionContext, type Kek } from './kek.ts';
 import { openVaultConnection, type VaultConnection } from './vault-connection.ts';
 import { explainVaultError, isNotAead } from './vault-errors.ts';
 import { openVaultTokens, type VaultLogin } from './vault-tokens.ts';
@@ -93,6 +93,7 @@ export function openHashiVault(uri: VaultKeyUri, settings: VaultSettings, now: (
     local: false,
     key,
     async wrap(plaintext, context, signal) {
+      checkPlaintext(key, plaintext);
       const answer = readData(key, await transit('encrypt', { plaintext, type: NEVER_CREATE }, context, signal));
       const wrapped = answer.get('ciphertext');
       const bytes = wrapped instanceof JsonString ? Uint8Array.from(wrapped.bytes()) : undefined;

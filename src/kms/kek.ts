@@ -1,5 +1,7 @@
 // The contract between the provider and a key service: a key-encryption key that wraps and unwraps.
 
+import { OcicryptError } from '../base/errors.ts';
+
 /**
  * Names and values that a wrapped key is bound to: additional authenticated data, AWS encryption context.
  * Public: services log it. Empty means none, as in v1 packets. Backends without such a thing ignore it,
@@ -49,6 +51,19 @@ export interface Kek {
 
   /** Ends connections and sessions and wipes key material. */
   close?(): void;
+}
+
+/** Room for a layer-key record, which v1 packets wrap as it is. */
+const MAXIMUM_PLAINTEXT = 4096;
+
+/**
+ * For the start of every `wrap`: some services take what is empty or long, and cannot give it back.
+ *
+ * @throws OcicryptError `bad-input`
+ */
+export function checkPlaintext(key: string, plaintext: Uint8Array, maximum = MAXIMUM_PLAINTEXT): void {
+  if (plaintext.length > 0 && plaintext.length <= maximum) return;
+  throw new OcicryptError('bad-input', `${key} takes 1 to ${maximum} bytes, and not ${plaintext.length}`);
 }
 
 /** The context as the bytes that AEADs authenticate: canonical JSON (RFC 8785), or nothing where it is empty. */

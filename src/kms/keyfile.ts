@@ -14,7 +14,7 @@ import { concatBytes, wipe } from '../base/bytes.ts';
 import { OcicryptError, systemCode } from '../base/errors.ts';
 import { formatKeyUri } from '../base/key-uri.ts';
 import { readSecretFile } from '../base/secret-file.ts';
-import { CANNOT_BE_UNWRAPPED, contextBytes, type EncryptionContext, type Kek } from './kek.ts';
+import { CANNOT_BE_UNWRAPPED, checkPlaintext, contextBytes, type EncryptionContext, type Kek } from './kek.ts';
 
 const KEY_BYTES = 32;
 const NONCE_BYTES = 12;
@@ -47,6 +47,7 @@ export function openKeyfile(path: string): Kek {
     local: true,
     key,
     async wrap(plaintext, context) {
+      checkPlaintext(key, plaintext);
       return { key, algorithm: ALGORITHM, wrapped: seal(opened(), plaintext, context) };
     },
     async unwrap({ wrapped }, context) {

@@ -4,7 +4,7 @@ import { randomBytes } from 'node:crypto';
 import { concatBytes, wipe } from '../base/bytes.ts';
 import { OcicryptError } from '../base/errors.ts';
 import { formatKeyUri, type KeyUri } from '../base/key-uri.ts';
-import { CANNOT_BE_UNWRAPPED, contextBytes, type EncryptionContext, type Kek } from './kek.ts';
+import { CANNOT_BE_UNWRAPPED, checkPlaintext, contextBytes, type EncryptionContext, type Kek } from './kek.ts';
 import { explainPkcs11Error, isUnknownParameter, isUnusable, sessionIsLost } from './pkcs11-errors.ts';
 import {
   type Handle,
@@ -174,6 +174,7 @@ export function openPkcs11(uri: Extract<KeyUri, { scheme: 'pkcs11' }>, settings:
     key,
     wrap(plaintext, context) {
       return exclusively(async (open) => {
+        checkPlaintext(key, plaintext);
         const place = await findIn(open, 'wrap');
         if (place.found.kind !== 'aes') return { key, ...(await wrapRsa(open, place, plaintext)) };
         const nonce = randomBytes(NONCE_BYTES);

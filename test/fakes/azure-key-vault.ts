@@ -98,8 +98,9 @@ export async function startFakeAzureVault(options: {
   function handle(request: WireRequest): unknown {
     if (request.path === `/${tenant}/oauth2/v2.0/token`) return giveToken(request);
     authenticate(request);
-    const route = /^\/keys\/([0-9A-Za-z-]+)(?:\/([0-9a-f]{32})?(?:\/([a-z]+))?)?\?api-version=7\.4$/.exec(request.path);
-    if (route === null) throw new Refusal(400, 'BadParameter');
+    const { pathname, searchParams } = new URL(request.path, server.url);
+    const route = /^\/keys\/([0-9A-Za-z-]+)(?:\/([0-9a-f]{32})?(?:\/([a-z]+))?)?$/.exec(pathname);
+    if (route === null || searchParams.get('api-version') !== '7.4') throw new Refusal(400, 'BadParameter');
     const [, name = '', version, operation] = route;
     const permission = operation === undefined ? 'get' : OPERATIONS[operation];
     if (permission === undefined || request.method !== (permission === 'get' ? 'GET' : 'POST')) {

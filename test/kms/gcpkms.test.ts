@@ -163,10 +163,6 @@ describe('Google Cloud KMS', () => {
       const error = await kek.wrap(randomBytes(32), {}, soon()).catch((reason: unknown) => reason);
       assert.ok(error instanceof OcicryptError && error.retryable);
     });
-    test('a late answer is taken', async () => {
-      world.kms.server.faults.push({ kind: 'latency', milliseconds: 40 });
-      await world.open(FIRST).wrap(randomBytes(32), {}, soon());
-    });
   });
 
   describe('explains a refusal', () => {

@@ -118,6 +118,20 @@ export function describeKek(
         });
       }
 
+      // A packet wraps 1 to 4096: what is outside comes back whole or is refused, and is never cut.
+      for (const length of [0, 65_536]) {
+        test(`${length} bytes, or says that it does not take them`, async () => {
+          const kek = await first();
+          const plaintext = randomBytes(length);
+          const wrapped = await kek.wrap(plaintext, {}, soon()).catch((error: unknown) => error);
+          if (wrapped instanceof Error) await fails(Promise.reject(wrapped), ['bad-input'], plaintext);
+          else {
+            const unwrapped = await kek.unwrap(wrapped as WrappedKey, {}, soon());
+            assert.deepEqual(Uint8Array.from(unwrapped), Uint8Array.from(plaintext));
+          }
+        });
+      }
+
       test('never twice to the same bytes', async () => {
         const kek = await first();
         const plaintext = randomBytes(32);

@@ -63,6 +63,15 @@ export function describeWrongAnswers(
       });
     }
 
+    test('but takes a late one', async () => {
+      const { kek, server } = start();
+      server.faults.push({ kind: 'latency', milliseconds: 40 });
+      const plaintext = randomBytes(32);
+      const wrapped = await kek.wrap(plaintext, {}, soon());
+      server.faults.push({ kind: 'latency', milliseconds: 40 });
+      assert.deepEqual(Buffer.from(await kek.unwrap(wrapped, {}, soon())), plaintext);
+    });
+
     test('silence, before and after the head', async () => {
       const { kek, server } = start();
       await kek.wrap(randomBytes(32), {}, soon());
