@@ -62,6 +62,34 @@ describe('Vault through the executable', () => {
 
   test('a layer key goes there and comes back', () => roundTrip('hashivault://k', [], environment));
 
+  for (const [login, credentials] of [
+    ['kubernetes', { role: 'node', jwt: 'ey.service.account' }],
+    ['jwt', { role: 'node', jwt: 'ey.job' }],
+    ['approle', { role_id: 'node', secret_id: 's-e-c-r-e-t' }],
+  ] as const) {
+    test(`a layer key comes back after the ${login} login, which is refused with other credentials`, async () => {
+      vault.permitLogin(login, credentials, { 'transit/*': ['update'] });
+      const words = [`--vault-login=${login}`, '--vault-role=node'];
+      const { VAULT_TOKEN: _, ...withoutToken } = environment;
+      const file = await write(login, `${Object.values(credentials)[1]}\n`);
+      await roundTrip('hashivault://k', [...words, `--vault-credentials=${file}`], withoutToken);
+      const other = await write(`${login}-other`, 'other\n');
+      const refused = await doctor(['hashivault://k', ...words, `--vault-credentials=${other}`], withoutToken);
+      assert.deepEqual([refused.status, refused.report.keys[0].error.code], [77, 'unauthenticated']);
+    });
+  }
+
+  test('a service that is sealed, behind, on standby or over its quota is asked again, and answers in the end', async () => {
+    for (const [status, headers] of [[503], [412], [472], [473], [429, { 'Retry-After': '0' }]] as const) {
+      vault.server.faults.push({ kind: 'answer', status, body: '{"errors":["later"]}', ...(headers && { headers }) });
+      await roundTrip('hashivault://k', [], environment);
+    }
+    vault.sealed = true;
+    const sealed = await doctor(['hashivault://k'], environment);
+    vault.sealed = false;
+    assert.deepEqual([sealed.status, sealed.report.keys[0].error.code], [69, 'unavailable']);
+  });
+
   test('the doctor says what to grant, and ends with the code of the first failure', async () => {
     const good = await doctor(['hashivault://k'], environment);
     assert.equal(good.status, 0);
