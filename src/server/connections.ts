@@ -6,7 +6,8 @@ import type { Socket } from 'node:net';
 import { Call, type CallContext, type CallListener, type Peer } from './call.ts';
 
 /** Why a connection was closed by us: a closed set, for metrics. */
-export type CloseReason = 'too-many' | 'slow' | 'idle' | 'nuisance' | 'unread' | 'drain';
+export const CLOSE_REASONS = ['too-many', 'slow', 'idle', 'nuisance', 'unread', 'drain'] as const;
+export type CloseReason = (typeof CLOSE_REASONS)[number];
 
 export type ConnectionsOptions = CallContext & {
   readonly closedBecause: (reason: CloseReason) => void;

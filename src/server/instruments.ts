@@ -6,7 +6,7 @@ import type { Scheme } from '../base/key-uri.ts';
 import type { Kek } from '../kms/kek.ts';
 import type { Decision } from '../provider/audit.ts';
 import type { CallReport } from './call.ts';
-import type { CloseReason } from './connections.ts';
+import { CLOSE_REASONS, type CloseReason } from './connections.ts';
 import { Counter, Gauge, Histogram, renderMetrics } from './metrics.ts';
 
 /** Numbers that are read when somebody asks. */
@@ -44,15 +44,20 @@ export class Instruments {
     'ocicrypt_kms_connections_closed_total',
     'Connections that the server closed, by reason.',
     ['reason'],
+    CLOSE_REASONS,
   );
   readonly #limits = new Counter(
     'ocicrypt_kms_key_limits_total',
     "Unwraps that joined another caller's, and calls that the key's rate refused.",
     ['event'],
+    ['joined', 'limited'],
   );
-  readonly #reloads = new Counter('ocicrypt_kms_certificate_reloads_total', 'Reloads of certificates by result.', [
-    'result',
-  ]);
+  readonly #reloads = new Counter(
+    'ocicrypt_kms_certificate_reloads_total',
+    'Reloads of certificates by result.',
+    ['result'],
+    ['ok', 'failed'],
+  );
   #readings: readonly Gauge[] = [
     new Gauge('process_resident_memory_bytes', 'Resident memory.', () => process.memoryUsage.rss()),
     new Gauge('process_cpu_seconds_total', 'Processor time.', () => {

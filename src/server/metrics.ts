@@ -16,10 +16,12 @@ export class Counter implements Metric {
   readonly #labels: readonly string[];
   readonly #values = new Map<string, number>();
 
-  constructor(name: string, help: string, labels: readonly string[]) {
+  /** @param known values of the only label that are shown from the start, as 0, so that their first increase is seen */
+  constructor(name: string, help: string, labels: readonly string[], known: readonly string[] = []) {
     this.#name = name;
     this.#help = help;
     this.#labels = labels;
+    for (const value of known) this.#values.set(value, 0);
   }
 
   add(...values: LabelValues): void {
