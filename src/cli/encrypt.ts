@@ -11,15 +11,16 @@ export async function runEncrypt(context: CommandContext): Promise<void> {
   const { settings, terminal } = context;
   const [from, to] = settings.operands;
   const layers = layerNumbers(settings);
-  const result = await runOnImage(context, async ({ tools, signal, onProgress }) =>
-    encryptImage(tools.source(from), tools.store(to), {
+  const result = await runOnImage(context, async ({ tools, signal, onProgress }) => {
+    const { source, destination } = tools.between(from, to);
+    return encryptImage(source, destination, {
       recipients: await tools.wrappers(await namedRecipients(settings)),
       ...(layers === undefined ? {} : { layers }),
       ...platformNames(settings),
       onProgress,
       signal,
-    }),
-  );
+    });
+  });
   await printResult(context, result);
   const total = result.images.reduce((sum, image) => sum + image.layers, 0);
   terminal.say(`encrypted ${count(total, 'layer')} on ${count(result.images.length, 'platform')}`);

@@ -47,6 +47,12 @@ export class ImageTools {
     return this.#closing(openImageStore(image, this.#registry()));
   }
 
+  /** Where an image comes from and where it goes; in place, which one must know to replace it, they are one. */
+  between(from: string | undefined, to: string | undefined): { source: ImageSource; destination: ImageStore } {
+    const destination = this.store(to);
+    return { source: from === to ? destination : this.source(from), destination };
+  }
+
   /**
    * Whoever wraps for these recipients.
    *

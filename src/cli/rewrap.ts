@@ -43,7 +43,7 @@ export async function runRewrap(context: CommandContext): Promise<void> {
   if (dryRun) return terminal.say('nothing was written: --dry-run');
   adviseSigning(terminal, image, result);
   terminal.say(
-    `this revokes nobody: ${result.previousDigest} stays readable, and whoever once had a layer key has it; after a leak, encrypt again`,
+    `this revokes nobody: ${result.previousDigest} stays readable where it is kept, and whoever once had a layer key has it; after a leak, encrypt again`,
   );
 }
 

@@ -15,9 +15,11 @@ import { forEachMember, writeNewFile } from './tar.ts';
 /**
  * An OCI layout in a tar file. Reading unpacks it into a temporary directory; writing packs what the index names, and
  * nothing else, so that no plain layer stays behind in an archive that is encrypted in place.
+ *
+ * @param writing whether the archive will be written
  */
-export function openArchive(path: string, tag: string | undefined, name: string): ImageStore {
-  return new ArchiveStore(path, tag, name);
+export function openArchive(path: string, tag: string | undefined, name: string, writing: boolean): ImageStore {
+  return new ArchiveStore(path, tag, name, writing);
 }
 
 const MEMBER = /^(?:\.\/)?(oci-layout|index\.json|blobs\/sha256\/[0-9a-f]{64})$/;
@@ -27,41 +29,46 @@ class ArchiveStore implements ImageStore {
   readonly transfers = 1;
   readonly #path: string;
   readonly #tag: string | undefined;
+  readonly #writing: boolean;
   #directory: string | undefined;
+  #isMissing = false;
   #layout: Promise<ImageStore> | undefined;
 
-  constructor(path: string, tag: string | undefined, name: string) {
+  constructor(path: string, tag: string | undefined, name: string, writing: boolean) {
     this.name = name;
     this.#path = path;
     this.#tag = tag;
+    this.#writing = writing;
   }
 
   async readRoot(): Promise<StoredManifest> {
-    return (await this.#open(false)).readRoot();
+    const layout = await this.#open();
+    if (this.#isMissing) throw new OcicryptError('not-found', `no file ${this.#path}`, { hint: 'check the path' });
+    return layout.readRoot();
   }
 
   async readManifest(descriptor: Descriptor): Promise<StoredManifest> {
-    return (await this.#open(false)).readManifest(descriptor);
+    return (await this.#open()).readManifest(descriptor);
   }
 
   async openBlob(blob: BlobIdentity): Promise<BlobReader> {
-    return (await this.#open(false)).openBlob(blob);
+    return (await this.#open()).openBlob(blob);
   }
 
   async hasBlob(blob: BlobIdentity): Promise<boolean> {
-    return (await this.#open(true)).hasBlob(blob);
+    return (await this.#open()).hasBlob(blob);
   }
 
   async createBlob(size: number): Promise<BlobWriter> {
-    return (await this.#open(true)).createBlob(size);
+    return (await this.#open()).createBlob(size);
   }
 
   async writeManifest(manifest: StoredManifest): Promise<void> {
-    await (await this.#open(true)).writeManifest(manifest);
+    await (await this.#open()).writeManifest(manifest);
   }
 
   async writeRoot(manifest: StoredManifest, signal?: AbortSignal): Promise<void> {
-    const layout = await this.#open(true);
+    const layout = await this.#open();
     await layout.writeRoot(manifest);
     const directory = this.#directory ?? '';
     const members = ['oci-layout', 'index.json', ...(await referencedBlobs(directory, layout))];
@@ -85,16 +92,16 @@ class ArchiveStore implements ImageStore {
     this.#layout = undefined;
   }
 
-  #open(writing: boolean): Promise<ImageStore> {
-    this.#layout ??= this.#unpack(writing);
+  #open(): Promise<ImageStore> {
+    this.#layout ??= this.#unpack();
     return this.#layout;
   }
 
-  async #unpack(writing: boolean): Promise<ImageStore> {
+  async #unpack(): Promise<ImageStore> {
     // Beside the archive when there is one to write: that disk has room for it, and the temporary one may not.
-    const parent = writing ? dirname(this.#path) : tmpdir();
+    const parent = this.#writing ? dirname(this.#path) : tmpdir();
     try {
-      if (writing) await removeAbandonedFiles(parent);
+      if (this.#writing) await removeAbandonedFiles(parent);
       this.#directory = await mkdtemp(join(parent, TEMPORARY_PREFIX));
     } catch (error) {
       notWritten(parent)(error);
@@ -105,9 +112,7 @@ class ArchiveStore implements ImageStore {
       () => false,
     );
     if (present) await unpackLayout(this.#path, directory);
-    else if (!writing) {
-      throw new OcicryptError('not-found', `no file ${this.#path}`, { hint: 'check the path' });
-    }
+    this.#isMissing = !present;
     return openLayout(directory, this.#tag, this.name);
   }
 }

@@ -18,6 +18,7 @@ import {
   writeFileAtomically,
 } from './files.ts';
 import {
+  changeDescriptor,
   type Descriptor,
   formatPlatform,
   isDigest,
@@ -58,6 +59,8 @@ class LayoutStore implements ImageStore {
   /** Blobs get their names when a manifest is about to name them: of a decryption that fails no plain layer stays. */
   readonly #staged = new Map<string, StagedBlob>();
   #prepared: Promise<void> | undefined;
+  /** What the name was found to stand for: in place, the new image takes its place. */
+  #found: Descriptor | undefined;
   /** The outermost directory that was made here, until something is in it. */
   #made: string | undefined;
 
@@ -68,8 +71,8 @@ class LayoutStore implements ImageStore {
   }
 
   async readRoot(): Promise<StoredManifest> {
-    const entries = await readLayoutEntries(this.#directory);
-    return this.readManifest(this.#select(entries));
+    this.#found = this.#select(await readLayoutEntries(this.#directory));
+    return this.readManifest(this.#found);
   }
 
   async readManifest(descriptor: Descriptor): Promise<StoredManifest> {
@@ -130,13 +133,12 @@ class LayoutStore implements ImageStore {
     await this.writeManifest(manifest);
     const { entries, json } = await readLayoutIndex(this.#directory);
     const { digest, mediaType, size } = manifest;
-    const entry: JsonInput = {
-      mediaType,
-      digest,
-      size,
-      ...(this.#tag === undefined ? {} : { annotations: { [TAG]: this.#tag } }),
-    };
-    const kept = entries.filter((other) => !this.#isReplaced(other, digest)).map(thaw);
+    const annotations = this.#tag === undefined ? {} : { annotations: { [TAG]: this.#tag } };
+    const entry: JsonInput =
+      this.#found === undefined
+        ? { mediaType, digest, size, ...annotations }
+        : changeDescriptor(this.#found, { mediaType, digest, size });
+    const kept = entries.filter((other) => !this.#isReplaced(other)).map(thaw);
     const index = writeJson({
       schemaVersion: 2,
       ...Object.fromEntries([...json].map(([member, value]) => [member, thaw(value)])),
@@ -169,10 +171,20 @@ class LayoutStore implements ImageStore {
   }
 
   /** Under a tag only the tag moves. Without one the image is the only one, as it must be to be found again. */
-  #isReplaced(entry: JsonObject, digest: string): boolean {
+  #isReplaced(entry: JsonObject): boolean {
     const tag = asText(asObject(entry.get('annotations'))?.get(TAG));
-    if (this.#tag === undefined) return tag === undefined || asText(entry.get('digest')) === digest;
-    return tag === this.#tag;
+    return tag === this.#tag || (this.#tag === undefined && asText(entry.get('digest')) === this.#found?.digest);
+  }
+
+  /** An image without a tag beside others could not be named afterwards. */
+  async #checkName(): Promise<void> {
+    if (this.#tag !== undefined || this.#found !== undefined || !(await exists(join(this.#directory, 'index.json'))))
+      return;
+    const tags = (await readLayoutEntries(this.#directory)).flatMap((entry) => entry.annotations.get(TAG) ?? []);
+    if (tags.length === 0) return;
+    throw new OcicryptError('bad-input', `${this.name} holds images with tags, and the new one would have none`, {
+      hint: `name it ${this.name}:TAG; there are ${tags.slice(0, 8).join(', ')}`,
+    });
   }
 
   #select(entries: readonly Descriptor[]): Descriptor {
@@ -201,6 +213,7 @@ class LayoutStore implements ImageStore {
   }
 
   async #makeDirectories(): Promise<void> {
+    await this.#checkName();
     const blobs = this.#blobs();
     try {
       this.#made = await mkdir(blobs, { recursive: true });

@@ -12,11 +12,17 @@ import type { ImageSource, ImageStore } from './store.ts';
 
 /** Opens a place to read an image from. Nothing is read yet. @throws OcicryptError `usage` */
 export function openImageSource(image: ImageReference, settings: RegistrySettings = {}): ImageSource {
-  if (image.transport === 'dir') return openDirectory(image.path, formatImageReference(image));
-  if (image.transport === 'docker-archive') {
-    return openDockerArchive(image.path, image.selector, formatImageReference(image));
+  const name = formatImageReference(image);
+  switch (image.transport) {
+    case 'dir':
+      return openDirectory(image.path, name);
+    case 'docker-archive':
+      return openDockerArchive(image.path, image.selector, name);
+    case 'oci-archive':
+      return openArchive(image.path, image.tag, name, false);
+    default:
+      return openImageStore(image, settings);
   }
-  return openImageStore(image, settings);
 }
 
 /** Opens a place to read an image from and write one to. Nothing is read or made yet. @throws OcicryptError `usage` */
@@ -26,7 +32,7 @@ export function openImageStore(image: ImageReference, settings: RegistrySettings
     case 'oci':
       return openLayout(image.path, image.tag, name);
     case 'oci-archive':
-      return openArchive(image.path, image.tag, name);
+      return openArchive(image.path, image.tag, name, true);
     case 'docker':
       return openRegistry(image, settings);
     default:

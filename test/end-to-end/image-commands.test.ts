@@ -253,6 +253,29 @@ test('recipients come from a file, for the repository', async (t) => {
   await refused('not-found', 'encrypt', source.reference, oci('x'), '--recipients-file=/nonexistent');
 });
 
+test('a name without a tag stands for the only image, before and after a change in place', async (t) => {
+  const { path, key, keygen, ours, refused } = await createImageWorkspace(t);
+  const other = await keygen('other.key');
+  const source = await writeImage(path('plain'), { layers: [{}, {}] });
+  for (const [kind, name] of [
+    ['oci', 'image'],
+    ['oci-archive', 'image.tar'],
+  ]) {
+    const image = `${kind}:${path(name ?? '')}`;
+    await ours('encrypt', source.reference, `${image}:v1`, '--recipient', key.uri);
+    const rewrapped = await ours('rewrap', image, '--recipient', other.uri, '--key', key.file);
+    assert.equal(JSON.parse((await ours('inspect', image, '--json')).stdout).digest, rewrapped.digest);
+    const decrypted = await ours('decrypt', image, image, '--key', other.file);
+    assert.equal(decrypted.digest, source.digest);
+    const encrypted = await ours('encrypt', image, image, '--recipient', key.uri);
+    // Its tag is the one that it had.
+    assert.equal(JSON.parse((await ours('inspect', `${image}:v1`, '--json')).stdout).digest, encrypted.digest);
+    await refused('bad-input', 'encrypt', source.reference, image, '--recipient', key.uri);
+    await ours('encrypt', source.reference, `${image}:v2`, '--recipient', key.uri);
+    await refused('bad-input', 'inspect', image);
+  }
+});
+
 test('on a terminal the progress is shown, and standard output stays data', async (t) => {
   const { path, oci, key } = await createImageWorkspace(t);
   const source = await writeImage(path('plain'), { layers: [{ size: 3_000_000 }, {}] });
