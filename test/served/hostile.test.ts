@@ -1,6 +1,7 @@
 // P5 P6: connections that only do harm are closed, memory stays bounded, and good callers are served meanwhile.
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
+import { asOcicryptError } from '../../src/base/errors.ts';
 import { proving } from '../fixtures/seed.ts';
 import { callKeyProvider, wrapRequest } from '../server/running.ts';
 import { FLOODS, startAttack } from './floods.ts';
@@ -10,11 +11,8 @@ import { PROGRAMS, pause, peakMemoryMiB, startSubject } from './served.ts';
 const CLOSED_WITHIN = 6000;
 /** What leaves most behind. */
 const HEAVY = ['rapid reset', 'CONTINUATION frames', 'a little of many messages', 'half of many messages'];
-/**
- * Attackers that come again as soon as they are closed cost most memory. Time is looked at where promises are proved:
- * on a machine that has other things to do everybody waits.
- */
-const CASES = HEAVY.flatMap((flood) => (proving ? [false, true] : [true]).map((again) => [flood, again] as const));
+/** Where promises are proved, attackers that come again as soon as they are closed, too. */
+const CASES = HEAVY.flatMap((flood) => (proving ? [false, true] : [false]).map((again) => [flood, again] as const));
 const SECONDS = proving ? 10 : 2;
 
 for (const { name, program, memoryMiB } of PROGRAMS) {
@@ -41,17 +39,26 @@ for (const { name, program, memoryMiB } of PROGRAMS) {
         const attack = startAttack({ path, flood, connections: 300, again });
         t.after(attack.stop);
         const times: number[] = [];
+        let turnedAway = 0;
         for (const until = performance.now() + SECONDS * 1000; performance.now() < until; await pause(10)) {
           const started = performance.now();
-          await callKeyProvider(target, wrapRequest());
+          await callKeyProvider(target, wrapRequest()).catch((error) => {
+            // Hundreds of newer connections may displace one before its request is read: it may try again.
+            if (!again && asOcicryptError(error).code !== 'unavailable') throw error;
+            turnedAway++;
+          });
           times.push(performance.now() - started);
         }
         const peak = Math.ceil(peakMemoryMiB(child.pid));
         const p99 = Math.ceil(times.sort((a, b) => a - b)[Math.floor(times.length * 0.99)] ?? 0);
-        const shown = again ? `${flood}, again and again` : flood;
-        t.diagnostic(`figures: ${name}, ${shown}: ${peak} MiB at the most, good callers' p99 ${p99} ms`);
-        assert.ok(!(peak > memoryMiB), `${peak} MiB`);
-        if (!again) assert.ok(p99 < 1000, `${p99} ms`);
+        const shown = `${name}, ${flood}${again ? ', again and again' : ''}`;
+        t.diagnostic(
+          `figures: ${shown}: ${peak} MiB at the most, good callers' p99 ${p99} ms, ${turnedAway} of ${times.length} turned away`,
+        );
+        assert.ok(!(peak > memoryMiB[again ? 'again' : 'once']), `${peak} MiB`);
+        assert.ok(turnedAway < times.length / (again ? 1 : 10), `${turnedAway} of ${times.length}`);
+        // On a machine that has other things to do everybody waits.
+        if (proving && !again) assert.ok(p99 < 1000, `${p99} ms`);
       });
     }
   });

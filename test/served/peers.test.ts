@@ -81,16 +81,19 @@ describe('P20 testssl.sh has nothing to say', () => {
     test(`where TLS ${minimum} is the oldest`, async (t) => {
       if (!(await realClients(t, ['testssl', 'busybox']))) return;
       const { directory, port } = await startTls(t, [`--tls-min=${minimum}`]);
-      const report = join(directory, 'report.json');
       // It wants to be able to look up names, which it does not have to.
       const [busybox] = await toolArgv('busybox');
       symlinkSync(busybox, join(directory, 'nslookup'));
       const env = { PATH: `${directory}:${process.env.PATH}` };
-      const options = ['-n', 'none', '--quiet', '--warnings', 'off', '--color', '0', '--jsonfile', report];
-      const argv = [...(await toolArgv('testssl')), ...options, ...checks, `127.0.0.1:${port}`] as const;
-      const { stdout } = await runClient(argv, { env, cwd: directory });
-      assert.ok(existsSync(report), new TextDecoder().decode(stdout));
-      const findings: readonly Finding[] = JSON.parse(readFileSync(report, 'utf8'));
+      const options = ['-n', 'none', '--quiet', '--warnings', 'off', '--color', '0'];
+      const findings: Finding[] = [];
+      for (const check of checks) {
+        const report = join(directory, `report${check}.json`);
+        const words = [...options, '--jsonfile', report, check, `127.0.0.1:${port}`];
+        const { stdout } = await runClient([...(await toolArgv('testssl')), ...words], { env, cwd: directory });
+        assert.ok(existsSync(report), new TextDecoder().decode(stdout));
+        findings.push(...JSON.parse(readFileSync(report, 'utf8')));
+      }
       assert.equal(findings.find(({ id }) => id === 'TLS1_3')?.severity, 'OK');
       assert.equal(findings.find(({ id }) => id === 'TLS1_2')?.finding, minimum === '1.2' ? 'offered' : 'not offered');
       // What is wrong with the certificate is that it is a test's.

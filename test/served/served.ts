@@ -11,9 +11,9 @@ import { EXECUTABLE, type Program, type Served, SOURCES, serve } from '../fixtur
 
 /** What every promise of the server is proved on: what is shipped, and the same sources on Node. */
 export const PROGRAMS = [
-  { name: 'the executable', program: EXECUTABLE, memoryMiB: 200 },
+  { name: 'the executable', program: EXECUTABLE, memoryMiB: { once: 200, again: 300 } },
   // It begins higher, and a stream costs it more (docs/decisions.md).
-  { name: 'Node', program: SOURCES, memoryMiB: 400 },
+  { name: 'Node', program: SOURCES, memoryMiB: { once: 400, again: 600 } },
 ] as const;
 
 export type Subject = Served & {
