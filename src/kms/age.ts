@@ -5,7 +5,7 @@ import { OcicryptError } from '../base/errors.ts';
 import type { KeyUri } from '../base/key-uri.ts';
 import { isAgeIdentityFile } from './age-file.ts';
 import { type AgeIdentity, type AgeSettings, forgetAgeIdentities, readAgeIdentities } from './age-identities.ts';
-import { CANNOT_BE_UNWRAPPED, checkPlaintext, type Kek, type WrappedKey } from './kek.ts';
+import { cannotBeUnwrapped, checkPlaintext, type Kek, type WrappedKey } from './kek.ts';
 
 /** Room for 4 KiB and the header of a post-quantum recipient; a longer header would only cost time. */
 const MAXIMUM_WRAPPED_BYTES = 16 * 1024;
@@ -94,7 +94,7 @@ async function decryptWith(
   } catch {
     // Whatever it was: the file comes from a packet, and the library has no codes to tell by.
   }
-  throw new OcicryptError('integrity', `${shorten(key)}: ${CANNOT_BE_UNWRAPPED}`);
+  throw cannotBeUnwrapped(shorten(key));
 }
 
 /** A post-quantum recipient has two thousand characters. */

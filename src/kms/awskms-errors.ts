@@ -5,7 +5,7 @@ import { parseAwsArn } from '../base/aws-arn.ts';
 import { OcicryptError } from '../base/errors.ts';
 import { type HttpResponse, parseRetryAfter } from '../base/http.ts';
 import { asObject, asText, parseJson } from '../base/json.ts';
-import { CANNOT_BE_UNWRAPPED } from './kek.ts';
+import { cannotBeUnwrapped } from './kek.ts';
 
 /** The operation, named as in `X-Amz-Target` and in IAM actions. */
 export type AwsOperation = 'Decrypt' | 'Encrypt' | 'GetPublicKey';
@@ -104,7 +104,7 @@ function explainType(type: string, call: AwsCall): OcicryptError | undefined {
   switch (type) {
     case 'IncorrectKeyException':
     case 'InvalidCiphertextException':
-      return new OcicryptError('integrity', `${key}: ${CANNOT_BE_UNWRAPPED}`);
+      return cannotBeUnwrapped(key);
     case 'AccessDeniedException':
       return new OcicryptError('refused', `AWS KMS does not permit kms:${operation} with ${key} to these credentials`, {
         hint: `allow kms:${operation} in the key's policy, or run: aws kms create-grant ${flags(call)} --operations ${operation} --grantee-principal ROLE-ARN`,

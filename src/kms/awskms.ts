@@ -5,16 +5,17 @@
 import type { KeyObject } from 'node:crypto';
 import { isSameAwsKey, parseAwsArn } from '../base/aws-arn.ts';
 import { wipe } from '../base/bytes.ts';
-import { OcicryptError } from '../base/errors.ts';
+import type { OcicryptError } from '../base/errors.ts';
 import { createHttpClient, type HttpResponse } from '../base/http.ts';
-import { asArray, asObject, asText, type JsonObject, JsonString, parseJson } from '../base/json.ts';
+import { asArray, asText, type JsonObject, JsonString } from '../base/json.ts';
 import { type JsonInput, writeJson } from '../base/json-writer.ts';
 import { asKeyUri, formatKeyUri, type KeyUri } from '../base/key-uri.ts';
+import { damagedAnswer, readAnswer } from './answers.ts';
 import { type AwsCredentials, type AwsIdentity, openAwsCredentials } from './aws-credentials.ts';
 import { type AwsPlace, findAwsPlace } from './aws-endpoint.ts';
 import { signAwsRequest } from './aws-signature.ts';
 import { type AwsOperation, explainAwsError, isExpired, mayBeAsymmetric } from './awskms-errors.ts';
-import { CANNOT_BE_UNWRAPPED, checkPlaintext, type Kek } from './kek.ts';
+import { cannotBeUnwrapped, checkPlaintext, type Kek } from './kek.ts';
 import { readRsaPublicKey, wrapRsaOaep } from './rsa-oaep.ts';
 
 /** What the operator says about AWS; nothing of it ever comes from a packet. */
@@ -109,7 +110,7 @@ export function openAwsKms(uri: AwsKeyUri, settings: AwsKmsSettings): Kek {
       if (error.retryable) throw error;
       return undefined;
     }
-    const message = readAnswer(key, answer.body);
+    const message = readAnswer('AWS KMS', key, answer.body);
     const name = readKeyId(keyId, message);
     const algorithms = asArray(message.get('EncryptionAlgorithms')) ?? [];
     const der = readBytes(message, 'PublicKey');
@@ -127,7 +128,7 @@ export function openAwsKms(uri: AwsKeyUri, settings: AwsKmsSettings): Kek {
       if (publicKey === undefined) {
         const answer = await call('Encrypt', { KeyId: keyId, Plaintext: plaintext, ...contextMember(context) }, signal);
         if (answer.status === 200) {
-          const message = readAnswer(key, answer.body);
+          const message = readAnswer('AWS KMS', key, answer.body);
           const name = readKeyId(keyId, message);
           if (name === undefined) throw damaged(key, 'another key answered');
           const wrapped = readBytes(message, 'CiphertextBlob') ?? new Uint8Array(0);
@@ -150,7 +151,7 @@ export function openAwsKms(uri: AwsKeyUri, settings: AwsKmsSettings): Kek {
       const answer = await call('Decrypt', request, signal);
       if (answer.status !== 200) throw await explain(answer, 'Decrypt');
       try {
-        const message = readAnswer(key, answer.body);
+        const message = readAnswer('AWS KMS', key, answer.body);
         const answered = readKeyId(keyId, message);
         if (answered === undefined) throw damaged(key, 'another key answered');
         if (!isKeyOfPacket(name, answered)) throw cannotBeUnwrapped(key);
@@ -214,21 +215,6 @@ function readBytes(message: JsonObject, name: string): Uint8Array<ArrayBuffer> |
   return value instanceof JsonString ? value.base64() : undefined;
 }
 
-function readAnswer(key: string, body: Uint8Array): JsonObject {
-  try {
-    const answer = asObject(parseJson(body, 'the answer'));
-    if (answer !== undefined) return answer;
-  } catch {}
-  throw damaged(key, 'not a JSON object');
-}
-
-function cannotBeUnwrapped(key: string): OcicryptError {
-  return new OcicryptError('integrity', `${key}: ${CANNOT_BE_UNWRAPPED}`);
-}
-
 function damaged(key: string, how: string): OcicryptError {
-  return new OcicryptError('integrity', `the answer of AWS KMS about ${key} is damaged (${how})`, {
-    hint: 'something between here and the service changes data: check proxies and middleboxes',
-    retryable: true,
-  });
+  return damagedAnswer('AWS KMS', key, how);
 }

@@ -3,10 +3,11 @@
 
 import { decodeBase64Url, encodeBase64Url } from '../base/base64url.ts';
 import { concatBytes, wipe } from '../base/bytes.ts';
-import { OcicryptError } from '../base/errors.ts';
+import type { OcicryptError } from '../base/errors.ts';
 import { createHttpClient, type HttpResponse } from '../base/http.ts';
-import { asObject, asText, type JsonObject, JsonString, parseJson } from '../base/json.ts';
+import { asObject, asText, type JsonObject, JsonString } from '../base/json.ts';
 import { asKeyUri, formatKeyUri } from '../base/key-uri.ts';
+import { damagedAnswer, readAnswer } from './answers.ts';
 import { type AzureCloudSettings, type AzureKeyUri, type AzurePlace, findAzurePlace } from './azure-cloud.ts';
 import { type AzureCredentials, openAzureCredentials } from './azure-credentials.ts';
 import { explainAzureError } from './azurekms-errors.ts';
@@ -98,7 +99,7 @@ export function openAzureVault(uri: AzureKeyUri, settings: AzureKmsSettings): Az
       const answer = await call(version === undefined ? name : `${name}/${version}`, undefined, signal);
       if (answer.status === 403) return undefined;
       if (answer.status !== 200) throw explainAzureError(answer, { key, name, place, purpose: 'wrap' });
-      const message = readAnswer(key, answer.body);
+      const message = readAnswer('Azure', key, answer.body);
       const kid = readKid(asText(asObject(message.get('key'))?.get('kid')), version);
       return { kid, message, body: answer.body };
     },
@@ -109,7 +110,7 @@ export function openAzureVault(uri: AzureKeyUri, settings: AzureKmsSettings): Az
         const answer = await call(`${name}/${version ?? ''}/${operation}`, body, signal);
         const purpose = operation === 'wrapkey' || operation === 'encrypt' ? 'wrap' : 'unwrap';
         if (answer.status !== 200) throw explainAzureError(answer, { key, name, place, purpose });
-        const message = readAnswer(key, answer.body);
+        const message = readAnswer('Azure', key, answer.body);
         return { kid: readKid(asText(message.get('kid')), version), message, body: answer.body };
       } finally {
         wipe(body);
@@ -125,12 +126,8 @@ export function readBytes(message: JsonObject, name: string): Uint8Array<ArrayBu
   return value instanceof JsonString ? decodeBase64Url(value.bytes()) : undefined;
 }
 
-/** The error for an answer that cannot be what the service said. */
 export function damaged(key: string, how: string): OcicryptError {
-  return new OcicryptError('integrity', `the answer of Azure about ${key} is damaged (${how})`, {
-    hint: 'something between here and the service changes data: check proxies and middleboxes',
-    retryable: true,
-  });
+  return damagedAnswer('Azure', key, how);
 }
 
 /** By hand, because the values may be keys, which must not become strings. */
@@ -144,12 +141,4 @@ function writeMessage(message: AzureMessage): Uint8Array {
   const bytes = concatBytes(...parts, encoder.encode('}'));
   wipe(...parts);
   return bytes;
-}
-
-function readAnswer(key: string, body: Uint8Array): JsonObject {
-  try {
-    const answer = asObject(parseJson(body, 'the answer'));
-    if (answer !== undefined) return answer;
-  } catch {}
-  throw damaged(key, 'not a JSON object');
 }

@@ -5,7 +5,7 @@ import { OcicryptError } from '../base/errors.ts';
 import { type HttpResponse, parseRetryAfter } from '../base/http.ts';
 import { asObject, asText, type JsonObject, parseJson } from '../base/json.ts';
 import type { AzurePlace } from './azure-cloud.ts';
-import { CANNOT_BE_UNWRAPPED } from './kek.ts';
+import { cannotBeUnwrapped } from './kek.ts';
 
 /** The call that was refused. */
 export type AzureCall = {
@@ -73,7 +73,7 @@ function explainBadRequest(answer: HttpResponse, call: AzureCall): OcicryptError
   const { code } = readRefusal(answer.body);
   // Anything but Azure's own words may come from a proxy.
   if (code === '') return unknownAnswer(400, call);
-  if (call.purpose === 'unwrap') return new OcicryptError('integrity', `${call.key}: ${CANNOT_BE_UNWRAPPED}`);
+  if (call.purpose === 'unwrap') return cannotBeUnwrapped(call.key);
   return new OcicryptError('configuration', `${call.key} is not a key that can wrap`, {
     hint: `it must be of type RSA, RSA-HSM or oct-HSM and permit wrapKey and unwrapKey: az keyvault key show ${vaultFlag(call)} --name ${call.name}`,
   });

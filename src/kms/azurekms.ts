@@ -17,7 +17,7 @@ import {
 } from './azure-vault.ts';
 import { disabled } from './azurekms-errors.ts';
 import {
-  CANNOT_BE_UNWRAPPED,
+  cannotBeUnwrapped,
   checkPlaintext,
   contextBytes,
   type EncryptionContext,
@@ -160,8 +160,4 @@ function versionFor(uri: AzureKeyUri, packetKey: string): { readonly version: st
   const version = (asked.version ?? uri.version)?.toLowerCase();
   const differs = uri.version !== undefined && uri.version.toLowerCase() !== version;
   return ours === theirs && !differs ? { version } : undefined;
-}
-
-function cannotBeUnwrapped(key: string): OcicryptError {
-  return new OcicryptError('integrity', `${key}: ${CANNOT_BE_UNWRAPPED}`);
 }

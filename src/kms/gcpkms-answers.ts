@@ -3,9 +3,10 @@
 import type { KeyObject } from 'node:crypto';
 import { wipe } from '../base/bytes.ts';
 import { OcicryptError } from '../base/errors.ts';
-import { asArray, asObject, asText, type JsonObject, JsonString, parseJson } from '../base/json.ts';
+import { asArray, asObject, asText, type JsonObject, JsonString } from '../base/json.ts';
 import type { JsonInput } from '../base/json-writer.ts';
 import type { KeyUri } from '../base/key-uri.ts';
+import { damagedAnswer, readAnswer } from './answers.ts';
 import { crc32c } from './crc32c.ts';
 import { modulusBits, type OaepHash, readRsaPublicKey } from './rsa-oaep.ts';
 
@@ -66,7 +67,7 @@ export function readVersion(uri: GcpKeyUri, name: string): string | undefined {
  * @throws OcicryptError `integrity` where a checksum or name is not right; `configuration` where the key cannot wrap
  */
 export function readPublicKey(uri: GcpKeyUri, key: string, body: Uint8Array): GooglePublicKey {
-  const answer = readAnswer(key, body);
+  const answer = readAnswer('Google KMS', key, body);
   const version = readVersion(uri, asText(answer.get('name')) ?? '');
   if (version === undefined) throw damaged(key, 'another key answered');
   const name = asText(answer.get('algorithm')) ?? '';
@@ -89,7 +90,7 @@ export function readPublicKey(uri: GcpKeyUri, key: string, body: Uint8Array): Go
  * @throws OcicryptError `configuration` where there are more versions than one answer holds
  */
 export function readNewestVersion(uri: GcpKeyUri, key: string, body: Uint8Array): string | undefined {
-  const answer = readAnswer(key, body);
+  const answer = readAnswer('Google KMS', key, body);
   if ((asText(answer.get('nextPageToken')) ?? '') !== '') {
     throw new OcicryptError('configuration', `${key} has too many versions to find the newest one`, {
       hint: `name a version: ${key}/cryptoKeyVersions/N`,
@@ -105,21 +106,8 @@ export function readNewestVersion(uri: GcpKeyUri, key: string, body: Uint8Array)
   return numbers.length === 0 ? undefined : String(Math.max(...numbers));
 }
 
-/** @throws OcicryptError `integrity` where the body is no JSON object */
-export function readAnswer(key: string, body: Uint8Array): JsonObject {
-  try {
-    const answer = asObject(parseJson(body, 'the answer'));
-    if (answer !== undefined) return answer;
-  } catch {}
-  throw damaged(key, 'not a JSON object');
-}
-
-/** Google's advice: discard the answer and ask again a limited number of times. */
 export function damaged(key: string, how: string): OcicryptError {
-  return new OcicryptError('integrity', `the answer of Google KMS about ${key} is damaged (${how})`, {
-    hint: 'something between here and the service changes data: check proxies and middleboxes',
-    retryable: true,
-  });
+  return damagedAnswer('Google KMS', key, how);
 }
 
 function isSameKey(asked: string, answered: string): boolean {

@@ -5,7 +5,7 @@ import { type ErrorCode, type ErrorDetails, OcicryptError } from '../base/errors
 import { type HttpResponse, parseRetryAfter } from '../base/http.ts';
 import { asArray, asObject, asText, type JsonObject, parseJson } from '../base/json.ts';
 import type { KeyUri } from '../base/key-uri.ts';
-import { CANNOT_BE_UNWRAPPED } from './kek.ts';
+import { cannotBeUnwrapped } from './kek.ts';
 
 export type GoogleKmsMethod = 'asymmetricDecrypt' | 'decrypt' | 'encrypt' | 'getPublicKey' | 'list';
 
@@ -114,8 +114,7 @@ function explainBadRequest({ status, message, reason }: Refusal, call: GoogleKms
       retryable: true,
     });
   }
-  if (method === 'decrypt' || method === 'asymmetricDecrypt')
-    return new OcicryptError('integrity', `${key}: ${CANNOT_BE_UNWRAPPED}`);
+  if (method === 'decrypt' || method === 'asymmetricDecrypt') return cannotBeUnwrapped(key);
   return new OcicryptError('configuration', `${key} cannot encrypt this`, {
     hint: `its purpose must be ENCRYPT_DECRYPT, or ASYMMETRIC_DECRYPT; see: gcloud kms keys describe ${lastFlag(call)}${orNameVersion(call)}`,
   });

@@ -7,6 +7,7 @@ import { createHttpClient, type HttpResponse } from '../base/http.ts';
 import { asText } from '../base/json.ts';
 import { type JsonInput, writeJson } from '../base/json-writer.ts';
 import { formatKeyUri, type KeyUri } from '../base/key-uri.ts';
+import { readAnswer } from './answers.ts';
 import {
   checkedField,
   damaged,
@@ -14,7 +15,6 @@ import {
   isVersion,
   parseRsaAlgorithm,
   type RsaAlgorithm,
-  readAnswer,
   readChecked,
   readNewestVersion,
   readPublicKey,
@@ -23,7 +23,7 @@ import {
 } from './gcpkms-answers.ts';
 import { explainGoogleError, type GoogleKmsMethod, mayBeAsymmetric } from './gcpkms-errors.ts';
 import { type GoogleCredentials, openGoogleCredentials } from './google-credentials.ts';
-import { CANNOT_BE_UNWRAPPED, checkPlaintext, contextBytes, type Kek, type WrappedKey } from './kek.ts';
+import { cannotBeUnwrapped, checkPlaintext, contextBytes, type Kek, type WrappedKey } from './kek.ts';
 import { wrapRsaOaep } from './rsa-oaep.ts';
 
 /** What the operator says about Google; nothing of it ever comes from a packet. */
@@ -136,7 +136,7 @@ export function openGcpKms(uri: GcpKeyUri, settings: GcpKmsSettings, now = () =>
   }
 
   function readEncrypted(body: Uint8Array): WrappedKey {
-    const answer = readAnswer(key, body);
+    const answer = readAnswer('Google KMS', key, body);
     const version = readVersion(uri, asText(answer.get('name')) ?? '');
     if (version === undefined) throw damaged(key, 'another key answered');
     for (const flag of ['verifiedPlaintextCrc32c', 'verifiedAdditionalAuthenticatedDataCrc32c']) {
@@ -197,7 +197,7 @@ export function openGcpKms(uri: GcpKeyUri, settings: GcpKmsSettings, now = () =>
 
   function readPlaintext(body: Uint8Array, flags: readonly string[] = []): Uint8Array {
     try {
-      const answer = readAnswer(key, body);
+      const answer = readAnswer('Google KMS', key, body);
       for (const flag of flags) if (answer.get(flag) !== true) throw damaged(key, `no ${flag}`);
       const plaintext = readChecked(answer, 'plaintext');
       if (plaintext === undefined) throw damaged(key, 'plaintextCrc32c');
@@ -255,8 +255,4 @@ function readEndpoint(endpoint: string | undefined, universeDomain: string): str
 function throwIfRetryable(error: OcicryptError): OcicryptError {
   if (error.retryable) throw error;
   return error;
-}
-
-function cannotBeUnwrapped(key: string): OcicryptError {
-  return new OcicryptError('integrity', `${key}: ${CANNOT_BE_UNWRAPPED}`);
 }

@@ -2,12 +2,13 @@
 // https://openbao.org/api-docs/secret/transit/
 
 import { decodeBase64, wipe } from '../base/bytes.ts';
-import { OcicryptError } from '../base/errors.ts';
+import type { OcicryptError } from '../base/errors.ts';
 import type { HttpResponse } from '../base/http.ts';
 import { asObject, asText, type JsonObject, JsonString, parseJson } from '../base/json.ts';
 import { type JsonInput, writeJson } from '../base/json-writer.ts';
 import { formatKeyUri, type KeyUri } from '../base/key-uri.ts';
-import { CANNOT_BE_UNWRAPPED, checkPlaintext, contextBytes, type EncryptionContext, type Kek } from './kek.ts';
+import { damagedAnswer } from './answers.ts';
+import { cannotBeUnwrapped, checkPlaintext, contextBytes, type EncryptionContext, type Kek } from './kek.ts';
 import { openVaultConnection, type VaultConnection } from './vault-connection.ts';
 import { explainVaultError, isNotAead } from './vault-errors.ts';
 import { openVaultTokens, type VaultLogin } from './vault-tokens.ts';
@@ -105,7 +106,7 @@ export function openHashiVault(uri: VaultKeyUri, settings: VaultSettings, now: (
     async unwrap({ wrapped, version }, context, signal) {
       const own = readVersion(wrapped);
       if (own === undefined || (version !== undefined && version !== own)) {
-        throw new OcicryptError('integrity', `${key}: ${CANNOT_BE_UNWRAPPED}`);
+        throw cannotBeUnwrapped(key);
       }
       const ciphertext = new TextDecoder().decode(wrapped);
       const body = await transit('decrypt', { ciphertext }, context, signal);
@@ -149,9 +150,6 @@ function readData(key: string, body: Uint8Array): JsonObject {
   throw damaged(key, 'no data');
 }
 
-function damaged(key: string, what: string): OcicryptError {
-  return new OcicryptError('integrity', `the answer of Vault about ${key} is damaged (${what})`, {
-    hint: 'check that the address is that of Vault or OpenBao and not of something in between',
-    retryable: true,
-  });
+function damaged(key: string, how: string): OcicryptError {
+  return damagedAnswer('Vault', key, how);
 }

@@ -5,7 +5,7 @@ import { wipe } from '../base/bytes.ts';
 import { OcicryptError } from '../base/errors.ts';
 import { formatKeyUri, type KeyUri } from '../base/key-uri.ts';
 import { readSecretFile } from '../base/secret-file.ts';
-import { CANNOT_BE_UNWRAPPED, type Kek } from './kek.ts';
+import { cannotBeUnwrapped, type Kek } from './kek.ts';
 
 /** What the operator says about the broker's keys: the file of each, by canonical URI (`kbs:///…`). */
 export type KbsSettings = { readonly files: ReadonlyMap<string, string> };
@@ -38,7 +38,7 @@ export function openKbsKey(uri: Extract<KeyUri, { scheme: 'kbs' }>, settings: Kb
     async unwrap({ algorithm, wrapped }) {
       if (secret === undefined) throw new OcicryptError('internal', `${key} is closed`);
       const plaintext = algorithm === 'A256GCM' ? unseal(secret, wrapped) : undefined;
-      if (plaintext === undefined) throw new OcicryptError('integrity', `${key}: ${CANNOT_BE_UNWRAPPED}`);
+      if (plaintext === undefined) throw cannotBeUnwrapped(key);
       return plaintext;
     },
     close() {

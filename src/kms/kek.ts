@@ -74,3 +74,8 @@ export function contextBytes(context: EncryptionContext): Uint8Array<ArrayBuffer
 
 /** The one text for "this key does not open it", so that it tells an attacker nothing (reliability.md P15). */
 export const CANNOT_BE_UNWRAPPED = 'cannot be unwrapped';
+
+/** The error for whatever a key does not open. @param key as the operator calls it */
+export function cannotBeUnwrapped(key: string): OcicryptError {
+  return new OcicryptError('integrity', `${key}: ${CANNOT_BE_UNWRAPPED}`);
+}

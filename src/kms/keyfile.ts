@@ -14,7 +14,7 @@ import { concatBytes, wipe } from '../base/bytes.ts';
 import { OcicryptError, systemCode } from '../base/errors.ts';
 import { formatKeyUri } from '../base/key-uri.ts';
 import { readSecretFile } from '../base/secret-file.ts';
-import { CANNOT_BE_UNWRAPPED, checkPlaintext, contextBytes, type EncryptionContext, type Kek } from './kek.ts';
+import { cannotBeUnwrapped, checkPlaintext, contextBytes, type EncryptionContext, type Kek } from './kek.ts';
 
 const KEY_BYTES = 32;
 const NONCE_BYTES = 12;
@@ -52,7 +52,7 @@ export function openKeyfile(path: string): Kek {
     },
     async unwrap({ wrapped }, context) {
       const plaintext = unseal(opened(), wrapped, context);
-      if (plaintext === undefined) throw new OcicryptError('integrity', `${key}: ${CANNOT_BE_UNWRAPPED}`);
+      if (plaintext === undefined) throw cannotBeUnwrapped(key);
       return plaintext;
     },
     close() {

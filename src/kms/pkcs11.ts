@@ -4,7 +4,7 @@ import { randomBytes } from 'node:crypto';
 import { concatBytes, wipe } from '../base/bytes.ts';
 import { OcicryptError } from '../base/errors.ts';
 import { formatKeyUri, type KeyUri } from '../base/key-uri.ts';
-import { CANNOT_BE_UNWRAPPED, checkPlaintext, contextBytes, type EncryptionContext, type Kek } from './kek.ts';
+import { cannotBeUnwrapped, checkPlaintext, contextBytes, type EncryptionContext, type Kek } from './kek.ts';
 import { explainPkcs11Error, isUnknownParameter, isUnusable, sessionIsLost } from './pkcs11-errors.ts';
 import {
   type Handle,
@@ -266,10 +266,6 @@ function wrapHere(
   throw new OcicryptError('configuration', `the token has no usable public key for ${key}`, {
     hint: 'RSA keys must have 2048 bits or more',
   });
-}
-
-function cannotBeUnwrapped(key: string): OcicryptError {
-  return new OcicryptError('integrity', `${key}: ${CANNOT_BE_UNWRAPPED}`);
 }
 
 function onlySha1(key: string): OcicryptError {

@@ -5,7 +5,7 @@ import { type ErrorCode, type ErrorDetails, OcicryptError } from '../base/errors
 import { type HttpResponse, parseRetryAfter } from '../base/http.ts';
 import { asArray, asObject, asText, parseJson } from '../base/json.ts';
 import type { KeyUri } from '../base/key-uri.ts';
-import { CANNOT_BE_UNWRAPPED } from './kek.ts';
+import { cannotBeUnwrapped } from './kek.ts';
 
 /** The call that was refused. */
 export type VaultCall = {
@@ -76,7 +76,7 @@ export function explainVaultError(answer: HttpResponse, call: VaultCall): Ocicry
       );
     case 500:
       if (text !== undefined && /RSA decrypt/.test(text)) {
-        return fail('integrity', `${key}: ${CANNOT_BE_UNWRAPPED}`, {});
+        return cannotBeUnwrapped(key);
       }
       if (text !== undefined && /message too long/.test(text)) return tooLong(key);
       return later('unavailable', `Vault failed for ${key} (500)`, 'try again later; its own log says why');
@@ -118,7 +118,7 @@ function explainBadRequest(text: string | undefined, { key, method, uri }: Vault
     });
   }
   if (/message too long/.test(text)) return tooLong(key);
-  if (method === 'decrypt') return new OcicryptError('integrity', `${key}: ${CANNOT_BE_UNWRAPPED}`);
+  if (method === 'decrypt') return cannotBeUnwrapped(key);
   return new OcicryptError('configuration', `${key} cannot encrypt this`, {
     hint: `see: vault read ${mount}/keys/${uri.key}`,
   });
