@@ -59,7 +59,7 @@ const NOT_SERVING = 2;
 
 /**
  * grpc.health.v1.Health/Check: the whole server ("") is alive until it drains, the key-provider service is ready or
- * not. Watch is not there, which clients take for healthy (UNIMPLEMENTED).
+ * not. Watch is not there (UNIMPLEMENTED): docs/decisions.md.
  */
 export function healthMethods(readiness: Readiness, isDraining: () => boolean): readonly (readonly [string, Method])[] {
   const check: Method = async (request) => {
