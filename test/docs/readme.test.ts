@@ -8,6 +8,7 @@ import { test } from 'node:test';
 import { ERROR_STATUS, GRPC_STATUS } from '../../src/base/errors.ts';
 import { COMMANDS } from '../../src/cli/commands.ts';
 import { OPTIONS } from '../../src/cli/options.ts';
+import { Instruments } from '../../src/server/instruments.ts';
 import { realClients } from '../clients/tools.ts';
 import { startGoogle } from '../end-to-end/google.ts';
 import { createWorkspace } from '../end-to-end/workspace.ts';
@@ -67,6 +68,15 @@ test('docs/errors.md has every code with both of its statuses, and no other', as
     ),
     { ...ERROR_STATUS },
   );
+});
+
+test('docs/server.md has every metric, and no other', async () => {
+  const instruments = new Instruments();
+  const zero = () => 0;
+  instruments.read({ connections: zero, activeCalls: zero, queuedCalls: zero, bufferedBytes: zero });
+  const named = [...(await readDocument('docs/server.md')).matchAll(/`((?:ocicrypt_kms|process)_[a-z_]+)`/g)];
+  const made = [...instruments.render().matchAll(/^# TYPE ([a-z_]+) /gm)];
+  assert.deepEqual(named.map(([, name]) => name).sort(), made.map(([, name]) => name).sort());
 });
 
 for (const name of DOCUMENTS) {
