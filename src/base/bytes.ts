@@ -46,21 +46,28 @@ export function decodeBase64(base64: Uint8Array, start = 0, end = base64.length)
   if (length % 4 !== 0) return undefined;
   let padding = 0;
   while (padding < 2 && padding < length && base64[end - 1 - padding] === PADDING) padding++;
-  const characters = end - padding;
   const out = new Uint8Array((length / 4) * 3 - padding);
   let to = 0;
-  let bits = 0;
-  let held = 0;
-  for (let from = start; from < characters; from++) {
-    const value = VALUE_OF[base64[from] ?? 0] ?? NOT_BASE64;
-    if (value === NOT_BASE64) return undefined;
-    bits = ((bits << 6) | value) & 0xffff;
-    held += 6;
-    if (held < 8) continue;
-    held -= 8;
-    out[to++] = (bits >> held) & 255;
+  for (let from = start; from < end; from += 4) {
+    const isLast = from + 4 === end;
+    const a = sextet(base64[from]);
+    const b = sextet(base64[from + 1]);
+    const c = isLast && padding === 2 ? 0 : sextet(base64[from + 2]);
+    const d = isLast && padding > 0 ? 0 : sextet(base64[from + 3]);
+    if ((a | b | c | d) === NOT_BASE64) return undefined;
+    const group = (a << 18) | (b << 12) | (c << 6) | d;
+    // What lies beyond the end of `out` is dropped here, and so must be zero.
+    if (isLast && padding > 0 && (group & (padding === 2 ? 0xffff : 0xff)) !== 0) return undefined;
+    out[to++] = group >> 16;
+    out[to++] = group >> 8;
+    out[to++] = group;
   }
-  return (bits & ((1 << held) - 1)) === 0 ? out : undefined;
+  return out;
+}
+
+/** Six bits, or all eight set. */
+function sextet(character: number | undefined): number {
+  return VALUE_OF[character ?? 0] ?? NOT_BASE64;
 }
 
 /** `bytes` (nothing secret) as standard base64 text. */

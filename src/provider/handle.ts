@@ -53,13 +53,26 @@ export interface Provider {
 
 /** Makes a provider; it opens nothing until it is asked. */
 export function createProvider(options: ProviderOptions): Provider {
-  return { handle: (request, call = {}) => handle(request, call, options) };
+  const byOperation = { wrap: optionsFor('wrap', options), unwrap: optionsFor('unwrap', options) };
+  return { handle: (request, call = {}) => handle(request, call, options, byOperation) };
 }
+
+/** The options with the rules of one operation only: nothing else is of use to it. */
+function optionsFor(wanted: 'wrap' | 'unwrap', options: ProviderOptions): ProviderOptions {
+  return { ...options, rules: options.rules.filter(({ operation = wanted }) => operation === wanted) };
+}
+
+type OptionsByOperation = { readonly [operation in 'wrap' | 'unwrap']: ProviderOptions };
 
 /** What has become known of a request, for its audit line. */
 type Draft = { -readonly [member in keyof AuditEvent]?: AuditEvent[member] };
 
-async function handle(request: Uint8Array, call: Call, options: ProviderOptions): Promise<Uint8Array> {
+async function handle(
+  request: Uint8Array,
+  call: Call,
+  options: ProviderOptions,
+  byOperation: OptionsByOperation,
+): Promise<Uint8Array> {
   const started = performance.now();
   const draft: Draft = call.caller === undefined ? {} : { caller: call.caller };
   const record = async (outcome: AuditEvent['outcome']) => {
@@ -87,7 +100,8 @@ async function handle(request: Uint8Array, call: Call, options: ProviderOptions)
   };
   let reply: Uint8Array | undefined;
   try {
-    reply = await answer(decodeRequest(request), draft, call, options);
+    const decoded = decodeRequest(request);
+    reply = await answer(decoded, draft, call, byOperation[decoded.operation]);
   } catch (error) {
     const known = asOcicryptError(error);
     await finish(known.code);
@@ -113,11 +127,9 @@ function answer(request: KeyRequest, draft: Draft, call: Call, options: Provider
       const named = namedKeys(request.parameters, options.names);
       if (named.provider !== undefined) draft.provider = named.provider;
       checkDefaultKey(named, options);
-      const rules = options.rules.filter(({ operation = request.operation }) => operation === request.operation);
-      const narrowed = { ...options, rules };
       return request.operation === 'wrap'
-        ? answerWrap(request.optsdata, named, draft, narrowed, signal)
-        : answerUnwrap(request.annotation, named, draft, narrowed, signal);
+        ? answerWrap(request.optsdata, named, draft, options, signal)
+        : answerUnwrap(request.annotation, named, draft, options, signal);
     },
   );
 }
