@@ -3,6 +3,7 @@
 
 import { Agent, type ClientRequest, type IncomingMessage, request as plainRequest } from 'node:http';
 import { Agent as TlsAgent, request as tlsRequest } from 'node:https';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { createSecureContext, type SecureContext } from 'node:tls';
 import { OcicryptError } from './errors.ts';
 import type { HttpSettings } from './http.ts';
@@ -38,8 +39,11 @@ export type StreamResponse = {
 
 /** A request that is being sent. */
 export interface Exchange {
-  /** Sends part of the body; resolves when more may come. `bytes` may then be used again. */
-  write(bytes: Uint8Array): Promise<void>;
+  /**
+   * Sends part of the body; resolves when more may come and `bytes` may be used again. Or with an answer, where the other
+   * side did not wait for the whole: nothing more is sent then, and `bytes` must stay as they are until it is discarded.
+   */
+  write(bytes: Uint8Array): Promise<StreamResponse | undefined>;
   /** Ends the body and waits for the head of the answer. */
   answer(): Promise<StreamResponse>;
   /** Ends the exchange wherever it is. */
@@ -53,6 +57,8 @@ export interface HttpStreams {
 }
 
 const IDLE_MILLISECONDS = 60_000;
+/** Whoever answers for the whole body has it: what was sent of it is known to have been sent in no time. */
+const EARLY_MILLISECONDS = 250;
 
 /**
  * Bun copies what a connection brings into memory of its own, and once more for the body, and sees late that it needs
@@ -113,6 +119,8 @@ class RunningExchange implements Exchange {
   readonly #clean: () => void;
   readonly #idle: number;
   #timer: NodeJS.Timeout | undefined;
+  #answered: IncomingMessage | undefined;
+  #early: Promise<StreamResponse> | undefined;
 
   constructor(request: StreamRequest, route: Route, idle: number) {
     const { url, signal } = request;
@@ -151,19 +159,25 @@ class RunningExchange implements Exchange {
     this.#outgoing.on('proxyConnect', ({ statusCode }: { readonly statusCode: number }) => {
       if (statusCode !== 200) this.#fail(refusedByProxy(url, route.proxy, statusCode));
     });
-    this.#outgoing.on('response', (incoming) => response.resolve(incoming));
+    this.#outgoing.on('response', (incoming) => {
+      this.#answered = incoming;
+      response.resolve(incoming);
+    });
     this.#touch();
   }
 
-  async write(bytes: Uint8Array): Promise<void> {
+  async write(bytes: Uint8Array): Promise<StreamResponse | undefined> {
     this.#touch();
+    if (this.#answered !== undefined) return this.#describe(this.#answered);
     // Node and Bun call back when they are done with the bytes: no copy is made (test/base/http-stream.test.ts).
-    const sent = new Promise<void>((resolve) => {
-      this.#outgoing.write(bytes, () => resolve());
+    const sent = new Promise<undefined>((resolve) => {
+      this.#outgoing.write(bytes, () => resolve(undefined));
     });
     // An answer in the middle of a body is a refusal: who would wait for the rest waits for ever.
-    const refused = this.#response.then(() => undefined);
-    await Promise.race([sent, refused, this.#failed]);
+    this.#early ??= this.#response.then((incoming) =>
+      sleep(EARLY_MILLISECONDS, this.#describe(incoming), { ref: false }),
+    );
+    return Promise.race([sent, this.#early, this.#failed]);
   }
 
   async answer(): Promise<StreamResponse> {
@@ -171,17 +185,21 @@ class RunningExchange implements Exchange {
     this.#outgoing.end();
     const incoming = await this.#response;
     this.#touch();
+    return this.#describe(incoming);
+  }
+
+  discard(): void {
+    this.#clean();
+    this.#outgoing.destroy();
+  }
+
+  #describe(incoming: IncomingMessage): StreamResponse {
     return {
       status: incoming.statusCode ?? 0,
       headers: flattenHeaders(incoming.headers),
       body: this.#read(incoming),
       discard: () => this.discard(),
     };
-  }
-
-  discard(): void {
-    this.#clean();
-    this.#outgoing.destroy();
   }
 
   async *#read(incoming: IncomingMessage): AsyncGenerator<Uint8Array> {

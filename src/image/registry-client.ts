@@ -1,7 +1,7 @@
 // The only code that speaks to a registry: OCI distribution-spec 1.1 with basic and token authentication.
 
 import { setTimeout as sleep } from 'node:timers/promises';
-import { OcicryptError } from '../base/errors.ts';
+import { asOcicryptError, OcicryptError } from '../base/errors.ts';
 import {
   createHttpStreams,
   type Exchange,
@@ -112,6 +112,16 @@ export class RegistryClient {
     response.discard();
     const { code, message, hint = '' } = this.#refusal(response);
     throw new OcicryptError(code, message, { hint, retryable: true });
+  }
+
+  /** The error of an answer to {@link open} that came before the whole was sent, whatever it says. Ends the exchange. */
+  refusalOfPart(response: StreamResponse): OcicryptError {
+    try {
+      this.checkStreamed(response).discard();
+    } catch (error) {
+      return asOcicryptError(error);
+    }
+    return new OcicryptError('unavailable', `${this.name} did not wait for the whole of a blob`, { retryable: true });
   }
 
   /** Where the answer to a request sends a blob to. On another host than the registry's it is sent no credential. */

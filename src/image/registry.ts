@@ -94,7 +94,10 @@ class RegistryStore implements ImageStore, ReferrerSource {
     });
     let open = true;
     return {
-      write: (bytes) => exchange.write(bytes),
+      write: async (bytes) => {
+        const early = await exchange.write(bytes);
+        if (early !== undefined) throw this.#client.refusalOfPart(early);
+      },
       commit: async (blob) => {
         const patched = this.#client.checkStreamed(await exchange.answer());
         await drain(patched);

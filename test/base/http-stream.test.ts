@@ -11,7 +11,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { createHttpStreams } from '../../src/base/http-stream.ts';
+import { createServer as createTlsServer } from 'node:tls';
+import { createHttpStreams, type StreamResponse } from '../../src/base/http-stream.ts';
 import { createCertificateAuthority } from '../fixtures/certificates.ts';
 
 const SIZE = 256 * 1024;
@@ -22,6 +23,7 @@ const ports = new Set<number | undefined>();
 
 let directory: string;
 let ca: string;
+let identity: { readonly cert: Buffer; readonly key: Buffer };
 let server: Server;
 
 before(async () => {
@@ -29,7 +31,7 @@ before(async () => {
   const authority = await createCertificateAuthority(directory);
   ca = authority.certificate;
   const { certificate, privateKey } = await authority.issue('server');
-  const identity = { cert: readFileSync(certificate), key: readFileSync(privateKey) };
+  identity = { cert: readFileSync(certificate), key: readFileSync(privateKey) };
   // Reads in fits and starts, so that the sender's buffers fill.
   server = createServer(identity, async (request, response) => {
     ports.add(request.socket.remotePort);
@@ -79,6 +81,47 @@ describe('bytes may be used again as soon as their write has resolved', () => {
       });
     }
   }
+});
+
+test('a server that answers before it has read gets nothing of what is put into the memory afterwards', async () => {
+  let received = Buffer.alloc(0);
+  const over = Promise.withResolvers<void>();
+  const hasty = createTlsServer(identity, async (socket) => {
+    socket.on('error', () => undefined).on('close', () => over.resolve());
+    await once(socket, 'data');
+    socket.pause();
+    socket.write('HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n');
+    await sleep(500);
+    socket.on('data', (bytes) => {
+      received = Buffer.concat([received, bytes]);
+    });
+    socket.resume();
+  });
+  hasty.listen(0, '127.0.0.1');
+  await once(hasty, 'listening');
+  const streams = createHttpStreams({ caFiles: [ca], environment: {} });
+  const exchange = await streams.open({
+    method: 'PATCH',
+    url: new URL(`https://127.0.0.1:${(hasty.address() as AddressInfo).port}/`),
+    headers: { 'content-length': `${64 * SIZE * PIECES}` },
+    signal: undefined,
+  });
+  const bytes = new Uint8Array(new SharedArrayBuffer(SIZE));
+  let early: StreamResponse | undefined;
+  for (let piece = 0; piece < 64 * PIECES && early === undefined; piece++) {
+    bytes.fill(1);
+    early = await exchange.write(bytes);
+    if (early === undefined) bytes.fill(0xff);
+  }
+  assert.equal(early?.status, 202);
+  bytes.fill(1);
+  assert.equal((await exchange.write(bytes))?.status, 202);
+  exchange.discard();
+  bytes.fill(0xff);
+  await over.promise;
+  streams.close();
+  hasty.close();
+  assert.ok(!received.includes(0xff));
 });
 
 test('what comes is what was sent, also on a connection that is used again', async () => {
