@@ -14,7 +14,7 @@ export class RegistryLogin {
   readonly #image: RegistryReference;
   readonly #settings: CredentialSettings;
   readonly #http: HttpStreams;
-  /** `TYPE:NAME` to actions: all that was asked for. It only grows, or a token for one request would lock out another. */
+  /** `TYPE:NAME`, or another scope, to actions: all that was asked for. It only grows, or a token for one request would lock out another. */
   readonly #scopes = new Map<string, Set<string>>();
   #credentials: RegistryCredentials | undefined;
   #authorization: string | undefined;
@@ -47,7 +47,7 @@ export class RegistryLogin {
     const parameters = parseChallenge(challenge);
     const renewed = this.#renewing.then(async () => {
       // What the registry asks for, or all that we may come to need.
-      const isNew = this.#addScope(parameters.get('scope') ?? `repository:${this.#image.name}:pull,push`);
+      const isNew = this.#addScopes(parameters.get('scope') || `repository:${this.#image.name}:pull,push`);
       if (this.#authorization !== sent && !isNew) return;
       this.#credentials ??= await findCredentials(this.#image.host, this.#image.name, this.#settings);
       const scheme = challenge.split(' ')[0]?.toLowerCase();
@@ -68,13 +68,17 @@ export class RegistryLogin {
     });
   }
 
-  #addScope(scope: string): boolean {
-    const colon = scope.lastIndexOf(':');
-    const thing = scope.slice(0, colon);
-    const before = this.#scopes.get(thing) ?? new Set();
-    const actions = new Set([...before, ...scope.slice(colon + 1).split(',')]);
-    this.#scopes.set(thing, actions);
-    return actions.size > before.size;
+  /** Scopes are `TYPE:NAME:ACTION,…` and stand side by side; some registries have scopes of one word. */
+  #addScopes(scopes: string): boolean {
+    let isNew = false;
+    for (const scope of scopes.split(' ')) {
+      const [, thing = scope, actions = ''] = /^(.*):([^:]*)$/.exec(scope) ?? [];
+      const before = this.#scopes.get(thing);
+      const after = new Set([...(before ?? []), ...actions.split(',').filter((action) => action !== '')]);
+      this.#scopes.set(thing, after);
+      isNew ||= after.size !== before?.size;
+    }
+    return isNew;
   }
 
   /** https://distribution.github.io/distribution/spec/auth/token/ and, for identity tokens, …/auth/oauth/ */
@@ -105,7 +109,9 @@ export class RegistryLogin {
     realm: URL,
     service: string | undefined,
   ): Omit<StreamRequest, 'signal'> & { readonly body?: Uint8Array } {
-    const scopes = [...this.#scopes].map(([thing, actions]) => `${thing}:${[...actions].join(',')}`);
+    const scopes = [...this.#scopes].map(([thing, actions]) =>
+      [thing, [...actions].join(',')].filter(Boolean).join(':'),
+    );
     const credentials = this.#credentials;
     if (credentials?.kind === 'identity-token') {
       const form = new URLSearchParams({

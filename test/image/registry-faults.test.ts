@@ -1,31 +1,27 @@
 // A registry that is busy, slow, wrong, or wants credentials carried elsewhere.
 
 import assert from 'node:assert/strict';
-import { randomBytes } from 'node:crypto';
-import { writeFile } from 'node:fs/promises';
 import type { ServerResponse } from 'node:http';
 import { join } from 'node:path';
-import { type TestContext, test } from 'node:test';
+import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { decryptImage } from '../../src/image/decrypt.ts';
 import { encryptImage } from '../../src/image/encrypt.ts';
 import { inspectImage } from '../../src/image/inspect.ts';
 import { openLayout } from '../../src/image/layout.ts';
-import { parseImageReference } from '../../src/image/reference.ts';
-import { openRegistry } from '../../src/image/registry.ts';
 import { replaceKeys, rewrapImage } from '../../src/image/rewrap.ts';
 import { verifyImage } from '../../src/image/verify.ts';
-import { writeImage } from '../fixtures/images.ts';
 import { startFakeRegistry } from './fake-registry.ts';
-import { rejects, scratch } from './harness.ts';
+import { rejects } from './harness.ts';
 import { packetKeys, v2Recipient } from './packet-recipients.ts';
+import { end, setUpRegistry } from './registry-harness.ts';
 
 const A = 'gcpkms://projects/p/locations/global/keyRings/r/cryptoKeys/a';
 const MIB = 1024 * 1024;
 const PASSWORD = 'somebody:secret';
 
 test('a busy registry is asked again when it says, and a broken connection and a lost session are made good', async (t) => {
-  const { fake, made, open, directory } = await setUp(t);
+  const { fake, made, open, directory } = await setUpRegistry(t);
   const once = new Set<string>();
   const first = (what: string) => !once.has(what) && once.add(what) !== undefined;
   fake.fault = (request, response, path) => {
@@ -57,7 +53,7 @@ test('a busy registry is asked again when it says, and a broken connection and a
 });
 
 test('what the registry has is not sent again, and nobody fetches a layer to look at an image', async (t) => {
-  const { fake, made, open } = await setUp(t);
+  const { fake, made, open } = await setUpRegistry(t);
   const [image] = made.images;
   const seen = (method: string) => fake.requests.splice(0).flatMap((one) => (one.method === method ? [one.path] : []));
   await encryptImage(openLayout(made.directory, 'latest', 'oci:plain'), open('app:enc'), {
@@ -82,7 +78,7 @@ test('what the registry has is not sent again, and nobody fetches a layer to loo
 });
 
 test('a registry that is slow is waited for, one that is silent is given up, and one that is too busy says for how long', async (t) => {
-  const { fake, made, open, directory } = await setUp(t);
+  const { fake, made, open, directory } = await setUpRegistry(t);
   const plain = openLayout(made.directory, 'latest', 'oci:plain');
   await encryptImage(plain, open('app:enc'), { recipients: [v2Recipient([A])] });
   const ofBlob = (method: string | undefined, path: string) => method === 'GET' && /\/blobs\/sha256:/.test(path);
@@ -122,7 +118,7 @@ test('a registry that is slow is waited for, one that is silent is given up, and
 });
 
 test('a wrong digest, a wrong length and another manifest than was asked for end in one error, and nothing is tagged', async (t) => {
-  const { fake, made, open, directory } = await setUp(t);
+  const { fake, made, open, directory } = await setUpRegistry(t);
   const source = openLayout(made.directory, 'latest', 'oci:plain');
   const { digest } = await encryptImage(source, open('app:enc'), { recipients: [v2Recipient([A])] });
   const blobs = new Map(fake.blobs);
@@ -153,7 +149,7 @@ test('a wrong digest, a wrong length and another manifest than was asked for end
 });
 
 test('a blob may come from elsewhere, but no credential goes there, and nothing goes there in clear', async (t) => {
-  const { fake, made, open, directory } = await setUp(t);
+  const { fake, made, open, directory } = await setUpRegistry(t);
   const storage = await startFakeRegistry(t, directory);
   const settings = { caFiles: [fake.authority, storage.authority] };
   const basic = `Basic ${Buffer.from(PASSWORD).toString('base64')}`;
@@ -205,48 +201,8 @@ test('a blob may come from elsewhere, but no credential goes there, and nothing 
   await rejects('unavailable', decryptImage(open('app:enc', settings), second, { keys: packetKeys([A]) }));
 });
 
-test('a token is asked for with the credentials of the registry, and again when it has expired', async (t) => {
-  const { fake, made, open, directory } = await setUp(t);
-  let token = '';
-  let issued = 0;
-  fake.fault = ({ headers }, response, path) => {
-    if (path === '/token') {
-      if (headers.authorization !== `Basic ${Buffer.from(PASSWORD).toString('base64')}`) return end(response, 401);
-      token = `token-${++issued}-${randomBytes(8).toString('hex')}`;
-      return end(response, 200, { 'content-type': 'application/json' }, JSON.stringify({ token }));
-    }
-    if (token !== '' && headers.authorization === `Bearer ${token}`) return false;
-    const challenge = `Bearer realm="https://${fake.host}/token",service="fake",scope="repository:app:pull,push"`;
-    return end(response, 401, { 'www-authenticate': challenge });
-  };
-  const store = open('app:enc');
-  await encryptImage(openLayout(made.directory, 'latest', 'oci:plain'), store, { recipients: [v2Recipient([A])] });
-  assert.equal(issued, 1);
-  token = 'expired';
-  await store.readRoot();
-  assert.equal(issued, 2);
-  // In the middle of an upload, too: what was sent of it is sent again.
-  const registry = fake.fault;
-  let uploads = 0;
-  fake.fault = (request, response, path) => {
-    if (request.method === 'PATCH' && uploads++ === 0) token = 'expired';
-    return registry(request, response, path);
-  };
-  const { digest } = await encryptImage(openLayout(made.directory, 'latest', 'oci:plain'), open('app:again'), {
-    recipients: [v2Recipient([A])],
-  });
-  assert.ok(uploads > made.images[0].layers.length + 1);
-  assert.equal((await open(`app@${digest}`).readRoot()).digest, digest);
-  fake.fault = registry;
-  const empty = join(directory, 'empty.json');
-  await writeFile(empty, '{}');
-  await rejects('unauthenticated', open('app:enc', { authFile: empty }).readRoot());
-  fake.fault = (_, response) => end(response, 401, { 'www-authenticate': `Bearer realm="http://${fake.host}/token"` });
-  await rejects('unavailable', open('app:enc').readRoot());
-});
-
 test('what signed or described the old digest is named', async (t) => {
-  const { fake, made, open } = await setUp(t);
+  const { fake, made, open } = await setUpRegistry(t);
   const plain = openLayout(made.directory, 'latest', 'oci:plain');
   const first = await encryptImage(plain, open('app:enc'), { recipients: [v2Recipient([A])] });
   assert.deepEqual(first.referrers, []);
@@ -270,25 +226,6 @@ test('what signed or described the old digest is named', async (t) => {
   ]);
 });
 
-async function setUp(t: TestContext) {
-  const directory = await scratch(t);
-  const fake = await startFakeRegistry(t, directory);
-  const made = await writeImage(join(directory, 'plain'), { layers: [{}, { size: 5 * MIB }] });
-  const authFile = join(directory, 'auth.json');
-  await writeFile(
-    authFile,
-    JSON.stringify({ auths: { [fake.host]: { auth: Buffer.from(PASSWORD).toString('base64') } } }),
-  );
-  const open = (name: string, settings: object = {}) => {
-    const image = parseImageReference(`docker://${fake.host}/${name}`);
-    assert.ok(image.transport === 'docker');
-    const store = openRegistry(image, { caFiles: [fake.authority], authFile, ...settings });
-    t.after(() => store.close());
-    return store;
-  };
-  return { directory, fake, made, open };
-}
-
 /** Sends a body in parts, with pauses. */
 async function drip(response: ServerResponse, body: Buffer, parts: number): Promise<void> {
   response.writeHead(200, { 'content-length': String(body.length) });
@@ -298,10 +235,4 @@ async function drip(response: ServerResponse, body: Buffer, parts: number): Prom
     await sleep(20);
   }
   response.end();
-}
-
-function end(response: ServerResponse, status: number, headers: Record<string, string> = {}, body = ''): true {
-  response.writeHead(status, { 'content-length': String(body.length), ...headers });
-  response.end(body);
-  return true;
 }
