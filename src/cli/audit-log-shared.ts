@@ -4,7 +4,7 @@ import { fdatasync, fstatSync, write } from 'node:fs';
 import { promisify } from 'node:util';
 import type { OcicryptError } from '../base/errors.ts';
 import type { AuditSink } from '../provider/audit.ts';
-import { lineFile, notWritten, openForAppending } from './append-file.ts';
+import { LineEnd, lineFile, notWritten, openForAppending } from './append-file.ts';
 import { formatAuditEvent } from './audit-log.ts';
 
 /**
@@ -21,7 +21,7 @@ export function openSharedAuditLog(file: string): AuditSink {
 }
 
 type Waiting = {
-  readonly bytes: Uint8Array;
+  readonly line: string;
   readonly resolve: () => void;
   readonly reject: (error: OcicryptError) => void;
 };
@@ -30,17 +30,19 @@ type Waiting = {
 class SharedLines {
   readonly #file: string;
   readonly #descriptor: number;
+  readonly #end: LineEnd;
   #waiting: Waiting[] = [];
   #isWriting = false;
 
   constructor(file: string, descriptor: number) {
     this.#file = file;
     this.#descriptor = descriptor;
+    this.#end = new LineEnd(file, descriptor);
   }
 
   append(line: string): Promise<void> {
     const { promise, resolve, reject } = Promise.withResolvers<void>();
-    this.#waiting.push({ bytes: new TextEncoder().encode(`${line}\n`), resolve, reject });
+    this.#waiting.push({ line, resolve, reject });
     if (!this.#isWriting) void this.#writeAll();
     return promise;
   }
@@ -51,10 +53,9 @@ class SharedLines {
       const batch = this.#waiting;
       this.#waiting = [];
       try {
-        const bytes = Buffer.concat(batch.map((one) => one.bytes));
-        // One write, so that lines of several processes do not mix; a short one is a failure and not continued.
+        const bytes = this.#end.encode(batch.map(({ line }) => line));
         const { bytesWritten } = await promisify(write)(this.#descriptor, bytes);
-        if (bytesWritten !== bytes.length) throw new Error('short write');
+        this.#end.check(bytes, bytesWritten);
         await promisify(fdatasync)(this.#descriptor);
         for (const { resolve } of batch) resolve();
       } catch (cause) {
