@@ -3,7 +3,7 @@
 
 import { readFile } from 'node:fs/promises';
 import { OcicryptError, systemCode } from '../base/errors.ts';
-import { asArray, asObject, asText, findMember, type JsonObject, parseJson } from '../base/json.ts';
+import { asArray, asObject, asText, findMember, type JsonObject, type JsonValue, parseJson } from '../base/json.ts';
 import type { GrpcTarget, GrpcTls } from './grpc-client.ts';
 
 /** How a configured provider is asked: a command is run for each request, or a server is called. */
@@ -31,7 +31,7 @@ export async function readProviderConfig(
     throw new OcicryptError('configuration', `cannot read ${file}`, { cause, hint: HINT });
   }
   const json = bytes.length > MAXIMUM_FILE ? undefined : parse(bytes, file);
-  const entries = asObject(json && findMember(json, 'key-providers'));
+  const entries = asObject(json && member(json, 'key-providers', file));
   if (entries === undefined) throw new OcicryptError('configuration', `${file} has no key-providers`, { hint: HINT });
   return new Map([...entries].map(([name, entry]) => [name, () => parseProvider(name, asObject(entry), file)]));
 }
@@ -49,20 +49,20 @@ function parse(bytes: Uint8Array, file: string): JsonObject | undefined {
 /** `cmd` wins over `grpc`, as in ocicrypt. */
 function parseProvider(name: string, entry: JsonObject | undefined, file: string): ConfiguredProvider {
   const what = `provider ${name} of ${file}`;
-  const command = asObject(entry && findMember(entry, 'cmd'));
+  const command = asObject(entry && member(entry, 'cmd', what));
   if (command !== undefined) {
-    const path = asText(findMember(command, 'path'));
-    const words = (asArray(findMember(command, 'args')) ?? []).map(asText);
+    const path = asText(member(command, 'path', what));
+    const words = (asArray(member(command, 'args', what)) ?? []).map(asText);
     if (path !== undefined && path !== '' && words.every((word) => word !== undefined)) {
       return { kind: 'command', path, words };
     }
     throw new OcicryptError('configuration', `${what} has no command that can be run`, { hint: HINT });
   }
-  const target = asText(entry && findMember(entry, 'grpc'));
+  const target = asText(entry && member(entry, 'grpc', what));
   if (target === undefined || target === '') {
     throw new OcicryptError('configuration', `${what} has neither cmd nor grpc`, { hint: HINT });
   }
-  const tls = parseTls(asObject(entry && findMember(entry, 'grpc-tls')), what);
+  const tls = parseTls(asObject(entry && member(entry, 'grpc-tls', what)), what);
   return { kind: 'grpc', target: parseTarget(target, tls !== undefined, what), tls };
 }
 
@@ -88,13 +88,13 @@ function parseTarget(target: string, secure: boolean, what: string): GrpcTarget 
 
 function parseTls(entry: JsonObject | undefined, what: string): GrpcTls | undefined {
   if (entry === undefined) return undefined;
-  if (findMember(entry, 'insecure-skip-verify') === true) {
+  if (member(entry, 'insecure-skip-verify', what) === true) {
     throw new OcicryptError('configuration', `${what} turns the verification of certificates off`, {
       hint: 'name the authority of the server in root-ca-file',
     });
   }
   const text = (name: string) => {
-    const value = asText(findMember(entry, name));
+    const value = asText(member(entry, name, what));
     return value === '' ? undefined : value;
   };
   const [authority, serverName] = [text('root-ca-file'), text('server-name')];
@@ -105,4 +105,13 @@ function parseTls(entry: JsonObject | undefined, what: string): GrpcTls | undefi
     // ocicrypt takes them only together.
     ...(certificate === undefined || privateKey === undefined ? {} : { certificate, privateKey }),
   };
+}
+
+/** As Go finds it. @param what names the whole in an error */
+function member(object: JsonObject, name: string, what: string): JsonValue | undefined {
+  try {
+    return findMember(object, name);
+  } catch (cause) {
+    throw new OcicryptError('configuration', `${what} has ${name} in two spellings`, { cause, hint: HINT });
+  }
 }

@@ -51,6 +51,7 @@ test('a configuration is read as ocicrypt reads it, and what would be unsafe is 
         bare: { grpc: '/s' },
         http: { grpc: 'http://h:1' },
         none: {},
+        twice: { cmd: { path: '/p' }, CMD: { path: '/q' } },
         blind: { grpc: 'h:1', 'grpc-tls': { 'insecure-skip-verify': true } },
       },
     }),
@@ -67,12 +68,12 @@ test('a configuration is read as ocicrypt reads it, and what would be unsafe is 
     target: { kind: 'tls', host: 'h', port: 1 },
     tls: { authority: '/ca', serverName: 'n', certificate: '/c', privateKey: '/k' },
   });
-  for (const name of ['clear', 'bare', 'http', 'none', 'blind']) {
+  for (const name of ['clear', 'bare', 'http', 'none', 'twice', 'blind']) {
     assert.throws(() => read(name), isError('configuration'), name);
   }
   assert.equal((await readProviderConfig(undefined)).size, 0);
   assert.equal((await readProviderConfig(join(directory, 'missing'))).size, 0);
-  for (const text of ['', '{', '{}', '{"key-providers":[]}']) {
+  for (const text of ['', '{', '{}', '{"key-providers":[]}', '{"key-providers":{},"Key-Providers":{}}']) {
     await writeFile(file, text);
     await assert.rejects(readProviderConfig(file), isError('configuration'), text);
   }
