@@ -40,8 +40,8 @@ export type StreamResponse = {
 /** A request that is being sent. */
 export interface Exchange {
   /**
-   * Sends part of the body; resolves when more may come and `bytes` may be used again. Or with an answer, where the other
-   * side did not wait for the whole: nothing more is sent then, and `bytes` must stay as they are until it is discarded.
+   * Sends part of the body, of which a copy is made; resolves when more may come, or with an answer where the other side
+   * did not wait for the whole: nothing more is sent then.
    */
   write(bytes: Uint8Array): Promise<StreamResponse | undefined>;
   /** Ends the body and waits for the head of the answer. */
@@ -119,6 +119,7 @@ class RunningExchange implements Exchange {
   readonly #clean: () => void;
   readonly #idle: number;
   #timer: NodeJS.Timeout | undefined;
+  #sending = new Uint8Array(0);
   #answered: IncomingMessage | undefined;
   #early: Promise<StreamResponse> | undefined;
 
@@ -169,9 +170,12 @@ class RunningExchange implements Exchange {
   async write(bytes: Uint8Array): Promise<StreamResponse | undefined> {
     this.#touch();
     if (this.#answered !== undefined) return this.#describe(this.#answered);
-    // Node and Bun call back when they are done with the bytes: no copy is made (test/base/http-stream.test.ts).
+    // What is lent here may be where plaintext comes next, and when a runtime is done with bytes is its own business: it
+    // gets memory that never holds anything but what is sent. Node and Bun call back when they are done with it.
+    if (this.#sending.length < bytes.length) this.#sending = new Uint8Array(bytes.length);
+    this.#sending.set(bytes);
     const sent = new Promise<undefined>((resolve) => {
-      this.#outgoing.write(bytes, () => resolve(undefined));
+      this.#outgoing.write(this.#sending.subarray(0, bytes.length), () => resolve(undefined));
     });
     // An answer in the middle of a body is a refusal: who would wait for the rest waits for ever.
     this.#early ??= this.#response.then((incoming) =>
