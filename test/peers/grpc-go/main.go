@@ -1,6 +1,7 @@
 // grpc-go as a client and as a server of ocicrypt's key-provider service.
 //
 //	grpc-go call TARGET METHOD [CA CERTIFICATE KEY]    sends standard input, prints the reply; a status is printed as its number, exit 1
+//	grpc-go time TARGET METHOD RUNS                    sends standard input as often, each time dialling and closing; prints the microseconds of each, a line each
 //	grpc-go serve SOCKET                               answers every call with nothing, for comparisons of speed
 package main
 
@@ -12,6 +13,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strconv"
 	"time"
 
 	"google.golang.org/grpc"
@@ -29,10 +31,12 @@ func main() {
 		call(arguments[1], arguments[2], insecure.NewCredentials())
 	case len(arguments) == 6 && arguments[0] == "call":
 		call(arguments[1], arguments[2], clientCredentials(arguments[3], arguments[4], arguments[5]))
+	case len(arguments) == 4 && arguments[0] == "time":
+		measure(arguments[1], arguments[2], arguments[3])
 	case len(arguments) == 2 && arguments[0] == "serve":
 		serve(arguments[1])
 	default:
-		fmt.Fprintln(os.Stderr, "usage: grpc-go call TARGET METHOD [CA CERTIFICATE KEY] | grpc-go serve SOCKET")
+		fmt.Fprintln(os.Stderr, "usage: grpc-go call TARGET METHOD [CA CERTIFICATE KEY] | grpc-go time TARGET METHOD RUNS | grpc-go serve SOCKET")
 		os.Exit(64)
 	}
 }
@@ -53,6 +57,22 @@ func call(target, method string, transport credentials.TransportCredentials) {
 	}
 	_, err = os.Stdout.Write(reply.Value)
 	check(err)
+}
+
+// As ocicrypt does it for each layer: dial, call, close.
+func measure(target, method, runs string) {
+	request, err := io.ReadAll(os.Stdin)
+	check(err)
+	count, err := strconv.Atoi(runs)
+	check(err)
+	for ; count > 0; count-- {
+		started := time.Now()
+		connection, err := grpc.NewClient(target, grpc.WithTransportCredentials(insecure.NewCredentials()))
+		check(err)
+		check(connection.Invoke(context.Background(), "/"+service+"/"+method, wrapperspb.Bytes(request), &wrapperspb.BytesValue{}))
+		check(connection.Close())
+		fmt.Println(time.Since(started).Microseconds())
+	}
 }
 
 func clientCredentials(authority, certificate, key string) credentials.TransportCredentials {
