@@ -70,8 +70,10 @@ WantedBy=sockets.target
 /** The command line of the units in deploy/, and of those that are printed without other options. */
 export const DEFAULT_OPTIONS: readonly string[] = ['--config=/etc/ocicrypt-kms/config.yaml'];
 
-/** A word of a command line: in quotes where it needs them, and with nothing that systemd would replace. */
+/** A word of a command line: in quotes where it needs them, on one line, with nothing that systemd would replace. */
 function quote(word: string): string {
   const literal = word.replaceAll('%', '%%').replaceAll('$', '$$$$');
-  return /^[\w@%+=:,./$*-]+$/.test(literal) ? literal : `"${literal.replaceAll(/["\\]/g, '\\$&')}"`;
+  if (/^[\w@%+=:,./$*-]+$/.test(literal)) return literal;
+  const escaped = literal.replaceAll(/["\\]/g, '\\$&');
+  return `"${escaped.replaceAll(/\p{Cc}/gu, (one) => `\\u${one.charCodeAt(0).toString(16).padStart(4, '0')}`)}"`;
 }
