@@ -2,7 +2,6 @@
 
 import assert from 'node:assert/strict';
 import { existsSync, globSync } from 'node:fs';
-import { copyFile, mkdir } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 import { ERROR_STATUS, GRPC_STATUS } from '../../src/base/errors.ts';
@@ -10,13 +9,13 @@ import { COMMANDS } from '../../src/cli/commands.ts';
 import { OPTIONS } from '../../src/cli/options.ts';
 import { Instruments } from '../../src/server/instruments.ts';
 import { realClients } from '../clients/tools.ts';
-import { startGoogle } from '../end-to-end/google.ts';
-import { createWorkspace } from '../end-to-end/workspace.ts';
+import { startClouds } from './clouds.ts';
 import { blocksOf, createPlayground, PROJECT, readDocument, runTranscript } from './transcript.ts';
 
-/** Options of skopeo, podman, gcloud, npm and docker, which documents show too. */
+/** Options of skopeo, podman, gcloud, aws, az, npm and docker, which documents show too. */
 const FOREIGN = new Set([
   ...['encryption-key', 'decryption-key', 'encrypt-layer', 'raw', 'all', 'global'],
+  ...['description', 'query', 'output', 'vault-name', 'name', 'kty', 'size', 'ops'],
   ...['location', 'keyring', 'purpose', 'member', 'role', 'service-account', 'credential-source-file', 'output-file'],
 ]);
 
@@ -25,13 +24,11 @@ const DOCUMENTS = globSync(['*.md', 'docs/*.md'], { cwd: PROJECT }).sort();
 test("the README's commands work in the order in which they stand", async (t) => {
   if (!(await realClients(t, ['skopeo']))) return;
   const playground = await createPlayground(t, ['skopeo']);
-  const google = await startGoogle(t, await createWorkspace(t));
-  const credentials = join(playground.home, '.config/gcloud/application_default_credentials.json');
-  await mkdir(dirname(credentials), { recursive: true });
-  await copyFile(google.credentials, credentials);
-  const environment = { ...(await google.internet()), PROJECT_ID: 'acme' };
+  const { environment, servers } = await startClouds(t, playground.home);
   await runTranscript(await readDocument('README.md'), playground, environment);
-  assert.equal(google.kms.server.requests.length, 6);
+  // Three layers there and back, with Google one call each way.
+  assert.equal(servers.google.requests.length, 6);
+  for (const [name, { requests }] of Object.entries(servers)) assert.ok(requests.length >= 6, name);
 });
 
 test('the README lists every command and none that is not there', async () => {
