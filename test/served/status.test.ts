@@ -8,13 +8,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { unwrapRequest as unwrapPacket } from '../../scripts/vectors-shape.ts';
-import { asOcicryptError } from '../../src/base/errors.ts';
-import { encodeBytesField } from '../../src/base/grpc.ts';
-import { callOnce, type GrpcTarget } from '../../src/client/grpc-client.ts';
+import { callOnce } from '../../src/client/grpc-client.ts';
 import { packetV1 } from '../fixtures/packets.ts';
 import { runs } from '../fixtures/seed.ts';
 import { FIRST, refusal, startWorld, type World } from '../kms/google-world.ts';
-import { callKeyProvider, callMany, unwrapRequest, wrapRequest } from '../server/running.ts';
+import { callKeyProvider, callMany, checkHealth, unwrapRequest, wrapRequest } from '../server/running.ts';
 import { PROGRAMS, readStatus, startSubject } from './served.ts';
 
 const SERVICE = 'keyprovider.KeyProviderService';
@@ -29,21 +27,6 @@ after(async () => {
   await world.close();
   await rm(directory, { recursive: true, force: true });
 });
-
-async function check(target: GrpcTarget, service: string): Promise<number | string> {
-  try {
-    const reply = await callOnce(target, undefined, {
-      method: '/grpc.health.v1.Health/Check',
-      message: encodeBytesField(new TextEncoder().encode(service)),
-      timeout: 5000,
-      maximumReply: 100,
-      signal: AbortSignal.timeout(5000),
-    });
-    return reply[1] ?? 0;
-  } catch (error) {
-    return asOcicryptError(error).code;
-  }
-}
 
 for (const { name, program } of PROGRAMS) {
   const file = (what: string) => join(directory, `${what}-${name.replace(' ', '-')}`);
@@ -99,8 +82,8 @@ for (const { name, program } of PROGRAMS) {
       const { target, status } = await startSubject(t, program, {
         keys: [`--allow=gcpkms://${FIRST}`, ...world.words],
       });
-      assert.deepEqual([await check(target, ''), await check(target, SERVICE)], [1, 1]);
-      assert.equal(await check(target, 'other'), 'not-found');
+      assert.deepEqual([await checkHealth(target, ''), await checkHealth(target, SERVICE)], [1, 1]);
+      assert.equal(await checkHealth(target, 'other'), 'not-found');
       for (const [page, body] of [
         ['/livez', 'alive\n'],
         ['/readyz', 'ready\n'],
@@ -111,7 +94,7 @@ for (const { name, program } of PROGRAMS) {
       world.kms.server.setFault(() => ({ kind: 'answer', ...refusal(403, 'PERMISSION_DENIED', 'canary') }));
       t.after(() => world.kms.server.setFault(undefined));
       const other = await startSubject(t, program, { keys: [`--allow=gcpkms://${FIRST}`, ...world.words] });
-      assert.deepEqual([await check(other.target, ''), await check(other.target, SERVICE)], [1, 2]);
+      assert.deepEqual([await checkHealth(other.target, ''), await checkHealth(other.target, SERVICE)], [1, 2]);
       assert.deepEqual(await readStatus(other.status, '/readyz'), { status: 503, body: 'not ready\n' });
       assert.deepEqual(await readStatus(other.status, '/livez'), { status: 200, body: 'alive\n' });
     });
@@ -120,10 +103,10 @@ for (const { name, program } of PROGRAMS) {
       const { target, path } = await startSubject(t, program, {
         keys: [`--allow=gcpkms://${FIRST}`, ...world.words, '--key-rate=1'],
       });
-      assert.equal(await check(target, SERVICE), 1);
+      assert.equal(await checkHealth(target, SERVICE), 1);
       const forged = Buffer.from(unwrapPacket(packetV1(`gcpkms://${FIRST}`, Buffer.alloc(60))));
       await callMany(path, new Array(100).fill(forged));
-      assert.deepEqual([await check(target, ''), await check(target, SERVICE)], [1, 1]);
+      assert.deepEqual([await checkHealth(target, ''), await checkHealth(target, SERVICE)], [1, 1]);
     });
 
     test('costs at most two calls of the key service in 30 s', async (t) => {
@@ -132,7 +115,7 @@ for (const { name, program } of PROGRAMS) {
       });
       const asked = world.kms.server.requests.length;
       for (let count = 0; count < 50; count++) {
-        await check(target, SERVICE);
+        await checkHealth(target, SERVICE);
         await readStatus(status, '/readyz');
       }
       assert.equal(world.kms.server.requests.length - asked, 2);

@@ -3,30 +3,14 @@ import assert from 'node:assert/strict';
 import { request } from 'node:http';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
-import { asOcicryptError, OcicryptError } from '../../src/base/errors.ts';
-import { encodeBytesField } from '../../src/base/grpc.ts';
-import { callOnce, type GrpcTarget } from '../../src/client/grpc-client.ts';
+import { OcicryptError } from '../../src/base/errors.ts';
+import { callOnce } from '../../src/client/grpc-client.ts';
 import type { Kek } from '../../src/kms/kek.ts';
 import { parseListenAddress } from '../../src/server/address.ts';
 import { createReadiness, type Probe } from '../../src/server/health.ts';
-import { callKeyProvider, startRunning, temporaryDirectory, wrapRequest } from './running.ts';
+import { callKeyProvider, checkHealth, startRunning, temporaryDirectory, wrapRequest } from './running.ts';
 
 const SERVICE = 'keyprovider.KeyProviderService';
-
-async function check(target: GrpcTarget, service: string): Promise<number | string> {
-  try {
-    const reply = await callOnce(target, undefined, {
-      method: '/grpc.health.v1.Health/Check',
-      message: encodeBytesField(new TextEncoder().encode(service)),
-      timeout: 5000,
-      maximumReply: 100,
-      signal: AbortSignal.timeout(5000),
-    });
-    return reply[1] ?? 0;
-  } catch (error) {
-    return asOcicryptError(error).code;
-  }
-}
 
 /** A key whose calls are counted, and fail with `failure` where there is one. */
 function countedProbe(
@@ -52,9 +36,9 @@ function countedProbe(
 describe('P25 health', () => {
   test('over gRPC: the server is alive, the service ready, others unknown', async (t) => {
     const { target, server } = await startRunning(t);
-    assert.equal(await check(target, ''), 1);
-    assert.equal(await check(target, SERVICE), 1);
-    assert.equal(await check(target, 'other'), 'not-found');
+    assert.equal(await checkHealth(target, ''), 1);
+    assert.equal(await checkHealth(target, SERVICE), 1);
+    assert.equal(await checkHealth(target, 'other'), 'not-found');
     await server.drain();
   });
 
@@ -62,7 +46,7 @@ describe('P25 health', () => {
     const { target } = await startRunning(t, {
       server: { probes: [countedProbe(() => new OcicryptError('refused', 'no'))] },
     });
-    assert.deepEqual([await check(target, ''), await check(target, SERVICE)], [1, 2]);
+    assert.deepEqual([await checkHealth(target, ''), await checkHealth(target, SERVICE)], [1, 2]);
   });
 
   test('costs at most two calls of a key in 30 s, however often it is asked', async () => {

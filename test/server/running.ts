@@ -5,6 +5,7 @@ import { connect as connectSocket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
+import { asOcicryptError } from '../../src/base/errors.ts';
 import { decodeBytesField, encodeBytesField, encodeFrame } from '../../src/base/grpc.ts';
 import type { KeyUri } from '../../src/base/key-uri.ts';
 import { callOnce, type GrpcTarget, type GrpcTls } from '../../src/client/grpc-client.ts';
@@ -95,6 +96,22 @@ export async function callKeyProvider(target: GrpcTarget, request: Uint8Array, t
     signal: AbortSignal.timeout(15_000),
   });
   return decodeBytesField(reply);
+}
+
+/** What grpc.health.v1 says of a service: its status, or the code of the error. */
+export async function checkHealth(target: GrpcTarget, service: string): Promise<number | string> {
+  try {
+    const reply = await callOnce(target, undefined, {
+      method: '/grpc.health.v1.Health/Check',
+      message: encodeBytesField(new TextEncoder().encode(service)),
+      timeout: 5000,
+      maximumReply: 100,
+      signal: AbortSignal.timeout(5000),
+    });
+    return reply[1] ?? 0;
+  } catch (error) {
+    return asOcicryptError(error).code;
+  }
 }
 
 /** Makes all calls at once, 25 on a connection; resolves to the gRPC statuses and reply frames. */
