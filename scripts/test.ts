@@ -1,5 +1,5 @@
 // Runs the tests: all of them on Node against the built executable, and those of the library on Bun too;
-// with `oldest`, those of the library on the oldest Node that is supported.
+// with `oldest`, those of the library on the oldest Node that is supported; with `wide`, the random ones with more cases.
 
 import { globSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -16,6 +16,10 @@ if (process.argv[2] === 'oldest') {
   const version = engines.node.replace('>=', '');
   const node = `node-${process.platform}-${process.arch}@${version}`;
   runTool('npm', ['exec', '--yes', `--package=${node}`, '--', 'node', ...options, ...library]);
+} else if (process.argv[2] === 'wide') {
+  const random = all.filter((file) => readFileSync(join(PROJECT, file), 'utf8').includes('/fixtures/seed.ts'));
+  runTool('node', ['scripts/build.ts']);
+  runTool('node', [...options, ...random], { OCICRYPT_TEST_TIMES: '5' });
 } else {
   runTool('node', ['scripts/build.ts']);
   runTool('node', [...options, ...all]);
