@@ -210,7 +210,12 @@ class RunningExchange implements Exchange {
     const announced = this.#method === 'HEAD' ? undefined : incoming.headers['content-length'];
     let length = 0;
     const { socket } = incoming;
-    if (RELEASES) socket.on('data', releaseBytes);
+    // What the connection has brought has been parsed and copied when this hears of it, unless it is of a later answer:
+    // once this one is complete the connection may serve another, however slow the reader here is.
+    const release = (received: Uint8Array) => {
+      if (!incoming.complete) releaseBytes(received);
+    };
+    if (RELEASES) socket.on('data', release);
     try {
       for await (const chunk of incoming) {
         this.#touch();
@@ -222,7 +227,7 @@ class RunningExchange implements Exchange {
       await Promise.race([this.#failed, Promise.resolve()]);
       throw brokenOff(this.#url, error);
     } finally {
-      socket.off('data', releaseBytes);
+      socket.off('data', release);
       this.#clean();
     }
     await Promise.race([this.#failed, Promise.resolve()]);

@@ -142,3 +142,25 @@ test('what comes is what was sent, also on a connection that is used again', asy
   streams.close();
   assert.equal(ports.size, 1);
 });
+
+test('a reader that is slow with its last bytes takes nothing from the next answer on that connection', async () => {
+  const streams = createHttpStreams({ caFiles: [ca], environment: {} });
+  const { port } = server.address() as AddressInfo;
+  const url = new URL(`https://127.0.0.1:${port}/`);
+  const get = async () => {
+    const exchange = await streams.open({ method: 'GET', url, headers: {}, signal: undefined });
+    return (await exchange.answer()).body[Symbol.asyncIterator]();
+  };
+  ports.clear();
+  const slow = await get();
+  for (let length = 0; length < CONTENT.length; ) length += (await slow.next()).value?.length ?? CONTENT.length;
+  // The connection is free by now, although nobody has asked whether more is to come.
+  await sleep(20);
+  const next = await get();
+  const hash = createHash('sha256');
+  for (let part = await next.next(); part.done !== true; part = await next.next()) hash.update(part.value);
+  assert.equal((await slow.next()).done, true);
+  streams.close();
+  assert.equal(ports.size, 1);
+  assert.equal(hash.digest('hex'), createHash('sha256').update(CONTENT).digest('hex'));
+});
