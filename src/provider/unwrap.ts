@@ -108,7 +108,7 @@ class Candidate {
 
   constructor(recipient: WrappedKey, uri: KeyUri, packet: Packet, options: UnwrapOptions) {
     this.local = LOCAL_SCHEMES.has(uri.scheme);
-    this.#isComputed = COMPUTED_SCHEMES.has(uri.scheme);
+    this.#isComputed = COMPUTED_KEY.test(recipient.key);
     this.name = recipient.key;
     this.#recipient = recipient;
     this.#uri = uri;
@@ -149,8 +149,11 @@ class Candidate {
 
 /** Keys on this machine answer at once and cost nothing. */
 const LOCAL_SCHEMES: ReadonlySet<string> = new Set(['keyfile', 'age', 'pkcs11', 'kbs']);
-/** Of these, those whose work is done in one go: no deadline could end it before it ends by itself. */
-const COMPUTED_SCHEMES: ReadonlySet<string> = new Set(['keyfile', 'kbs']);
+/**
+ * Of these, those whose work is done in one go: no deadline could end it before it ends by itself. By the packet's name
+ * for the key, since a file that the operator names may hold identities of age, whose work is not.
+ */
+const COMPUTED_KEY = /^(?:keyfile|kbs):/;
 
 async function tryAll(candidates: readonly Candidate[], stagger: number, signal: AbortSignal): Promise<Unwrapped> {
   const remaining = candidates.filter((candidate) => candidate.failure?.retryable ?? true);

@@ -170,6 +170,19 @@ test('combined failures name each key and say what each refused; the code is the
   assert.doesNotMatch(describeError(error), /\n/);
 });
 
+test('an identity file that does not answer is given up, and the next key opens', async () => {
+  const age = `age1${'q'.repeat(58)}`;
+  const openKek: ProviderOptions['openKek'] = async (uri) =>
+    uri.scheme === 'keyfile' ? createTestKek(age, HANG) : createTestKek(formatKeyUri(uri), {});
+  const { unwrap } = provider(
+    ['keyfile:///identities', key('a')],
+    {},
+    { openKek, limits: { total: 5000, attempt: 100, attempts: 1, stagger: 20 } },
+  );
+  const reply = JSON.parse(Buffer.from(await unwrap(packetFor(age, key('a')))).toString());
+  assert.equal(reply.keyunwrapresults.optsdata, Buffer.from(OPTSDATA).toString('base64'));
+});
+
 test('two entries for one key are one attempt', async () => {
   const { unwrap, started } = provider([key('a'), key('a').slice('gcpkms://'.length), PREFIX], {
     [key('a')]: failing('refused'),
