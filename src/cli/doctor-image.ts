@@ -4,6 +4,8 @@ import { asOcicryptError, OcicryptError } from '../base/errors.ts';
 import { createUnwrapper, type KeyHolder } from '../client/holders.ts';
 import type { PacketDescription } from '../image/packets.ts';
 import { groupLayers, type LayerGroup, tryLayerKey } from '../image/probe.ts';
+import { parseImageReference } from '../image/reference.ts';
+import { type RuntimeName, runtimeName } from '../image/runtimes.ts';
 import type { CommandContext } from './command.ts';
 import { type FindingRow, hintOf, shortenKey, showBlock } from './doctor-finding.ts';
 import { runOnImage } from './image-run.ts';
@@ -13,6 +15,8 @@ import { printable } from './text.ts';
 /** An image that has been tried. */
 export type ImageProbe = {
   readonly image: string;
+  /** What becomes of it if a runtime is given this name; undefined outside registries. */
+  readonly named: RuntimeName | undefined;
   readonly groups: readonly GroupProbe[];
   /** Why the whole could not be read, or the first group not be opened. */
   readonly failure: OcicryptError | undefined;
@@ -38,24 +42,28 @@ export function isImageName(text: string): boolean {
  */
 export async function probeImage(context: CommandContext, image: string): Promise<ImageProbe> {
   return runOnImage(context, async ({ tools, signal }) => {
+    let named: RuntimeName | undefined;
     try {
+      const reference = parseImageReference(image);
+      named = reference.transport === 'docker' ? runtimeName(reference) : undefined;
       const groups: GroupProbe[] = [];
       for (const group of await groupLayers(tools.source(image), signal)) {
         groups.push(await probeGroup(group, tools, signal));
       }
       const closed = groups.find(({ recipients, openedBy }) => recipients.length > 0 && openedBy.length === 0);
-      return { image, groups, failure: closed?.refusals[0]?.error };
+      return { image, named, groups, failure: closed?.refusals[0]?.error };
     } catch (error) {
       signal.throwIfAborted();
-      return { image, groups: [], failure: asOcicryptError(error) };
+      return { image, named, groups: [], failure: asOcicryptError(error) };
     }
   });
 }
 
 /** The same for a program. */
-export function reportImage({ image, groups, failure }: ImageProbe): unknown {
+export function reportImage({ image, named, groups, failure }: ImageProbe): unknown {
   return {
     image,
+    named,
     ok: failure === undefined,
     groups: groups.map(({ refusals, ...group }) => ({
       ...group,
@@ -66,16 +74,23 @@ export function reportImage({ image, groups, failure }: ImageProbe): unknown {
 }
 
 /** A block for each set of recipients. What packets say of themselves is a stranger's text. */
-export function showImage({ image, groups, failure }: ImageProbe): string {
+export function showImage({ image, named, groups, failure }: ImageProbe): string {
   if (groups.length === 0) return showBlock(failure === undefined ? 'warn' : 'fail', image, problemRows(failure));
-  return groups.map((group) => showGroup(image, group)).join('');
+  const name: FindingRow = ['named', named === undefined ? undefined : describeName(named)];
+  return groups.map((group) => showGroup(image, name, group)).join('');
 }
 
-function showGroup(image: string, { layers, recipients, openedBy, refusals }: GroupProbe): string {
+function describeName({ kind, runtimes, refusing }: RuntimeName): string {
+  const others = refusing.length === 0 ? '' : `; ${refusing.join(', ')} refuse: name it by a tag, best its digest tag`;
+  return `by ${kind}: ${runtimes.join(', ')} decrypt it${others}`;
+}
+
+function showGroup(image: string, name: FindingRow, { layers, recipients, openedBy, refusals }: GroupProbe): string {
   const where: FindingRow = ['layers', [...Map.groupBy(layers, ({ platform }) => platform)].map(showLayers).join('; ')];
   if (recipients.length === 0) return showBlock('warn', image, [where, ['found', 'not encrypted']]);
   const rows: readonly FindingRow[] = [
     where,
+    name,
     ...recipients.flatMap(namesOf).map((name): FindingRow => ['for', printable(name)]),
     ...openedBy.map((by): FindingRow => ['opened by', by]),
     ...refusals.flatMap(({ by, error }) => problemRows(error, by)),

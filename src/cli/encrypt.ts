@@ -2,7 +2,7 @@
 
 import { encryptImage } from '../image/encrypt.ts';
 import type { CommandContext } from './command.ts';
-import { adviseSigning, layerNumbers, platformNames, printResult, runOnImage } from './image-run.ts';
+import { adviseSigning, layerNumbers, nameResult, platformNames, printResult, runOnImage } from './image-run.ts';
 import { namedRecipients } from './image-setup.ts';
 import { count } from './text.ts';
 
@@ -11,7 +11,7 @@ export async function runEncrypt(context: CommandContext): Promise<void> {
   const { settings, terminal } = context;
   const [from, to] = settings.operands;
   const layers = layerNumbers(settings);
-  const result = await runOnImage(context, async ({ tools, signal, onProgress }) => {
+  const written = await runOnImage(context, async ({ tools, signal, onProgress }) => {
     const { source, destination } = tools.between(from, to);
     return encryptImage(source, destination, {
       recipients: await tools.wrappers(await namedRecipients(settings)),
@@ -21,6 +21,7 @@ export async function runEncrypt(context: CommandContext): Promise<void> {
       signal,
     });
   });
+  const result = nameResult(context, to, written);
   await printResult(context, result);
   const total = result.images.reduce((sum, image) => sum + image.layers, 0);
   terminal.say(`encrypted ${count(total, 'layer')} on ${count(result.images.length, 'platform')}`);

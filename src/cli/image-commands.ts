@@ -16,7 +16,7 @@ export function imageCommands(provider: readonly OptionName[]): readonly (readon
       {
         operands: 'SRC DST',
         describe: 'encrypt an image to recipients',
-        options: ['recipient', 'recipients-file', 'layer', 'platform', 'packet', 'digestfile', ...common],
+        options: ['recipient', 'recipients-file', 'layer', 'platform', 'packet', 'digestfile', 'digest-tag', ...common],
         run: async (context) => (await import('./encrypt.ts')).runEncrypt(context),
       },
     ],
@@ -34,7 +34,17 @@ export function imageCommands(provider: readonly OptionName[]): readonly (readon
       {
         operands: 'IMAGE',
         describe: 'change who can open an image; its layers stay, only manifests are written',
-        options: ['recipient', 'recipients-file', 'add', 'remove', 'dry-run', 'packet', 'digestfile', ...common],
+        options: [
+          'recipient',
+          'recipients-file',
+          'add',
+          'remove',
+          'dry-run',
+          'packet',
+          'digestfile',
+          'digest-tag',
+          ...common,
+        ],
         run: async (context) => (await import('./rewrap.ts')).runRewrap(context),
       },
     ],
@@ -52,7 +62,7 @@ export function imageCommands(provider: readonly OptionName[]): readonly (readon
       {
         operands: 'IMAGE',
         describe: 'succeed only if every layer of every platform is encrypted, and to whom it should be',
-        options: ['require', 'only', 'unwrap', ...common],
+        options: ['require', 'only', 'unwrap', 'digest-tag', ...common],
         run: async (context) => (await import('./verify.ts')).runVerify(context),
       },
     ],

@@ -75,4 +75,10 @@ export const IMAGE_OPTIONS = {
     describe: 'write the digest of the new image to FILE too',
     member: null,
   },
+  'digest-tag': {
+    kind: 'switch',
+    describe:
+      'give the image in its registry a tag that is made of its digest, or verify that it has it: for runtimes that decrypt nothing that is named by a digest',
+    member: null,
+  },
 } as const satisfies Readonly<Record<string, OptionSpec>>;

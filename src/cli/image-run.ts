@@ -2,6 +2,9 @@
 
 import { writeFile } from 'node:fs/promises';
 import { OcicryptError } from '../base/errors.ts';
+import { nameByDigestTag } from '../image/digest-tag.ts';
+import { parseImageReference } from '../image/reference.ts';
+import { runtimeName } from '../image/runtimes.ts';
 import type { CommandContext } from './command.ts';
 import { ImageTools } from './image-setup.ts';
 import { untilInterrupted } from './interrupt.ts';
@@ -46,12 +49,29 @@ export async function printResult(
   });
 }
 
-/** Says that the new image must be signed, and what the old one had that does not cover it. */
+/** The result with the name that stands for this image alone, if it was given its digest tag. */
+export function nameResult<Result extends { readonly digest: string }>(
+  { settings }: CommandContext,
+  image: string | undefined,
+  result: Result,
+): Result & { readonly digestTag?: string } {
+  const reference = parseImageReference(image ?? '');
+  if (!settings.switch('digest-tag') || settings.switch('dry-run') || reference.transport !== 'docker') return result;
+  return { ...result, digestTag: runtimeName(nameByDigestTag(reference, result.digest)).name };
+}
+
+/** Says by which name to deploy the new image, that it must be signed, and what the old one had that does not cover it. */
 export function adviseSigning(
   terminal: Terminal,
   image: string | undefined,
-  result: { readonly digest: string; readonly previousDigest: string; readonly referrers: readonly string[] },
+  result: {
+    readonly digest: string;
+    readonly digestTag?: string;
+    readonly previousDigest: string;
+    readonly referrers: readonly string[];
+  },
 ): void {
+  if (result.digestTag !== undefined) terminal.say(`deploy ${result.digestTag}: this tag never moves`);
   const repository = /^docker:\/\/(.+?)(?::[^/:]+)?$/.exec(image ?? '')?.[1];
   terminal.say(
     repository === undefined

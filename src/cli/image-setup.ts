@@ -10,6 +10,7 @@ import type { LayerKeyUnwrapper, LayerKeyWrapper } from '../client/layer-keys.ts
 import { createProviderHolder, createProviderWrapper, type ProviderCall } from '../client/provider.ts';
 import { type ConfiguredProvider, readProviderConfig } from '../client/provider-config.ts';
 import { parseRecipients, readRecipientsFile } from '../client/recipients.ts';
+import { digestInName } from '../image/digest-tag.ts';
 import { openImageSource, openImageStore } from '../image/open.ts';
 import { parseImageReference } from '../image/reference.ts';
 import type { RegistrySettings } from '../image/registry-client.ts';
@@ -39,12 +40,13 @@ export class ImageTools {
   /** An image to write; a name that holds a digest cannot stand for another image. @throws OcicryptError `usage` */
   store(text: string | undefined): ImageStore {
     const image = parseImageReference(text ?? '');
-    if (image.transport === 'docker' && image.digest !== undefined) {
+    if (image.transport === 'docker' && digestInName(image) !== undefined) {
       throw new OcicryptError('usage', `${text} names a digest, and the new image has another`, {
         hint: 'name the image to write by a tag',
       });
     }
-    return this.#closing(openImageStore(image, this.#registry()));
+    const digestTag = this.#context.settings.switch('digest-tag');
+    return this.#closing(openImageStore(image, { ...this.#registry(), digestTag }));
   }
 
   /** Where an image comes from and where it goes; in place, which one must know to replace it, they are one. */

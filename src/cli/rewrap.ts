@@ -15,7 +15,7 @@ import type { ImageSource } from '../image/store.ts';
 import { createRecipientMatcher } from '../image/verify.ts';
 import type { Labels } from '../provider/packet-v2.ts';
 import type { CommandContext } from './command.ts';
-import { adviseSigning, printResult, runOnImage } from './image-run.ts';
+import { adviseSigning, nameResult, printResult, runOnImage } from './image-run.ts';
 import { type ImageTools, namedRecipients } from './image-setup.ts';
 import type { Settings } from './settings.ts';
 import type { Terminal } from './terminal.ts';
@@ -33,11 +33,12 @@ export async function runRewrap(context: CommandContext): Promise<void> {
     });
   }
   const dryRun = settings.switch('dry-run');
-  const result = await runOnImage(context, async ({ tools, signal }) => {
+  const written = await runOnImage(context, async ({ tools, signal }) => {
     const store = tools.store(image);
     const labels = settings.pairs('context') ?? (await commonLabels(store, signal));
     return rewrapImage(store, { keys: await rewrapper(tools, settings, recipients, labels), dryRun, signal });
   });
+  const result = nameResult(context, image, written);
   await printResult(context, result);
   describeChange(terminal, result);
   if (dryRun) return terminal.say('nothing was written: --dry-run');

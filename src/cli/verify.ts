@@ -2,6 +2,9 @@
 
 import { OcicryptError } from '../base/errors.ts';
 import type { LayerKeyUnwrapper } from '../client/layer-keys.ts';
+import { digestTagCommand } from '../image/digest-tag.ts';
+import { type ImageReference, parseImageReference } from '../image/reference.ts';
+import { fixedNames, type RuntimeName } from '../image/runtimes.ts';
 import { type Verification, verifyImage } from '../image/verify.ts';
 import type { CommandContext } from './command.ts';
 import { type ImageRun, runOnImage } from './image-run.ts';
@@ -12,13 +15,17 @@ import { count, printable } from './text.ts';
 export async function runVerify(context: CommandContext): Promise<void> {
   const { settings, terminal } = context;
   const verification = await runOnImage(context, (run) => verify(settings, run));
-  terminal.write(settings.switch('json') ? `${JSON.stringify(verification, null, 2)}\n` : show(verification));
   const { ok, reasons, report } = verification;
+  const image = parseImageReference(report.name);
+  const deploy =
+    ok && image.transport === 'docker' ? fixedNames(image, report.digest, settings.switch('digest-tag')) : [];
+  const result = { ...verification, deploy };
+  terminal.write(settings.switch('json') ? `${JSON.stringify(result, null, 2)}\n` : show(result));
   if (ok) return;
   const [first = '', ...others] = reasons;
   const more = others.length === 0 ? '' : ` (and ${count(others.length, 'further reason')})`;
   throw new OcicryptError('integrity', `${report.name} is not encrypted as it should be: ${first}${more}`, {
-    hint: `see ocicrypt-kms inspect ${report.name}`,
+    hint: hintFor(verification, image),
   });
 }
 
@@ -34,12 +41,23 @@ async function verify(settings: Settings, { tools, signal }: ImageRun): Promise<
   return verifyImage(tools.source(settings.operands[0]), {
     require: required.map(({ known }) => known),
     ...(only.length === 0 ? {} : { only: only.map(({ known }) => known) }),
+    digestTag: settings.switch('digest-tag'),
     ...(any === undefined ? {} : { unwrapper: (key) => unwrappers.get(key) ?? any }),
     signal,
   });
 }
 
-function show({ ok, reasons, proven, report, inClear }: Verification): string {
+/** A digest tag that is only missing can be made up for. */
+function hintFor({ digestTag, reasons, report }: Verification, image: ImageReference): string {
+  if (digestTag !== 'missing' || reasons.length > 1 || image.transport !== 'docker') {
+    return `see ocicrypt-kms inspect ${report.name}`;
+  }
+  return `run ${digestTagCommand(image, report.digest)}`;
+}
+
+type VerifiedImage = Verification & { readonly deploy: readonly RuntimeName[] };
+
+function show({ ok, reasons, proven, report, inClear, deploy }: VerifiedImage): string {
   const { name, digest, platforms, attachments } = report;
   const layers = platforms.reduce((sum, platform) => sum + platform.layers.length, 0);
   const basis = proven ? 'the layer keys were opened' : 'this is what the metadata claims; --unwrap proves it';
@@ -52,5 +70,9 @@ function show({ ok, reasons, proven, report, inClear }: Verification): string {
   const beside = attachments.map(
     (attachment) => `      beside it, not encrypted: ${attachment.artifactType}  ${attachment.digest}`,
   );
-  return `${[...lines, ...beside, `      readable by anybody: ${inClear.join('; ')}`].map(printable).join('\n')}\n`;
+  const names = deploy.map(({ name, runtimes, refusing }) => {
+    const others = refusing.length === 0 ? '' : `; ${refusing.join(', ')} decrypt nothing that is named by a digest`;
+    return `      deploy ${name} with ${runtimes.join(', ')}${others}`;
+  });
+  return `${[...lines, ...names, ...beside, `      readable by anybody: ${inClear.join('; ')}`].map(printable).join('\n')}\n`;
 }

@@ -2,11 +2,12 @@
 
 import { OcicryptError } from '../base/errors.ts';
 import { openArchive } from './archive.ts';
+import { noDigestTags } from './digest-tag.ts';
 import { openDirectory } from './directory.ts';
 import { openDockerArchive } from './docker-archive.ts';
 import { openLayout } from './layout.ts';
 import { formatImageReference, type ImageReference } from './reference.ts';
-import { openRegistry } from './registry.ts';
+import { openRegistry, type RegistryStoreSettings } from './registry.ts';
 import type { RegistrySettings } from './registry-client.ts';
 import type { ImageSource, ImageStore } from './store.ts';
 
@@ -26,8 +27,9 @@ export function openImageSource(image: ImageReference, settings: RegistrySetting
 }
 
 /** Opens a place to read an image from and write one to. Nothing is read or made yet. @throws OcicryptError `usage` */
-export function openImageStore(image: ImageReference, settings: RegistrySettings = {}): ImageStore {
+export function openImageStore(image: ImageReference, settings: RegistryStoreSettings = {}): ImageStore {
   const name = formatImageReference(image);
+  if (settings.digestTag === true && image.transport !== 'docker') throw noDigestTags(name);
   switch (image.transport) {
     case 'oci':
       return openLayout(image.path, image.tag, name);

@@ -1,8 +1,9 @@
 // Images in registries, as a store: blobs are streamed both ways and never held.
 
-import { OcicryptError } from '../base/errors.ts';
+import { asOcicryptError, OcicryptError } from '../base/errors.ts';
 import { asText } from '../base/json.ts';
 import type { BlobIdentity } from './cipher.ts';
+import { digestInName, digestTagCommand, formatDigestTag, hasDigestTag } from './digest-tag.ts';
 import { type Descriptor, isDigest, isManifestType, MAXIMUM_MANIFEST, MEDIA_TYPES, parseManifest } from './manifest.ts';
 import type { RegistryReference } from './reference.ts';
 import { formatImageReference } from './reference.ts';
@@ -16,11 +17,18 @@ import {
   type ImageStore,
   type ReferrerSource,
   type StoredManifest,
+  type TagSource,
 } from './store.ts';
 import { sourceFromStream } from './streams.ts';
 
+/** How an image in a registry is read and written. */
+export type RegistryStoreSettings = RegistrySettings & {
+  /** Whether what is written gets its digest tag too, last; one that is there already never moves. */
+  readonly digestTag?: boolean;
+};
+
 /** An image in a registry. Nothing is asked before it is needed. */
-export function openRegistry(image: RegistryReference, settings: RegistrySettings = {}): ImageStore {
+export function openRegistry(image: RegistryReference, settings: RegistryStoreSettings = {}): ImageStore {
   return new RegistryStore(image, settings);
 }
 
@@ -28,16 +36,18 @@ const MANIFEST_TYPES = [MEDIA_TYPES.index, MEDIA_TYPES.manifest, MEDIA_TYPES.doc
 const UPLOADS = 'blobs/uploads/';
 const ACCEPT = { accept: MANIFEST_TYPES.join(', ') };
 
-class RegistryStore implements ImageStore, ReferrerSource {
+class RegistryStore implements ImageStore, ReferrerSource, TagSource {
   readonly name: string;
   /** Three and four are no faster where one layer keeps both cores busy, and take 20 MiB more each (measured). */
   readonly transfers = 2;
   readonly #image: RegistryReference;
   readonly #client: RegistryClient;
+  readonly #addsDigestTag: boolean;
 
-  constructor(image: RegistryReference, settings: RegistrySettings) {
+  constructor(image: RegistryReference, { digestTag = false, ...settings }: RegistryStoreSettings) {
     this.name = formatImageReference(image);
     this.#image = image;
+    this.#addsDigestTag = digestTag;
     this.#client = new RegistryClient(image, settings);
   }
 
@@ -46,7 +56,11 @@ class RegistryStore implements ImageStore, ReferrerSource {
     const manifest = await this.#fetchManifest(digest ?? tag ?? 'latest', signal);
     // The registry's word is not taken for what a digest names.
     if (digest !== undefined) checkContent(manifest.bytes, { digest, size: manifest.size }, 'manifest');
-    return manifest;
+    const named = digestInName(this.#image);
+    if (named === undefined || named === manifest.digest) return manifest;
+    throw new OcicryptError('integrity', `${this.name} was moved: it stands for ${manifest.digest}`, {
+      hint: 'find out who can write to the repository; the image itself can be named by its digest',
+    });
   }
 
   async readManifest(descriptor: Descriptor, signal?: AbortSignal): Promise<StoredManifest> {
@@ -120,13 +134,20 @@ class RegistryStore implements ImageStore, ReferrerSource {
   }
 
   async writeRoot(manifest: StoredManifest, signal?: AbortSignal): Promise<void> {
-    const { digest, tag } = this.#image;
-    if (digest !== undefined && digest !== manifest.digest) {
+    const named = digestInName(this.#image);
+    if (named !== undefined && named !== manifest.digest) {
       throw new OcicryptError('usage', `${this.name} names a digest, and the new image has another`, {
         hint: 'name the destination by a tag',
       });
     }
-    await this.#putManifest(manifest, tag ?? manifest.digest, signal);
+    const lacksDigestTag = this.#addsDigestTag && !(await hasDigestTag(this, manifest.digest, signal));
+    await this.#putManifest(manifest, this.#image.tag ?? manifest.digest, signal);
+    if (lacksDigestTag) await this.#putDigestTag(manifest, signal);
+  }
+
+  async resolveTag(tag: string, signal?: AbortSignal): Promise<string | undefined> {
+    const bytes = await this.#fetchIfThere(tag, signal);
+    return bytes === undefined ? undefined : createStoredManifest(bytes, '').digest;
   }
 
   /** The referrers API, the tag that stands for it in registries without, and cosign's tags. */
@@ -189,6 +210,20 @@ class RegistryStore implements ImageStore, ReferrerSource {
     const stored = response.headers['docker-content-digest'];
     if (stored !== undefined && isDigest(stored) && stored !== manifest.digest) {
       throw new OcicryptError('integrity', `${this.#client.name} stored another manifest than it was sent`);
+    }
+  }
+
+  /** By now the image is written: a failure says so. */
+  async #putDigestTag(manifest: StoredManifest, signal: AbortSignal | undefined): Promise<void> {
+    try {
+      await this.#putManifest(manifest, formatDigestTag(manifest.digest), signal);
+    } catch (cause) {
+      signal?.throwIfAborted();
+      const { code, message } = asOcicryptError(cause);
+      throw new OcicryptError(code, `${this.name} was written, but not its digest tag: ${message}`, {
+        cause,
+        hint: `run ${digestTagCommand(this.#image, manifest.digest)}`,
+      });
     }
   }
 

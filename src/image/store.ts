@@ -63,6 +63,16 @@ export interface ReferrerSource {
   listReferrers(digest: string, signal?: AbortSignal): Promise<readonly string[]>;
 }
 
+/** A place that can be asked what a tag stands for. */
+export interface TagSource {
+  /** The digest of what a tag of the same repository stands for now; undefined if there is no such tag. */
+  resolveTag(tag: string, signal?: AbortSignal): Promise<string | undefined>;
+}
+
+export function isTagSource(source: ImageSource): source is ImageSource & TagSource {
+  return 'resolveTag' in source;
+}
+
 /**
  * What refers to a manifest and will not refer to the one that takes its place: the caller says so, since signatures of
  * the old image do not cover the new one. Nothing where the place cannot tell.

@@ -5,11 +5,12 @@ import { asKeyUri } from '../base/key-uri.ts';
 import type { LayerKeyUnwrapper } from '../client/layer-keys.ts';
 import { type AllowRule, parseAllowRule, selectForPacket } from '../provider/policy.ts';
 import { decodeEncryption, decryptedType, identifyLayer } from './annotations.ts';
+import { formatDigestTag, noDigestTags } from './digest-tag.ts';
 import { type ImageReport, type InspectedLayer, reportOf } from './inspect.ts';
 import type { Descriptor } from './manifest.ts';
 import type { PacketRecipient } from './packets.ts';
 import { tryLayerKey } from './probe.ts';
-import type { ImageSource } from './store.ts';
+import { type ImageSource, isTagSource } from './store.ts';
 import { imagesOf, readImageTree } from './tree.ts';
 
 export type VerifyOptions = {
@@ -22,6 +23,8 @@ export type VerifyOptions = {
    * opened, and the verdict is about what the metadata claims.
    */
   readonly unwrapper?: (key: string | undefined) => LayerKeyUnwrapper;
+  /** Whether the image must have its digest tag, and that tag stand for it. */
+  readonly digestTag?: boolean;
   readonly signal?: AbortSignal;
 };
 
@@ -31,6 +34,8 @@ export type Verification = {
   readonly reasons: readonly string[];
   /** Whether the keys have really been used. */
   readonly proven: boolean;
+  /** What the image's digest tag was found to be, if that was asked. */
+  readonly digestTag: 'missing' | 'moved' | 'ok' | undefined;
   readonly report: ImageReport;
   /** What of the image anybody can read, encrypted or not. */
   readonly inClear: readonly string[];
@@ -45,6 +50,7 @@ export type Verification = {
 export async function verifyImage(source: ImageSource, options: VerifyOptions = {}): Promise<Verification> {
   const required = (options.require ?? []).map((key) => ({ key, rule: comparableRule(key) }));
   const only = options.only?.map(comparableRule);
+  if (options.digestTag === true && !isTagSource(source)) throw noDigestTags(source.name);
   const tree = await readImageTree(source, options.signal);
   const report = reportOf(source.name, tree);
   const reasons: string[] = [];
@@ -65,7 +71,8 @@ export async function verifyImage(source: ImageSource, options: VerifyOptions = 
       }
     }
   }
-  return { ok: reasons.length === 0, reasons, proven: unwrapper !== undefined, report, inClear: IN_CLEAR };
+  const digestTag = await judgeDigestTag(source, report.digest, options, reasons);
+  return { ok: reasons.length === 0, reasons, proven: unwrapper !== undefined, digestTag, report, inClear: IN_CLEAR };
 }
 
 /**
@@ -109,6 +116,20 @@ function* judgeLayer(
     if (!only.some((rule) => isCovered(recipient, rule)))
       yield `is wrapped for ${recipient.key ?? 'somebody who is not named'}`;
   }
+}
+
+async function judgeDigestTag(
+  source: ImageSource,
+  digest: string,
+  { digestTag: isAsked, signal }: VerifyOptions,
+  reasons: string[],
+): Promise<Verification['digestTag']> {
+  if (isAsked !== true || !isTagSource(source)) return undefined;
+  const tag = formatDigestTag(digest);
+  const found = await source.resolveTag(tag, signal);
+  if (found === digest) return 'ok';
+  reasons.push(found === undefined ? `it has no tag ${tag}` : `its tag ${tag} stands for another image, ${found}`);
+  return found === undefined ? 'missing' : 'moved';
 }
 
 function isCovered({ key, version }: PacketRecipient, rule: AllowRule): boolean {

@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { createPodman } from '../clients/podman.ts';
+import { startRegistry } from '../clients/registry.ts';
 import { realClients, toolArgv } from '../clients/tools.ts';
 import { writeImage } from '../fixtures/images.ts';
 import { createImageWorkspace } from './image-workspace.ts';
@@ -37,3 +38,49 @@ test('podman runs an image that we encrypted or decrypted, and pushes one that w
   await succeed(podman(['rmi', '--all', '--force']));
   await hello(oci('opened'));
 });
+
+test('podman decrypts by tag and by digest tag, and refuses a digest, as verify says', async (t) => {
+  if (!(await realClients(t, ['podman', 'docker-registry']))) return;
+  const { path, oci, key, ours, refused, providers } = await createImageWorkspace(t);
+  const registry = await startRegistry();
+  t.after(registry.stop);
+  const podman = await createPodman(path('podman'));
+  const source = await writeImage(path('plain'), { layers: [{}] });
+  const env = await providers({ kmscrypt: keyprovider(`--key=${key.file}`) });
+  const image = registry.reference('team/app:1');
+  const trust = `--ca=${registry.authority}`;
+  const pull = (name: string) =>
+    podman(
+      ['pull', '--quiet', `--cert-dir=${registry.certificateDirectory}`, '--decryption-key=provider:kmscrypt', name],
+      env,
+    );
+
+  const { digest, stderr } = await ours(
+    ...['encrypt', source.reference, image, '--recipient', key.uri, '--digest-tag', trust],
+  );
+  const byTag = `${registry.host}/team/app:digest-${digest.slice('sha256:'.length)}`;
+  assert.ok(stderr.includes(`deploy ${byTag}: `), stderr);
+  const { stdout } = await ours('verify', image, '--digest-tag', '--json', trust);
+  const { deploy }: { readonly deploy: readonly Deployable[] } = JSON.parse(stdout);
+  assert.deepEqual(
+    deploy.map(({ name }) => name),
+    [byTag, `${registry.host}/team/app@${digest}`],
+  );
+  for (const { name, runtimes } of deploy) {
+    const { exitCode, stderr: said } = await pull(name);
+    assert.equal(exitCode === 0, runtimes.includes('podman'), said);
+    if (exitCode !== 0) assert.match(said, /should be decrypted.*Destination specifies a digest/);
+  }
+  await succeed(pull(`${registry.host}/team/app:1`));
+  for (const { name, runtimes } of deploy) {
+    const told = await ours('doctor', `docker://${name}`, '--key', key.file, '--json', trust);
+    assert.deepEqual(JSON.parse(told.stdout).images[0].named.runtimes, runtimes);
+  }
+
+  await ours('encrypt', source.reference, image, '--recipient', key.uri, trust);
+  await refused('integrity', 'verify', image, '--digest-tag', trust);
+  await refused('usage', 'encrypt', source.reference, `docker://${byTag}`, '--recipient', key.uri, trust);
+  await refused('usage', 'encrypt', source.reference, oci('tagged'), '--recipient', key.uri, '--digest-tag');
+});
+
+type Deployable = { readonly name: string; readonly runtimes: readonly string[] };
