@@ -65,7 +65,7 @@ export type ErrorDetails = {
   readonly hint?: string;
   /** For the debug log only: it never reaches the wire or the terminal. */
   readonly cause?: unknown;
-  /** Whether the same call may succeed when it is made again (kms.md 12c). */
+  /** Whether the same call may succeed when it is made again (docs/errors.md). */
   readonly retryable?: boolean;
   /** Milliseconds that the service asked to be left alone (Retry-After). */
   readonly retryAfter?: number;

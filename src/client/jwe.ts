@@ -61,7 +61,7 @@ export function createJweHolder(files: readonly string[]): KeyHolder {
         try {
           return (await generalDecrypt(jwe, key, options)).plaintext;
         } catch {
-          // Not for this key, or changed: nobody is told which (reliability.md P15).
+          // Not for this key, or changed: nobody is told which (docs/promises.md, P15).
         }
       }
       throw new OcicryptError('integrity', `the JWE cannot be unwrapped with ${files.join(', ')}`, {

@@ -1,4 +1,5 @@
-// The only code that reads and writes OCI layout directories: image-spec/image-layout.md, with tags as skopeo has them.
+// The only code that reads and writes OCI layout directories, with tags as skopeo has them.
+// https://github.com/opencontainers/image-spec/blob/main/image-layout.md
 
 import { constants } from 'node:fs';
 import { access, mkdir, open, rmdir } from 'node:fs/promises';

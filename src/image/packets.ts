@@ -93,7 +93,7 @@ function describeProviderPacket(scheme: string, packet: Uint8Array): PacketDescr
   return describe(scheme, object?.has('wrap_type') ? 'v1' : 'aws-kms-ocicrypt', recipients);
 }
 
-/** protocol.md, "Packets in the wild". */
+/** Told apart by members that no other writer has. */
 function foreignFormat(object: JsonObject): PacketFormat | undefined {
   if (object.has('session_key')) return 'tpm';
   if (object.has('attester_endpoint') || object.has('kms_endpoint')) return 'secure-key-release';

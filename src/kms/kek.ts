@@ -72,7 +72,7 @@ export function contextBytes(context: EncryptionContext): Uint8Array<ArrayBuffer
   return new TextEncoder().encode(entries.length === 0 ? '' : JSON.stringify(Object.fromEntries(entries)));
 }
 
-/** The one text for "this key does not open it", so that it tells an attacker nothing (reliability.md P15). */
+/** The one text for "this key does not open it", so that it tells an attacker nothing (docs/promises.md, P15). */
 export const CANNOT_BE_UNWRAPPED = 'cannot be unwrapped';
 
 /** The error for whatever a key does not open. @param key as the operator calls it */

@@ -59,7 +59,7 @@ export function withDeadline<Value>(
 
 /**
  * Runs `run` again while it fails with an error that is `retryable`, with full jitter from 100 ms to 2 s, or as long
- * as the service asked for (kms.md 12c). Where that is longer than the whole call may take, there is no other attempt:
+ * as the service asked for (docs/errors.md). Where that is longer than the whole call may take, there is no other attempt:
  * waiting would only turn what the service said into a missed deadline.
  */
 export async function withRetries<Value>(

@@ -13,7 +13,7 @@ const DIGEST = /^[a-z0-9]+(?:[+._-][a-z0-9]+)*:[a-zA-Z0-9=_-]{32,}$/;
 /**
  * Whether `optsdata` is a layer-key record as ocicrypt writes it: `symkey` of 32 bytes, the layer's `digest`, and a
  * `nonce` of 16 bytes under `cipheroptions`. This is what keeps the provider from being an oracle for other
- * ciphertexts under the same key (reliability.md P13).
+ * ciphertexts under the same key (docs/promises.md, P13).
  */
 export function isLayerKeyRecord(optsdata: Uint8Array): boolean {
   if (optsdata.length > MAXIMUM_LENGTH) return false;

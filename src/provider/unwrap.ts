@@ -220,7 +220,7 @@ function checkRecord(optsdata: Uint8Array, key: string): Uint8Array {
   throw cannotBeUnwrapped(key);
 }
 
-/** Wrong key, tag, shape and context look the same from outside, whoever found the fault (reliability.md P15). */
+/** Wrong key, tag, shape and context look the same from outside, whoever found the fault (docs/promises.md, P15). */
 function isCannotBeUnwrapped(error: unknown): boolean {
   return error instanceof OcicryptError && error.code === 'integrity' && error.message.endsWith(CANNOT_BE_UNWRAPPED);
 }

@@ -1,4 +1,4 @@
-// The arrows of design section 1, read from the import statements of src.
+// The arrows between the layers (CONTRIBUTING.md), read from the import statements of src.
 import assert from 'node:assert/strict';
 import { globSync, readFileSync } from 'node:fs';
 import { dirname, join, normalize } from 'node:path';

@@ -11,7 +11,7 @@ import {
 } from '../../src/base/errors.ts';
 import { sample, seeded } from '../fixtures/seed.ts';
 
-/** The table of design.md and docs/errors.md, written again. */
+/** The table of docs/errors.md, written again. */
 const TABLE: Readonly<Record<ErrorCode, readonly [exit: number, grpc: number]>> = {
   usage: [64, 3],
   'bad-input': [65, 3],

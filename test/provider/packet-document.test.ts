@@ -53,7 +53,7 @@ test('vectors of key files open by the text of docs/packet.md alone, or fail by 
   assert.ok(opened >= 8 && refused >= 90, `${opened} opened, ${refused} refused`);
 });
 
-/** Section 5, for a key file. Throws whatever is wrong. */
+/** docs/packet.md section 5, for a key file. Throws whatever is wrong. */
 function open(key: Buffer, packet: string): Steps {
   // 1. size, form, limits
   assert.ok(Buffer.byteLength(packet) <= 32768);

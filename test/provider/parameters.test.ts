@@ -1,4 +1,4 @@
-// Design section 3: which name is ours in "Parameters", every branch.
+// Which name is ours in "Parameters", every branch.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { OcicryptError } from '../../src/base/errors.ts';
