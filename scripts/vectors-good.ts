@@ -30,6 +30,9 @@ import {
   wrapRequest,
 } from './vectors-shape.ts';
 
+/** One label whose value reads like a second one. */
+const COMMA = { env: 'prod,team=a' };
+
 const OPTSDATA_BASE64 = base64(OPTSDATA);
 
 export function goodVectors(): readonly Named[] {
@@ -38,7 +41,10 @@ export function goodVectors(): readonly Named[] {
 
 function unwraps(): readonly Named[] {
   const labels = { env: 'prod', team: 'a b' };
-  const labelled = canonicalJson(sealMembers({ labels, recipients: [keyfileEntry(KEYFILES.first, labels)] }));
+  const labelled = canonicalJson(sealMembers({ labels, recipients: [keyfileEntry(KEYFILES.first, { labels })] }));
+  const comma = canonicalJson(
+    sealMembers({ labels: COMMA, recipients: [keyfileEntry(KEYFILES.first, { labels: COMMA })] }),
+  );
   const both = canonicalJson(
     sealMembers({ recipients: [keyfileEntry(KEYFILES.first), keyfileEntry(KEYFILES.second)] }),
   );
@@ -84,6 +90,12 @@ function unwraps(): readonly Named[] {
     good('ok-v2-sixteen', 'sixteen recipients, fifteen of them not allowed', FIRST, unwrapRequest(sixteen)),
     good('ok-v2-labels', 'labels, none demanded', FIRST, unwrapRequest(labelled)),
     good(
+      'ok-v2-labels-comma',
+      'a value may hold what separates labels elsewhere',
+      { ...FIRST, context: COMMA },
+      unwrapRequest(comma),
+    ),
+    good(
       'ok-v2-labels-demanded',
       'the labels that are demanded',
       { ...FIRST, context: labels },
@@ -94,12 +106,6 @@ function unwraps(): readonly Named[] {
       'ok-v2-google-prefix',
       'a Google key below a prefix',
       { allow: ['gcpkms://projects/test-project/*'] },
-      unwrapRequest(google),
-    ),
-    good(
-      'ok-v2-google-version',
-      'an entry with the version that wrapped',
-      { allow: [`${GCP}/cryptoKeyVersions/1`] },
       unwrapRequest(google),
     ),
     good(
@@ -114,6 +120,33 @@ function unwraps(): readonly Named[] {
       FIRST,
       unwrapRequest(
         canonicalJson(sealMembers({ recipients: [googleEntry(GOOGLE.first), keyfileEntry(KEYFILES.first)] })),
+      ),
+    ),
+    good(
+      'ok-v2-duplicate',
+      'two entries of one key under a valid MAC: each is tried',
+      FIRST,
+      unwrapRequest(
+        canonicalJson(
+          sealMembers({
+            recipients: [keyfileEntry(KEYFILES.first, { labels }), keyfileEntry(KEYFILES.first)],
+          }),
+        ),
+      ),
+    ),
+    good(
+      'ok-v2-path-beside',
+      'a path in "key" is never opened and spoils nothing',
+      FIRST,
+      unwrapRequest(
+        canonicalJson(
+          sealMembers({
+            recipients: [
+              { ...keyfileEntry(KEYFILES.first), key: 'keyfile:///etc/passwd' },
+              keyfileEntry(KEYFILES.first),
+            ],
+          }),
+        ),
       ),
     ),
     good('ok-v1-reference', 'a packet as the reference provider writes it', allowed, unwrapRequest(v1)),
@@ -268,6 +301,13 @@ function wraps(): readonly Named[] {
     ),
     wrap('ok-wrap-labels', 'public labels', { ...FIRST, context: { env: 'prod' } }, wrapRequest([FIRST_KEY]), first),
     wrap('ok-wrap-google', 'a Google key', {}, wrapRequest([GCP]), { format: 'v2', keys: [GCP] }),
+    wrap(
+      'ok-wrap-google-version',
+      'a version of a symmetric Google key may be named for wrapping',
+      { allow: [GCP] },
+      wrapRequest([`${GCP}/cryptoKeyVersions/1`]),
+      { format: 'v2', keys: [GCP] },
+    ),
     wrap('ok-wrap-spellings', 'two spellings of one key are one recipient', {}, wrapRequest([GCP, GOOGLE.first.name]), {
       format: 'v2',
       keys: [GCP],

@@ -150,6 +150,20 @@ export function keyFaults(): readonly Named[] {
       { keys: ['readable'] },
       unwrapRequest(PACKET),
     ),
+    fault(
+      'keyfile-equal',
+      'a key file of 32 equal bytes, whose thumbprint anybody can compute',
+      'configuration',
+      { keys: ['equal'] },
+      unwrapRequest(PACKET),
+    ),
+    fault(
+      'keyfile-printable',
+      'a key file of 32 printable characters',
+      'configuration',
+      { keys: ['printable'] },
+      unwrapRequest(PACKET),
+    ),
     fault('keyfile-directory', 'a directory', 'configuration', { keys: ['directory'] }, unwrapRequest(PACKET)),
     fault('keyfile-gone', 'the only key file is gone', 'not-found', { keys: ['missing'] }, unwrapRequest(PACKET)),
     fault(
@@ -201,10 +215,9 @@ export function policyFaults(): readonly Named[] {
     const { version: _, ...entry } = googleEntry(GOOGLE.first);
     return unwrapRequest(canonicalJson(sealMembers({ recipients: [{ ...entry, key }] })));
   };
-  const labels = { env: 'prod' };
-  const labelled = unwrapRequest(
-    canonicalJson(sealMembers({ labels, recipients: [keyfileEntry(KEYFILES.first, labels)] })),
-  );
+  const labelledWith = (labels: Readonly<Record<string, string>>) =>
+    unwrapRequest(canonicalJson(sealMembers({ labels, recipients: [keyfileEntry(KEYFILES.first, { labels })] })));
+  const labelled = labelledWith({ env: 'prod' });
   const denied = (name: string, comment: string, setup: Setup, request: string): Named =>
     fault(name, comment, 'not-allowed', setup, request);
   const ARN = 'arn:aws:kms:us-east-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab';
@@ -228,6 +241,24 @@ export function policyFaults(): readonly Named[] {
     ),
     denied('policy-version', 'an entry with another version', { allow: [`${GCP}/cryptoKeyVersions/2`] }, packetFor({})),
     denied(
+      'policy-version-symmetric',
+      'an entry with a version of a symmetric Google key allows wrapping only: the ciphertext names its version, the call does not',
+      { allow: [`${GCP}/cryptoKeyVersions/1`] },
+      packetFor({}),
+    ),
+    denied(
+      'policy-version-symmetric-v1',
+      'the same where key_url of v1 says that version',
+      { allow: [`${GCP}/cryptoKeyVersions/2`] },
+      v1(`${GCP}/cryptoKeyVersions/2`),
+    ),
+    denied(
+      'policy-version-symmetric-named',
+      'the same where the caller names the version',
+      { allow: [GCP] },
+      unwrapRequest(GOOGLE_PACKET, [`${GCP}/cryptoKeyVersions/1`]),
+    ),
+    denied(
       'policy-version-unknown',
       'an entry with a version, a packet without',
       { allow: [`${GCP}/cryptoKeyVersions/1`] },
@@ -246,14 +277,7 @@ export function policyFaults(): readonly Named[] {
       unwrapRequest(PACKET, [SECOND_KEY]),
     ),
     denied('policy-keyfile-other', 'another key file', { keys: ['second'] }, unwrapRequest(PACKET)),
-    denied('policy-keyfile-path-v1', 'a packet that names a path: never opened', FIRST, v1('keyfile:///etc/passwd')),
-    denied('policy-keyfile-path-v2', 'the same in v2', FIRST, keyOnly('keyfile:///etc/passwd')),
-    denied(
-      'policy-endpoint-packet',
-      'a packet that names an endpoint',
-      { allow: [GCP] },
-      v1('awskms://localhost:1/alias/a'),
-    ),
+    denied('policy-keyfile-path', 'a packet that names a path: never opened', FIRST, keyOnly('keyfile:///etc/passwd')),
     denied(
       'policy-endpoint-named',
       'a caller that names an endpoint',
@@ -286,6 +310,24 @@ export function policyFaults(): readonly Named[] {
     ),
     denied('policy-age', 'an age recipient', FIRST, keyOnly(`age1${'q'.repeat(58)}`)),
     denied('policy-kbs', 'a key of Confidential Containers', FIRST, keyOnly('kbs:///repository/type/tag')),
+    denied(
+      'labels-comma-one',
+      'two labels are demanded, the packet has one whose value reads like both',
+      { ...FIRST, context: { env: 'prod', team: 'a' } },
+      labelledWith({ env: 'prod,team=a' }),
+    ),
+    denied(
+      'labels-comma-two',
+      'one label is demanded whose value reads like the packet’s two',
+      { ...FIRST, context: { env: 'prod,team=a' } },
+      labelledWith({ env: 'prod', team: 'a' }),
+    ),
+    denied(
+      'labels-space-two',
+      'the same with a space',
+      { ...FIRST, context: { env: 'prod team=a' } },
+      labelledWith({ env: 'prod', team: 'a' }),
+    ),
     denied('labels-other', 'another value is demanded', { ...FIRST, context: { env: 'dev' } }, labelled),
     denied(
       'labels-missing',

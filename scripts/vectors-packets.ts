@@ -1,8 +1,10 @@
 // Vectors with one fault in the packet itself: its members, its form, its cryptography.
 
+import { createHmac } from 'node:crypto';
 import type { ErrorCode } from '../src/base/errors.ts';
 import {
   canonicalJson,
+  contextOf,
   counting,
   DATA_KEY,
   type Entry,
@@ -14,6 +16,8 @@ import {
   keyfileEntry,
   OPTSDATA,
   packetV1,
+  type Sealing,
+  SWAPPED,
   sealMembers,
   thumbprint,
   wrapWithGoogle,
@@ -39,6 +43,34 @@ export function v1Faults(): readonly Named[] {
     fault('v1-url-empty', 'an empty key_url', 'bad-input', changed({ key_url: '' })),
     fault('v1-url-number', 'a number as key_url', 'bad-input', changed({ key_url: 1 })),
     fault('v1-url-no-uri', 'a key_url that is no key URI', 'bad-input', changed({ key_url: 'my key' })),
+    [
+      'v1-url-before-labels',
+      {
+        comment: 'the same, found before labels are compared',
+        expect: 'bad-input',
+        setup: { ...ALLOWED, context: { env: 'prod' } },
+        request: unwrapRequest(changed({ key_url: 'my key' })),
+      },
+    ],
+    fault('v1-url-keyfile', 'a path as key_url', 'bad-input', changed({ key_url: 'keyfile:///etc/passwd' })),
+    fault(
+      'v1-url-aws',
+      'a key of another service as key_url',
+      'bad-input',
+      changed({ key_url: 'awskms:///1234abcd-12ab-34cd-56ef-1234567890ab' }),
+    ),
+    fault(
+      'v1-url-aws-bare',
+      'an AWS key as its own tools name it, in a packet with a wrap_type',
+      'bad-input',
+      changed({ key_url: 'alias/images' }),
+    ),
+    fault(
+      'v1-url-aws-scheme',
+      'an AWS key with a scheme in a packet without a wrap_type, which no writer makes',
+      'bad-input',
+      changed({ key_url: 'awskms:///alias/images', wrap_type: undefined }),
+    ),
     fault(
       'v1-url-control',
       'a key_url with an escape sequence of terminals',
@@ -110,6 +142,12 @@ export function v1Faults(): readonly Named[] {
     fault('v1-oracle-trailing', 'a record with bytes behind it', 'integrity', holding(`${OPTSDATA.toString()}!`)),
     fault('v1-oracle-array', 'a record within an array', 'integrity', holding(`[${OPTSDATA.toString()}]`)),
     fault('v1-oracle-large', 'a record of 4097 bytes', 'integrity', holding(OPTSDATA.toString().padEnd(4097))),
+    fault(
+      'v1-record-spellings',
+      'a record with a member in two spellings, of which other readers take the second',
+      'integrity',
+      holding(OPTSDATA.toString().replace('{', `{"SYMKEY":"${base64(counting(7))}",`)),
+    ),
     fault('v1-oracle-empty', 'an empty object', 'integrity', holding('{}')),
   ];
 }
@@ -212,6 +250,11 @@ function recipientFaults(): readonly Named[] {
     bad('v2-recipient-version-empty', 'an empty version', one({ version: '' })),
     bad('v2-recipient-version-null', 'a version that is null', one({ version: null })),
     bad('v2-recipient-version-number', 'a version that is a number', one({ version: 1 })),
+    bad(
+      'v2-recipient-version-both',
+      'a version in key and beside it',
+      changed({ recipients: [{ ...google, key: `${GCP}/cryptoKeyVersions/2` }] }),
+    ),
     bad('v2-wrapped-missing', 'no wrapped key', one({ wrapped_key: undefined })),
     bad('v2-wrapped-empty', 'an empty wrapped key', one({ wrapped_key: '' })),
     bad('v2-wrapped-large', 'a wrapped key of 8193 bytes', one({ wrapped_key: base64(Buffer.alloc(8193)) })),
@@ -224,16 +267,19 @@ function cryptographicFaults(): readonly Named[] {
   const other = keyfileEntry(KEYFILES.second);
   const both = sealMembers({ recipients: [entry, other] });
   const labels = { env: 'prod' };
-  const labelled = sealMembers({ labels, recipients: [keyfileEntry(KEYFILES.first, labels)] });
+  const labelled = sealMembers({ labels, recipients: [keyfileEntry(KEYFILES.first, { labels })] });
   const bytes = (name: string) => Buffer.from(String(MEMBERS[name]), 'base64');
   const wrapped = Buffer.from(String(entry.wrapped_key), 'base64');
-  const sealed = (recipient: Entry, dataKey?: Uint8Array) =>
-    canonicalJson(sealMembers({ recipients: [recipient], ...(dataKey === undefined ? {} : { dataKey }) }));
+  const sealed = (recipient: Entry, sealing: Sealing = {}) =>
+    canonicalJson(sealMembers({ ...sealing, recipients: [recipient] }));
   const rewrapped = (key: Uint8Array) => sealed({ ...entry, wrapped_key: base64(key) });
   const wrap = (dataKey: Uint8Array, context: Readonly<Record<string, string>>) =>
     wrapWithKeyfile(KEYFILES.first, dataKey, context, counting(160, 12));
-  const long = counting(128, 33);
-  const holding = (optsdata: Uint8Array) => canonicalJson(sealMembers({ recipients: [entry], optsdata }));
+  const context = contextOf();
+  const [short, long] = [counting(128, 31), counting(128, 33)];
+  /** Everything as it should be but for how it is sealed: the key file has wrapped for just this content. */
+  const consistent = (sealing: Sealing) => sealed(keyfileEntry(KEYFILES.first, sealing), sealing);
+  const holding = (optsdata: Uint8Array) => consistent({ optsdata });
   const reseal = (members: Entry, change: Readonly<Record<string, Json>>) => canonicalJson({ ...members, ...change });
   const damaged = (name: string, comment: string, packet: string): Named => [
     name,
@@ -256,7 +302,7 @@ function cryptographicFaults(): readonly Named[] {
     damaged('v2-recipient-added', 'a recipient more', changed({ recipients: [entry, other] })),
     damaged('v2-recipient-removed', 'a recipient less', reseal(both, { recipients: [entry] })),
     damaged('v2-recipients-swapped', 'recipients in another order', reseal(both, { recipients: [other, entry] })),
-    damaged('v2-recipient-twice', 'a recipient twice', changed({ recipients: [entry, entry] })),
+    damaged('v2-recipient-twice', 'a recipient twice, under the MAC for one', changed({ recipients: [entry, entry] })),
     damaged(
       'v2-algorithm-changed',
       'another algorithm',
@@ -277,23 +323,59 @@ function cryptographicFaults(): readonly Named[] {
     damaged(
       'v2-context-labels',
       'wrapped for a packet with labels',
-      rewrapped(wrap(DATA_KEY, { 'ocicrypt-kms': 'v2', 'label.env': 'prod' })),
+      rewrapped(wrap(DATA_KEY, { ...context, 'label.env': 'prod' })),
     ),
-    damaged('v2-context-version', 'wrapped for another version', rewrapped(wrap(DATA_KEY, { 'ocicrypt-kms': 'v3' }))),
     damaged(
-      'v2-data-key-short',
-      'a data key of 31 bytes',
-      sealed(keyfileEntry(KEYFILES.first, {}, DATA_KEY.subarray(0, 31)), DATA_KEY.subarray(0, 31)),
+      'v2-context-version',
+      'wrapped for another version',
+      rewrapped(wrap(DATA_KEY, { ...context, 'ocicrypt-kms': 'v3' })),
     ),
-    damaged('v2-data-key-long', 'a data key of 33 bytes', sealed(keyfileEntry(KEYFILES.first, {}, long), long)),
     damaged(
-      'v2-data-key-record',
-      'the record itself in place of a data key',
-      rewrapped(wrap(OPTSDATA, { 'ocicrypt-kms': 'v2' })),
+      'v2-context-content-none',
+      'wrapped without the digest of the content',
+      rewrapped(wrap(DATA_KEY, { 'ocicrypt-kms': 'v2' })),
     ),
+    damaged(
+      'v2-context-content-other',
+      'wrapped for other content',
+      rewrapped(wrap(DATA_KEY, contextOf({ optsdata: SWAPPED }))),
+    ),
+    damaged(
+      'v2-swapped-keyfile',
+      'another record under the same data key: whoever may only unwrap makes this, and the key file refuses it',
+      sealed(entry, { optsdata: SWAPPED }),
+    ),
+    damaged('v2-data-key-short', 'a data key of 31 bytes', consistent({ dataKey: short })),
+    damaged('v2-data-key-long', 'a data key of 33 bytes', consistent({ dataKey: long })),
+    damaged('v2-data-key-record', 'the record itself in place of a data key', rewrapped(wrap(OPTSDATA, context))),
     damaged('v2-data-key-other', 'another data key', sealed(keyfileEntry(KEYFILES.first, {}, counting(7)))),
-    damaged('v2-content-key', 'sealed with the data key itself', sealWith(DATA_KEY)),
-    damaged('v2-content-header-key', 'sealed with the header key', sealWith(hkdf(DATA_KEY, 'ocicrypt-kms/v2 header'))),
+    damaged('v2-content-key', 'sealed with the data key itself', consistent({ contentKey: DATA_KEY })),
+    damaged(
+      'v2-content-mac-key',
+      'sealed with the MAC key',
+      consistent({ contentKey: hkdf(DATA_KEY, 'ocicrypt-kms/v2 mac') }),
+    ),
+    damaged(
+      'v2-content-bit',
+      'a bit of the content, all else consistent with it',
+      consistent({ ciphertext: flip(bytes('ciphertext'), 0) }),
+    ),
+    damaged(
+      'v2-content-tag',
+      'a bit of its tag, all else consistent with it',
+      consistent({ ciphertext: flip(bytes('ciphertext'), -1) }),
+    ),
+    damaged('v2-mac-key', 'a MAC under the data key itself', consistent({ macKey: DATA_KEY })),
+    damaged(
+      'v2-mac-content-key',
+      'a MAC under the content key',
+      consistent({ macKey: hkdf(DATA_KEY, 'ocicrypt-kms/v2 content') }),
+    ),
+    damaged(
+      'v2-mac-partial',
+      'a MAC over labels, recipients and version only',
+      changed({ mac: base64(partialMac(MEMBERS)) }),
+    ),
     damaged('v2-content-large', 'content of 4097 bytes', holding(Buffer.from(OPTSDATA.toString().padEnd(4097)))),
     damaged('v2-content-text', 'content that is no record', holding(Buffer.from('secret'))),
     damaged(
@@ -301,13 +383,25 @@ function cryptographicFaults(): readonly Named[] {
       'content whose key has 31 bytes',
       holding(Buffer.from(OPTSDATA.toString().replace(/"symkey":"[^"]+"/, `"symkey":"${base64(Buffer.alloc(31))}"`))),
     ),
+    ...(['symkey', 'digest', 'cipheroptions', 'nonce'] as const).map((member) =>
+      damaged(
+        `v2-content-spellings-${member}`,
+        `content with ${member} in two spellings`,
+        holding(
+          Buffer.from(
+            OPTSDATA.toString().replace(new RegExp(`"${member}":`), `"${member.toUpperCase()}":"x","${member}":`),
+          ),
+        ),
+      ),
+    ),
     damaged('v2-content-trailing', 'content with a byte behind it', holding(Buffer.concat([OPTSDATA, Buffer.of(0)]))),
   ];
+}
 
-  function sealWith(key: Uint8Array): string {
-    const content = wrapWithKeyfile(key, OPTSDATA, {}, bytes('nonce')).subarray(12);
-    return changed({ ciphertext: base64(content) });
-  }
+/** The MAC of a packet as if nonce and ciphertext were not of its business. */
+function partialMac({ labels, recipients, version }: Entry): Buffer {
+  const part = canonicalJson({ labels: labels ?? {}, recipients: recipients ?? [], version: version ?? '' });
+  return createHmac('sha256', hkdf(DATA_KEY, 'ocicrypt-kms/v2 mac')).update(part).digest();
 }
 
 function bad(name: string, comment: string, packet: string): Named {

@@ -32,6 +32,7 @@ export { createKekStore, type KekStore } from './kms/store.ts';
 export { DEFAULT_LIMITS, type Limits } from './provider/attempts.ts';
 export type { AuditEvent, AuditSink, Logger } from './provider/audit.ts';
 export { type Call, createProvider, type Provider, type ProviderOptions } from './provider/handle.ts';
+export type { Labels } from './provider/labels.ts';
 export { decodePacket, type Packet, type PacketV1 } from './provider/packet.ts';
-export type { Labels, PacketV2 } from './provider/packet-v2.ts';
+export type { PacketV2 } from './provider/packet-v2.ts';
 export { type AllowRule, parseAllowRule } from './provider/policy.ts';

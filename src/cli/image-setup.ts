@@ -16,7 +16,7 @@ import { parseImageReference } from '../image/reference.ts';
 import type { RegistrySettings } from '../image/registry-client.ts';
 import type { ImageSource, ImageStore } from '../image/store.ts';
 import { createProvider, type ProviderOptions } from '../provider/handle.ts';
-import type { Labels } from '../provider/packet-v2.ts';
+import type { Labels } from '../provider/labels.ts';
 import { type AllowRule, hasOperatorParts, parseAllowRule } from '../provider/policy.ts';
 import type { CommandContext } from './command.ts';
 import type { Settings } from './settings.ts';

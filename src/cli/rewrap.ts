@@ -13,7 +13,7 @@ import {
 } from '../image/rewrap.ts';
 import type { ImageSource } from '../image/store.ts';
 import { createRecipientMatcher } from '../image/verify.ts';
-import type { Labels } from '../provider/packet-v2.ts';
+import type { Labels } from '../provider/labels.ts';
 import type { CommandContext } from './command.ts';
 import { adviseSigning, nameResult, printResult, runOnImage } from './image-run.ts';
 import { type ImageTools, namedRecipients } from './image-setup.ts';

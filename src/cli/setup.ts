@@ -7,7 +7,7 @@ import { createKekStore } from '../kms/store.ts';
 import { DEFAULT_LIMITS, type Limits } from '../provider/attempts.ts';
 import type { AuditSink } from '../provider/audit.ts';
 import { createProvider, type Provider, type ProviderOptions } from '../provider/handle.ts';
-import { checkLabels } from '../provider/packet-v2.ts';
+import { checkLabels } from '../provider/labels.ts';
 import { type AllowRule, parseAllowRule } from '../provider/policy.ts';
 import type { PacketChoice } from '../provider/wrap.ts';
 import { backendSettings } from './backends.ts';

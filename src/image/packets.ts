@@ -3,8 +3,7 @@
 import { asOcicryptError, OcicryptError } from '../base/errors.ts';
 import { asArray, asObject, asText, type JsonObject, JsonString, parseJson } from '../base/json.ts';
 import type { WrappedKey } from '../client/layer-keys.ts';
-import { decodePacket } from '../provider/packet.ts';
-import { recipientsOf } from '../provider/unwrap.ts';
+import { decodePacket, recipientsOf } from '../provider/packet.ts';
 
 /** Who wrote a packet, or what kind of recipients it is for. */
 export type PacketFormat =
@@ -90,7 +89,7 @@ function describeProviderPacket(scheme: string, packet: Uint8Array): PacketDescr
     algorithm: algorithm === '' ? undefined : algorithm,
   }));
   if (decoded.format === 'v2') return { ...describe(scheme, 'v2', recipients), labels: decoded.labels };
-  return describe(scheme, object?.has('wrap_type') ? 'v1' : 'aws-kms-ocicrypt', recipients);
+  return describe(scheme, decoded.format === 'v1' ? 'v1' : 'aws-kms-ocicrypt', recipients);
 }
 
 /** Told apart by members that no other writer has. */

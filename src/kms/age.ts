@@ -77,20 +77,25 @@ async function encryptTo(recipient: string, plaintext: Uint8Array): Promise<Wrap
     });
   }
   const wrapped = await encrypter.encrypt(plaintext);
-  const algorithm = recipient.startsWith('age1pq1') ? 'mlkem768x25519' : 'X25519';
-  return { key: recipient, algorithm, wrapped };
+  return { key: recipient, algorithm: algorithmOf(recipient), wrapped };
+}
+
+/** The name of the recipient's stanza in an age file. */
+function algorithmOf(recipient: string): string {
+  return recipient.startsWith('age1pq1') ? 'mlkem768x25519' : 'X25519';
 }
 
 async function decryptWith(
   identities: readonly AgeIdentity[],
   key: string,
-  { wrapped }: WrappedKey,
+  { key: asked, algorithm, wrapped }: WrappedKey,
 ): Promise<Uint8Array> {
   const { Decrypter } = await import('age-encryption');
   const decrypter = new Decrypter();
   for (const { secret } of identities) decrypter.addIdentity(secret);
   try {
-    if (wrapped.length <= MAXIMUM_WRAPPED_BYTES) return await decrypter.decrypt(wrapped);
+    const fits = algorithm === algorithmOf(asked) && wrapped.length <= MAXIMUM_WRAPPED_BYTES;
+    if (fits) return await decrypter.decrypt(wrapped);
   } catch {
     // Whatever it was: the file comes from a packet, and the library has no codes to tell by.
   }

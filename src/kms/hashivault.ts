@@ -103,9 +103,9 @@ export function openHashiVault(uri: VaultKeyUri, settings: VaultSettings, now: (
       if (String(answer.get('key_version') ?? version) !== version) throw damaged(key, 'key_version');
       return { key, version, algorithm: algorithmName(takesContext), wrapped: bytes };
     },
-    async unwrap({ wrapped, version }, context, signal) {
+    async unwrap({ algorithm, wrapped, version }, context, signal) {
       const own = readVersion(wrapped);
-      if (own === undefined || (version !== undefined && version !== own)) {
+      if (!ALGORITHMS.has(algorithm) || own === undefined || (version !== undefined && version !== own)) {
         throw cannotBeUnwrapped(key);
       }
       const ciphertext = new TextDecoder().decode(wrapped);
@@ -128,7 +128,9 @@ type Message = { readonly [member: string]: JsonInput };
 
 const BOUNDS: Pick<Parameters<VaultConnection['send']>[0], 'maximumBytes'> = { maximumBytes: MAXIMUM_ANSWER_BYTES };
 
-/** The service never names a key's cipher to those who may only use the key. */
+const ALGORITHMS: ReadonlySet<string> = new Set(['transit', 'transit-aead', 'transit-rsa-oaep']);
+
+/** The service never names a key's cipher to those who may only use the key; without a context nothing tells it. */
 function algorithmName(takesContext: boolean | undefined): string {
   if (takesContext === undefined) return 'transit';
   return takesContext ? 'transit-aead' : 'transit-rsa-oaep';

@@ -50,8 +50,8 @@ export function openKeyfile(path: string): Kek {
       checkPlaintext(key, plaintext);
       return { key, algorithm: ALGORITHM, wrapped: seal(opened(), plaintext, context) };
     },
-    async unwrap({ wrapped }, context) {
-      const plaintext = unseal(opened(), wrapped, context);
+    async unwrap({ algorithm, wrapped }, context) {
+      const plaintext = algorithm === ALGORITHM ? unseal(opened(), wrapped, context) : undefined;
       if (plaintext === undefined) throw cannotBeUnwrapped(key);
       return plaintext;
     },
@@ -68,7 +68,8 @@ export function openKeyfile(path: string): Kek {
  * @throws OcicryptError `configuration` where the file exists or its directory does not, `not-written`
  */
 export function createKeyfile(path: string): string {
-  const raw = randomBytes(KEY_BYTES);
+  let raw = randomBytes(KEY_BYTES);
+  while (findWeakness(raw) !== undefined) raw = randomBytes(KEY_BYTES);
   try {
     writeKey(path, raw);
   } finally {
@@ -112,11 +113,24 @@ function readKey(path: string): Uint8Array {
     if (!(error instanceof OcicryptError) || error.code !== 'not-found') throw error;
     throw new OcicryptError(error.code, error.message, { cause: error, hint });
   }
-  if (raw.length === KEY_BYTES) return raw;
+  const fault = raw.length === KEY_BYTES ? findWeakness(raw) : `it must hold exactly ${KEY_BYTES} bytes`;
+  if (fault === undefined) return raw;
   wipe(raw);
-  throw new OcicryptError('configuration', `${path} is not a key file: it must hold exactly ${KEY_BYTES} bytes`, {
-    hint,
-  });
+  throw new OcicryptError('configuration', `${path} is not a key file: ${fault}`, { hint });
+}
+
+/**
+ * Why these are no random bytes, if they plainly are not. Packets and logs show a digest of the key, so that a key that
+ * somebody made up can be found by guessing. Of random keys less than one in 10^13 is refused.
+ */
+function findWeakness(raw: Uint8Array): string | undefined {
+  if (raw.every((byte) => byte === raw[0])) return 'its bytes are all the same, and a key must be random';
+  if (raw.every(isPrintable)) return 'it holds text, and a key must be random bytes';
+  return undefined;
+}
+
+function isPrintable(byte: number): boolean {
+  return (byte >= 0x20 && byte < 0x7f) || (byte >= 0x09 && byte <= 0x0d);
 }
 
 function writeKey(path: string, raw: Uint8Array): void {

@@ -188,7 +188,8 @@ export function openPkcs11(uri: Extract<KeyUri, { scheme: 'pkcs11' }>, settings:
         const { handle, found } = await findIn(open, 'unwrap');
         const isAes = found.kind === 'aes';
         const minimum = isAes ? NONCE_BYTES + TAG_BYTES + 1 : MINIMUM_RSA_BYTES;
-        if (wrapped.length < minimum || wrapped.length > MAXIMUM_WRAPPED_BYTES) {
+        const isKnown = isAes ? algorithm === GCM : algorithm === OAEP.sha256 || algorithm === OAEP.sha1;
+        if (!isKnown || wrapped.length < minimum || wrapped.length > MAXIMUM_WRAPPED_BYTES) {
           throw cannotBeUnwrapped(key);
         }
         if (!isAes && algorithm === OAEP.sha1 && !settings.oaepSha1) throw onlySha1(key);
@@ -228,7 +229,7 @@ function gcm(types: ParameterTypes, nonce: Uint8Array, context: EncryptionContex
   }));
 }
 
-/** The packet names the hash; what is not SHA-1 by name is SHA-256, and fails as such where it was something else. */
+/** The packet names the hash. */
 function oaep({ CK_PARAMS_RSA_OAEP: type }: ParameterTypes, algorithm: string): readonly Mechanism[] {
   const [hashAlg, mgf] = algorithm === OAEP.sha1 ? [CKM_SHA_1, CKG_MGF1_SHA1] : [CKM_SHA256, CKG_MGF1_SHA256];
   return [{ mechanism: CKM_RSA_PKCS_OAEP, parameter: { type, hashAlg, mgf, source: CKZ_DATA_SPECIFIED } }];

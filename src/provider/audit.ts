@@ -17,6 +17,8 @@ export type AuditEvent = {
   readonly packet?: string;
   /** SHA-256 of the packet: what is encrypted is public, so a plain digest lets it be found in a manifest. */
   readonly packetDigest?: string;
+  /** Base64 of SHA-256 of the sealed record of a v2 packet: the name `content` in the context that key services log. */
+  readonly content?: string;
   readonly caller?: string;
   readonly milliseconds: number;
 };

@@ -9,12 +9,13 @@ import { formatKeyUri, type KeyUri } from '../base/key-uri.ts';
 import type { Kek } from '../kms/kek.ts';
 import { DEFAULT_LIMITS, type Limits, withDeadline } from './attempts.ts';
 import type { AuditEvent, AuditSink, Decision, Logger } from './audit.ts';
-import { decodePacket } from './packet.ts';
-import type { Labels } from './packet-v2.ts';
+import { checkLabels, type Labels } from './labels.ts';
+import { decodePacket, type Packet, recipientsOf } from './packet.ts';
+import { contentDigest } from './packet-v2.ts';
 import { type NamedKeys, type NameOptions, namedKeys } from './parameters.ts';
 import { type AllowRule, covers, hasOperatorParts, selectForCaller, type VersionMatching } from './policy.ts';
 import { decodeRequest, encodeUnwrapReply, encodeWrapReply, type KeyRequest } from './protocol.ts';
-import { recipientsOf, selectKeyfile, unwrapLayerKey } from './unwrap.ts';
+import { selectKeyfile, unwrapLayerKey } from './unwrap.ts';
 import { type PacketChoice, wrapLayerKey } from './wrap.ts';
 
 export type ProviderOptions = {
@@ -51,8 +52,13 @@ export interface Provider {
   handle(request: Uint8Array, call?: Call): Promise<Uint8Array>;
 }
 
-/** Makes a provider; it opens nothing until it is asked. */
+/**
+ * Makes a provider; it opens nothing until it is asked.
+ *
+ * @throws OcicryptError `usage` for labels that no packet can have
+ */
 export function createProvider(options: ProviderOptions): Provider {
+  if (options.labels !== undefined) checkLabels(options.labels);
   const byOperation = { wrap: optionsFor('wrap', options), unwrap: optionsFor('unwrap', options) };
   return { handle: (request, call = {}) => handle(request, call, options, byOperation) };
 }
@@ -155,13 +161,15 @@ async function answerWrap(
   try {
     const keys = await keysForWrap(named, options);
     draft.keys = keys.map(formatKeyUri);
-    const { openKek, packet = 'v2', labels = {}, limits = DEFAULT_LIMITS } = options;
-    const wrapped = await wrapLayerKey(optsdata, keys, { openKek, packet, labels, limits }, signal);
+    const { openKek, packet: choice = 'v2', labels = {}, limits = DEFAULT_LIMITS } = options;
+    const wrapped = await wrapLayerKey(optsdata, keys, { openKek, packet: choice, labels, limits }, signal);
     draft.packet = wrapped.format;
     if (isObserved(options)) {
       draft.packetDigest = digest(wrapped.packet);
+      const packet = decodePacket(wrapped.packet);
+      describeContent(packet, draft);
       // As the packet says them: a key file by its thumbprint, an alias by the key that answered.
-      draft.keys = recipientsOf(decodePacket(wrapped.packet)).map(({ key }) => key);
+      draft.keys = recipientsOf(packet).map(({ key }) => key);
     }
     return encodeWrapReply(wrapped.packet, options.spelling ?? 'base64');
   } finally {
@@ -179,6 +187,7 @@ async function answerUnwrap(
   if (isObserved(options)) draft.packetDigest = digest(annotation);
   const packet = decodePacket(annotation);
   draft.packet = packet.format;
+  if (isObserved(options)) describeContent(packet, draft);
   draft.asked = recipientsOf(packet).map(({ key }) => key);
   const rules = await rulesForUnwrap(named, options);
   const { openKek, labels, versions = 'exact', limits = DEFAULT_LIMITS } = options;
@@ -243,6 +252,10 @@ function checkDefaultKey(named: NamedKeys, options: ProviderOptions): void {
       },
     );
   }
+}
+
+function describeContent(packet: Packet, draft: Draft): void {
+  if (packet.format === 'v2') draft.content = contentDigest(packet);
 }
 
 function digest(packet: Uint8Array): string {

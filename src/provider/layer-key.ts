@@ -1,7 +1,7 @@
 // The only code that looks inside a layer-key record ("optsdata"): what is not one is neither wrapped nor released.
 
 import { wipe } from '../base/bytes.ts';
-import { asObject, asText, type JsonObject, JsonString, type JsonValue, parseJson } from '../base/json.ts';
+import { asObject, asText, findMember, type JsonObject, JsonString, type JsonValue, parseJson } from '../base/json.ts';
 
 /** It is 193 bytes today; a request with a longer one is refused too (protocol.ts). */
 const MAXIMUM_LENGTH = 4096;
@@ -13,22 +13,26 @@ const DIGEST = /^[a-z0-9]+(?:[+._-][a-z0-9]+)*:[a-zA-Z0-9=_-]{32,}$/;
 /**
  * Whether `optsdata` is a layer-key record as ocicrypt writes it: `symkey` of 32 bytes, the layer's `digest`, and a
  * `nonce` of 16 bytes under `cipheroptions`. This is what keeps the provider from being an oracle for other
- * ciphertexts under the same key (docs/promises.md, P13).
+ * ciphertexts under the same key (docs/promises.md, P13). A member in two spellings is refused: Go would take the other one.
  */
 export function isLayerKeyRecord(optsdata: Uint8Array): boolean {
   if (optsdata.length > MAXIMUM_LENGTH) return false;
-  let record: JsonObject | undefined;
   try {
-    record = asObject(parseJson(optsdata, 'the layer-key record'));
+    const record = asObject(parseJson(optsdata, 'the layer-key record'));
+    const options = asObject(onlyMember(record, 'cipheroptions'));
+    return (
+      hasLength(onlyMember(record, 'symkey'), SYMMETRIC_KEY_LENGTH) &&
+      hasLength(onlyMember(options, 'nonce'), NONCE_LENGTH) &&
+      DIGEST.test(asText(onlyMember(record, 'digest')) ?? '')
+    );
   } catch {
     return false;
   }
-  const options = asObject(record?.get('cipheroptions'));
-  return (
-    hasLength(record?.get('symkey'), SYMMETRIC_KEY_LENGTH) &&
-    hasLength(options?.get('nonce'), NONCE_LENGTH) &&
-    DIGEST.test(asText(record?.get('digest')) ?? '')
-  );
+}
+
+/** The member of exactly this name. @throws OcicryptError where another spelling of it is there too */
+function onlyMember(object: JsonObject | undefined, name: string): JsonValue | undefined {
+  return object !== undefined && findMember(object, name) !== undefined ? object.get(name) : undefined;
 }
 
 function hasLength(value: JsonValue | undefined, length: number): boolean {

@@ -3,6 +3,7 @@
 import {
   createCipheriv,
   createDecipheriv,
+  createHash,
   createHmac,
   createSecretKey,
   hkdfSync,
@@ -16,9 +17,7 @@ import { asArray, asObject, asText, type JsonObject, JsonString, type JsonValue 
 import { writeJson } from '../base/json-writer.ts';
 import { asKeyUri, formatKeyUri } from '../base/key-uri.ts';
 import { CANNOT_BE_UNWRAPPED, type EncryptionContext, type WrappedKey } from '../kms/kek.ts';
-
-/** Public names and values that a packet is bound to, as `--context env=prod` gives them. */
-export type Labels = Readonly<Record<string, string>>;
+import { isLabel, type Labels, MAXIMUM_LABELS } from './labels.ts';
 
 export type PacketV2 = {
   readonly format: 'v2';
@@ -30,11 +29,9 @@ export type PacketV2 = {
   readonly ciphertext: Uint8Array;
 };
 
+type Authenticated = Pick<PacketV2, 'ciphertext' | 'labels' | 'nonce' | 'recipients'>;
+
 export const MAXIMUM_RECIPIENTS = 16;
-const MAXIMUM_LABELS = 8;
-/** Label names start with a letter so that no engine reorders them as array indices. */
-const LABEL_NAME = /^[A-Za-z][A-Za-z0-9_.-]{0,63}$/;
-const LABEL_VALUE = /^[!-~](?:[ -~]{0,254}[!-~])?$/;
 
 const VERSION = 'ocicrypt-kms/v2';
 const KEY_LENGTH = 32;
@@ -45,39 +42,40 @@ const TERM = /^[A-Za-z0-9_.+:-]{1,64}$/;
 const MAXIMUM_WRAPPED_KEY = 8192;
 
 /**
- * Makes a packet for `optsdata`.
+ * Makes a packet for `optsdata`. The record is sealed first, so that the wrapped keys are bound to it.
  *
- * @param wrapKey wraps the data-encryption key (32 bytes, wiped afterwards) to every recipient, or throws
- * @returns the packet's bytes
+ * @param wrapKey wraps the data-encryption key (32 bytes, wiped afterwards) to every recipient under the context, or throws
+ * @returns the packet's bytes, in which each key has one entry
  */
 export async function sealPacketV2(
   optsdata: Uint8Array,
   labels: Labels,
-  wrapKey: (dataKey: Uint8Array) => Promise<readonly WrappedKey[]>,
+  wrapKey: (dataKey: Uint8Array, context: EncryptionContext) => Promise<readonly WrappedKey[]>,
 ): Promise<Uint8Array<ArrayBuffer>> {
   const dataKey = randomBytes(KEY_LENGTH);
   try {
-    const recipients = await wrapKey(dataKey);
     const nonce = randomBytes(NONCE_LENGTH);
     const secret = createSecretKey(dataKey);
     const cipher = createCipheriv('aes-256-gcm', deriveKey(secret, 'content'), nonce, { authTagLength: TAG_LENGTH });
     const ciphertext = concatBytes(cipher.update(optsdata), cipher.final(), cipher.getAuthTag());
-    const mac = computeMac(secret, labels, recipients);
-    return encodePacketV2({ format: 'v2', labels, recipients, mac, nonce, ciphertext });
+    const content = contentDigest({ nonce, ciphertext });
+    const recipients = distinct(await wrapKey(dataKey, packetContext(labels, content)));
+    const packet = { labels, recipients, nonce, ciphertext };
+    return encodePacketV2({ format: 'v2', ...packet, mac: computeMac(secret, packet) });
   } finally {
     wipe(dataKey);
   }
 }
 
 /**
- * Opens a packet with its data-encryption key: the MAC over labels and recipients first, then the content.
+ * Opens a packet with its data-encryption key: the MAC over the whole packet first, then the content.
  *
  * @returns `optsdata`, to be wiped by the caller
  * @throws OcicryptError `integrity`
  */
 export function openPacketV2(packet: PacketV2, dataKey: Uint8Array): Uint8Array {
   const secret = dataKey.length === KEY_LENGTH ? createSecretKey(dataKey) : undefined;
-  if (secret !== undefined && timingSafeEqual(computeMac(secret, packet.labels, packet.recipients), packet.mac)) {
+  if (secret !== undefined && timingSafeEqual(computeMac(secret, packet), packet.mac)) {
     const key = deriveKey(secret, 'content');
     const decipher = createDecipheriv('aes-256-gcm', key, packet.nonce, { authTagLength: TAG_LENGTH });
     decipher.setAuthTag(packet.ciphertext.subarray(-TAG_LENGTH));
@@ -92,12 +90,22 @@ export function openPacketV2(packet: PacketV2, dataKey: Uint8Array): Uint8Array 
   throw new OcicryptError('integrity', CANNOT_BE_UNWRAPPED);
 }
 
+/** The name of the sealed record in the context of every wrap, in key services' logs and in the audit line. */
+export function contentDigest({ nonce, ciphertext }: Pick<PacketV2, 'ciphertext' | 'nonce'>): string {
+  return createHash('sha256').update(nonce).update(ciphertext).digest('base64');
+}
+
 /** The canonical bytes of a packet: RFC 8785, so that two packets are equal exactly when their bytes are. */
 export function encodePacketV2(packet: PacketV2): Uint8Array<ArrayBuffer> {
+  return writeMembers(packet, packet.mac);
+}
+
+/** Members in the order of their names; the MAC is over the packet without its own member. */
+function writeMembers(packet: Authenticated, mac: Uint8Array | undefined): Uint8Array<ArrayBuffer> {
   return writeJson({
     ciphertext: packet.ciphertext,
     labels: sortLabels(packet.labels),
-    mac: packet.mac,
+    mac,
     nonce: packet.nonce,
     recipients: packet.recipients.map(recipientMembers),
     version: VERSION,
@@ -130,37 +138,36 @@ export function decodePacketV2(object: JsonObject, bytes: Uint8Array): PacketV2 
   return packet;
 }
 
-/** The encryption context of every recipient of a packet with these labels: a domain of our own, and the labels. */
-export function packetContext(labels: Labels): EncryptionContext {
-  const context: Record<string, string> = { 'ocicrypt-kms': 'v2' };
+/**
+ * The encryption context of every recipient of a packet: a domain of our own, the sealed record, and the labels.
+ *
+ * @param content {@link contentDigest}: without it, whoever may only unwrap could put another record into the packet
+ */
+export function packetContext(labels: Labels, content: string): EncryptionContext {
+  return { content, ...domainContext('v2', labels) };
+}
+
+/** A domain and labels; what is wrapped in one domain cannot be unwrapped in another. */
+export function domainContext(domain: string, labels: Labels): EncryptionContext {
+  const context: Record<string, string> = { 'ocicrypt-kms': domain };
   for (const [name, value] of Object.entries(labels)) context[`label.${name}`] = value;
   return context;
 }
 
-/** The labels in a context that {@link packetContext} made. */
+/** The labels in a context that {@link domainContext} made. */
 export function contextLabels(context: EncryptionContext): Labels {
   const labels = Object.entries(context).filter(([name]) => name.startsWith('label.'));
   return Object.fromEntries(labels.map(([name, value]) => [name.slice('label.'.length), value]));
 }
 
-/** Checks labels that the operator gave. @throws OcicryptError `usage` */
-export function checkLabels(labels: Labels): void {
-  const entries = Object.entries(labels);
-  if (entries.length > MAXIMUM_LABELS) {
-    throw new OcicryptError('usage', `${entries.length} labels of --context`, {
-      hint: `at most ${MAXIMUM_LABELS} are possible`,
-    });
+/** The first of several entries that are of one key: a link to a key file, an identity file beside its own recipient. */
+function distinct(recipients: readonly WrappedKey[]): readonly WrappedKey[] {
+  const first = new Map<string, WrappedKey>();
+  for (const recipient of recipients) {
+    const name = `${recipient.key} ${recipient.version ?? ''}`;
+    if (!first.has(name)) first.set(name, recipient);
   }
-  for (const [name, value] of entries) {
-    if (isLabel(name, value)) continue;
-    throw new OcicryptError('usage', `label ${JSON.stringify(name)} of --context is not usable`, {
-      hint: 'a name is a letter and up to 63 of A-Z a-z 0-9 _ . -, a value 1 to 256 printable ASCII characters',
-    });
-  }
-}
-
-function isLabel(name: string, value: string): boolean {
-  return LABEL_NAME.test(name) && LABEL_VALUE.test(value);
+  return [...first.values()];
 }
 
 function sortLabels(labels: Labels): Labels {
@@ -176,18 +183,13 @@ function recipientMembers(recipient: WrappedKey) {
   };
 }
 
-/** The MAC commits to the data key and binds version, labels and every recipient entry (docs/packet.md section 4). */
-function computeMac(dataKey: KeyObject, labels: Labels, recipients: readonly WrappedKey[]): Uint8Array {
-  const header = writeJson({
-    labels: sortLabels(labels),
-    recipients: recipients.map(recipientMembers),
-    version: VERSION,
-  });
-  return createHmac('sha256', deriveKey(dataKey, 'header')).update(header).digest();
+/** The MAC commits to the data key and binds everything else in the packet (docs/packet.md section 4.3). */
+function computeMac(dataKey: KeyObject, packet: Authenticated): Uint8Array {
+  return createHmac('sha256', deriveKey(dataKey, 'mac')).update(writeMembers(packet, undefined)).digest();
 }
 
 /** HKDF-SHA256 (RFC 5869) without salt. A KeyObject: raw bytes as keys are ten times slower on Node 24. */
-function deriveKey(dataKey: KeyObject, purpose: 'content' | 'header'): KeyObject {
+function deriveKey(dataKey: KeyObject, purpose: 'content' | 'mac'): KeyObject {
   const raw = new Uint8Array(hkdfSync('sha256', dataKey, new Uint8Array(0), `${VERSION} ${purpose}`, KEY_LENGTH));
   try {
     return createSecretKey(raw);
@@ -219,11 +221,13 @@ function decodeRecipient(value: JsonValue): WrappedKey {
   const entry = asObject(value) ?? invalid('has a recipient that is not an object');
   const key = asText(entry.get('key')) ?? '';
   const uri = asKeyUri(key);
-  if (uri === undefined || formatKeyUri(uri) !== key) invalid('has a recipient without a canonical key URI');
+  if (uri === undefined || formatKeyUri(uri) !== key) return invalid('has a recipient without a canonical key URI');
   const algorithm = asText(entry.get('algorithm')) ?? '';
   const version = entry.has('version') ? (asText(entry.get('version')) ?? '') : undefined;
   if (!TERM.test(algorithm)) invalid('has a recipient without a usable "algorithm"');
   if (version !== undefined && !TERM.test(version)) invalid('has a recipient with an unusable "version"');
+  // Two versions of one entry could differ, and one of them is compared with the operator's list.
+  if (version !== undefined && 'version' in uri) invalid('has a recipient with a version in "key" and in "version"');
   const wrapped = bytesMember(entry, 'wrapped_key', 1, MAXIMUM_WRAPPED_KEY);
   return { key, algorithm, wrapped, ...(version === undefined ? {} : { version }) };
 }

@@ -3,23 +3,28 @@
 import { OcicryptError } from '../base/errors.ts';
 import { asObject, asText, type JsonObject, JsonString, parseJson } from '../base/json.ts';
 import { writeJson } from '../base/json-writer.ts';
-import { asKeyUri } from '../base/key-uri.ts';
+import { asKeyUri, formatKeyUri, type KeyUri } from '../base/key-uri.ts';
+import type { EncryptionContext, WrappedKey } from '../kms/kek.ts';
 import { decodePacketCoco, isPacketCoco, type PacketCoco } from './packet-coco.ts';
 import { decodePacketV2, type PacketV2 } from './packet-v2.ts';
 
-/** The reference provider's packet: one key that has wrapped the layer-key record itself, without AAD. */
+/** One key that has wrapped the layer-key record itself, without context: as the reference provider writes it, or hown3d's. */
 export type PacketV1 = {
-  readonly format: 'v1';
-  /** As written, which need not be a key URI of ours. */
-  readonly keyUrl: string;
-  readonly wrapped: Uint8Array;
+  readonly format: 'aws-kms-ocicrypt' | 'v1';
+  readonly recipient: WrappedKey;
+  readonly context: EncryptionContext;
 };
 
 export type Packet = PacketCoco | PacketV1 | PacketV2;
 
 /** Writes the three members of the reference provider, in its order. */
-export function encodePacketV1(packet: PacketV1): Uint8Array<ArrayBuffer> {
-  return writeJson({ key_url: packet.keyUrl, wrapped_key: packet.wrapped, wrap_type: 'AES' });
+export function encodePacketV1({ key, wrapped }: Pick<WrappedKey, 'key' | 'wrapped'>): Uint8Array<ArrayBuffer> {
+  return writeJson({ key_url: key, wrapped_key: wrapped, wrap_type: 'AES' });
+}
+
+/** The keys that a packet asks for, in canonical form. */
+export function recipientsOf(packet: Packet): readonly WrappedKey[] {
+  return packet.format === 'v2' ? packet.recipients : [packet.recipient];
 }
 
 /**
@@ -63,11 +68,21 @@ function decodePacketV1(object: JsonObject): PacketV1 {
   if (wrapType !== undefined && asText(wrapType) !== 'AES') {
     throw new OcicryptError('bad-input', 'the packet has a "wrap_type" other than AES');
   }
-  return { format: 'v1', keyUrl: wrapType === undefined ? nameAwsKey(keyUrl) : keyUrl, wrapped };
+  const uri = asKeyUri(keyUrl);
+  if (uri?.scheme === 'gcpkms') return packetV1('v1', uri, wrapped);
+  if (wrapType !== undefined) throw notGoogle();
+  // The AWS key provider of hown3d writes no type, and its keys as AWS's own tools name them.
+  const aws = asKeyUri(keyUrl.startsWith('arn:') ? keyUrl : `awskms:///${keyUrl}`);
+  if (aws?.scheme !== 'awskms') throw notGoogle();
+  return packetV1('aws-kms-ocicrypt', aws, wrapped);
 }
 
-/** The AWS key provider of hown3d writes this packet too, without a type, and its keys as AWS's own tools name them. */
-function nameAwsKey(keyUrl: string): string {
-  const aws = `awskms:///${keyUrl}`;
-  return asKeyUri(keyUrl) === undefined && asKeyUri(aws) !== undefined ? aws : keyUrl;
+function packetV1(format: PacketV1['format'], uri: KeyUri, wrapped: Uint8Array): PacketV1 {
+  return { format, recipient: { key: formatKeyUri(uri), algorithm: '', wrapped }, context: {} };
+}
+
+function notGoogle(): OcicryptError {
+  return new OcicryptError('bad-input', 'the packet has a "key_url" that names no Google key', {
+    hint: 'a v1 packet is for one symmetric Google key, gcpkms://projects/…',
+  });
 }

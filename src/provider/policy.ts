@@ -52,6 +52,24 @@ export function selectForPacket(
   return covers(rule.uri, recipient, versionOf(recipient) ?? version, versions) ? rule.uri : undefined;
 }
 
+/**
+ * Whether the rule allows wrapping only: it names a version of a symmetric Google key. Such a ciphertext says its version
+ * to the service, the call does not, and what a packet says of it proves nothing. A packet that calls such a key
+ * asymmetric gains nothing: the service refuses.
+ *
+ * @param algorithm what the packet says beside the key
+ */
+export function isForWrappingOnly(
+  rule: AllowRule,
+  recipient: KeyUri,
+  algorithm: string,
+  versions: VersionMatching,
+): boolean {
+  if (rule.kind !== 'key' || rule.uri.scheme !== 'gcpkms' || recipient.scheme !== 'gcpkms') return false;
+  const hasVersion = versions === 'exact' && rule.uri.version !== undefined;
+  return hasVersion && rule.uri.key === recipient.key && !algorithm.startsWith('RSA_DECRYPT_OAEP_');
+}
+
 /** The key to open for a key that the caller named, or undefined where the rule does not allow it. */
 export function selectForCaller(rule: AllowRule, named: KeyUri, versions: VersionMatching): KeyUri | undefined {
   if (rule.kind === 'prefix') {

@@ -6,7 +6,8 @@ import { asOcicryptError, OcicryptError } from '../base/errors.ts';
 import { formatKeyUri, type KeyUri } from '../base/key-uri.ts';
 import type { Kek, WrappedKey } from '../kms/kek.ts';
 import { withDeadline } from './attempts.ts';
-import { type Labels, packetContext } from './packet-v2.ts';
+import type { Labels } from './labels.ts';
+import { contentDigest, packetContext } from './packet-v2.ts';
 
 export type ProbePhase = 'open' | 'wrap' | 'unwrap';
 
@@ -34,7 +35,8 @@ const PROBE_BYTES = 32;
 /** Wraps and unwraps as a v2 packet would, once. Never throws. */
 export async function probeKey(uri: KeyUri, options: ProbeOptions): Promise<ProbeResult> {
   const key = formatKeyUri(uri);
-  const context = packetContext(options.labels);
+  const content = contentDigest({ nonce: randomBytes(PROBE_BYTES), ciphertext: new Uint8Array(0) });
+  const context = packetContext(options.labels, content);
   const phases: { phase: ProbePhase; milliseconds: number }[] = [];
   const probe = randomBytes(PROBE_BYTES);
   let wrapped: WrappedKey | undefined;

@@ -2,14 +2,15 @@
 
 import { wipe } from '../base/bytes.ts';
 import { asOcicryptError, describeError, type ErrorCode, OcicryptError } from '../base/errors.ts';
-import { asKeyUri, formatKeyUri, type KeyUri, parseKeyUri } from '../base/key-uri.ts';
+import { formatKeyUri, type KeyUri, parseKeyUri } from '../base/key-uri.ts';
 import { CANNOT_BE_UNWRAPPED, type EncryptionContext, type Kek, type WrappedKey } from '../kms/kek.ts';
 import { AllFailed, firstSuccess, type Limits, withDeadline, withRetries } from './attempts.ts';
+import { type Labels, sameLabels, showLabels } from './labels.ts';
 import { isLayerKeyRecord } from './layer-key.ts';
 import { nameKey } from './name-key.ts';
-import type { Packet } from './packet.ts';
-import { contextLabels, type Labels, openPacketV2, packetContext } from './packet-v2.ts';
-import { type AllowRule, selectForPacket, type VersionMatching } from './policy.ts';
+import { type Packet, recipientsOf } from './packet.ts';
+import { contentDigest, contextLabels, openPacketV2, packetContext } from './packet-v2.ts';
+import { type AllowRule, isForWrappingOnly, selectForPacket, type VersionMatching } from './policy.ts';
 
 export type UnwrapOptions = {
   readonly rules: readonly AllowRule[];
@@ -29,21 +30,12 @@ export type Unwrapped = { readonly optsdata: Uint8Array; readonly key: string };
  * @throws OcicryptError `not-allowed` before any key is opened or socket made; else what every allowed key answered
  */
 export async function unwrapLayerKey(packet: Packet, options: UnwrapOptions, signal: AbortSignal): Promise<Unwrapped> {
-  checkLabels(packet, options.labels);
+  checkPacketLabels(packet, options.labels);
   const recipients = recipientsOf(packet);
   const selected = await selectCandidates(recipients, options);
-  if (selected.length === 0) throw notAllowed(recipients);
+  if (selected.length === 0) throw notAllowed(recipients, options);
   const candidates = selected.map((candidate) => new Candidate(candidate.recipient, candidate.uri, packet, options));
   return withRetries(options.limits, signal, () => tryAll(candidates, options.limits.stagger, signal));
-}
-
-/** The keys that a packet asks for, in canonical form where they are key URIs. */
-export function recipientsOf(packet: Packet): readonly WrappedKey[] {
-  if (packet.format === 'v2') return packet.recipients;
-  if (packet.format !== 'v1') return [packet.recipient];
-  const uri = asKeyUri(packet.keyUrl);
-  const key = uri === undefined ? packet.keyUrl : formatKeyUri(uri);
-  return [{ key, algorithm: '', wrapped: packet.wrapped }];
 }
 
 type Selected = { readonly recipient: WrappedKey; readonly uri: KeyUri };
@@ -56,6 +48,7 @@ async function selectCandidates(
   for (const [index, recipient] of recipients.entries()) {
     const asked = parseKeyUri(recipient.key);
     for (const rule of options.rules) {
+      if (isForWrappingOnly(rule, asked, recipient.algorithm, options.versions)) continue;
       const uri =
         selectForPacket(rule, asked, recipient.version, options.versions) ??
         (await selectKeyfileCandidate(rule, recipient, options));
@@ -232,30 +225,23 @@ function cannotBeUnwrapped(key: string): OcicryptError {
 }
 
 function contextOf(packet: Packet): EncryptionContext {
-  if (packet.format === 'v2') return packetContext(packet.labels);
-  return packet.format === 'v1' ? {} : packet.context;
+  return packet.format === 'v2' ? packetContext(packet.labels, contentDigest(packet)) : packet.context;
 }
 
-function labelsOf(packet: Packet): Labels {
-  if (packet.format === 'v2') return packet.labels;
-  return packet.format === 'v1' ? {} : contextLabels(packet.context);
-}
-
-function checkLabels(packet: Packet, wanted: Labels | undefined): void {
-  if (wanted === undefined) return;
-  const present = labelsOf(packet);
-  if (showLabels(present) === showLabels(wanted)) return;
+function checkPacketLabels(packet: Packet, wanted: Labels | undefined): void {
+  const present = packet.format === 'v2' ? packet.labels : contextLabels(packet.context);
+  if (wanted === undefined || sameLabels(present, wanted)) return;
   throw new OcicryptError('not-allowed', `the packet's labels are ${showLabels(present)}, not ${showLabels(wanted)}`, {
     hint: 'change --context to those labels if this image may be opened here',
   });
 }
 
-function showLabels(labels: Labels): string {
-  const shown = Object.entries(labels).map(([name, value]) => `${name}=${value}`);
-  return shown.length === 0 ? '(none)' : shown.toSorted().join(',');
-}
-
-function notAllowed(recipients: readonly WrappedKey[]): OcicryptError {
+function notAllowed(recipients: readonly WrappedKey[], { rules, versions }: UnwrapOptions): OcicryptError {
+  for (const { key, algorithm } of recipients) {
+    const asked = parseKeyUri(key);
+    const rule = rules.find((one) => isForWrappingOnly(one, asked, algorithm, versions));
+    if (rule?.kind === 'key' && rule.uri.scheme === 'gcpkms') return versionNotAllowed(rule.uri);
+  }
   const shown = recipients.slice(0, 3).map(({ key }) => key);
   const more = recipients.length > shown.length ? ` and ${recipients.length - shown.length} more` : '';
   const first = shown[0] ?? '';
@@ -264,4 +250,13 @@ function notAllowed(recipients: readonly WrappedKey[]): OcicryptError {
       ? 'give the file that holds it: --key=FILE'
       : `to allow it, add --allow=${first}`,
   });
+}
+
+function versionNotAllowed(uri: Extract<KeyUri, { scheme: 'gcpkms' }>): OcicryptError {
+  const key = formatKeyUri({ scheme: 'gcpkms', key: uri.key });
+  return new OcicryptError(
+    'not-allowed',
+    `${formatKeyUri(uri)} is allowed for wrapping only: Google finds the version of a symmetric key in the ciphertext, whichever is named`,
+    { hint: `allow the key, ${key}, and disable in Cloud KMS the versions that are to open nothing` },
+  );
 }

@@ -4,11 +4,12 @@ import { OcicryptError } from '../base/errors.ts';
 import { formatKeyUri, type KeyUri } from '../base/key-uri.ts';
 import type { EncryptionContext, Kek, WrappedKey } from '../kms/kek.ts';
 import { type Limits, withDeadline, withRetries } from './attempts.ts';
+import type { Labels } from './labels.ts';
 import { isLayerKeyRecord } from './layer-key.ts';
 import { nameKey } from './name-key.ts';
 import { encodePacketV1 } from './packet.ts';
 import { encodePacketCocoAws, notForCoco } from './packet-coco.ts';
-import { type Labels, MAXIMUM_RECIPIENTS, packetContext, sealPacketV2 } from './packet-v2.ts';
+import { domainContext, MAXIMUM_RECIPIENTS, sealPacketV2 } from './packet-v2.ts';
 import { MAXIMUM_PACKET } from './protocol.ts';
 
 /** Which packets are written: `reference` is v1 for a single Google key and v2 for all else. */
@@ -78,7 +79,7 @@ async function wrapV1(
     const [wrapped] = await wrapToAll(optsdata, keys, {}, options, signal);
     if (wrapped === undefined) throw new OcicryptError('internal', 'no key to wrap with');
     if (wrapped.algorithm !== SYMMETRIC) throw notForV1();
-    return encodePacketV1({ format: 'v1', keyUrl: wrapped.key, wrapped: wrapped.wrapped });
+    return encodePacketV1(wrapped);
   } catch (error) {
     if (options.packet !== 'v1' && error instanceof OcicryptError && error.code === 'bad-input') return undefined;
     throw error;
@@ -91,7 +92,7 @@ function notForV1(): OcicryptError {
   });
 }
 
-/** The layer-key record itself, bound to the labels as a v2 packet's key would be. */
+/** The layer-key record itself, bound to the labels in a domain of its own: it is no data key of a v2 packet. */
 async function wrapCoco(
   optsdata: Uint8Array,
   keys: readonly KeyUri[],
@@ -99,7 +100,7 @@ async function wrapCoco(
   signal: AbortSignal,
 ): Promise<Uint8Array> {
   if (keys.length !== 1 || keys[0]?.scheme !== 'awskms') throw notForCoco();
-  const context = packetContext(options.labels);
+  const context = domainContext('coco-v2', options.labels);
   const [wrapped] = await wrapToAll(optsdata, keys, context, options, signal);
   if (wrapped === undefined) throw new OcicryptError('internal', 'no key to wrap with');
   return encodePacketCocoAws(wrapped, context);
@@ -111,8 +112,9 @@ function wrapV2(
   options: WrapOptions,
   signal: AbortSignal,
 ): Promise<Uint8Array> {
-  const context = packetContext(options.labels);
-  return sealPacketV2(optsdata, options.labels, (dataKey) => wrapToAll(dataKey, keys, context, options, signal));
+  return sealPacketV2(optsdata, options.labels, (dataKey, context) =>
+    wrapToAll(dataKey, keys, context, options, signal),
+  );
 }
 
 /** All at once; the first failure ends the others. */

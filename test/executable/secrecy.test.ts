@@ -12,6 +12,7 @@ import { type ExecutableName, runExecutable } from '../fixtures/executable.ts';
 import { type GoogleWorld, startGoogleWorld } from '../fixtures/google.ts';
 import {
   canonicalJson,
+  contextOf,
   counting,
   GOOGLE,
   googleEntry,
@@ -92,13 +93,13 @@ function assertAbsent(where: string, haystack: Buffer, secrets: Readonly<Record<
 const sealed = () =>
   canonicalJson(
     sealMembers({
-      recipients: [keyfileEntry(KEYFILES.first, {}, DATA), googleEntryOf()],
+      recipients: [keyfileEntry(KEYFILES.first, { dataKey: DATA }), googleEntryOf()],
       dataKey: DATA,
       optsdata: OPTSDATA,
     }),
   );
 function googleEntryOf() {
-  const wrapped = wrapWithGoogle(GOOGLE.first, DATA, { 'ocicrypt-kms': 'v2' }, counting(1, 12));
+  const wrapped = wrapWithGoogle(GOOGLE.first, DATA, contextOf({ dataKey: DATA }), counting(1, 12));
   return { ...googleEntry(GOOGLE.first), wrapped_key: wrapped.toString('base64') };
 }
 const onlyGoogle = () =>

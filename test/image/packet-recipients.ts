@@ -2,7 +2,7 @@
 import { createCipheriv, createDecipheriv, createHash, randomBytes } from 'node:crypto';
 import { OcicryptError } from '../../src/base/errors.ts';
 import type { LayerKeyUnwrapper, LayerKeyWrapper } from '../../src/client/layer-keys.ts';
-import { decodePacket, encodePacketV1 } from '../../src/provider/packet.ts';
+import { decodePacket, encodePacketV1, recipientsOf } from '../../src/provider/packet.ts';
 import { openPacketV2, sealPacketV2 } from '../../src/provider/packet-v2.ts';
 
 /** One v2 packet for all keys, under `provider.NAME`. */
@@ -21,7 +21,7 @@ export function v2Recipient(keys: readonly string[], name = 'kmscrypt'): LayerKe
 export function v1Recipient(key: string, name = 'kmscrypt'): LayerKeyWrapper {
   return {
     scheme: `provider.${name}`,
-    wrap: async (record) => [encodePacketV1({ format: 'v1', keyUrl: key, wrapped: seal(key, record) })],
+    wrap: async (record) => [encodePacketV1({ key, wrapped: seal(key, record) })],
   };
 }
 
@@ -35,10 +35,10 @@ export function packetKeys(keys: readonly string[]): LayerKeyUnwrapper & { reado
       for (const { scheme, packet } of wrapped) {
         if (!scheme.startsWith('provider.')) continue;
         const decoded = decodePacket(packet);
-        if (decoded.format === 'v1' && keys.includes(decoded.keyUrl)) return unseal(decoded.keyUrl, decoded.wrapped);
-        if (decoded.format !== 'v2') continue;
-        const recipient = decoded.recipients.find(({ key }) => keys.includes(key));
-        if (recipient !== undefined) return openPacketV2(decoded, unseal(recipient.key, recipient.wrapped));
+        const recipient = recipientsOf(decoded).find(({ key }) => keys.includes(key));
+        if (recipient === undefined) continue;
+        const unsealed = unseal(recipient.key, recipient.wrapped);
+        return decoded.format === 'v2' ? openPacketV2(decoded, unsealed) : unsealed;
       }
       throw new OcicryptError('integrity', 'no key opens this layer');
     },

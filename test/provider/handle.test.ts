@@ -7,10 +7,11 @@ import { formatKeyUri, type KeyUri } from '../../src/base/key-uri.ts';
 import type { AuditEvent, Logger } from '../../src/provider/audit.ts';
 import { type Call, createProvider, type ProviderOptions } from '../../src/provider/handle.ts';
 import { parseAllowRule } from '../../src/provider/policy.ts';
-import { DATA_KEY, OPTSDATA } from '../fixtures/packets.ts';
+import { contextOf, DATA_KEY, OPTSDATA } from '../fixtures/packets.ts';
 import { createTestKek, type TestKek } from '../fixtures/provider.ts';
 
 const DIGEST = `sha256:${createHash('sha256').update(PACKET).digest('hex')}`;
+const CONTENT = contextOf().content;
 
 function setUp(
   behaviour: TestKek = { unwrap: async () => Uint8Array.from(DATA_KEY) },
@@ -48,6 +49,7 @@ test('an unwrap has one line: who, what, which key, which packet', async () => {
     asked: [FIRST_KEY],
     packet: 'v2',
     packetDigest: DIGEST,
+    content: CONTENT,
   });
 });
 
@@ -56,6 +58,9 @@ test('a wrap has one line, by whose digest the packet is found in a manifest', a
   const reply = JSON.parse(Buffer.from(await handle(wrapRequest([FIRST_KEY]))).toString());
   const packet = Buffer.from(reply.keywrapresults.annotation, 'base64');
   assert.equal(events[0]?.packetDigest, `sha256:${createHash('sha256').update(packet).digest('hex')}`);
+  const { nonce, ciphertext } = JSON.parse(packet.toString());
+  const sealed = Buffer.concat([Buffer.from(nonce, 'base64'), Buffer.from(ciphertext, 'base64')]);
+  assert.equal(events[0]?.content, createHash('sha256').update(sealed).digest('base64'));
   assert.deepEqual(
     [events.length, events[0]?.operation, events[0]?.outcome, events[0]?.keys],
     [1, 'wrap', 'ok', [FIRST_KEY]],

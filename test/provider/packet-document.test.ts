@@ -53,7 +53,7 @@ test('vectors of key files open by the text of docs/packet.md alone, or fail by 
   assert.ok(opened >= 8 && refused >= 90, `${opened} opened, ${refused} refused`);
 });
 
-/** docs/packet.md section 5, for a key file. Throws whatever is wrong. */
+/** docs/packet.md section 5, for a key file. Throws where anything is wrong. */
 function open(key: Buffer, packet: string): Steps {
   // 1. size, form, limits
   assert.ok(Buffer.byteLength(packet) <= 32768);
@@ -71,18 +71,37 @@ function open(key: Buffer, packet: string): Steps {
     for (const name of Object.keys(recipient)) assert.ok(['algorithm', 'key', 'version', 'wrapped_key'].includes(name));
     assert.match(recipient.algorithm, /^[A-Za-z0-9_.+:-]{1,64}$/);
     if ('version' in recipient) assert.match(recipient.version ?? '', /^[A-Za-z0-9_.+:-]{1,64}$/);
-    assert.match(recipient.key, /^(?:keyfile:sha256:[0-9a-f]{64}|gcpkms:\/\/projects\/[\w/-]+)$/);
+    assert.match(
+      recipient.key,
+      /^(?:keyfile:sha256:[0-9a-f]{64}|keyfile:\/\/\/[^?]+|gcpkms:\/\/projects\/[\w/-]+|age1[02-9ac-hj-np-z]{58})$/,
+    );
+    assert.ok(!('version' in recipient && recipient.key.includes('/cryptoKeyVersions/')));
     assert.ok(bytes(recipient.wrapped_key).length >= 1 && bytes(recipient.wrapped_key).length <= 8192);
   }
   const [mac, nonce, content] = [bytes(members.mac), bytes(members.nonce), bytes(members.ciphertext)];
   assert.deepEqual([mac.length, nonce.length, content.length >= 17], [32, 12, true]);
-  // 3. the recipient that this key is
+  // 3. the recipients that this key is, of which each is tried
   const thumbprint = `keyfile:sha256:${createHash('sha256').update('ocicrypt-kms keyfile v1').update(Buffer.of(0)).update(key).digest('hex')}`;
-  const recipient = members.recipients.find((one) => one.key === thumbprint);
-  assert.ok(recipient !== undefined, 'no recipient');
+  const failures: unknown[] = [];
+  for (const recipient of members.recipients.filter((one) => one.key === thumbprint)) {
+    try {
+      assert.equal(recipient.algorithm, 'AES-256-GCM');
+      return { thumbprint, ...openWith(key, recipient, members, { mac, nonce, content }) };
+    } catch (failure) {
+      failures.push(failure);
+    }
+  }
+  throw new Error('no recipient opens it', { cause: failures });
+}
+
+type Parts = { readonly mac: Buffer; readonly nonce: Buffer; readonly content: Buffer };
+
+function openWith(key: Buffer, recipient: Recipient, members: Members, { mac, nonce, content }: Parts): Steps {
   // 4. the key file unwraps, with the context
+  const digest = createHash('sha256').update(nonce).update(content).digest('base64');
   const context = canonical({
     'ocicrypt-kms': 'v2',
+    content: digest,
     ...Object.fromEntries(Object.entries(members.labels).map(([name, value]) => [`label.${name}`, value])),
   });
   const wrapped = bytes(recipient.wrapped_key);
@@ -90,32 +109,45 @@ function open(key: Buffer, packet: string): Steps {
   // 5. the data key, the MAC, the content
   assert.equal(dataKey.length, 32);
   const derive = (info: string) => Buffer.from(hkdfSync('sha256', dataKey, '', info, 32));
-  const header = canonical({ labels: members.labels, recipients: members.recipients, version: members.version });
-  const headerKey = derive('ocicrypt-kms/v2 header');
-  assert.ok(timingSafeEqual(createHmac('sha256', headerKey).update(header).digest(), mac), 'MAC');
+  const { mac: _, ...others } = members;
+  const authenticated = canonical(others);
+  const macKey = derive('ocicrypt-kms/v2 mac');
+  assert.ok(timingSafeEqual(createHmac('sha256', macKey).update(authenticated).digest(), mac), 'MAC');
   const contentKey = derive('ocicrypt-kms/v2 content');
   const optsdata = decrypt(contentKey, nonce, content, Buffer.alloc(0)).toString();
-  // 6. the record
-  assert.ok(Buffer.byteLength(optsdata) <= 4096);
-  const record = JSON.parse(optsdata);
-  assert.equal(bytes(record.symkey).length, 32);
-  assert.equal(bytes(record.cipheroptions.nonce).length, 16);
+  checkRecord(optsdata);
   return {
-    thumbprint,
+    content: digest,
     context,
     wrapped_key_nonce: wrapped.subarray(0, 12).toString('hex'),
     wrapped_key_ciphertext: wrapped.subarray(12, -16).toString('hex'),
     wrapped_key_tag: wrapped.subarray(-16).toString('hex'),
     data_key: dataKey.toString('hex'),
-    header_key: headerKey.toString('hex'),
+    mac_key: macKey.toString('hex'),
     content_key: contentKey.toString('hex'),
-    header,
+    authenticated,
     mac: mac.toString('hex'),
     nonce: nonce.toString('hex'),
     ciphertext: content.subarray(0, -16).toString('hex'),
     tag: content.subarray(-16).toString('hex'),
     optsdata,
   };
+}
+
+/** Section 1.1, and step 6. */
+function checkRecord(optsdata: string): void {
+  assert.ok(Buffer.byteLength(optsdata) <= 4096);
+  const record = JSON.parse(optsdata);
+  assert.equal(bytes(record.symkey).length, 32);
+  assert.equal(bytes(record.cipheroptions.nonce).length, 16);
+  assert.match(record.digest, /^[a-z0-9]+([+._-][a-z0-9]+)*:[a-zA-Z0-9=_-]{32,}$/);
+  for (const [object, names] of [
+    [record, ['symkey', 'digest', 'cipheroptions']],
+    [record.cipheroptions, ['nonce']],
+  ]) {
+    const folded = Object.keys(object).map((name) => name.toLowerCase());
+    for (const name of names) assert.equal(folded.filter((one) => one === name).length, 1, name);
+  }
 }
 
 function decrypt(key: Uint8Array, nonce: Uint8Array, sealed: Buffer, additional: Uint8Array): Buffer {

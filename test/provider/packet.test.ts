@@ -5,9 +5,10 @@ import fc from 'fast-check';
 import { OcicryptError } from '../../src/base/errors.ts';
 import type { WrappedKey } from '../../src/kms/kek.ts';
 import { contextBytes } from '../../src/kms/kek.ts';
+import { checkLabels, sameLabels, showLabels } from '../../src/provider/labels.ts';
 import { decodePacket, encodePacketV1 } from '../../src/provider/packet.ts';
 import {
-  checkLabels,
+  contentDigest,
   encodePacketV2,
   openPacketV2,
   type PacketV2,
@@ -70,7 +71,9 @@ test(seeded('decoding what was encoded is the identity'), () => {
 
 test(seeded('encoding what was decoded is the identity, whatever the bytes'), () => {
   const good = Buffer.from(
-    canonicalJson(sealMembers({ labels: { a: 'x' }, recipients: [keyfileEntry(KEYFILES.first, { a: 'x' })] })),
+    canonicalJson(
+      sealMembers({ labels: { a: 'x' }, recipients: [keyfileEntry(KEYFILES.first, { labels: { a: 'x' } })] }),
+    ),
   );
   const random = createRandom();
   let read = 0;
@@ -152,21 +155,58 @@ test('no two packets of one record are alike', async () => {
 });
 
 test('v1 is three members in the reference provider’s order', () => {
-  const encoded = encodePacketV1({ format: 'v1', keyUrl: 'gcpkms://k', wrapped: Uint8Array.of(1, 2) });
-  assert.equal(Buffer.from(encoded).toString(), '{"key_url":"gcpkms://k","wrapped_key":"AQI=","wrap_type":"AES"}');
-  assert.deepEqual(decodePacket(encoded), { format: 'v1', keyUrl: 'gcpkms://k', wrapped: Uint8Array.of(1, 2) });
+  const key = 'gcpkms://projects/p/locations/l/keyRings/r/cryptoKeys/k';
+  const encoded = encodePacketV1({ key, wrapped: Uint8Array.of(1, 2) });
+  assert.equal(Buffer.from(encoded).toString(), `{"key_url":"${key}","wrapped_key":"AQI=","wrap_type":"AES"}`);
+  const recipient = { key, algorithm: '', wrapped: Uint8Array.of(1, 2) };
+  assert.deepEqual(decodePacket(encoded), { format: 'v1', recipient, context: {} });
 });
 
-test('a context is a domain of our own and the labels, in canonical bytes', () => {
-  assert.deepEqual(packetContext({}), { 'ocicrypt-kms': 'v2' });
-  const named = { b: '2', a: 'x "y"', B: '1' };
-  assert.deepEqual(packetContext(named), contextOf(named));
-  assert.deepEqual(Buffer.from(contextBytes(packetContext(named))), additionalData(contextOf(named)));
+test('a context is a domain of our own, the sealed record and the labels, in canonical bytes', () => {
+  const sealed = decodePacket(Buffer.from(canonicalJson(sealMembers({ recipients: [keyfileEntry(KEYFILES.first)] }))));
+  assert.ok(sealed.format === 'v2');
+  const content = contentDigest(sealed);
+  assert.deepEqual(packetContext({}, content), { 'ocicrypt-kms': 'v2', content });
+  const labels = { b: '2', a: 'x "y"', B: '1' };
+  assert.deepEqual(packetContext(labels, content), contextOf({ labels }));
+  assert.deepEqual(Buffer.from(contextBytes(packetContext(labels, content))), additionalData(contextOf({ labels })));
   assert.equal(
-    Buffer.from(contextBytes(packetContext(named))).toString(),
-    '{"label.B":"1","label.a":"x \\"y\\"","label.b":"2","ocicrypt-kms":"v2"}',
+    Buffer.from(contextBytes(packetContext(labels, 'D'))).toString(),
+    '{"content":"D","label.B":"1","label.a":"x \\"y\\"","label.b":"2","ocicrypt-kms":"v2"}',
   );
   assert.equal(contextBytes({}).length, 0);
+});
+
+test(seeded('labels are the same exactly when they are shown alike, whatever they hold'), () => {
+  const few = fc.dictionary(fc.constantFrom('env', 'team'), fc.stringMatching(/^[a=, "\\]{1,4}$/), { maxKeys: 2 });
+  fc.assert(
+    fc.property(few, few, (one, other) => {
+      assert.equal(sameLabels(one, other), showLabels(one) === showLabels(other));
+      assert.equal(sameLabels(one, { ...one }), true);
+    }),
+    sample(1000),
+  );
+  assert.equal(sameLabels({ env: 'prod,team=a' }, { env: 'prod', team: 'a' }), false);
+  assert.equal(showLabels({ env: 'prod,team=a' }), 'env="prod,team=a"');
+  assert.equal(showLabels({ team: 'a', env: 'prod  x' }), 'env="prod  x" team=a');
+  assert.equal(showLabels({}), '(none)');
+  assert.equal(sameLabels(JSON.parse('{"__proto__":"x"}'), { y: 'x' }), false);
+});
+
+test('two entries of one key become the first of them, two versions of it stay two', async () => {
+  const entry = { key: thumbprint(KEYFILES.first), algorithm: 'X' };
+  const sealed = await sealPacketV2(OPTSDATA, {}, async () => [
+    { ...entry, wrapped: Uint8Array.of(1) },
+    { ...entry, wrapped: Uint8Array.of(2) },
+    { ...entry, wrapped: Uint8Array.of(3), version: '1' },
+    { ...entry, wrapped: Uint8Array.of(4), version: '2' },
+  ]);
+  const decoded = decodePacket(sealed);
+  assert.ok(decoded.format === 'v2');
+  assert.deepEqual(
+    decoded.recipients.map(({ wrapped }) => wrapped[0]),
+    [1, 3, 4],
+  );
 });
 
 test('labels of the operator are checked as those of packets are', () => {

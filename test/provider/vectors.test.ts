@@ -5,8 +5,7 @@ import { after, before, describe, test } from 'node:test';
 import { formatVector, makeVectors } from '../../scripts/vectors.ts';
 import type { Vector } from '../../scripts/vectors-shape.ts';
 import { asOcicryptError, describeError } from '../../src/base/errors.ts';
-import { decodePacket } from '../../src/provider/packet.ts';
-import { recipientsOf } from '../../src/provider/unwrap.ts';
+import { decodePacket, recipientsOf } from '../../src/provider/packet.ts';
 import { OPTSDATA } from '../fixtures/packets.ts';
 import { type KeyDirectory, makeKeyDirectory, providerOf, requestOf } from '../fixtures/provider.ts';
 

@@ -6,7 +6,7 @@ import { formatKeyUri } from '../../src/base/key-uri.ts';
 import type { EncryptionContext, Kek } from '../../src/kms/kek.ts';
 import { createProvider, type ProviderOptions } from '../../src/provider/handle.ts';
 import { decodePacket } from '../../src/provider/packet.ts';
-import { openPacketV2 } from '../../src/provider/packet-v2.ts';
+import { contentDigest, openPacketV2 } from '../../src/provider/packet-v2.ts';
 import { OPTSDATA } from '../fixtures/packets.ts';
 import { createTestKek, type TestKek } from '../fixtures/provider.ts';
 
@@ -61,7 +61,8 @@ test('every recipient of a call gets the same data key, in order, each once', as
   );
   for (const { wrapped } of packet.recipients) assert.deepEqual(Buffer.from(openPacketV2(packet, wrapped)), OPTSDATA);
   assert.deepEqual(world.opened, [key('a'), key('b'), key('c')]);
-  for (const context of world.contexts) assert.deepEqual(context, { 'ocicrypt-kms': 'v2' });
+  const content = contentDigest(packet);
+  assert.deepEqual(world.contexts, Array(3).fill({ 'ocicrypt-kms': 'v2', content }));
 });
 
 test('all recipients or none: one failure is the whole call’s, and ends the others', async () => {
@@ -138,7 +139,7 @@ test('v1 wraps the record itself, without context', async () => {
   const { wrap, world } = provider({}, { packet: 'v1' });
   const packet = packetOf(await wrap([key('a')]));
   assert.ok(packet.format === 'v1');
-  assert.deepEqual(Buffer.from(packet.wrapped), OPTSDATA);
+  assert.deepEqual(Buffer.from(packet.recipient.wrapped), OPTSDATA);
   assert.deepEqual(world.contexts, [{}]);
 });
 
@@ -147,15 +148,20 @@ test('labels are in the packet and in the context of every key', async () => {
   const packet = packetOf(await wrap([key('a'), key('b')]));
   assert.ok(packet.format === 'v2');
   assert.deepEqual(packet.labels, { env: 'prod', team: 'a b' });
-  for (const context of world.contexts)
-    assert.deepEqual(context, { 'ocicrypt-kms': 'v2', 'label.env': 'prod', 'label.team': 'a b' });
+  const context = {
+    'ocicrypt-kms': 'v2',
+    content: contentDigest(packet),
+    'label.env': 'prod',
+    'label.team': 'a b',
+  };
+  assert.deepEqual(world.contexts, [context, context]);
 });
 
 test('a packet too large to be read again is not written', async () => {
   const wrapped = new Uint8Array(4000);
-  const large: TestKek = { wrap: async () => ({ key: key('a'), algorithm: 'X', wrapped }) };
+  const large = (name: string): TestKek => ({ wrap: async () => ({ key: name, algorithm: 'X', wrapped }) });
   const named = keys(10);
-  const { wrap } = provider(Object.fromEntries(named.map((name) => [name, large])));
+  const { wrap } = provider(Object.fromEntries(named.map((name) => [name, large(name)])));
   const error = await wrap(named).catch(asOcicryptError);
   assert.ok(error instanceof OcicryptError && error.code === 'bad-input');
 });
