@@ -11,6 +11,7 @@ import { GoogleIdentities } from '../fakes/google-identities.ts';
 import { startFakeGoogleKms } from '../fakes/google-kms.ts';
 import { type CertificateAuthority, createCertificateAuthority } from '../fixtures/certificates.ts';
 import { type ExecutableName, runExecutable } from '../fixtures/executable.ts';
+import { KEYFILES } from '../fixtures/packets.ts';
 import { startProxy } from '../fixtures/proxy.ts';
 
 type Environment = Readonly<Record<string, string>>;
@@ -104,7 +105,7 @@ test('an asymmetric Google key wraps here and unwraps there, through both names'
 
 test('clients written in Rust get their bytes as numbers', async () => {
   const file = join(directory, 'local.key');
-  await writeFile(file, Buffer.alloc(32, 7), { mode: 0o600 });
+  await writeFile(file, KEYFILES.first, { mode: 0o600 });
   const call = { key: `keyfile://${file}`, words: ['--bytes=array'] };
   const { annotation } = JSON.parse(await ask(wrapRequest([call.key]), call)).keywrapresults;
   assert.ok(annotation.every((byte: unknown) => Number.isInteger(byte)));

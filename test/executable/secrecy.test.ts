@@ -93,13 +93,13 @@ function assertAbsent(where: string, haystack: Buffer, secrets: Readonly<Record<
 const sealed = () =>
   canonicalJson(
     sealMembers({
-      recipients: [keyfileEntry(KEYFILES.first, { dataKey: DATA }), googleEntryOf()],
+      recipients: [keyfileEntry(KEYFILES.first, { dataKey: DATA, optsdata: OPTSDATA }), googleEntryOf()],
       dataKey: DATA,
       optsdata: OPTSDATA,
     }),
   );
 function googleEntryOf() {
-  const wrapped = wrapWithGoogle(GOOGLE.first, DATA, contextOf({ dataKey: DATA }), counting(1, 12));
+  const wrapped = wrapWithGoogle(GOOGLE.first, DATA, contextOf({ dataKey: DATA, optsdata: OPTSDATA }), counting(1, 12));
   return { ...googleEntry(GOOGLE.first), wrapped_key: wrapped.toString('base64') };
 }
 const onlyGoogle = () =>
