@@ -134,7 +134,7 @@ function openWith(key: Buffer, recipient: Recipient, members: Members, { mac, no
   };
 }
 
-/** Section 1.1, and step 6. */
+/** docs/packet.md section 1.1, and step 6 of section 5. */
 function checkRecord(optsdata: string): void {
   assert.ok(Buffer.byteLength(optsdata) <= 4096);
   const record = JSON.parse(optsdata);
