@@ -17,7 +17,7 @@ export type KeyUri =
 export type Attributes = ReadonlyMap<string, string>;
 export type Scheme = KeyUri['scheme'];
 
-/** The schemes whose keys may be named; `kbs` occurs in packets of Confidential Containers only. */
+/** Characters of a URI and of its canonical form, which packets store. */
 export const MAXIMUM_LENGTH = 2048;
 
 /**
@@ -41,7 +41,8 @@ export function parseKeyUri(text: string): KeyUri {
 
 /** What {@link parseKeyUri} returns, or undefined where it would throw. */
 export function asKeyUri(text: string): KeyUri | undefined {
-  return text.length <= MAXIMUM_LENGTH && PLAIN.test(text) ? parsePlain(text) : undefined;
+  const parsed = text.length <= MAXIMUM_LENGTH && PLAIN.test(text) ? parsePlain(text) : undefined;
+  return parsed !== undefined && formatKeyUri(parsed).length <= MAXIMUM_LENGTH ? parsed : undefined;
 }
 
 /**
@@ -98,9 +99,8 @@ const LABEL = '[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?';
 const NAME = `${LABEL}(?:\\.${LABEL})*`;
 const HOST_AND_PORT = `(?:${NAME}|\\[[0-9A-Fa-f:]+\\])(?::\\d{1,5})?`;
 const VAULT_KEY = '[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,126}[A-Za-z0-9_])?';
-const BECH32 = /^[023456789acdefghjklmnpqrstuvwxyz]+$/;
-const AGE_LENGTH = 62;
-const AGE_POST_QUANTUM_LENGTH = 1959;
+/** Bech32 (BIP 173) text of the length that age's recipients have: X25519, or the post-quantum hybrid. */
+const AGE = /^age1(?:[02-9ac-hj-np-z]{58}|pq1[02-9ac-hj-np-z]{1952})$/;
 
 const GCP = new RegExp(
   `^(?:gcpkms://)?(projects/${PROJECT}/locations/[a-z0-9-]{1,63}/keyRings/${SEGMENT}/cryptoKeys/${SEGMENT})(?:/(?:cryptoKeyVersions|versions)/([1-9]\\d{0,9}))?$`,
@@ -168,10 +168,8 @@ function parseKeyfile(text: string): KeyUri | undefined {
   return thumbprint === undefined ? undefined : { scheme: 'keyfile', thumbprint };
 }
 
-/** Bech32 (BIP 173) text of the length that age's recipients have: X25519, or the post-quantum hybrid. */
 function parseAge(text: string): KeyUri | undefined {
-  const known = text.length === AGE_LENGTH || (text.length === AGE_POST_QUANTUM_LENGTH && text.startsWith('age1pq1'));
-  return known && BECH32.test(text.replace(/^age1(?:pq1)?/, '')) ? { scheme: 'age', recipient: text } : undefined;
+  return AGE.test(text) ? { scheme: 'age', recipient: text } : undefined;
 }
 
 function parseKbs(text: string): KeyUri | undefined {

@@ -15,7 +15,7 @@ export type VersionMatching = 'exact' | 'ignored';
 
 /** Prefixes exist where keys have a hierarchy, and start below what a credential could be sent to. */
 const PREFIX =
-  /^(?:gcpkms:\/\/projects\/(?:[A-Za-z0-9_.:-]+\/)*|awskms:\/\/\/arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{12}:(?:key|alias)\/(?:[A-Za-z0-9_-]+\/)*|azurekms:\/\/[A-Za-z0-9.-]+\.[A-Za-z0-9-]+\/)$/;
+  /^(?:gcpkms:\/\/projects\/(?:[A-Za-z0-9_.:-]+\/)*|awskms:\/\/\/arn:aws[a-z-]*:kms:[a-z0-9-]{1,32}:\d{12}:(?:key|alias)\/(?:[A-Za-z0-9_-]+\/)*|azurekms:\/\/[A-Za-z0-9.-]+\.[A-Za-z0-9-]+\/)$/;
 
 /**
  * Reads `--allow` and `allow:`: a key URI, or a prefix ending in `/*` on a segment boundary.
