@@ -4,6 +4,7 @@ import { Agent, type IncomingMessage, request as plainRequest } from 'node:http'
 import { Agent as TlsAgent, request as tlsRequest } from 'node:https';
 import { createSecureContext, type SecureContext } from 'node:tls';
 import { concatBytes, wipe } from './bytes.ts';
+import { startWait } from './deadline.ts';
 import { OcicryptError } from './errors.ts';
 import { findProxy, type HttpRequest, type HttpResponse, type HttpSettings, type HttpTransport } from './http.ts';
 import { answeredTooMuch, brokenOff, deadlineExceeded, networkError, refusedByProxy } from './http-errors.ts';
@@ -76,9 +77,11 @@ function exchange(url: URL, route: Route, request: BoundedRequest): Promise<Http
         ...(body === undefined ? {} : { 'content-length': String(body.length) }),
       },
     });
+    const connected = route.proxy === undefined ? () => {} : waitForProxy(url, route.proxy, signal);
     const abort = () => end(deadlineExceeded(url));
     function end(outcome: OcicryptError | HttpResponse): void {
       signal.removeEventListener('abort', abort);
+      connected();
       if (outcome instanceof OcicryptError) {
         reject(outcome);
         outgoing.destroy();
@@ -88,12 +91,21 @@ function exchange(url: URL, route: Route, request: BoundedRequest): Promise<Http
     }
     signal.addEventListener('abort', abort);
     outgoing.on('error', (error) => end(networkError(url, error)));
+    // A connection through the proxy that was open already has no other event.
+    outgoing.on('socket', connected);
     outgoing.on('proxyConnect', ({ statusCode }: { readonly statusCode: number }) => {
+      connected();
       if (statusCode !== 200) end(refusedByProxy(url, route.proxy, statusCode));
     });
     outgoing.on('response', (incoming) => receive(url, request, incoming, end));
     outgoing.end(body);
   });
+}
+
+/** Says what is waited for until there is a tunnel; the function that is returned ends that. */
+function waitForProxy(url: URL, proxy: URL, signal: AbortSignal): () => void {
+  const hint = `check HTTPS_PROXY, or name ${url.hostname} in NO_PROXY to reach it directly`;
+  return startWait(signal, { name: `the proxy ${proxy.host} on the way to ${url.host}`, hint }, 'on');
 }
 
 function receive(

@@ -1,6 +1,7 @@
 // The only code that speaks HTTP to key services, token services and registries: TLS that cannot be turned off,
 // no redirects, bounded answers, and every failure as an OcicryptError.
 
+import { type Wait, type WaitClock, waitFor } from './deadline.ts';
 import { OcicryptError } from './errors.ts';
 import { bareHost, isLoopback } from './hosts.ts';
 import { answeredRedirect, deadlineExceeded } from './http-errors.ts';
@@ -27,9 +28,16 @@ export type HttpRequest = {
   readonly signal: AbortSignal;
   /** The longest body that is accepted; 1 MiB where it is left out. */
   readonly maximumBytes?: number | undefined;
+  /**
+   * What the host is to us if it gives credentials: named in errors, and an attempt's clock is not charged with it.
+   * Without it, the host is the key service itself.
+   */
+  readonly role?: CredentialRole | undefined;
   /** Permits `http:` to a host that is not this machine: metadata servers, which have no TLS. */
   readonly insecurePlaintext?: boolean | undefined;
 };
+
+export type CredentialRole = 'metadata server' | 'token service';
 
 export type HttpResponse = {
   /** 200 to 299, or 400 and above. */
@@ -82,10 +90,11 @@ export function createHttpClient(settings: HttpSettings = {}): HttpClient {
       const url = checkUrl(request);
       if (request.signal.aborted) throw deadlineExceeded(url);
       opening ??= openTransport();
-      const answer = await (await opening).exchange(url, {
-        ...request,
-        maximumBytes: request.maximumBytes ?? MAXIMUM_BYTES,
-      });
+      const transport = await opening;
+      const complete = { ...request, maximumBytes: request.maximumBytes ?? MAXIMUM_BYTES };
+      const answer = await waitFor(request.signal, ...describeWait(url, request.role), () =>
+        transport.exchange(url, complete),
+      );
       if (answer.status >= 300 && answer.status < 400) throw answeredRedirect(url);
       return answer;
     },
@@ -102,6 +111,15 @@ export function parseRetryAfter(headers: HttpResponse['headers'], now = Date.now
   if (/^\d{1,9}$/.test(value)) return Number(value) * 1000;
   const date = Date.parse(value);
   return Number.isNaN(date) ? undefined : Math.max(0, date - now);
+}
+
+function describeWait(url: URL, role: CredentialRole | undefined): [Wait, WaitClock] {
+  if (role === undefined) return [{ name: url.host }, 'on'];
+  const hint =
+    role === 'metadata server'
+      ? `check that ${url.host} can be reached from here, and which credentials this machine should have`
+      : `check that ${url.host} can be reached from here, and the proxy if there is one; --timeout allows more time`;
+  return [{ name: `the ${role} ${url.host}`, hint }, 'anew'];
 }
 
 /** Errors name a host and never a path or query, which may hold what is nobody's business. */

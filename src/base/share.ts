@@ -1,44 +1,65 @@
 // One piece of work for everybody who asks while it runs, ended when nobody waits for it any more.
 
+import { currentWait, waitFor, withSharedAttempt } from './deadline.ts';
+
 /** Work that ends by its signal. */
 export type Work<Result> = (signal: AbortSignal) => Promise<Result>;
 
-/**
- * The work, run once at a time: whoever asks while it runs waits for the same result. A caller's signal ends that
- * caller's wait, with the signal's reason; the work is ended with the last wait.
- */
-export function share<Result>(work: Work<Result>): Work<Result> {
-  let running: { readonly result: Promise<Result>; readonly controller: AbortController; waiting: number } | undefined;
+/** One run of some work, which several callers wait for. */
+export class SharedRun<Result> {
+  readonly result: Promise<Result>;
+  readonly #controller = new AbortController();
+  #signal = this.#controller.signal;
+  #waiting = 0;
 
-  function start() {
-    const controller = new AbortController();
-    const run = { result: work(controller.signal), controller, waiting: 0 };
+  /** @param first the signal of who starts it: it says how long an attempt may take, and ends nothing by itself */
+  constructor(first: AbortSignal, work: Work<Result>) {
+    this.result = withSharedAttempt(first, this.#controller.signal, (signal) => {
+      this.#signal = signal;
+      return work(signal);
+    });
+  }
+
+  /**
+   * Waits for the result, whose time is not the caller's: the run has a clock of its own. The caller's signal ends the
+   * wait with its reason; the work is ended with the last wait.
+   *
+   * @param onDeserted told when the last wait has ended
+   */
+  async join(signal: AbortSignal, onDeserted: () => void): Promise<Result> {
+    this.#waiting++;
+    const left = Promise.withResolvers<never>();
+    const stop = () => left.reject(signal.reason);
+    if (signal.aborted) stop();
+    else signal.addEventListener('abort', stop, { once: true });
+    try {
+      return await waitFor(
+        signal,
+        () => currentWait(this.#signal),
+        'still',
+        () => Promise.race([this.result, left.promise]),
+      );
+    } finally {
+      signal.removeEventListener('abort', stop);
+      if (--this.#waiting === 0) {
+        onDeserted();
+        this.#controller.abort(signal.reason);
+      }
+    }
+  }
+}
+
+/** The work, run once at a time: everybody who asks while it runs waits for the same result. */
+export function share<Result>(work: Work<Result>): Work<Result> {
+  let running: SharedRun<Result> | undefined;
+  return async (signal) => {
+    signal.throwIfAborted();
+    const run = running ?? new SharedRun(signal, work);
+    running = run;
     const stop = () => {
       if (running === run) running = undefined;
     };
     run.result.then(stop, stop);
-    running = run;
-    return run;
-  }
-
-  return async (signal) => {
-    signal.throwIfAborted();
-    const run = running ?? start();
-    run.waiting++;
-    let abort = () => {};
-    try {
-      return await new Promise<Result>((resolve, reject) => {
-        abort = () => reject(signal.reason);
-        signal.addEventListener('abort', abort);
-        run.result.then(resolve, reject);
-      });
-    } finally {
-      signal.removeEventListener('abort', abort);
-      run.waiting--;
-      if (run.waiting === 0 && running === run) {
-        running = undefined;
-        run.controller.abort();
-      }
-    }
+    return run.join(signal, stop);
   };
 }

@@ -4,7 +4,7 @@ import { resolve } from 'node:path';
 import { OcicryptError } from '../base/errors.ts';
 import { type KeyUri, parseKeyUri } from '../base/key-uri.ts';
 import { createKekStore } from '../kms/store.ts';
-import { DEFAULT_LIMITS } from '../provider/attempts.ts';
+import { DEFAULT_LIMITS, limitsWithin } from '../provider/attempts.ts';
 import { type ProbeResult, probeKey } from '../provider/probe.ts';
 import { backendSettings } from './backends.ts';
 import type { CommandContext } from './command.ts';
@@ -26,7 +26,7 @@ export async function runDoctor(context: CommandContext): Promise<void> {
   const options = {
     openKek: (uri: KeyUri) => keks.open(uri),
     labels: settings.pairs('context') ?? {},
-    limit: settings.duration('timeout') ?? DEFAULT_LIMITS.total,
+    limits: limitsWithin(settings.duration('timeout') ?? DEFAULT_LIMITS.total),
   };
   const probes: ProbeResult[] = [];
   try {

@@ -1,7 +1,8 @@
 // The command that a client runs for each layer: one request on standard input, one reply on standard output.
 
 import { wipe } from '../base/bytes.ts';
-import { DEFAULT_LIMITS, withDeadline } from '../provider/attempts.ts';
+import { withDeadline } from '../base/deadline.ts';
+import { DEFAULT_LIMITS } from '../provider/attempts.ts';
 import { MAXIMUM_REQUEST } from '../provider/protocol.ts';
 import type { CommandContext } from './command.ts';
 import { openProvider } from './setup.ts';

@@ -1,10 +1,11 @@
 // `keyprovider --remote`: the same one request and one reply, answered by a server of ours.
 
 import { wipe } from '../base/bytes.ts';
+import { withDeadline } from '../base/deadline.ts';
 import { OcicryptError } from '../base/errors.ts';
 import type { GrpcTls } from '../client/grpc-client.ts';
 import { forwardRequest, parseRemote } from '../client/remote.ts';
-import { DEFAULT_LIMITS, withDeadline } from '../provider/attempts.ts';
+import { DEFAULT_LIMITS } from '../provider/attempts.ts';
 import { MAXIMUM_REQUEST } from '../provider/protocol.ts';
 import type { CommandContext } from './command.ts';
 import type { Settings } from './settings.ts';

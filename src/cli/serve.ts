@@ -5,6 +5,7 @@ import { pino } from 'pino';
 import { asOcicryptError, describeError, OcicryptError } from '../base/errors.ts';
 import { formatKeyUri, type KeyUri } from '../base/key-uri.ts';
 import { createKekSharing } from '../kms/shared.ts';
+import { DEFAULT_LIMITS } from '../provider/attempts.ts';
 import { createProvider, type ProviderOptions } from '../provider/handle.ts';
 import { type AllowRule, parseAllowRule } from '../provider/policy.ts';
 import { parseGrpcPort, parseListenAddress } from '../server/address.ts';
@@ -159,7 +160,7 @@ async function warnOfKeyFiles({ rules, openKek }: ProviderOptions, log: ServerLo
 }
 
 /** Keys that are named one by one; below a prefix nobody knows what is there. */
-function probesOf({ rules, openKek }: ProviderOptions): readonly Probe[] {
+function probesOf({ rules, openKek, limits = DEFAULT_LIMITS }: ProviderOptions): readonly Probe[] {
   const operations = new Map<string, { readonly uri: KeyUri; wrap: boolean; unwrap: boolean }>();
   for (const rule of rules) {
     if (rule.kind !== 'key') continue;
@@ -169,7 +170,7 @@ function probesOf({ rules, openKek }: ProviderOptions): readonly Probe[] {
     if (rule.operation !== 'wrap') entry.unwrap = true;
     operations.set(name, entry);
   }
-  return [...operations.values()].map(({ uri, wrap, unwrap }) => ({ open: () => openKek(uri), wrap, unwrap }));
+  return [...operations.values()].map(({ uri, wrap, unwrap }) => ({ open: () => openKek(uri), wrap, unwrap, limits }));
 }
 
 function serverLimits(settings: Settings): ServerLimits {

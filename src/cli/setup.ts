@@ -4,7 +4,7 @@ import { resolve } from 'node:path';
 import { OcicryptError } from '../base/errors.ts';
 import { parseKeyUri } from '../base/key-uri.ts';
 import { createKekStore } from '../kms/store.ts';
-import { DEFAULT_LIMITS, type Limits } from '../provider/attempts.ts';
+import { DEFAULT_LIMITS, limitsWithin } from '../provider/attempts.ts';
 import type { AuditSink } from '../provider/audit.ts';
 import { createProvider, type Provider, type ProviderOptions } from '../provider/handle.ts';
 import { checkLabels } from '../provider/labels.ts';
@@ -51,7 +51,7 @@ export async function openProvider(settings: Settings, setup: ProviderSetup): Pr
     packet: packetChoice(settings.text('packet'), reference),
     versions: reference ? 'ignored' : 'exact',
     spelling: settings.text('bytes') === 'array' ? 'array' : 'base64',
-    limits: limitsWithin(settings.duration('timeout')),
+    limits: limitsWithin(settings.duration('timeout') ?? DEFAULT_LIMITS.total),
     ...(labels === undefined ? {} : { labels }),
     ...(defaultKeyText === undefined ? {} : { defaultKey: parseKeyUri(defaultKeyText) }),
     ...(auditFile === undefined ? {} : { audit: await openAudit(auditFile, setup.door) }),
@@ -115,10 +115,4 @@ function brokerKeys(settings: Settings): readonly AllowRule[] {
 function packetChoice(text: string | undefined, reference: boolean): PacketChoice {
   if (text === 'v1' || text === 'v2' || text === 'coco-v2') return text;
   return reference ? 'reference' : 'v2';
-}
-
-function limitsWithin(total: number | undefined): Limits {
-  return total === undefined
-    ? DEFAULT_LIMITS
-    : { ...DEFAULT_LIMITS, total, attempt: Math.min(DEFAULT_LIMITS.attempt, total) };
 }

@@ -169,6 +169,7 @@ function clientSource(
         headers: { 'content-type': 'application/x-www-form-urlencoded', accept: 'application/json' },
         body,
         signal,
+        role: 'token service',
       });
       const message = readObject(answer.body);
       if (answer.status !== 200) throw refusedBy(place, answer.status, message, parseRetryAfter(answer.headers));

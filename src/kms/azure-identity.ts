@@ -91,7 +91,7 @@ class Transport {
   }
 
   async sendRequest(request: PipelineRequest): Promise<PipelineResponse> {
-    const { hostname } = new URL(request.url);
+    const isMetadata = LINK_LOCAL.test(new URL(request.url).hostname);
     try {
       const answer = await this.#http.request({
         method: readMethod(request.method),
@@ -99,7 +99,8 @@ class Transport {
         headers: readHeaders(request),
         body: readBody(request.body),
         signal: this.#signal,
-        insecurePlaintext: LINK_LOCAL.test(hostname),
+        role: isMetadata ? 'metadata server' : 'token service',
+        insecurePlaintext: isMetadata,
       });
       const { status, headers } = answer;
       if (status >= 400) this.failure = refusedBy(this.#place, status, undefined, parseRetryAfter(headers));

@@ -5,6 +5,7 @@
 // or a signal, pings for as long as one attempt of ours may take, and remembers for ever that nobody answered.
 
 import { readFileSync } from 'node:fs';
+import { eitherSignal } from '../base/deadline.ts';
 import { OcicryptError } from '../base/errors.ts';
 import type { HttpClient, HttpResponse } from '../base/http.ts';
 import { asObject, asText, type JsonObject, parseJson } from '../base/json.ts';
@@ -76,7 +77,7 @@ class MetadataServer {
 
   async ping(signal: AbortSignal): Promise<boolean> {
     try {
-      const answer = await this.#get('/', AbortSignal.any([signal, AbortSignal.timeout(PING_MILLISECONDS)]));
+      const answer = await this.#get('/', eitherSignal(signal, AbortSignal.timeout(PING_MILLISECONDS)));
       return answer.headers['metadata-flavor'] === 'Google';
     } catch {
       return false;
@@ -111,7 +112,14 @@ class MetadataServer {
   #get(path: string, signal: AbortSignal): Promise<HttpResponse> {
     const url = `http://${this.#host.replace(/^https?:\/\//, '')}${path}`;
     const headers = { 'metadata-flavor': 'Google' };
-    return this.#http.request({ method: 'GET', url, headers, signal, insecurePlaintext: true });
+    return this.#http.request({
+      method: 'GET',
+      url,
+      headers,
+      signal,
+      role: 'metadata server',
+      insecurePlaintext: true,
+    });
   }
 }
 

@@ -130,6 +130,7 @@ class Transport {
   async #fetch(request: Request): Promise<Response> {
     const body = new Uint8Array(await request.arrayBuffer());
     const url = new URL(request.url);
+    const isMetadata = METADATA_HOSTS.includes(url.hostname);
     try {
       const answer = await this.#http.request({
         method: readMethod(request.method),
@@ -137,7 +138,8 @@ class Transport {
         headers: Object.fromEntries(request.headers),
         body: body.length === 0 && request.method === 'GET' ? undefined : body,
         signal: this.#signal,
-        insecurePlaintext: METADATA_HOSTS.includes(url.hostname),
+        role: isMetadata ? 'metadata server' : 'token service',
+        insecurePlaintext: isMetadata,
       });
       if (answer.status >= 400) this.failure = refusedBy(url, answer.status, parseRetryAfter(answer.headers));
       return new Response(answer.body, { status: answer.status, headers: answer.headers });

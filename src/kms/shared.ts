@@ -4,6 +4,7 @@
 import { createHash } from 'node:crypto';
 import { wipe } from '../base/bytes.ts';
 import { OcicryptError } from '../base/errors.ts';
+import { SharedRun } from '../base/share.ts';
 import { contextBytes, type EncryptionContext, type Kek, type WrappedKey } from './kek.ts';
 
 /** Calls that a key may be sent; local keys have no such limit. */
@@ -39,7 +40,7 @@ export function createKekSharing(
 }
 
 function shareKek(kek: Kek, takeToken: () => void, events: SharedEvents): Kek {
-  const flights = new Map<string, Flight>();
+  const flights = new Map<string, SharedRun<Uint8Array>>();
   return {
     local: false,
     key: kek.key,
@@ -52,57 +53,26 @@ function shareKek(kek: Kek, takeToken: () => void, events: SharedEvents): Kek {
       let flight = flights.get(name);
       if (flight === undefined) {
         takeToken();
-        flight = new Flight((end) => kek.unwrap(wrapped, context, end));
-        flights.set(name, flight);
-        const started = flight;
-        void started.landed.then(() => {
+        const started = new SharedRun(signal, (end) => kek.unwrap(wrapped, context, end));
+        flights.set(name, started);
+        const land = () => {
           if (flights.get(name) === started) flights.delete(name);
-        });
+        };
+        // The result itself is nobody's: every caller has a copy, made before it is wiped.
+        started.result.then((plaintext) => {
+          land();
+          setImmediate(() => wipe(plaintext));
+        }, land);
+        flight = started;
       } else events.joined?.();
-      return flight.join(signal, () => {
-        if (flights.get(name) === flight) flights.delete(name);
+      const joined = flight;
+      const plaintext = await joined.join(signal, () => {
+        if (flights.get(name) === joined) flights.delete(name);
       });
+      return plaintext.slice();
     },
     ...(kek.close === undefined ? {} : { close: () => kek.close?.() }),
   };
-}
-
-/** One call that several callers wait for; it ends when the last of them leaves. */
-class Flight {
-  /** Resolves when the call has ended, however it ended. */
-  readonly landed: Promise<void>;
-  readonly #controller = new AbortController();
-  readonly #result: Promise<Uint8Array>;
-  #callers = 0;
-
-  constructor(start: (signal: AbortSignal) => Promise<Uint8Array>) {
-    this.#result = start(this.#controller.signal);
-    // The result itself is nobody's: every caller has a copy, made before this runs.
-    this.landed = this.#result.then(
-      (plaintext) => void setImmediate(() => wipe(plaintext)),
-      () => {},
-    );
-  }
-
-  /** A copy of the result, the caller's own to wipe. */
-  async join(signal: AbortSignal, onDeserted: () => void): Promise<Uint8Array> {
-    this.#callers++;
-    const leave = () => {
-      if (--this.#callers > 0) return;
-      onDeserted();
-      this.#controller.abort(signal.reason);
-    };
-    const left = Promise.withResolvers<never>();
-    const stop = () => left.reject(signal.reason);
-    if (signal.aborted) stop();
-    else signal.addEventListener('abort', stop, { once: true });
-    try {
-      return await Promise.race([this.#result.then((plaintext) => plaintext.slice()), left.promise]);
-    } finally {
-      signal.removeEventListener('abort', stop);
-      leave();
-    }
-  }
 }
 
 /** Everything that the result depends on; lengths keep neighbours apart. */

@@ -21,6 +21,8 @@ type VaultRequest = {
   readonly body: Uint8Array;
   readonly signal: AbortSignal;
   readonly maximumBytes?: number;
+  /** A login, which has a clock of its own. */
+  readonly role?: 'token service';
 };
 
 export interface VaultConnection {
@@ -61,7 +63,7 @@ export function openVaultConnection(settings: VaultConnectionSettings): VaultCon
   return {
     namespace: vaultVariable(environment, 'NAMESPACE'),
     viaAgent: settings.address === undefined && agent !== undefined,
-    send({ path, token, namespace, body, signal, maximumBytes }) {
+    send({ path, token, namespace, body, signal, maximumBytes, role }) {
       return http.request({
         method: 'POST',
         url: `${address}/v1/${path.map(encodeURIComponent).join('/')}`,
@@ -76,6 +78,7 @@ export function openVaultConnection(settings: VaultConnectionSettings): VaultCon
         body,
         signal,
         maximumBytes,
+        role,
       });
     },
     close: () => http.close(),

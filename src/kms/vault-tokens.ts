@@ -106,7 +106,13 @@ function openLogin(
     const body = writeJson(loginMessage(login, settings));
     try {
       const path = ['auth', ...mount.split('/'), 'login'];
-      const answer = await connection.send({ path, namespace: settings.namespace, body, signal });
+      const answer = await connection.send({
+        path,
+        namespace: settings.namespace,
+        body,
+        signal,
+        role: 'token service',
+      });
       if (answer.status !== 200) throw explainRefusal(answer, login, mount);
       token = readLogin(answer.body, login, now());
       wipe(answer.body);

@@ -1,12 +1,13 @@
-// The only code that knows time: deadlines, retries, and the race of several key services. Every call ends.
+// The limits of a request, its attempts, and the race of several key services. Every call ends.
 
+import { eitherSignal, waitFor, withAttempt } from '../base/deadline.ts';
 import { asOcicryptError, OcicryptError } from '../base/errors.ts';
 
 /** Milliseconds and counts; all of a call stays under every client's own patience. */
 export type Limits = {
   /** For the whole request. */
   readonly total: number;
-  /** For one call of a key service. */
+  /** For one call of a key service; what it takes to find credentials is not counted. */
   readonly attempt: number;
   /** How often one key service is called at the most. */
   readonly attempts: number;
@@ -14,47 +15,21 @@ export type Limits = {
   readonly stagger: number;
 };
 
-export const DEFAULT_LIMITS: Limits = { total: 10_000, attempt: 3_000, attempts: 3, stagger: 300 };
+/** Of a request that may take `total`: an attempt has a third of it, and 3 s where there is room for them. */
+export function limitsWithin(total: number): Limits {
+  return { total, attempt: Math.min(total, Math.max(3_000, Math.floor(total / 3))), attempts: 3, stagger: 300 };
+}
 
-/**
- * Runs `run` for at most `milliseconds`; it ends then even if `run` ignores the signal that it was given.
- *
- * @param outer ends it earlier
- * @param what what is named in the error ("wrapping", "key …"), asked for when it is needed
- * @throws OcicryptError `deadline-exceeded`, retryable
- */
-export function withDeadline<Value>(
-  milliseconds: number,
-  outer: AbortSignal | undefined,
-  what: string | (() => string),
-  run: (signal: AbortSignal) => Promise<Value>,
+export const DEFAULT_LIMITS: Limits = limitsWithin(10_000);
+
+/** One call of a key service under both of its limits, tried again as {@link withRetries} says. */
+export function withAttempts<Value>(
+  limits: Limits,
+  signal: AbortSignal,
+  what: string,
+  run: (attempt: AbortSignal) => Promise<Value>,
 ): Promise<Value> {
-  const { promise, resolve, reject } = Promise.withResolvers<Value>();
-  const controller = new AbortController();
-  const name = () => (typeof what === 'string' ? what : what());
-  const end = (reason: OcicryptError) => {
-    controller.abort(reason);
-    reject(reason);
-  };
-  const expire = () =>
-    end(
-      new OcicryptError('deadline-exceeded', `${name()}: no answer within ${milliseconds} ms`, {
-        hint: SLOW,
-        retryable: true,
-      }),
-    );
-  const cancel = () => end(asCancelled(outer?.reason, name()));
-  const timer = setTimeout(expire, milliseconds);
-  if (outer?.aborted) cancel();
-  else {
-    outer?.addEventListener('abort', cancel, { once: true });
-    // A `run` that throws at once must not leave the timer behind, whose rejection nobody would take.
-    (async () => run(controller.signal))().then(resolve, reject);
-  }
-  return promise.finally(() => {
-    clearTimeout(timer);
-    outer?.removeEventListener('abort', cancel);
-  });
+  return withRetries(limits, signal, () => withAttempt(limits.attempt, signal, what, run));
 }
 
 /**
@@ -69,9 +44,14 @@ export async function withRetries<Value>(
 ): Promise<Value> {
   const end = performance.now() + limits.total;
   const isWorthwhile = (error: unknown): error is OcicryptError =>
-    error instanceof OcicryptError && error.retryable && performance.now() + (error.retryAfter ?? 0) < end;
+    !signal.aborted &&
+    error instanceof OcicryptError &&
+    error.retryable &&
+    performance.now() + (error.retryAfter ?? 0) < end;
   const pauseAfter = (error: OcicryptError, attempt: number) =>
-    pause(Math.max(error.retryAfter ?? 0, Math.random() * Math.min(2000, 100 * 2 ** attempt)), signal);
+    waitFor(signal, { name: `another attempt after ${error.code}: ${error.message}` }, 'on', () =>
+      pause(Math.max(error.retryAfter ?? 0, Math.random() * Math.min(2000, 100 * 2 ** attempt)), signal),
+    );
   // By ourselves once: what succeeds at first, as nearly all does, neither loads nor runs what repeats it.
   try {
     return await run();
@@ -125,7 +105,7 @@ export function firstSuccess<Value>(
     const start = starts[index];
     if (start === undefined) return;
     timer = setTimeout(startNext, stagger);
-    start(AbortSignal.any([signal, others.signal])).then(resolve, (error: unknown) => {
+    start(eitherSignal(signal, others.signal)).then(resolve, (error: unknown) => {
       errors[index] = asOcicryptError(error);
       failed++;
       if (failed === starts.length) reject(new AllFailed(errors));
@@ -140,18 +120,10 @@ export function firstSuccess<Value>(
   });
 }
 
-const SLOW = 'the key service is slow or cannot be reached: check the network, or allow more time with --timeout';
-
 function pause(milliseconds: number, signal: AbortSignal): Promise<void> {
   const { promise, resolve } = Promise.withResolvers<void>();
+  if (signal.aborted) resolve();
   const timer = setTimeout(resolve, milliseconds);
   signal.addEventListener('abort', () => resolve(), { once: true });
   return promise.finally(() => clearTimeout(timer));
-}
-
-function asCancelled(reason: unknown, what: string): OcicryptError {
-  if (reason instanceof OcicryptError) return reason;
-  const ended =
-    reason instanceof DOMException && reason.name === 'TimeoutError' ? 'no answer in time' : 'ended by the caller';
-  return new OcicryptError('deadline-exceeded', `${what}: ${ended}`, { cause: reason, hint: SLOW });
 }

@@ -3,11 +3,12 @@
 
 import { createHash } from 'node:crypto';
 import { wipe } from '../base/bytes.ts';
+import { withDeadline } from '../base/deadline.ts';
 import { asOcicryptError, OcicryptError } from '../base/errors.ts';
 import type { ByteSpelling } from '../base/json-writer.ts';
 import { formatKeyUri, type KeyUri } from '../base/key-uri.ts';
 import type { Kek } from '../kms/kek.ts';
-import { DEFAULT_LIMITS, type Limits, withDeadline } from './attempts.ts';
+import { DEFAULT_LIMITS, type Limits } from './attempts.ts';
 import type { AuditEvent, AuditSink, Decision, Logger } from './audit.ts';
 import { checkLabels, type Labels } from './labels.ts';
 import { decodePacket, type Packet, recipientsOf } from './packet.ts';

@@ -2,10 +2,11 @@
 
 import { randomBytes } from 'node:crypto';
 import { equalBytes, wipe } from '../base/bytes.ts';
+import { withDeadline } from '../base/deadline.ts';
 import { asOcicryptError, OcicryptError } from '../base/errors.ts';
 import { formatKeyUri, type KeyUri } from '../base/key-uri.ts';
 import type { Kek, WrappedKey } from '../kms/kek.ts';
-import { withDeadline } from './attempts.ts';
+import { type Limits, withAttempts } from './attempts.ts';
 import type { Labels } from './labels.ts';
 import { contentDigest, packetContext } from './packet-v2.ts';
 
@@ -25,14 +26,14 @@ export type ProbeResult = {
 export type ProbeOptions = {
   readonly openKek: (uri: KeyUri) => Promise<Kek>;
   readonly labels: Labels;
-  /** Milliseconds for each phase; nothing is tried again. */
-  readonly limit: number;
+  /** The provider's own, for each phase. */
+  readonly limits: Limits;
 };
 
 /** As many bytes as a v2 packet wraps. */
 const PROBE_BYTES = 32;
 
-/** Wraps and unwraps as a v2 packet would, once. Never throws. */
+/** Wraps and unwraps as a v2 packet would, under the provider's limits and with its retries. Never throws. */
 export async function probeKey(uri: KeyUri, options: ProbeOptions): Promise<ProbeResult> {
   const key = formatKeyUri(uri);
   const content = contentDigest({ nonce: randomBytes(PROBE_BYTES), ciphertext: new Uint8Array(0) });
@@ -45,7 +46,9 @@ export async function probeKey(uri: KeyUri, options: ProbeOptions): Promise<Prob
   async function timed<Result>(phase: ProbePhase, run: (signal: AbortSignal) => Promise<Result>): Promise<Result> {
     const started = performance.now();
     try {
-      return await withDeadline(options.limit, undefined, `key ${key}`, run);
+      return await withDeadline(options.limits.total, undefined, `key ${key}`, (signal) =>
+        withAttempts(options.limits, signal, `key ${key}`, run),
+      );
     } finally {
       phases.push({ phase, milliseconds: Math.round((performance.now() - started) * 100) / 100 });
     }

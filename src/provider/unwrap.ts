@@ -1,10 +1,11 @@
 // The only code that opens packets: the allowed recipients, local keys first, then key services side by side.
 
 import { wipe } from '../base/bytes.ts';
+import { withAttempt } from '../base/deadline.ts';
 import { asOcicryptError, describeError, type ErrorCode, OcicryptError } from '../base/errors.ts';
 import { formatKeyUri, type KeyUri, parseKeyUri } from '../base/key-uri.ts';
 import { CANNOT_BE_UNWRAPPED, type EncryptionContext, type Kek, type WrappedKey } from '../kms/kek.ts';
-import { AllFailed, firstSuccess, type Limits, withDeadline, withRetries } from './attempts.ts';
+import { AllFailed, firstSuccess, type Limits, withRetries } from './attempts.ts';
 import { type Labels, sameLabels, showLabels } from './labels.ts';
 import { isLayerKeyRecord } from './layer-key.ts';
 import { nameKey } from './name-key.ts';
@@ -113,7 +114,7 @@ class Candidate {
     try {
       const optsdata = this.#isComputed
         ? await this.#unwrap(signal)
-        : await withDeadline(this.#options.limits.attempt, signal, `key ${this.name}`, (end) => this.#unwrap(end));
+        : await withAttempt(this.#options.limits.attempt, signal, `key ${this.name}`, (end) => this.#unwrap(end));
       return { optsdata, key: this.name };
     } catch (error) {
       this.failure = asOcicryptError(error);

@@ -1,9 +1,10 @@
 // The only code that makes packets: every recipient of the call, all or none.
 
+import { eitherSignal } from '../base/deadline.ts';
 import { OcicryptError } from '../base/errors.ts';
 import { formatKeyUri, type KeyUri } from '../base/key-uri.ts';
 import type { EncryptionContext, Kek, WrappedKey } from '../kms/kek.ts';
-import { type Limits, withDeadline, withRetries } from './attempts.ts';
+import { type Limits, withAttempts } from './attempts.ts';
 import type { Labels } from './labels.ts';
 import { isLayerKeyRecord } from './layer-key.ts';
 import { nameKey } from './name-key.ts';
@@ -126,18 +127,16 @@ async function wrapToAll(
   signal: AbortSignal,
 ): Promise<readonly WrappedKey[]> {
   const others = new AbortController();
-  const either = AbortSignal.any([signal, others.signal]);
+  const either = eitherSignal(signal, others.signal);
   try {
     return await Promise.all(
       keys.map(async (uri) => {
         const kek = await options.openKek(uri);
         const name = formatKeyUri(uri);
-        return withRetries(options.limits, either, () =>
-          withDeadline(options.limits.attempt, either, `key ${name}`, (attempt) =>
-            kek.wrap(plaintext, context, attempt).catch((error: unknown) => {
-              throw nameKey(error, name);
-            }),
-          ),
+        return withAttempts(options.limits, either, `key ${name}`, (attempt) =>
+          kek.wrap(plaintext, context, attempt).catch((error: unknown) => {
+            throw nameKey(error, name);
+          }),
         );
       }),
     );

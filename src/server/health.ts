@@ -2,9 +2,11 @@
 // https://github.com/grpc/grpc/blob/master/doc/health-checking.md
 
 import { randomBytes } from 'node:crypto';
+import { withAttempt, withDeadline } from '../base/deadline.ts';
 import { OcicryptError } from '../base/errors.ts';
 import { decodeBytesField } from '../base/grpc.ts';
-import type { Kek } from '../kms/kek.ts';
+import type { Kek, WrappedKey } from '../kms/kek.ts';
+import type { Limits } from '../provider/attempts.ts';
 import type { Method } from './call.ts';
 import { KEY_PROVIDER_SERVICE } from './service.ts';
 
@@ -15,12 +17,16 @@ export interface Readiness {
 }
 
 /** A key that the configuration permits, and for what. */
-export type Probe = { readonly open: () => Promise<Kek>; readonly wrap: boolean; readonly unwrap: boolean };
+export type Probe = {
+  readonly open: () => Promise<Kek>;
+  readonly wrap: boolean;
+  readonly unwrap: boolean;
+  /** Those of a request; nothing is tried again. */
+  readonly limits: Limits;
+};
 
 /** How long an answer holds: at most one key is probed in this time, which is at most two calls of its service. */
 const HOLD = 30_000;
-/** For one call of a probe. */
-const PATIENCE = 3_000;
 
 /**
  * Makes a readiness that probes one key after the other when it is asked, and is ready while the last probe of any of
@@ -76,30 +82,33 @@ export function healthMethods(readiness: Readiness, isDraining: () => boolean): 
 /** HealthCheckResponse.status: field 1, a varint. */
 const STATUS_FIELD = 0x08;
 
-async function passes({ open, wrap, unwrap }: Probe): Promise<boolean> {
+async function passes({ open, wrap, unwrap, limits }: Probe): Promise<boolean> {
+  const within = <Value>(run: (signal: AbortSignal) => Promise<Value>) =>
+    withDeadline(limits.total, undefined, 'probe', (signal) => withAttempt(limits.attempt, signal, 'probe', run));
   try {
     const kek = await open();
     // What no service ever made: that it says so proves that the key may be used.
-    if (!wrap) return unwrap && (await refusesJunk(kek));
-    const wrapped = await kek.wrap(randomBytes(32), PROBE_CONTEXT, AbortSignal.timeout(PATIENCE));
-    if (unwrap) await kek.unwrap(wrapped, PROBE_CONTEXT, AbortSignal.timeout(PATIENCE));
+    if (!wrap)
+      return unwrap && (await refusesJunk(within((signal) => kek.unwrap(junkFor(kek), PROBE_CONTEXT, signal))));
+    const wrapped = await within((signal) => kek.wrap(randomBytes(32), PROBE_CONTEXT, signal));
+    if (unwrap) await within((signal) => kek.unwrap(wrapped, PROBE_CONTEXT, signal));
     return true;
   } catch {
     return false;
   }
 }
 
-async function refusesJunk(kek: Kek): Promise<boolean> {
+async function refusesJunk(unwrapping: Promise<unknown>): Promise<boolean> {
   try {
-    await kek.unwrap(
-      { key: kek.key, algorithm: '', wrapped: randomBytes(64) },
-      PROBE_CONTEXT,
-      AbortSignal.timeout(PATIENCE),
-    );
+    await unwrapping;
     return true;
   } catch (error) {
     return error instanceof OcicryptError && error.code === 'integrity';
   }
+}
+
+function junkFor({ key }: Kek): WrappedKey {
+  return { key, algorithm: '', wrapped: randomBytes(64) };
 }
 
 const PROBE_CONTEXT = { 'ocicrypt-kms': 'probe' };

@@ -1,12 +1,13 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { withDeadline } from '../../src/base/deadline.ts';
 import { asOcicryptError, OcicryptError } from '../../src/base/errors.ts';
 import {
   AllFailed,
   DEFAULT_LIMITS,
   firstSuccess,
   type Limits,
-  withDeadline,
+  limitsWithin,
   withRetries,
 } from '../../src/provider/attempts.ts';
 
@@ -17,8 +18,10 @@ const failure = (details: ConstructorParameters<typeof OcicryptError>[2] = {}) =
 const caught = (work: Promise<unknown>) => work.then(() => assert.fail('it succeeded'), asOcicryptError);
 const unending = () => new AbortController().signal;
 
-test('the limits are those of the documentation', () => {
-  assert.deepEqual(DEFAULT_LIMITS, { total: 10_000, attempt: 3000, attempts: 3, stagger: 300 });
+test('an attempt has a third of the whole, and 3 s where there is room for them', () => {
+  assert.deepEqual(DEFAULT_LIMITS, { total: 10_000, attempt: 3333, attempts: 3, stagger: 300 });
+  const attempts = [500, 3000, 4000, 9000, 60_000].map((total) => limitsWithin(total).attempt);
+  assert.deepEqual(attempts, [500, 3000, 3000, 3000, 20_000]);
 });
 
 test('a deadline ends what ignores its signal, names it, and says what to do', async () => {

@@ -6,6 +6,7 @@ import { describe, test } from 'node:test';
 import { OcicryptError } from '../../src/base/errors.ts';
 import { callOnce } from '../../src/client/grpc-client.ts';
 import type { Kek } from '../../src/kms/kek.ts';
+import { DEFAULT_LIMITS } from '../../src/provider/attempts.ts';
 import { parseListenAddress } from '../../src/server/address.ts';
 import { createReadiness, type Probe } from '../../src/server/health.ts';
 import { callKeyProvider, checkHealth, startRunning, temporaryDirectory, wrapRequest } from './running.ts';
@@ -30,7 +31,7 @@ function countedProbe(
     wrap: (plaintext) => answer({ key: 'k', algorithm: 'a', wrapped: plaintext }),
     unwrap: ({ wrapped }) => answer(wrapped),
   };
-  return { open: async () => kek, wrap: !unwrapOnly, unwrap: true, calls: () => calls };
+  return { open: async () => kek, wrap: !unwrapOnly, unwrap: true, limits: DEFAULT_LIMITS, calls: () => calls };
 }
 
 describe('P25 health', () => {

@@ -11,6 +11,7 @@ import type { KeyUri } from '../../src/base/key-uri.ts';
 import { callOnce, type GrpcTarget, type GrpcTls } from '../../src/client/grpc-client.ts';
 import type { Kek } from '../../src/kms/kek.ts';
 import { createKeyfile, openKeyfile } from '../../src/kms/keyfile.ts';
+import { DEFAULT_LIMITS } from '../../src/provider/attempts.ts';
 import { createProvider, type Provider, type ProviderOptions } from '../../src/provider/handle.ts';
 import { parseListenAddress } from '../../src/server/address.ts';
 import { Instruments } from '../../src/server/instruments.ts';
@@ -73,7 +74,7 @@ export async function startRunning(t: TestContext, options: RunningOptions = {})
     ),
     listener: { access: { mode: 0o600, group: undefined }, tls: undefined, insecurePlaintext: true },
     service: { provider, clients: (options.clients ?? []).map((name) => ({ name, provider })) },
-    probes: [{ open: async () => kek, wrap: true, unwrap: true }],
+    probes: [{ open: async () => kek, wrap: true, unwrap: true, limits: DEFAULT_LIMITS }],
     limits: { ...DEFAULT_SERVER_LIMITS, ...options.limits },
     instruments,
     status: undefined,

@@ -1,0 +1,201 @@
+// Deadlines, and what is waited for when one is missed: the key service, or a proxy, token service or helper before it.
+
+import { OcicryptError } from './errors.ts';
+
+/** Something that takes time. */
+export type Wait = {
+  /** As it stands after "waiting for": `the token service sts.amazonaws.com`. */
+  readonly name: string;
+  /** What to do if it takes too long. */
+  readonly hint?: string;
+};
+
+/** A wait that consists of others says what it waits for when it is asked. */
+type Waiting = Wait | (() => Wait | undefined);
+
+/**
+ * What an attempt's clock does during a wait, because credentials have no part in the time of a key service: it starts
+ * `anew` for the wait and again after it, or stands `still` and leaves the end to the deadline of the whole call.
+ */
+export type WaitClock = 'anew' | 'on' | 'still';
+
+/** What is called with a signal that ends it. */
+type Run<Value> = (signal: AbortSignal) => Promise<Value>;
+
+/** Each signal that a deadline gave out, and whatever is derived from it. */
+const scopes = new WeakMap<AbortSignal, Scope>();
+
+/**
+ * Runs `run` for at most `milliseconds`; it ends then even if `run` ignores the signal that it was given.
+ *
+ * @param outer ends it earlier
+ * @param what what is named in the error ("wrapping", "key …"), asked for when it is needed
+ * @throws OcicryptError `deadline-exceeded`, retryable, which names what was waited for
+ */
+export function withDeadline<Value>(
+  milliseconds: number,
+  outer: AbortSignal | undefined,
+  what: string | (() => string),
+  run: Run<Value>,
+): Promise<Value> {
+  return runWithin(new Scope(milliseconds, undefined, scopeOf(outer)), outer, what, run);
+}
+
+/** As {@link withDeadline}, for one attempt: its clock is started again or stopped by waits that say so. */
+export function withAttempt<Value>(
+  milliseconds: number,
+  outer: AbortSignal,
+  what: string,
+  run: Run<Value>,
+): Promise<Value> {
+  return runWithin(new Scope(milliseconds, milliseconds, scopeOf(outer)), outer, what, run);
+}
+
+/**
+ * Runs what several attempts share: it has an attempt's clock of its own, as long as that of `first`, since it outlives
+ * the attempt that started it.
+ *
+ * @param first the signal of who started it
+ * @param outer ends it
+ */
+export function withSharedAttempt<Value>(first: AbortSignal, outer: AbortSignal, run: Run<Value>): Promise<Value> {
+  const limit = scopeOf(first)?.attempt;
+  return runWithin(new Scope(limit, limit, undefined), outer, undefined, run);
+}
+
+/** Tells the deadline of `signal`, if it is under one, what is waited for while `run` runs. */
+export async function waitFor<Value>(
+  signal: AbortSignal,
+  wait: Waiting,
+  clock: WaitClock,
+  run: () => Promise<Value>,
+): Promise<Value> {
+  const end = startWait(signal, wait, clock);
+  try {
+    return await run();
+  } finally {
+    end();
+  }
+}
+
+/** As {@link waitFor}, for what ends elsewhere: the function that is returned ends the wait, the first time it is called. */
+export function startWait(signal: AbortSignal, wait: Waiting, clock: WaitClock): () => void {
+  return scopeOf(signal)?.enter(wait, clock) ?? (() => {});
+}
+
+/** What is waited for under this signal. */
+export function currentWait(signal: AbortSignal): Wait | undefined {
+  return scopeOf(signal)?.current();
+}
+
+/** `AbortSignal.any`, under the deadline of the first. */
+export function eitherSignal(signal: AbortSignal, other: AbortSignal): AbortSignal {
+  const either = AbortSignal.any([signal, other]);
+  const scope = scopeOf(signal);
+  if (scope !== undefined) scopes.set(either, scope);
+  return either;
+}
+
+function scopeOf(signal: AbortSignal | undefined): Scope | undefined {
+  return signal === undefined ? undefined : scopes.get(signal);
+}
+
+/** One deadline: its clock, and what is waited for under it in the order in which that began. */
+class Scope {
+  /** The limit of an attempt; undefined for a deadline of several. */
+  readonly attempt: number | undefined;
+  expire: () => void = () => {};
+  readonly limit: number | undefined;
+  readonly #parent: Scope | undefined;
+  readonly #waits = new Set<{ readonly wait: Waiting }>();
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  #still = 0;
+
+  constructor(limit: number | undefined, attempt: number | undefined, parent: Scope | undefined) {
+    this.limit = limit;
+    this.attempt = attempt;
+    this.#parent = parent;
+  }
+
+  start(): void {
+    clearTimeout(this.#timer);
+    if (this.limit !== undefined && this.#still === 0) this.#timer = setTimeout(() => this.expire(), this.limit);
+  }
+
+  stop(): void {
+    clearTimeout(this.#timer);
+    this.expire = () => {};
+    // Whatever still runs must not start the clock again.
+    this.#still = Number.POSITIVE_INFINITY;
+  }
+
+  /** The one that began last. */
+  current(): Wait | undefined {
+    return [...this.#waits]
+      .reverse()
+      .map(({ wait }) => (typeof wait === 'function' ? wait() : wait))
+      .find((wait) => wait !== undefined);
+  }
+
+  enter(wait: Waiting, clock: WaitClock): () => void {
+    const entry = { wait };
+    for (let scope: Scope | undefined = this; scope !== undefined; scope = scope.#parent) scope.#waits.add(entry);
+    this.#turn(clock, 1);
+    return () => {
+      if (!this.#waits.has(entry)) return;
+      for (let scope: Scope | undefined = this; scope !== undefined; scope = scope.#parent) scope.#waits.delete(entry);
+      this.#turn(clock, -1);
+    };
+  }
+
+  #turn(clock: WaitClock, by: 1 | -1): void {
+    if (clock === 'on' || this.attempt === undefined) return;
+    if (clock === 'still') this.#still += by;
+    this.start();
+  }
+}
+
+function runWithin<Value>(
+  scope: Scope,
+  outer: AbortSignal | undefined,
+  what: string | (() => string) | undefined,
+  run: Run<Value>,
+): Promise<Value> {
+  const { promise, resolve, reject } = Promise.withResolvers<Value>();
+  const controller = new AbortController();
+  const end = (reason: OcicryptError) => {
+    reject(reason);
+    controller.abort(reason);
+  };
+  const miss = (ended: string, cause?: unknown) => {
+    const wait = scope.current();
+    const subject = typeof what === 'function' ? what() : what;
+    const message = [subject, `${ended}${wait === undefined ? '' : `, waiting for ${wait.name}`}`];
+    return new OcicryptError('deadline-exceeded', message.filter((part) => part !== undefined).join(': '), {
+      ...(cause === undefined ? {} : { cause }),
+      hint: wait?.hint ?? SLOW,
+      retryable: cause === undefined,
+    });
+  };
+  const cancel = () => {
+    const reason: unknown = outer?.reason;
+    if (reason instanceof OcicryptError) return end(reason);
+    const isTime = reason instanceof DOMException && reason.name === 'TimeoutError';
+    end(miss(isTime ? 'no answer in time' : 'ended by the caller', reason));
+  };
+  scope.expire = () => end(miss(`no answer within ${scope.limit} ms`));
+  scopes.set(controller.signal, scope);
+  scope.start();
+  if (outer?.aborted) cancel();
+  else {
+    outer?.addEventListener('abort', cancel, { once: true });
+    // A `run` that throws at once must not leave the timer behind, whose rejection nobody would take.
+    (async () => run(controller.signal))().then(resolve, reject);
+  }
+  return promise.finally(() => {
+    scope.stop();
+    outer?.removeEventListener('abort', cancel);
+  });
+}
+
+const SLOW = 'the key service is slow or cannot be reached: check the network, or allow more time with --timeout';
