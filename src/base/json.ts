@@ -89,7 +89,8 @@ export function asObject(value: JsonValue | undefined): JsonObject | undefined {
 }
 
 /**
- * A member as Go's encoding/json finds it, without regard to case. Two spellings of one name mean that readers may differ.
+ * A member as Go's encoding/json finds it: ASCII letters in either case, and the two letters beyond ASCII that fold to
+ * one of them. Two spellings of one name mean that readers may differ.
  *
  * @throws OcicryptError `bad-input` for two spellings
  */
@@ -97,11 +98,16 @@ export function findMember(object: JsonObject, name: string): JsonValue | undefi
   const wanted = name.toLowerCase();
   let found: string | undefined;
   for (const candidate of object.keys()) {
-    if (candidate.length !== name.length || candidate.toLowerCase() !== wanted) continue;
+    if (candidate.length !== name.length || foldCase(candidate) !== wanted) continue;
     if (found !== undefined) throw new OcicryptError('bad-input', `"${name}" is spelled in two ways`);
     found = candidate;
   }
   return found === undefined ? undefined : object.get(found);
+}
+
+/** The Kelvin sign is lowered to k by itself; the long s is a lower-case letter already. */
+function foldCase(name: string): string {
+  return name.toLowerCase().replaceAll('\u017f', 's');
 }
 
 /** The value as a string, or undefined; not for keys. */

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { OcicryptError } from '../../src/base/errors.ts';
-import { asArray, asObject, asText, JsonString, type JsonValue, parseJson } from '../../src/base/json.ts';
+import { asArray, asObject, asText, findMember, JsonString, type JsonValue, parseJson } from '../../src/base/json.ts';
 import { type JsonInput, writeJson } from '../../src/base/json-writer.ts';
 import { sample, seeded } from '../fixtures/seed.ts';
 
@@ -144,4 +144,14 @@ test('an error says where, and nothing of the document', () => {
     () => parse('{"op":"secret"x'),
     (error) => error instanceof OcicryptError && error.message.includes('(byte ') && !error.message.includes('secret'),
   );
+});
+
+test('a member is found in every case that Go finds it in, and not twice', () => {
+  const find = (text: string) => findMember(asObject(parse(text)) ?? new Map(), 'keyParams');
+  for (const name of ['keyParams', 'KEYPARAMS', 'keyparams', '\u212aeyParam\u017f', '\\u212aeyparams']) {
+    assert.equal(find(`{"a":0,"${name}":1}`), 1, name);
+    assert.throws(() => find(`{"keyParams":2,"${name === 'keyParams' ? 'KeyParams' : name}":1}`), OcicryptError);
+  }
+  for (const name of ['keyParam', 'keyParam\u00df', 'keyP\u0430rams', 'key_Params'])
+    assert.equal(find(`{"${name}":1}`), undefined);
 });
