@@ -1,6 +1,7 @@
 // The command that tries keys and finds what is wrong with a set-up.
 
-import { resolve } from 'node:path';
+import { homedir } from 'node:os';
+import { join, resolve } from 'node:path';
 import { OcicryptError } from '../base/errors.ts';
 import { type KeyUri, parseKeyUri } from '../base/key-uri.ts';
 import { createKekStore } from '../kms/store.ts';
@@ -11,6 +12,7 @@ import type { CommandContext } from './command.ts';
 import { type Finding, hintOf, shortenKey, showBlock } from './doctor-finding.ts';
 import { type ImageProbe, isImageName, probeImage, reportImage, showImage } from './doctor-image.ts';
 import { examineSetup } from './doctor-setup.ts';
+import { findSignatureTraps } from './doctor-signatures.ts';
 import type { Settings } from './settings.ts';
 
 const CONTAINERD_CONFIG = '/etc/containerd/config.toml';
@@ -37,7 +39,10 @@ export async function runDoctor(context: CommandContext): Promise<void> {
   }
   const images: ImageProbe[] = [];
   for (const image of settings.operands.filter(isImageName)) images.push(await probeImage(context, image));
-  const findings = await examineSetup({ environment: process.env, containerdConfig: CONTAINERD_CONFIG });
+  const findings = [
+    ...(await examineSetup({ environment: process.env, containerdConfig: CONTAINERD_CONFIG })),
+    ...findSignatureTraps([join(homedir(), '.config/containers'), '/etc/containers']),
+  ];
   if (settings.switch('json')) terminal.write(`${JSON.stringify(report(probes, images, findings), null, 2)}\n`);
   else terminal.write([...probes.map(showProbe), ...images.map(showImage), ...findings.map(showFinding)].join(''));
   const failure = [...probes, ...images].find((probe) => probe.failure !== undefined)?.failure;

@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { examineSetup } from '../../src/cli/doctor-setup.ts';
+import { findSignatureTraps } from '../../src/cli/doctor-signatures.ts';
 
 let directory: string;
 before(async () => {
@@ -138,4 +139,51 @@ describe("containerd's configuration", () => {
       assert.match((await examine(good, LOCAL + processor(id, lines))).join('\n'), pattern);
     });
   }
+});
+
+describe('signatures that podman, buildah and CRI-O read', () => {
+  const accepting = [{ type: 'insecureAcceptAnything' }];
+  const signed = [{ type: 'sigstoreSigned', keyPath: '/key' }];
+  /** The levels and messages of what is found in the first of two directories that has something. */
+  async function look(policy: unknown, registries: Readonly<Record<string, string>> = {}): Promise<readonly string[]> {
+    const [own, machine] = [join(directory, 'own'), join(directory, 'machine')];
+    await rm(own, { recursive: true, force: true });
+    await mkdir(join(own, 'registries.d'), { recursive: true });
+    await mkdir(machine, { recursive: true });
+    if (policy !== undefined) {
+      await writeFile(join(own, 'policy.json'), typeof policy === 'string' ? policy : JSON.stringify(policy));
+    }
+    await writeFile(join(machine, 'policy.json'), JSON.stringify({ default: signed }));
+    for (const [name, text] of Object.entries(registries)) await writeFile(join(own, 'registries.d', name), text);
+    const findings = findSignatureTraps([own, machine]);
+    assert.ok(findings.every(({ level, hint }) => level === 'warn' && hint !== undefined));
+    return findings.map(({ message }) => message);
+  }
+
+  test('a policy that accepts everything, and files that make no sense, have nothing to say', async () => {
+    for (const policy of [{ default: accepting }, { default: accepting, transports: null }, '{', '[]', { default: 1 }])
+      assert.deepEqual(await look(policy), []);
+    const ordinary = 'default-docker:\n  # use-sigstore-attachments: true\n  lookaside-staging: file:///signatures\n';
+    assert.deepEqual(await look({ default: accepting }, { 'default.yaml': ordinary, 'notes.txt': 'x' }), []);
+    assert.deepEqual(findSignatureTraps([join(directory, 'nowhere')]), []);
+  });
+
+  test('whose images a policy wants signed is said', async () => {
+    const policy = {
+      default: signed,
+      transports: { docker: { 'registry.example': [{ type: 'signedBy' }], 'open.example': accepting } },
+    };
+    const [message, ...none] = await look(policy);
+    assert.deepEqual(none, []);
+    assert.match(
+      message ?? '',
+      /from registries without a rule of their own, registry\.example: podman, buildah and CRI-O/,
+    );
+    assert.equal((await look(undefined)).length, 1, "the machine's holds where the user has none");
+  });
+
+  test('a file that has signatures of cosign read is named', async () => {
+    const reading = 'docker:\n  registry.example:\n    use-sigstore-attachments: true\n';
+    assert.match((await look({ default: accepting }, { 'a.yaml': reading })).join(), /signatures of cosign/);
+  });
 });

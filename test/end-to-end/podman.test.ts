@@ -4,9 +4,10 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { createPodman } from '../clients/podman.ts';
 import { startRegistry } from '../clients/registry.ts';
+import { copy } from '../clients/skopeo.ts';
 import { realClients, toolArgv } from '../clients/tools.ts';
 import { writeImage } from '../fixtures/images.ts';
-import { createImageWorkspace } from './image-workspace.ts';
+import { assertRefused, createImageWorkspace } from './image-workspace.ts';
 import { keyprovider, succeed } from './workspace.ts';
 
 const RUN = ['run', '--rm', '--quiet', '--network=none', '--cgroups=disabled'];
@@ -40,8 +41,8 @@ test('podman runs an image that we encrypted or decrypted, and pushes one that w
 });
 
 test('podman decrypts by tag and by digest tag, and refuses a digest, as verify says', async (t) => {
-  if (!(await realClients(t, ['podman', 'docker-registry']))) return;
-  const { path, oci, key, ours, refused, providers } = await createImageWorkspace(t);
+  if (!(await realClients(t, ['podman', 'docker-registry', 'skopeo']))) return;
+  const { path, oci, key, ours, run, refused, providers } = await createImageWorkspace(t);
   const registry = await startRegistry();
   t.after(registry.stop);
   const podman = await createPodman(path('podman'));
@@ -78,7 +79,12 @@ test('podman decrypts by tag and by digest tag, and refuses a digest, as verify 
   }
 
   await ours('encrypt', source.reference, image, '--recipient', key.uri, trust);
-  await refused('integrity', 'verify', image, '--digest-tag', trust);
+  const missing = await run(['verify', image, '--digest-tag', trust]);
+  assertRefused(missing, 'integrity');
+  // The hint is a command that works.
+  const [from = '', to = ''] = /skopeo copy --all --preserve-digests (\S+) (\S+)/.exec(missing.stderr)?.slice(1) ?? [];
+  await succeed(copy(from, to, { registry, all: true, extra: ['--preserve-digests'] }));
+  await ours('verify', image, '--digest-tag', trust);
   await refused('usage', 'encrypt', source.reference, `docker://${byTag}`, '--recipient', key.uri, trust);
   await refused('usage', 'encrypt', source.reference, oci('tagged'), '--recipient', key.uri, '--digest-tag');
 });

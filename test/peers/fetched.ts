@@ -43,8 +43,13 @@ export async function fetchGo(module: string): Promise<string> {
  *
  * @param source the directory that holds its main.go
  * @param modules with their versions: everything else follows from them
+ * @param tags that leave out what needs C
  */
-export async function buildGoProgram(source: URL, modules: readonly string[]): Promise<string> {
+export async function buildGoProgram(
+  source: URL,
+  modules: readonly string[],
+  tags: readonly string[] = [],
+): Promise<string> {
   const name = basename(fileURLToPath(source));
   const main = await readFile(new URL('main.go', source));
   const directory = await once([name, ...modules, sha256(main)].join(' '), async (scratch) => {
@@ -53,7 +58,7 @@ export async function buildGoProgram(source: URL, modules: readonly string[]): P
       ['mod', 'init', `peer/${name}`],
       ['get', ...modules],
       ['mod', 'tidy'],
-      ['build', ...GO_BUILD, '-o', 'program', '.'],
+      ['build', ...GO_BUILD, `-tags=${tags.join()}`, '-o', 'program', '.'],
     ]) {
       await command('go', words, scratch, GO_ENVIRONMENT);
     }

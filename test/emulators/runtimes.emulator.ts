@@ -1,0 +1,183 @@
+// Which runtime decrypts an image that is named in which way, signed or not: every combination is run, and docs/runtimes.md is its table.
+
+import assert from 'node:assert/strict';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import { nameByDigestTag } from '../../src/image/digest-tag.ts';
+import { parseImageReference } from '../../src/image/reference.ts';
+import { RUNTIMES, type Runtime, type RuntimeName, runtimeName } from '../../src/image/runtimes.ts';
+import { type Environment, runClient } from '../clients/process.ts';
+import { type Registry, startRegistry } from '../clients/registry.ts';
+import { createImageWorkspace, type ImageWorkspace } from '../end-to-end/image-workspace.ts';
+import { executable, keyprovider, succeed } from '../end-to-end/workspace.ts';
+import { writeImage } from '../fixtures/images.ts';
+import { createRuntimes, type Pull, runtimeArgv, runtimeVersions } from '../peers/runtimes.ts';
+
+/** How the image stands to signatures, and the node; `reads` says whether it fetches them. */
+const CASES = [
+  { said: 'not signed', repository: 'unsigned', node: 'careless', reads: false },
+  { said: 'signed by cosign', repository: 'signed', node: 'careless', reads: false },
+  { said: 'signed, read as `registries.d` says', repository: 'signed', node: 'reading', reads: true },
+  { said: 'signed, enforced by `policy.json`', repository: 'signed', node: 'enforcing', reads: true },
+] as const;
+const NODES = ['careless', 'reading', 'enforcing'] as const;
+type Node = (typeof NODES)[number];
+
+/** What containers/image says of a refusal, and how the table says it. */
+const REASONS = [
+  [/should be decrypted.*Destination specifies a digest/, 'digest'],
+  [/should be decrypted.*Would invalidate signatures/, 'signature'],
+] as const;
+const DOCUMENT = new URL('../../docs/runtimes.md', import.meta.url);
+
+const cleanups: (() => unknown)[] = [];
+after(async () => {
+  for (const cleanup of cleanups.reverse()) await cleanup();
+});
+const t = { after: (cleanup: () => unknown) => void cleanups.push(cleanup) };
+let workspace: ImageWorkspace;
+let registry: Registry;
+let pulls: Readonly<Record<Runtime, Pull>>;
+const environments = new Map<Node, Environment>();
+const rows: string[] = [];
+
+before(async () => {
+  workspace = await createImageWorkspace(t);
+  registry = await startRegistry();
+  t.after(registry.stop);
+  const { path, key, providers } = workspace;
+  const provider = await providers({ kmscrypt: keyprovider(`--key=${key.file}`) });
+  for (const node of NODES) {
+    const home = path(node);
+    await mkdir(join(home, '.config/containers/registries.d'), { recursive: true });
+    environments.set(node, { ...provider, HOME: home, XDG_RUNTIME_DIR: home, SSL_CERT_FILE: registry.authority });
+    await setUp(home, node);
+  }
+  const { stdout } = await succeed(runClient([executable(), 'config', 'containerd']));
+  const containerdConfig = new TextDecoder().decode(stdout);
+  pulls = await createRuntimes({ directory: workspace.directory, registry, containerdConfig });
+
+  const source = await writeImage(path('plain'), { layers: [{}] });
+  for (const repository of ['unsigned', 'signed']) {
+    const image = registry.reference(`${repository}:1`);
+    const trust = `--ca=${registry.authority}`;
+    const { digest } = await workspace.ours(
+      ...['encrypt', source.reference, image, '--recipient', key.uri, '--digest-tag', trust],
+    );
+    if (repository === 'signed') await sign(`${registry.host}/signed@${digest}`);
+  }
+});
+
+/** What a node reads of signatures, as containers-policy.json(5) and containers-registries.d(5) have it. */
+async function setUp(home: string, node: Node): Promise<void> {
+  const keyPath = workspace.path('cosign.pub');
+  const enforced = [{ type: 'sigstoreSigned', keyPath, signedIdentity: { type: 'matchRepository' } }];
+  const fallback = [{ type: 'insecureAcceptAnything' }];
+  const policy =
+    node === 'enforcing'
+      ? { default: fallback, transports: { docker: { [registry.host]: enforced } } }
+      : { default: fallback };
+  await writeFile(join(home, '.config/containers/policy.json'), JSON.stringify(policy));
+  if (node === 'careless') return;
+  const attachments = `docker:\n  "${registry.host}":\n    use-sigstore-attachments: true\n`;
+  await writeFile(join(home, '.config/containers/registries.d/registry.yaml'), attachments);
+}
+
+async function sign(image: string): Promise<void> {
+  const cosign = await runtimeArgv('cosign');
+  const env = { COSIGN_PASSWORD: '', SSL_CERT_FILE: registry.authority };
+  const cwd = workspace.directory;
+  await succeed(runClient([...cosign, 'generate-key-pair'], { env, cwd }));
+  await succeed(
+    runClient([...cosign, 'sign', '--key=cosign.key', '--tlog-upload=false', '--yes', image], { env, cwd }),
+  );
+}
+
+/** The three names of an image. */
+async function namesOf(repository: string): Promise<readonly RuntimeName[]> {
+  const image = parseImageReference(registry.reference(`${repository}:1`));
+  assert.ok(image.transport === 'docker');
+  const { stdout } = await workspace.ours(
+    'inspect',
+    registry.reference(`${repository}:1`),
+    '--json',
+    `--ca=${registry.authority}`,
+  );
+  const { digest }: { readonly digest: string } = JSON.parse(stdout);
+  return [image, { ...image, tag: undefined, digest }, nameByDigestTag(image, digest)].map(runtimeName);
+}
+
+/** `decrypts`, or why not. */
+async function pull(runtime: Runtime, name: string, node: Node): Promise<string> {
+  const { exitCode, stderr } = await pulls[runtime](name, environments.get(node) ?? {});
+  if (exitCode === 0) return 'decrypts';
+  const reason = REASONS.find(([pattern]) => pattern.test(stderr))?.[1];
+  assert.ok(reason !== undefined, `${runtime} ${name}: ${stderr}`);
+  return `refuses: ${reason}`;
+}
+
+describe('an encrypted image is decrypted or refused by its name and its signatures', () => {
+  for (const { said, repository, node, reads } of CASES) {
+    test(said, async () => {
+      for (const { name, kind, runtimes } of await namesOf(repository)) {
+        const cells: string[] = [];
+        for (const runtime of RUNTIMES) {
+          const expected = !runtimes.includes(runtime) ? 'digest' : reads && runtime !== 'containerd' && 'signature';
+          cells.push(await pull(runtime, name, node));
+          assert.equal(cells.at(-1), expected === false ? 'decrypts' : `refuses: ${expected}`, `${runtime} by ${kind}`);
+        }
+        rows.push(`| ${[said, kind, ...cells].join(' | ')} |`);
+      }
+    });
+  }
+});
+
+test('the table in docs/runtimes.md is of this run', async () => {
+  assert.equal(rows.length, 12);
+  const versions = await runtimeVersions();
+  const head = ['image', 'named by', ...RUNTIMES.map((runtime) => `${runtime} ${versions[runtime]}`)];
+  const table = [`| ${head.join(' | ')} |`, `|${head.map(() => '---|').join('')}`, ...rows].join('\n');
+  const document = await readFile(DOCUMENT, 'utf8');
+  const current = document.replace(/^\| image \|[\s\S]*?\n(?=\n)/m, `${table}\n`);
+  assert.ok(current.includes(table));
+  await writeFile(DOCUMENT, current);
+});
+
+test('a policy that is enforced refuses an image without a signature, and no runtime decrypts without a key', async () => {
+  const [byTag] = await namesOf('unsigned');
+  assert.ok(byTag);
+  for (const runtime of ['podman', 'buildah', 'CRI-O'] as const) {
+    const { exitCode, stderr } = await pulls[runtime](byTag.name, environments.get('enforcing') ?? {});
+    assert.notEqual(exitCode, 0);
+    assert.match(stderr, /no signature exists/i);
+  }
+  const { OCICRYPT_KEYPROVIDER_CONFIG, ...withoutKeys } = environments.get('careless') ?? {};
+  for (const runtime of RUNTIMES) assert.notEqual((await pulls[runtime](byTag.name, withoutKeys)).exitCode, 0, runtime);
+});
+
+test('skopeo copies what a digest names to the storage of podman and buildah, after it has checked the signature', async () => {
+  const storage = `vfs@${workspace.path('copied/storage')}+${workspace.path('copied/run')}`;
+  const skopeo = await runtimeArgv('skopeo');
+  const copy = async (repository: string) => {
+    const [, byDigest] = await namesOf(repository);
+    const to = `containers-storage:[${storage}]${registry.host}/${repository}:1`;
+    const flags = ['--remove-signatures', '--decryption-key=provider:kmscrypt'];
+    const trust = `--src-cert-dir=${registry.certificateDirectory}`;
+    return runClient([...skopeo, 'copy', ...flags, trust, `docker://${byDigest?.name}`, to], {
+      env: environments.get('enforcing') ?? {},
+    });
+  };
+  await succeed(copy('signed'));
+  const places = [`--root=${workspace.path('copied/storage')}`, `--runroot=${workspace.path('copied/run')}`];
+  for (const [program, ...words] of [
+    ['podman', 'image', 'exists'],
+    ['buildah', 'inspect', '--type=image'],
+  ] as const) {
+    const argv = [...(await runtimeArgv(program)), ...places, '--storage-driver=vfs', ...words] as const;
+    await succeed(runClient([...argv, `${registry.host}/signed:1`], { env: environments.get('careless') ?? {} }));
+  }
+  const refused = await copy('unsigned');
+  assert.notEqual(refused.exitCode, 0);
+  assert.match(refused.stderr, /no signature exists/i);
+});
