@@ -32,9 +32,14 @@ export class ImageTools {
     this.#context = context;
   }
 
-  /** An image to read. @throws OcicryptError `usage` */
-  source(text: string | undefined): ImageSource {
-    return this.#closing(openImageSource(parseImageReference(text ?? ''), this.#registry()));
+  /**
+   * An image to read.
+   *
+   * @param use `inspect` where only manifests and configs are read
+   * @throws OcicryptError `usage`
+   */
+  source(text: string | undefined, use: 'copy' | 'inspect' = 'inspect'): ImageSource {
+    return this.#closing(openImageSource(parseImageReference(text ?? ''), this.#registry(), use));
   }
 
   /** An image to write; a name that holds a digest cannot stand for another image. @throws OcicryptError `usage` */
@@ -52,7 +57,7 @@ export class ImageTools {
   /** Where an image comes from and where it goes; in place, which one must know to replace it, they are one. */
   between(from: string | undefined, to: string | undefined): { source: ImageSource; destination: ImageStore } {
     const destination = this.store(to);
-    return { source: from === to ? destination : this.source(from), destination };
+    return { source: from === to ? destination : this.source(from, 'copy'), destination };
   }
 
   /**

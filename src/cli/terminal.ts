@@ -1,8 +1,8 @@
 // The only code that touches standard input, standard output and standard error.
 
-import { constants, fstatSync, openSync, read, readSync, writeSync } from 'node:fs';
+import { constants, fstatSync, openSync, read, readFileSync, readSync, writeSync } from 'node:fs';
 import { wipe } from '../base/bytes.ts';
-import { OcicryptError, systemCode } from '../base/errors.ts';
+import { OcicryptError, showSystemCode, systemCode } from '../base/errors.ts';
 
 export interface Terminal {
   /** Standard input to its end, or `maximum + 1` bytes of it, whichever is less. */
@@ -29,6 +29,7 @@ export const processTerminal: Terminal = {
     }
   },
   write(data) {
+    refuseClosedOutput();
     writeAll(1, typeof data === 'string' ? new TextEncoder().encode(data) : data);
   },
   say(line) {
@@ -118,6 +119,20 @@ function unreadable(cause: unknown): OcicryptError {
   return new OcicryptError('bad-input', 'cannot read standard input', { cause });
 }
 
+/**
+ * Bun opens /dev/null in the place of a closed standard output, and data would be lost in silence. That descriptor is closed
+ * on exec, which none that was inherited can be. Node does the same and leaves no trace of it.
+ */
+function refuseClosedOutput(): void {
+  if (process.versions.bun === undefined || process.platform !== 'linux' || !fstatSync(1).isCharacterDevice()) return;
+  const flags = /^flags:\s*([0-7]+)$/m.exec(readFileSync('/proc/self/fdinfo/1', 'utf8'))?.[1] ?? '0';
+  if ((Number.parseInt(flags, 8) & CLOSED_ON_EXEC) === 0) return;
+  throw new OcicryptError('not-written', 'standard output is closed');
+}
+
+/** O_CLOEXEC of Linux. */
+const CLOSED_ON_EXEC = 0o2000000;
+
 /** How long a reader that does not read is waited for. */
 const WRITE_PATIENCE = 5000;
 
@@ -131,7 +146,7 @@ function writeAll(descriptor: number, data: Uint8Array): void {
         Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 5);
         continue;
       }
-      throw new OcicryptError('not-written', 'cannot write to standard output', { cause });
+      throw new OcicryptError('not-written', `cannot write to standard output${showSystemCode(cause)}`, { cause });
     }
   }
 }

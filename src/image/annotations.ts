@@ -49,6 +49,11 @@ export function isLayerType(mediaType: string): boolean {
   return PLAIN_TYPES.has(isEncryptedType(mediaType) ? mediaType.slice(0, -SUFFIX.length) : mediaType);
 }
 
+/** Whether this is the type of a plain layer that may not be passed on: runtimes fetch it from an address in the manifest. */
+export function isForeignType(mediaType: string): boolean {
+  return (PLAIN_TYPES.get(mediaType) ?? '').startsWith(OCI_FOREIGN);
+}
+
 /** The type that a plain layer has in OCI (Docker's types have no encrypted form), or undefined where it is no layer. */
 export function ociLayerType(mediaType: string): string | undefined {
   return PLAIN_TYPES.get(mediaType);

@@ -1,168 +1,296 @@
-// The only code that reads and writes oci-archive files: a layout in a tar, unpacked beside and packed again as a whole.
+// The only code that reads and writes oci-archive files: a layout in a tar, read in place and written anew as a whole.
 
-import { access, mkdir, mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
-import { packTar, type TarSource } from 'modern-tar/fs';
-import { OcicryptError } from '../base/errors.ts';
-import type { BlobIdentity } from './cipher.ts';
-import { createAtomicFile, notWritten, removeAbandonedFiles, TEMPORARY_PREFIX } from './files.ts';
-import { openLayout, readLayoutEntries } from './layout.ts';
-import { type Descriptor, isManifestType, parseManifest } from './manifest.ts';
-import type { BlobReader, BlobWriter, ImageStore, StoredManifest } from './store.ts';
-import { forEachMember, writeNewFile } from './tar.ts';
+import { createHash } from 'node:crypto';
+import { realpath, stat } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { OcicryptError, systemCode } from '../base/errors.ts';
+import { ArchiveMembers } from './archive-members.ts';
+import { type BlobIdentity, formatDigest } from './cipher.ts';
+import { type AtomicFile, createAtomicFile, type FileOwner, openRegularFile, readSmallFile } from './files.ts';
+import { EMPTY_INDEX, LAYOUT_FILE, LayoutIndex, type LayoutName } from './layout-index.ts';
+import { type Descriptor, isManifestType, MAXIMUM_MANIFEST, parseManifest } from './manifest.ts';
+import { notWritten } from './not-written.ts';
+import { type BlobReader, type BlobWriter, checkContent, type ImageStore, type StoredManifest } from './store.ts';
+import { checkArchiveKind } from './tar-file.ts';
+import { endTar, endTarMember, startTarMember } from './tar-write.ts';
+import { removeAbandoned } from './temporary.ts';
 
 /**
- * An OCI layout in a tar file. Reading unpacks it into a temporary directory; writing packs what the index names, and
- * nothing else, so that no plain layer stays behind in an archive that is encrypted in place.
+ * An OCI layout in a tar file, which may be compressed. Writing packs what the index leads to, and nothing else, so that
+ * no plain layer stays behind in an archive that is encrypted in place.
  *
- * @param writing whether the archive will be written
+ * @param writing whether the archive will be written: then what is temporary is beside it, where there is room for it
  */
 export function openArchive(path: string, tag: string | undefined, name: string, writing: boolean): ImageStore {
-  return new ArchiveStore(path, tag, name, writing);
+  return new ArchiveStore(path, { name, tag }, writing);
 }
 
-const MEMBER = /^(?:\.\/)?(oci-layout|index\.json|blobs\/sha256\/[0-9a-f]{64})$/;
+/** Indexes in indexes, as many as an image may have, and the index of the archive. */
+const MAXIMUM_DEPTH = 5;
+const CHUNK = 1024 * 1024;
+
+type Staged = { readonly file: AtomicFile; readonly size: number };
+/** The file that an archive is to take the place of. */
+type Target = { readonly path: string; readonly owner: FileOwner | undefined; readonly identity: string };
 
 class ArchiveStore implements ImageStore {
   readonly name: string;
   readonly transfers = 1;
   readonly #path: string;
-  readonly #tag: string | undefined;
+  readonly #wanted: LayoutName;
   readonly #writing: boolean;
-  #directory: string | undefined;
-  #isMissing = false;
-  #layout: Promise<ImageStore> | undefined;
+  readonly #staged = new Map<string, Staged>();
+  #members: Promise<ArchiveMembers> | undefined;
+  #target: Promise<Target> | undefined;
+  #found: Descriptor | undefined;
+  #unpacked: Promise<void> | undefined;
 
-  constructor(path: string, tag: string | undefined, name: string, writing: boolean) {
-    this.name = name;
+  constructor(path: string, wanted: LayoutName, writing: boolean) {
+    this.name = wanted.name;
     this.#path = path;
-    this.#tag = tag;
+    this.#wanted = wanted;
     this.#writing = writing;
   }
 
-  async readRoot(): Promise<StoredManifest> {
-    const layout = await this.#open();
-    if (this.#isMissing) throw new OcicryptError('not-found', `no file ${this.#path}`, { hint: 'check the path' });
-    return layout.readRoot();
+  async readRoot(signal?: AbortSignal): Promise<StoredManifest> {
+    this.#found = (await this.#readIndex(await this.#open(signal))).select(this.#wanted);
+    return this.readManifest(this.#found, signal);
   }
 
-  async readManifest(descriptor: Descriptor): Promise<StoredManifest> {
-    return (await this.#open()).readManifest(descriptor);
+  async readManifest(descriptor: Descriptor, signal?: AbortSignal): Promise<StoredManifest> {
+    const { digest, mediaType, size } = descriptor;
+    if (size > MAXIMUM_MANIFEST)
+      throw new OcicryptError('bad-input', `manifest ${digest} is larger than ${MAXIMUM_MANIFEST} bytes`);
+    const staged = this.#staged.get(digest);
+    const bytes =
+      staged === undefined
+        ? await (await this.#open(signal)).readSmall(memberOf(digest), signal)
+        : await readSmallFile(staged.file.path, `manifest ${digest}`);
+    checkContent(bytes, descriptor, 'manifest');
+    return { bytes, digest, mediaType, size };
   }
 
-  async openBlob(blob: BlobIdentity): Promise<BlobReader> {
-    return (await this.#open()).openBlob(blob);
+  async openBlob(blob: BlobIdentity, signal?: AbortSignal): Promise<BlobReader> {
+    const members = await this.#open(signal);
+    const size = members.size(memberOf(blob.digest));
+    if (size !== undefined && size !== blob.size) throw this.#damaged(blob);
+    if (!members.isAtHand(memberOf(blob.digest))) {
+      // Of a compressed archive all that the image needs is unpacked in one pass, and nothing else.
+      this.#unpacked ??= this.#unpack(members, signal);
+      await this.#unpacked;
+    }
+    return members.open(memberOf(blob.digest), signal);
   }
 
-  async hasBlob(blob: BlobIdentity): Promise<boolean> {
-    return (await this.#open()).hasBlob(blob);
+  async hasBlob({ digest, size }: BlobIdentity): Promise<boolean> {
+    if (this.#staged.get(digest)?.size === size) return true;
+    return (await this.#openOld())?.size(memberOf(digest)) === size;
   }
 
-  async createBlob(size: number): Promise<BlobWriter> {
-    return (await this.#open()).createBlob(size);
+  async createBlob(): Promise<BlobWriter> {
+    const file = await this.#createFile(true);
+    let staged = false;
+    return {
+      write: (bytes) => file.write(bytes),
+      commit: async (blob) => {
+        staged = true;
+        await this.#stage(blob, file);
+      },
+      discard: async () => {
+        if (!staged) await file.discard();
+      },
+    };
   }
 
   async writeManifest(manifest: StoredManifest): Promise<void> {
-    await (await this.#open()).writeManifest(manifest);
+    if (await this.hasBlob(manifest)) return;
+    const file = await this.#createFile(false);
+    try {
+      await file.write(manifest.bytes);
+    } catch (error) {
+      await file.discard();
+      throw error;
+    }
+    await this.#stage(manifest, file);
   }
 
   async writeRoot(manifest: StoredManifest, signal?: AbortSignal): Promise<void> {
-    const layout = await this.#open();
-    await layout.writeRoot(manifest);
-    const directory = this.#directory ?? '';
-    const members = ['oci-layout', 'index.json', ...(await referencedBlobs(directory, layout))];
-    const file = await createAtomicFile(dirname(this.#path));
+    await this.writeManifest(manifest);
+    const target = await this.#readTarget();
+    const index = (await this.#readIndex(await this.#openOld())).with(manifest, this.#wanted, this.#found);
+    const file = await createAtomicFile(dirname(target.path), { mode: target.owner === undefined ? 0o644 : 0o600 });
     try {
-      const packed = packTar(members.map((member) => tarSource(directory, member)));
-      for await (const chunk of packed) {
-        signal?.throwIfAborted();
-        await file.write(chunk);
+      await packBytes(file, 'oci-layout', LAYOUT_FILE);
+      await packBytes(file, 'index.json', index);
+      for (const blob of await this.#collect(LayoutIndex.parse(index, this.#path), signal)) {
+        await this.#pack(file, blob, signal);
       }
-      await file.commit(this.#path);
+      await endTar(file);
+      if (target.owner !== undefined) await file.own(target.owner);
+      await file.seal();
+      signal?.throwIfAborted();
+      if ((await readTarget(this.#path)).identity !== target.identity) throw changedMeanwhile(this.#path);
+      await file.commit(target.path);
     } finally {
       await file.discard();
     }
   }
 
   async close(): Promise<void> {
-    await this.#layout?.catch(() => undefined);
-    if (this.#directory !== undefined) await rm(this.#directory, { recursive: true, force: true });
-    this.#directory = undefined;
-    this.#layout = undefined;
+    for (const { file } of this.#staged.values()) await file.discard();
+    this.#staged.clear();
+    const members = await this.#members?.catch(() => undefined);
+    await members?.close();
+    this.#members = undefined;
+    this.#unpacked = undefined;
   }
 
-  #open(): Promise<ImageStore> {
-    this.#layout ??= this.#unpack();
-    return this.#layout;
+  #open(signal?: AbortSignal): Promise<ArchiveMembers> {
+    this.#members ??= ArchiveMembers.open(this.#path, this.#writing ? dirname(this.#path) : undefined, signal);
+    return this.#members;
   }
 
-  async #unpack(): Promise<ImageStore> {
-    // Beside the archive when there is one to write: that disk has room for it, and the temporary one may not.
-    const parent = this.#writing ? dirname(this.#path) : tmpdir();
-    try {
-      if (this.#writing) await removeAbandonedFiles(parent);
-      this.#directory = await mkdtemp(join(parent, TEMPORARY_PREFIX));
-    } catch (error) {
-      notWritten(parent)(error);
+  /** The archive that is there already, where there is one. */
+  async #openOld(): Promise<ArchiveMembers | undefined> {
+    return (await this.#readTarget()).owner === undefined ? undefined : this.#open();
+  }
+
+  async #readIndex(members: ArchiveMembers | undefined): Promise<LayoutIndex> {
+    const what = `index.json of ${this.#path}`;
+    if (members === undefined) return LayoutIndex.parse(EMPTY_INDEX, what);
+    if (members.size('index.json') === undefined) {
+      throw new OcicryptError('bad-input', `${this.#path} is no OCI archive: it holds no index.json`, {
+        hint: 'archives of docker save are named docker-archive:FILE',
+      });
     }
-    const directory = this.#directory ?? '';
-    const present = await access(this.#path).then(
-      () => true,
-      () => false,
+    return LayoutIndex.parse(await members.readSmall('index.json'), what);
+  }
+
+  /** The file that will be replaced, and what would fail in the end: looked at once, before the first layer. */
+  #readTarget(): Promise<Target> {
+    this.#target ??= this.#checkTarget();
+    return this.#target;
+  }
+
+  async #checkTarget(): Promise<Target> {
+    const target = await readTarget(this.#path);
+    const old = target.owner === undefined ? undefined : await this.#open();
+    (await this.#readIndex(old)).checkName(this.#wanted, this.#found);
+    await removeAbandoned(dirname(target.path));
+    return target;
+  }
+
+  async #createFile(layer: boolean): Promise<AtomicFile> {
+    const { path } = await this.#readTarget();
+    return createAtomicFile(dirname(path), { layer, mode: 0o600 });
+  }
+
+  async #stage({ digest, size }: BlobIdentity, file: AtomicFile): Promise<void> {
+    const twin = this.#staged.get(digest);
+    this.#staged.set(digest, { file, size });
+    await twin?.file.discard();
+    await file.seal();
+  }
+
+  async #unpack(members: ArchiveMembers, signal: AbortSignal | undefined): Promise<void> {
+    const blobs = await this.#walk(this.#found === undefined ? [] : [this.#found], signal);
+    const named = blobs.map(({ digest, size }) => ({ name: memberOf(digest), size }));
+    await members.unpack(
+      named.filter(({ name, size }) => members.size(name) === size).map(({ name }) => name),
+      signal,
     );
-    if (present) await unpackLayout(this.#path, directory);
-    this.#isMissing = !present;
-    return openLayout(directory, this.#tag, this.name);
+  }
+
+  /** What the new archive holds: all that its index leads to and that is here. What the old one lacked stays absent. */
+  async #collect(index: LayoutIndex, signal: AbortSignal | undefined): Promise<readonly BlobIdentity[]> {
+    const blobs: BlobIdentity[] = [];
+    for (const blob of await this.#walk(index.entries(), signal)) if (await this.#isHere(blob)) blobs.push(blob);
+    const old = blobs.filter(({ digest }) => !this.#staged.has(digest)).map(({ digest }) => memberOf(digest));
+    await (await this.#openOld())?.unpack(old, signal);
+    return blobs;
+  }
+
+  /** All that descriptors lead to, each once, as far as the manifests are here. */
+  async #walk(roots: readonly Descriptor[], signal: AbortSignal | undefined): Promise<readonly BlobIdentity[]> {
+    const found = new Map<string, BlobIdentity>();
+    const visit = async (descriptor: Descriptor, depth: number): Promise<void> => {
+      if (found.has(descriptor.digest)) return;
+      found.set(descriptor.digest, descriptor);
+      if (!isManifestType(descriptor.mediaType) || depth > MAXIMUM_DEPTH || !(await this.#isHere(descriptor))) return;
+      const { bytes, mediaType } = await this.readManifest(descriptor, signal);
+      const manifest = parseManifest(bytes, mediaType, `manifest ${descriptor.digest}`);
+      const inner = manifest.kind === 'index' ? manifest.manifests : [manifest.config, ...manifest.layers];
+      for (const entry of inner) await visit(entry, depth + 1);
+    };
+    for (const root of roots) await visit(root, 1);
+    return [...found.values()];
+  }
+
+  async #isHere({ digest }: BlobIdentity): Promise<boolean> {
+    if (this.#staged.has(digest)) return true;
+    const members = this.#writing ? await this.#openOld() : await this.#open();
+    return members?.size(memberOf(digest)) !== undefined;
+  }
+
+  /** Copies a blob into the new archive; one that is not what its descriptor says would be lost with the old one. */
+  async #pack(file: AtomicFile, blob: BlobIdentity, signal: AbortSignal | undefined): Promise<void> {
+    const staged = this.#staged.get(blob.digest);
+    const reader =
+      staged === undefined
+        ? await this.openBlob(blob, signal)
+        : await openRegularFile(staged.file.path, `blob ${blob.digest}`);
+    try {
+      await startTarMember(file, memberOf(blob.digest), blob.size);
+      const hash = createHash('sha256');
+      const buffer = new Uint8Array(CHUNK);
+      let size = 0;
+      for (let count = -1; count !== 0; size += count) {
+        signal?.throwIfAborted();
+        count = await reader.read(buffer);
+        hash.update(buffer.subarray(0, count));
+        await file.write(buffer.subarray(0, count));
+      }
+      if (size !== blob.size || formatDigest(hash.digest()) !== blob.digest) throw this.#damaged(blob);
+      await endTarMember(file, size);
+    } finally {
+      await reader.close();
+    }
+  }
+
+  #damaged({ digest }: BlobIdentity): OcicryptError {
+    return new OcicryptError('integrity', `blob ${digest} of ${this.name} does not have that digest and size`, {
+      hint: 'nothing was changed: the archive is damaged, make it again',
+    });
   }
 }
 
-/** Takes the members of a layout that are plain files, by their names; links, devices and all other paths are left. */
-async function unpackLayout(path: string, directory: string): Promise<void> {
-  await mkdir(join(directory, 'blobs/sha256'), { recursive: true });
-  const seen = new Set<string>();
-  const damaged = (cause?: unknown) =>
-    new OcicryptError('bad-input', `${path} is no OCI archive`, {
-      cause,
-      hint: 'other archives are named docker-archive:FILE',
-    });
-  await forEachMember(path, damaged, async (name, body) => {
-    const member = MEMBER.exec(name)?.[1];
-    if (member === undefined) return;
-    // A second member of the same name is an attack or an accident, and neither is sorted out here.
-    if (seen.has(member)) throw damaged();
-    seen.add(member);
-    await writeNewFile(join(directory, member), body);
+async function packBytes(file: AtomicFile, name: string, bytes: Uint8Array): Promise<void> {
+  await startTarMember(file, name, bytes.length);
+  await file.write(bytes);
+  await endTarMember(file, bytes.length);
+}
+
+/** Where the archive is or will be: behind links, so that no old archive stays where they lead. */
+async function readTarget(path: string): Promise<Target> {
+  try {
+    const real = await realpath(path);
+    const status = await stat(real);
+    checkArchiveKind(path, status);
+    const { mode, uid, gid, dev, ino, size, mtimeMs } = status;
+    return { path: real, owner: { mode, uid, gid }, identity: [dev, ino, size, mtimeMs].join() };
+  } catch (error) {
+    if (systemCode(error) === 'ENOENT') return { path, owner: undefined, identity: '' };
+    if (error instanceof OcicryptError) throw error;
+    return notWritten(path)(error);
+  }
+}
+
+function changedMeanwhile(path: string): OcicryptError {
+  return new OcicryptError('not-written', `${path} was changed by another program meanwhile`, {
+    hint: 'nothing was changed by this run: run again',
   });
 }
 
-/** The names of all blobs that the index leads to. */
-async function referencedBlobs(directory: string, layout: ImageStore): Promise<readonly string[]> {
-  const found = new Set<string>();
-  const visit = async (descriptor: Descriptor, depth: number): Promise<void> => {
-    if (found.has(descriptor.digest)) return;
-    if (await layout.hasBlob(descriptor)) found.add(descriptor.digest);
-    if (!isManifestType(descriptor.mediaType) || depth > 4) return;
-    const { bytes, mediaType } = await layout.readManifest(descriptor);
-    const manifest = parseManifest(bytes, mediaType, `manifest ${descriptor.digest}`);
-    const inner = manifest.kind === 'index' ? manifest.manifests : [manifest.config, ...manifest.layers];
-    for (const entry of inner) await visit(entry, depth + 1);
-  };
-  for (const entry of await readLayoutEntries(directory)) await visit(entry, 1);
-  return [...found].map((digest) => join('blobs/sha256', digest.slice('sha256:'.length)));
-}
-
-/** The same archive whenever the same image is packed. */
-function tarSource(directory: string, member: string): TarSource {
-  return {
-    type: 'file',
-    source: join(directory, member),
-    target: member,
-    mode: 0o644,
-    mtime: new Date(0),
-    uid: 0,
-    gid: 0,
-    uname: '',
-    gname: '',
-  };
+function memberOf(digest: string): string {
+  return `blobs/sha256/${digest.slice('sha256:'.length)}`;
 }

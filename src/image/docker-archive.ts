@@ -1,120 +1,157 @@
 // The only code that reads `docker save` archives (docker-archive:): containers-transports(5); the image is given as OCI.
 
 import { createHash } from 'node:crypto';
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { concatBytes } from '../base/bytes.ts';
+import { Readable } from 'node:stream';
+import { createGzip } from 'node:zlib';
 import { OcicryptError } from '../base/errors.ts';
 import { asArray, asObject, asText, type JsonObject, parseJson } from '../base/json.ts';
 import { writeJson } from '../base/json-writer.ts';
+import { ArchiveMembers } from './archive-members.ts';
 import { type BlobIdentity, formatDigest } from './cipher.ts';
-import { notWritten, openRegularFile, TEMPORARY_PREFIX } from './files.ts';
-import { MAXIMUM_MANIFEST, MEDIA_TYPES } from './manifest.ts';
-import { type BlobReader, createStoredManifest, type ImageSource, type StoredManifest } from './store.ts';
-import { forEachMember, writeNewFile } from './tar.ts';
+import { createAtomicFile, openRegularFile } from './files.ts';
+import { MEDIA_TYPES } from './manifest.ts';
+import { memberPath } from './member-names.ts';
+import { formatImageReference, parseImageReference } from './reference.ts';
+import { type BlobReader, createStoredManifest, type ImageSource, readAtMost, type StoredManifest } from './store.ts';
+import type { ByteSource } from './streams.ts';
 
 /**
- * An image of a `docker save` archive.
+ * An image of a `docker save` archive. Its layers are compressed when they are first asked for: after encryption nobody
+ * can do it any more.
  *
- * @param selector `NAME:TAG` or `@N`, where the archive holds several
+ * @param selector `NAME[:TAG]` in any spelling, or `@N`, where the archive holds several
+ * @param compress whether layers will be copied; else the manifest names them as the archive holds them, and nothing is
+ *   unpacked
  */
-export function openDockerArchive(path: string, selector: string | undefined, name: string): ImageSource {
-  return new DockerArchiveSource(path, selector, name);
+export function openDockerArchive(
+  path: string,
+  selector: string | undefined,
+  name: string,
+  compress: boolean,
+): ImageSource {
+  return new DockerArchiveSource(path, selector, name, compress);
 }
 
-type Unpacked = { readonly manifest: StoredManifest; readonly files: ReadonlyMap<string, string> };
-type Member = BlobIdentity & { readonly file: string; readonly mediaType: string };
+type Image = { readonly manifest: StoredManifest; readonly blobs: ReadonlyMap<string, Opener> };
+type Opener = (signal: AbortSignal | undefined) => Promise<BlobReader>;
+type Layer = BlobIdentity & { readonly mediaType: string; readonly open: Opener };
 
 const LAYER = 'application/vnd.oci.image.layer.v1.tar';
+const MAXIMUM_LAYERS = 1000;
+const CHUNK = 1024 * 1024;
 
 class DockerArchiveSource implements ImageSource {
   readonly name: string;
   readonly transfers = 1;
   readonly #path: string;
   readonly #selector: string | undefined;
-  #directory: string | undefined;
-  #unpacked: Promise<Unpacked> | undefined;
+  readonly #compress: boolean;
+  #members: Promise<ArchiveMembers> | undefined;
+  #image: Promise<Image> | undefined;
 
-  constructor(path: string, selector: string | undefined, name: string) {
+  constructor(path: string, selector: string | undefined, name: string, compress: boolean) {
     this.name = name;
     this.#path = path;
     this.#selector = selector;
+    this.#compress = compress;
   }
 
-  async readRoot(): Promise<StoredManifest> {
-    return (await this.#open()).manifest;
+  async readRoot(signal?: AbortSignal): Promise<StoredManifest> {
+    return (await this.#open(signal)).manifest;
   }
 
   async readManifest(): Promise<StoredManifest> {
     throw new OcicryptError('internal', 'a docker archive has no index');
   }
 
-  async openBlob(blob: BlobIdentity): Promise<BlobReader> {
-    const file = (await this.#open()).files.get(blob.digest);
-    if (file === undefined) throw new OcicryptError('not-found', `blob ${blob.digest} is not in ${this.name}`);
-    return openRegularFile(file, `blob ${blob.digest}`);
+  async openBlob(blob: BlobIdentity, signal?: AbortSignal): Promise<BlobReader> {
+    const open = (await this.#open(signal)).blobs.get(blob.digest);
+    if (open === undefined) throw new OcicryptError('not-found', `blob ${blob.digest} is not in ${this.name}`);
+    return open(signal);
   }
 
   async close(): Promise<void> {
-    await this.#unpacked?.catch(() => undefined);
-    if (this.#directory !== undefined) await rm(this.#directory, { recursive: true, force: true });
-    this.#directory = undefined;
-    this.#unpacked = undefined;
+    await this.#image?.catch(() => undefined);
+    const members = await this.#members?.catch(() => undefined);
+    await members?.close();
+    this.#members = undefined;
+    this.#image = undefined;
   }
 
-  #open(): Promise<Unpacked> {
-    this.#unpacked ??= this.#unpack();
-    return this.#unpacked;
+  #open(signal: AbortSignal | undefined): Promise<Image> {
+    this.#members ??= ArchiveMembers.open(this.#path, undefined, signal);
+    this.#image ??= this.#members.then((members) => this.#read(members, signal));
+    return this.#image;
   }
 
-  /** Twice through the archive: what it names may stand before or after what names it. */
-  async #unpack(): Promise<Unpacked> {
-    const entry = await this.#readEntry();
-    const config = asText(entry.get('Config'));
-    const layers = asArray(entry.get('Layers'))?.map(asText);
-    if (config === undefined || layers === undefined || layers.length > 1000) throw this.#damaged();
-    const directory = await mkdtemp(join(tmpdir(), TEMPORARY_PREFIX)).catch(notWritten(tmpdir()));
-    this.#directory = directory;
-    const wanted = new Set([config, ...layers]);
-    const members = new Map<string, Member>();
-    await forEachMember(this.#path, this.#damaged, async (name, body) => {
-      if (wanted.has(name) && !members.has(name)) {
-        members.set(name, await unpackMember(join(directory, String(members.size)), body));
-      }
-    });
-    const find = (name: string | undefined): Member => {
-      const member = name === undefined ? undefined : members.get(name);
-      if (member === undefined) throw this.#damaged();
-      return member;
-    };
-    const { digest, size } = find(config);
+  async #read(members: ArchiveMembers, signal: AbortSignal | undefined): Promise<Image> {
+    if (members.size('manifest.json') === undefined) throw this.#damaged('it holds no manifest.json');
+    const entry = this.#select(await members.readSmall('manifest.json', signal));
+    const configName = asText(entry.get('Config'));
+    const names = asArray(entry.get('Layers'))?.map(asText) ?? [];
+    if (configName === undefined || names.length > MAXIMUM_LAYERS)
+      throw this.#damaged('its manifest.json names no image');
+    const config = await members.readSmall(configName, signal);
+    const diffIds = asArray(asObject(asObject(parseJson(config, configName))?.get('rootfs'))?.get('diff_ids')) ?? [];
+    if (diffIds.length !== names.length) throw this.#damaged('its config and its manifest.json name different layers');
+    if (this.#compress) {
+      await members.unpack(
+        names.filter((name) => name !== undefined),
+        signal,
+      );
+    }
+    const layers = new Map<string, Layer>();
+    const list = [];
+    for (const [index, name] of names.entries()) {
+      const path = memberPath(name ?? '');
+      const size = members.size(name ?? '');
+      if (path === undefined || size === undefined) throw this.#damaged(`it does not hold layer ${index}`);
+      const known = layers.get(path) ?? (await this.#layer(members, path, asText(diffIds[index]) ?? '', size, signal));
+      layers.set(path, known);
+      list.push({ mediaType: known.mediaType, digest: known.digest, size: known.size });
+    }
+    const stored = createStoredManifest(config, MEDIA_TYPES.config);
     const manifest = writeJson({
       schemaVersion: 2,
       mediaType: MEDIA_TYPES.manifest,
-      config: { mediaType: MEDIA_TYPES.config, digest, size },
-      layers: layers.map(find).map((layer) => ({ mediaType: layer.mediaType, digest: layer.digest, size: layer.size })),
+      config: { mediaType: MEDIA_TYPES.config, digest: stored.digest, size: stored.size },
+      layers: list,
     });
+    const openConfig: Opener = (running) => members.open(configName, running);
     return {
       manifest: createStoredManifest(manifest, MEDIA_TYPES.manifest),
-      files: new Map([...members.values()].map((member) => [member.digest, member.file])),
+      blobs: new Map([
+        [stored.digest, openConfig],
+        ...[...layers.values()].map(({ digest, open }): [string, Opener] => [digest, open]),
+      ]),
     };
   }
 
-  async #readEntry(): Promise<JsonObject> {
-    let bytes: Uint8Array | undefined;
-    await forEachMember(this.#path, this.#damaged, async (name, body) => {
-      if (name !== 'manifest.json' || bytes !== undefined) return;
-      const chunks: Uint8Array[] = [];
-      let size = 0;
-      for await (const chunk of body) {
-        size += chunk.length;
-        if (size > MAXIMUM_MANIFEST) throw this.#damaged();
-        chunks.push(chunk);
-      }
-      bytes = concatBytes(...chunks);
-    });
-    if (bytes === undefined) throw this.#damaged();
+  /** A layer as it will be copied: compressed, if it is not; or as the archive and its config say it is. */
+  async #layer(
+    members: ArchiveMembers,
+    path: string,
+    diffId: string,
+    size: number,
+    signal: AbortSignal | undefined,
+  ): Promise<Layer> {
+    const open: Opener = (running) => members.open(path, running);
+    if (!this.#compress) return { digest: diffId, size, mediaType: LAYER, open };
+    const compression = await withReader(open, signal, async (reader) => compressionAt(await readAtMost(reader, 4)));
+    if (compression !== '') {
+      const identity = await withReader(open, signal, (reader) => measure(reader, signal));
+      return { ...identity, mediaType: LAYER + compression, open };
+    }
+    const file = join(
+      await members.temporaryDirectory(),
+      `${formatDigest(createHash('sha256').update(path).digest())}.gz`,
+    );
+    const identity = await withReader(open, signal, (reader) => compressTo(file, reader, diffId, signal));
+    return { ...identity, mediaType: `${LAYER}+gzip`, open: () => openRegularFile(file, path) };
+  }
+
+  #select(bytes: Uint8Array): JsonObject {
     const entries = asArray(parseJson(bytes, `manifest.json of ${this.#path}`))?.map(asObject) ?? [];
     const found = entries.filter((entry, index) => entry !== undefined && this.#isSelected(entry, index));
     const [first, ...others] = found;
@@ -124,35 +161,103 @@ class DockerArchiveSource implements ImageSource {
   }
 
   #isSelected(entry: JsonObject, index: number): boolean {
-    if (this.#selector === undefined) return true;
-    return this.#selector === `@${index}` || tagsOf(entry).includes(this.#selector);
+    if (this.#selector === undefined || this.#selector === `@${index}`) return true;
+    const wanted = canonicalName(this.#selector);
+    return tagsOf(entry).some((tag) => canonicalName(tag) === wanted);
   }
 
-  readonly #damaged = (cause?: unknown): OcicryptError =>
-    new OcicryptError('bad-input', `${this.#path} is no archive of docker save`, {
-      cause,
+  #damaged(reason: string): OcicryptError {
+    return new OcicryptError('bad-input', `${this.#path} is no archive of docker save: ${reason}`, {
       hint: 'OCI archives are named oci-archive:FILE',
     });
+  }
 }
 
-async function unpackMember(file: string, body: AsyncIterable<Uint8Array>): Promise<Member> {
+async function withReader<Result>(
+  open: Opener,
+  signal: AbortSignal | undefined,
+  work: (reader: BlobReader) => Promise<Result>,
+): Promise<Result> {
+  const reader = await open(signal);
+  try {
+    return await work(reader);
+  } finally {
+    await reader.close();
+  }
+}
+
+function compressionAt([a, b, c, d]: Uint8Array): '' | '+gzip' | '+zstd' {
+  if (a === 0x1f && b === 0x8b) return '+gzip';
+  return a === 0x28 && b === 0xb5 && c === 0x2f && d === 0xfd ? '+zstd' : '';
+}
+
+async function measure(source: ByteSource, signal: AbortSignal | undefined): Promise<BlobIdentity> {
   const hash = createHash('sha256');
   let size = 0;
-  let start: readonly number[] = [];
-  async function* measured(): AsyncGenerator<Uint8Array> {
-    for await (const chunk of body) {
-      if (start.length < 4) start = [...start, ...chunk.subarray(0, 4)];
-      size += chunk.length;
-      hash.update(chunk);
+  for await (const chunk of chunksOf(source, signal)) {
+    hash.update(chunk);
+    size += chunk.length;
+  }
+  return { digest: formatDigest(hash.digest()), size };
+}
+
+/** Compresses a layer into a file; what the config says it is, it must be. */
+async function compressTo(
+  path: string,
+  source: ByteSource,
+  diffId: string,
+  signal: AbortSignal | undefined,
+): Promise<BlobIdentity> {
+  const file = await createAtomicFile(join(path, '..'), { mode: 0o600 });
+  const plain = createHash('sha256');
+  const hash = createHash('sha256');
+  let size = 0;
+  async function* hashed(): AsyncGenerator<Uint8Array> {
+    for await (const chunk of chunksOf(source, signal)) {
+      plain.update(chunk);
       yield chunk;
     }
   }
-  await writeNewFile(file, measured());
-  const [a, b, c, d] = start;
-  const gzip = a === 0x1f && b === 0x8b;
-  const zstd = a === 0x28 && b === 0xb5 && c === 0x2f && d === 0xfd;
-  const mediaType = LAYER + (gzip ? '+gzip' : zstd ? '+zstd' : '');
-  return { file, size, mediaType, digest: formatDigest(hash.digest()) };
+  const gzip = createGzip();
+  const input = Readable.from(hashed(), { objectMode: false });
+  input.on('error', (error) => gzip.destroy(error));
+  try {
+    for await (const chunk of input.pipe(gzip)) {
+      hash.update(chunk);
+      size += chunk.length;
+      await file.write(chunk);
+    }
+    if (formatDigest(plain.digest()) !== diffId) {
+      throw new OcicryptError('integrity', `layer ${diffId} does not have that digest`, {
+        hint: 'the archive is damaged: save the image again',
+      });
+    }
+    await file.publish(path);
+    return { digest: formatDigest(hash.digest()), size };
+  } finally {
+    input.destroy();
+    gzip.destroy();
+    await file.discard();
+  }
+}
+
+async function* chunksOf(source: ByteSource, signal: AbortSignal | undefined): AsyncGenerator<Uint8Array> {
+  for (;;) {
+    signal?.throwIfAborted();
+    const buffer = new Uint8Array(CHUNK);
+    const count = await source.read(buffer);
+    if (count === 0) return;
+    yield buffer.subarray(0, count);
+  }
+}
+
+/** `busybox`, `busybox:latest` and `docker.io/library/busybox:latest` are one name: distribution/reference. */
+function canonicalName(name: string): string {
+  try {
+    return formatImageReference(parseImageReference(`docker://${name}`));
+  } catch {
+    return name;
+  }
 }
 
 function tagsOf(entry: JsonObject): readonly string[] {

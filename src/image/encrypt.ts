@@ -2,25 +2,27 @@
 
 import { OcicryptError } from '../base/errors.ts';
 import type { LayerKeyWrapper } from '../client/layer-keys.ts';
-import { encodeEncryption, encryptedType, isEncryptedType } from './annotations.ts';
+import { encodeEncryption, encryptedType, isEncryptedType, isForeignType } from './annotations.ts';
 import { encryptLayer } from './cipher.ts';
 import type { Descriptor } from './manifest.ts';
 import { wrapForAll } from './recipients.ts';
 import { countProgress, describeWritten, type WrittenImage } from './result.ts';
 import { retryTransfer } from './retry.ts';
 import { selectLayers } from './select.ts';
-import { findReferrers, type ImageSource, type ImageStore, moveBlob } from './store.ts';
+import { findReferrers, type ImageSource, type ImageStore, moveBlob, removeUnnamed } from './store.ts';
 import { type ChangedLayer, type ImageProgress, transformImage } from './transform.ts';
 import { imagesOf, type PlatformImage, readImageTree, selectPlatforms } from './tree.ts';
 
 export type EncryptOptions = {
   /** Every one wraps every layer key, or nothing is written. */
   readonly recipients: readonly LayerKeyWrapper[];
-  /** Numbers of the layers to encrypt, from 0, or from -1 backwards; all where it is left out. */
+  /** Numbers of the layers to encrypt, from 0, or from -1 backwards; all but foreign ones where it is left out. */
   readonly layers?: readonly number[];
   /** `os/architecture[/variant]`; all where it is left out. The others stay in the index as they are. */
   readonly platforms?: readonly string[];
   readonly onProgress?: (progress: ImageProgress) => void;
+  /** Called with the digest of the new image when only its name is to be moved: afterwards it may stand for that. */
+  readonly onSwitch?: (digest: string) => void;
   readonly signal?: AbortSignal;
 };
 
@@ -28,6 +30,10 @@ export type EncryptOptions = {
 export type EncryptedImage = WrittenImage & {
   /** Signatures, attestations and whatever else refers to the previous digest, and not to this one. */
   readonly referrers: readonly string[];
+  /** Digests of plain layers that are still at the destination although nothing there names them any more. */
+  readonly leftPlain: readonly string[];
+  /** Digests of foreign layers, which stay plain: runtimes fetch them from where their owner has them. */
+  readonly foreign: readonly string[];
 };
 
 /**
@@ -48,7 +54,13 @@ export async function encryptImage(
   const tree = await readImageTree(source, signal);
   const images = selectPlatforms(imagesOf(tree), options.platforms ?? []);
   if (images.length === 0) throw new OcicryptError('bad-input', `${source.name} holds no image`);
-  const selected = selectLayers(images, options.layers);
+  const foreign = new Set<string>();
+  const selected = new Map(
+    [...selectLayers(images, options.layers)].map(([image, layers]) => [
+      image,
+      options.layers === undefined ? withoutForeign(image, layers, foreign) : layers,
+    ]),
+  );
   for (const [image, layers] of selected) for (const index of layers) checkLayer(image, index, source.name);
 
   const referrers = await findReferrers(source, tree.stored.digest, signal);
@@ -57,9 +69,29 @@ export async function encryptImage(
     change: (layer, running) =>
       retryTransfer(() => encryptOne(source, destination, layer, options.recipients, onProgress, running), running),
     onProgress,
+    onSwitch: options.onSwitch,
     signal,
   });
-  return { ...describeWritten(tree, transformed), referrers };
+  const plain = [...selected].flatMap(([image, layers]) =>
+    [...layers].flatMap((index) => image.manifest.layers[index]?.digest ?? []),
+  );
+  return {
+    ...describeWritten(tree, transformed),
+    referrers,
+    leftPlain: await removeUnnamed(destination, plain),
+    foreign: [...foreign],
+  };
+}
+
+/** The numbers of layers without foreign ones, which are collected. */
+function withoutForeign(image: PlatformImage, layers: ReadonlySet<number>, foreign: Set<string>): ReadonlySet<number> {
+  const isOurs = (index: number) => {
+    const layer = image.manifest.layers[index];
+    if (layer === undefined || !isForeignType(layer.mediaType)) return true;
+    foreign.add(layer.digest);
+    return false;
+  };
+  return new Set([...layers].filter(isOurs));
 }
 
 function checkLayer(image: PlatformImage, index: number, name: string): void {

@@ -1,48 +1,56 @@
 // The only code that opens image files: to read, with bounds; to write, so that each is there whole or not at all
 // (temporary file, fsync, rename, fsync).
 
-import { randomUUID } from 'node:crypto';
 import { constants } from 'node:fs';
-import { type FileHandle, open, readdir, rename, rm, stat } from 'node:fs/promises';
+import { type FileHandle, open, rename, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { OcicryptError, systemCode } from '../base/errors.ts';
+import { OcicryptError, showSystemCode, systemCode } from '../base/errors.ts';
 import { MAXIMUM_MANIFEST } from './manifest.ts';
+import { notDurable, notWritten } from './not-written.ts';
 import { type BlobReader, readAtMost } from './store.ts';
 import { type ByteSink, sourceFromFile } from './streams.ts';
+import { temporaryName } from './temporary.ts';
 
 /** A file that appears under its name when it is whole. */
 export interface AtomicFile extends ByteSink {
+  /** Its temporary name. */
+  readonly path: string;
   /** Makes the bytes durable, still without their name. Nothing can be written afterwards. */
   seal(): Promise<void>;
   /**
-   * Gives sealed bytes their name, which may be taken: what was there is replaced in one step. The name itself is
-   * durable after {@link syncDirectory}.
+   * Gives the bytes their name, which may be taken: what was there is replaced in one step. They are durable if they
+   * were sealed, and their name is after {@link syncDirectory}.
    */
   publish(path: string): Promise<void>;
+  /** Gives the file to the owner of another one; what cannot be given is kept from others. */
+  own(owner: FileOwner): Promise<void>;
   /** Seals and publishes durably. */
   commit(path: string): Promise<void>;
   /** Removes what was written; does nothing once it has its name. */
   discard(): Promise<void>;
 }
 
-/** What names of temporary files and directories begin with. */
-export const TEMPORARY_PREFIX = '.ocicrypt-kms-';
-const ABANDONED_MILLISECONDS = 60 * 60 * 1000;
+/** Who a new file belongs to, as far as we may give it away, and who may touch it. */
+export type FileOwner = { readonly mode: number; readonly uid: number; readonly gid: number };
+
+export type AtomicFileOptions = {
+  /**
+   * Whether the bytes are many and written in large blocks: then they go past the page cache where file system and
+   * runtime allow it. Measured for 512 MiB: 800 MB/s with their fsync against 550, since nothing is left to flush and the
+   * copy into the cache costs as much as half a pass of SHA-256.
+   */
+  readonly layer?: boolean;
+  /** Permissions before the umask: 0644 where it is left out. */
+  readonly mode?: number;
+};
 
 /** Direct writes need whole blocks from memory that starts at one. */
 const BLOCK = 4096;
 
-/**
- * Starts a file in `directory`, under a temporary name.
- *
- * @param layer whether the bytes are many and written in large blocks: then they go past the page cache where file
- *   system and runtime allow it. Measured for 512 MiB: 800 MB/s with their fsync against 550, since nothing is left to
- *   flush and the copy into the cache costs as much as half a pass of SHA-256.
- * @throws OcicryptError `not-written`
- */
-export async function createAtomicFile(directory: string, layer = false): Promise<AtomicFile> {
-  const path = join(directory, `${TEMPORARY_PREFIX}${randomUUID()}`);
-  const file = await openNew(path, layer).catch(notWritten(directory));
+/** Starts a file in `directory`, under a temporary name. @throws OcicryptError `not-written` */
+export async function createAtomicFile(directory: string, options: AtomicFileOptions = {}): Promise<AtomicFile> {
+  const path = join(directory, temporaryName());
+  const file = await openNew(path, options).catch(notWritten(directory));
   return new TemporaryFile(path, file.handle, file.direct);
 }
 
@@ -60,7 +68,8 @@ export async function writeFileAtomically(path: string, bytes: Uint8Array): Prom
 /** Opens a regular file, never waiting for the other end of a pipe. @throws OcicryptError `not-found` */
 export async function openRegularFile(path: string, what: string): Promise<BlobReader> {
   const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK).catch((cause: unknown) => {
-    throw new OcicryptError('not-found', `${what} is not there: cannot open ${path}`, {
+    const absent = systemCode(cause) === 'ENOENT' ? ' is not there' : ' cannot be read';
+    throw new OcicryptError('not-found', `${what}${absent}: cannot open ${path}${showSystemCode(cause)}`, {
       cause,
       hint: 'check the path, and fetch the image again if it is damaged',
     });
@@ -95,36 +104,15 @@ export async function syncDirectory(directory: string): Promise<void> {
   }
 }
 
-/** Removes temporary files of runs that were killed more than an hour ago. */
-export async function removeAbandonedFiles(directory: string): Promise<void> {
-  const before = Date.now() - ABANDONED_MILLISECONDS;
-  for (const name of await readdir(directory)) {
-    if (!name.startsWith(TEMPORARY_PREFIX)) continue;
-    const path = join(directory, name);
-    const status = await stat(path).catch(() => undefined);
-    if (status !== undefined && status.mtimeMs < before) await rm(path, { force: true, recursive: true });
-  }
-}
-
-/** Turns what a file system says into what a person reads. */
-export function notWritten(path: string): (cause: unknown) => never {
-  return (cause) => {
-    throw new OcicryptError('not-written', `cannot write ${path}${reason(cause)}`, {
-      cause,
-      hint: 'nothing was changed: check free space and permissions, and run again',
-    });
-  };
-}
-
 class TemporaryFile implements AtomicFile {
-  readonly #path: string;
+  readonly path: string;
   #file: FileHandle | undefined;
   #direct: boolean;
   #position = 0;
   #published = false;
 
   constructor(path: string, file: FileHandle, direct: boolean) {
-    this.#path = path;
+    this.path = path;
     this.#file = file;
     this.#direct = direct;
   }
@@ -134,7 +122,7 @@ class TemporaryFile implements AtomicFile {
     let done = 0;
     while (done < bytes.length) {
       const left = bytes.subarray(done);
-      done += await this.#writeSome(left).catch(notWritten(dirname(this.#path)));
+      done += await this.#writeSome(left).catch(notWritten(dirname(this.path)));
     }
   }
 
@@ -143,25 +131,40 @@ class TemporaryFile implements AtomicFile {
       await this.#file?.sync();
       await this.#close();
     } catch (error) {
-      notWritten(dirname(this.#path))(error);
+      notWritten(dirname(this.path))(error);
     }
   }
 
   async publish(path: string): Promise<void> {
-    await rename(this.#path, path).catch(notWritten(path));
+    await this.#close().catch(notWritten(path));
+    await rename(this.path, path).catch(notWritten(path));
     this.#published = true;
   }
 
   async commit(path: string): Promise<void> {
     await this.seal();
     await this.publish(path);
-    await syncDirectory(dirname(path)).catch(notWritten(path));
+    await syncDirectory(dirname(path)).catch(notDurable(path));
+  }
+
+  async own({ mode, uid, gid }: FileOwner): Promise<void> {
+    const file = this.#file;
+    if (file === undefined) return;
+    const ours = await file.stat();
+    const given =
+      (ours.uid === uid && ours.gid === gid) ||
+      (await file.chown(uid, gid).then(
+        () => true,
+        () => false,
+      ));
+    // The group of another file is not ours to let in.
+    await file.chmod(given ? mode & 0o777 : mode & 0o700).catch(notWritten(dirname(this.path)));
   }
 
   async discard(): Promise<void> {
     if (this.#published) return;
     await this.#close();
-    await rm(this.#path, { force: true });
+    await rm(this.path, { force: true });
   }
 
   async #writeSome(bytes: Uint8Array): Promise<number> {
@@ -169,6 +172,7 @@ class TemporaryFile implements AtomicFile {
     if (file === undefined) throw new Error('file is closed');
     try {
       const { bytesWritten } = await file.write(bytes, 0, bytes.length, this.#position);
+      if (bytesWritten === 0) throw new Error('nothing was written');
       this.#position += bytesWritten;
       // After a short write (a full disk is near) what is left is no whole block.
       if (this.#direct && bytesWritten % BLOCK !== 0) await this.#useCache();
@@ -184,7 +188,7 @@ class TemporaryFile implements AtomicFile {
   async #useCache(): Promise<void> {
     this.#direct = false;
     await this.#close();
-    this.#file = await open(this.#path, constants.O_WRONLY);
+    this.#file = await open(this.path, constants.O_WRONLY);
   }
 
   async #close(): Promise<void> {
@@ -196,22 +200,18 @@ class TemporaryFile implements AtomicFile {
 
 async function openNew(
   path: string,
-  layer: boolean,
+  { layer = false, mode = 0o644 }: AtomicFileOptions,
 ): Promise<{ readonly handle: FileHandle; readonly direct: boolean }> {
   const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL;
   // Not defined where the system has no such thing.
   const directFlag: number | undefined = constants.O_DIRECT;
   if (layer && directFlag !== undefined) {
     try {
-      return { handle: await open(path, flags | directFlag, 0o644), direct: true };
+      return { handle: await open(path, flags | directFlag, mode), direct: true };
     } catch (error) {
       if (systemCode(error) !== 'EINVAL') throw error;
       await rm(path, { force: true });
     }
   }
-  return { handle: await open(path, flags, 0o644), direct: false };
-}
-
-function reason(cause: unknown): string {
-  return cause instanceof Error && 'code' in cause && /^E[A-Z]+$/.test(String(cause.code)) ? ` (${cause.code})` : '';
+  return { handle: await open(path, flags, mode), direct: false };
 }

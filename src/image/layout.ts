@@ -1,53 +1,34 @@
-// The only code that reads and writes OCI layout directories, with tags as skopeo has them.
+// The only code that reads and writes OCI layout directories.
 // https://github.com/opencontainers/image-spec/blob/main/image-layout.md
 
 import { constants } from 'node:fs';
-import { access, mkdir, open, rmdir } from 'node:fs/promises';
+import { access, mkdir, open, rm, rmdir, stat } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
-import { OcicryptError } from '../base/errors.ts';
-import { asArray, asObject, asText, type JsonObject, parseJson } from '../base/json.ts';
-import { type JsonInput, writeJson } from '../base/json-writer.ts';
+import { asOcicryptError, OcicryptError } from '../base/errors.ts';
 import type { BlobIdentity } from './cipher.ts';
 import {
   type AtomicFile,
   createAtomicFile,
-  notWritten,
   openRegularFile,
   readSmallFile,
-  removeAbandonedFiles,
   syncDirectory,
   writeFileAtomically,
 } from './files.ts';
-import {
-  changeDescriptor,
-  type Descriptor,
-  formatPlatform,
-  isDigest,
-  isManifestType,
-  MAXIMUM_MANIFEST,
-  MEDIA_TYPES,
-  parseDescriptor,
-  thaw,
-} from './manifest.ts';
+import { EMPTY_INDEX, LAYOUT_FILE, LayoutIndex, type LayoutName } from './layout-index.ts';
+import { lockIndex } from './layout-lock.ts';
+import { type Descriptor, isDigest, MAXIMUM_MANIFEST } from './manifest.ts';
+import { notDurable, notWritten } from './not-written.ts';
 import { type BlobReader, type BlobWriter, checkContent, type ImageStore, type StoredManifest } from './store.ts';
-
-/** The annotation that holds an image's tag. */
-const TAG = 'org.opencontainers.image.ref.name';
-const LAYOUT_FILE = '{"imageLayoutVersion":"1.0.0"}';
+import { removeAbandoned } from './temporary.ts';
+import { findNamed } from './unnamed.ts';
 
 /** An OCI layout in `directory`; nothing is read or made before it is needed. `name` is for messages. */
 export function openLayout(directory: string, tag: string | undefined, name: string): ImageStore {
-  return new LayoutStore(directory, tag, name);
+  return new LayoutStore(directory, { name, tag });
 }
 
-/** What the index of a layout names. @throws OcicryptError `not-found`, `bad-input` */
-export async function readLayoutEntries(directory: string): Promise<readonly Descriptor[]> {
-  const { entries } = await readLayoutIndex(directory);
-  return entries.map((entry, index) => parseDescriptor(entry, `index.json[${index}]`));
-}
-
-/** A blob without its name. */
-type StagedBlob = { readonly file: AtomicFile; readonly size: number };
+/** A blob or manifest without its name. */
+type Staged = { readonly file: AtomicFile; readonly size: number };
 
 /** Each has an open file until it is sealed. */
 const MAXIMUM_UNSEALED = 64;
@@ -56,23 +37,25 @@ class LayoutStore implements ImageStore {
   readonly name: string;
   readonly transfers = 1;
   readonly #directory: string;
-  readonly #tag: string | undefined;
-  /** Blobs get their names when a manifest is about to name them: of a decryption that fails no plain layer stays. */
-  readonly #staged = new Map<string, StagedBlob>();
+  readonly #wanted: LayoutName;
+  /** All gets its name together, when all of it is on the disk: of a decryption that fails no plain layer stays. */
+  readonly #staged = new Map<string, Staged>();
+  /** What was there already, and must be there still when the index changes. */
+  readonly #counted = new Map<string, BlobIdentity>();
   #prepared: Promise<void> | undefined;
   /** What the name was found to stand for: in place, the new image takes its place. */
   #found: Descriptor | undefined;
   /** The outermost directory that was made here, until something is in it. */
   #made: string | undefined;
 
-  constructor(directory: string, tag: string | undefined, name: string) {
-    this.name = name;
+  constructor(directory: string, wanted: LayoutName) {
+    this.name = wanted.name;
     this.#directory = directory;
-    this.#tag = tag;
+    this.#wanted = wanted;
   }
 
   async readRoot(): Promise<StoredManifest> {
-    this.#found = this.#select(await readLayoutEntries(this.#directory));
+    this.#found = (await this.#readIndex()).select(this.#wanted);
     return this.readManifest(this.#found);
   }
 
@@ -92,30 +75,20 @@ class LayoutStore implements ImageStore {
 
   async hasBlob(blob: BlobIdentity): Promise<boolean> {
     if (this.#staged.get(blob.digest)?.size === blob.size) return true;
-    const reader = await open(this.#blobPath(blob.digest), constants.O_RDONLY | constants.O_NONBLOCK).catch(
-      () => undefined,
-    );
-    if (reader === undefined) return false;
-    try {
-      const status = await reader.stat();
-      return status.isFile() && status.size === blob.size;
-    } finally {
-      await reader.close();
-    }
+    if (!(await this.#isThere(blob))) return false;
+    this.#counted.set(blob.digest, blob);
+    return true;
   }
 
   async createBlob(): Promise<BlobWriter> {
     await this.#prepare();
-    const file = await createAtomicFile(this.#blobs(), true);
+    const file = await createAtomicFile(this.#blobs(), { layer: true });
     let staged = false;
     return {
       write: (bytes) => file.write(bytes),
       commit: async ({ digest, size }) => {
         staged = true;
-        const twin = this.#staged.get(digest);
-        this.#staged.set(digest, { file, size });
-        await twin?.file.discard();
-        if (this.#staged.size % MAXIMUM_UNSEALED === 0) await this.#seal();
+        await this.#stage(digest, { file, size });
       },
       discard: async () => {
         if (!staged) await file.discard();
@@ -123,29 +96,52 @@ class LayoutStore implements ImageStore {
     };
   }
 
-  async writeManifest(manifest: StoredManifest): Promise<void> {
+  async writeManifest({ bytes, digest, size }: StoredManifest): Promise<void> {
     await this.#prepare();
-    await this.#writeMarkers();
-    await this.#publish();
-    if (!(await this.hasBlob(manifest))) await writeFileAtomically(this.#blobPath(manifest.digest), manifest.bytes);
+    if (await this.hasBlob({ digest, size })) return;
+    const file = await createAtomicFile(this.#blobs());
+    try {
+      await file.write(bytes);
+    } catch (error) {
+      await file.discard();
+      throw error;
+    }
+    await this.#stage(digest, { file, size });
   }
 
-  async writeRoot(manifest: StoredManifest): Promise<void> {
+  async writeRoot(manifest: StoredManifest, signal?: AbortSignal): Promise<void> {
     await this.writeManifest(manifest);
-    const { entries, json } = await readLayoutIndex(this.#directory);
-    const { digest, mediaType, size } = manifest;
-    const annotations = this.#tag === undefined ? {} : { annotations: { [TAG]: this.#tag } };
-    const entry: JsonInput =
-      this.#found === undefined
-        ? { mediaType, digest, size, ...annotations }
-        : changeDescriptor(this.#found, { mediaType, digest, size });
-    const kept = entries.filter((other) => !this.#isReplaced(other)).map(thaw);
-    const index = writeJson({
-      schemaVersion: 2,
-      ...Object.fromEntries([...json].map(([member, value]) => [member, thaw(value)])),
-      manifests: [...kept, entry],
-    });
-    await writeFileAtomically(join(this.#directory, 'index.json'), index);
+    await this.#seal();
+    const unlock = await lockIndex(this.#directory, signal);
+    try {
+      await this.#switch(manifest);
+    } finally {
+      await unlock();
+    }
+  }
+
+  /** What stays of `digests` is what something here still names, or cannot be removed; the latter is returned. */
+  async removeUnnamed(digests: readonly string[]): Promise<readonly string[]> {
+    const unlock = await lockIndex(this.#directory);
+    try {
+      const present = [];
+      for (const digest of new Set(digests)) if (await exists(this.#blobPath(digest))) present.push(digest);
+      const named = await findNamed(present, (await this.#readIndex()).entries(), (entry) => this.readManifest(entry));
+      const left = [];
+      for (const digest of present) {
+        if (named.has(digest)) continue;
+        const removed = await rm(this.#blobPath(digest)).then(
+          () => true,
+          () => false,
+        );
+        if (!removed) left.push(digest);
+      }
+      return left;
+    } catch {
+      return digests;
+    } finally {
+      await unlock();
+    }
   }
 
   async close(): Promise<void> {
@@ -154,12 +150,11 @@ class LayoutStore implements ImageStore {
     if (this.#made !== undefined) await removeEmptyDirectories(this.#blobs(), this.#made);
   }
 
-  async #publish(): Promise<void> {
-    if (this.#staged.size === 0) return;
-    await this.#seal();
-    for (const [digest, { file }] of this.#staged) await file.publish(this.#blobPath(digest));
-    this.#staged.clear();
-    await syncDirectory(this.#blobs()).catch(notWritten(this.#blobs()));
+  async #stage(digest: string, staged: Staged): Promise<void> {
+    const twin = this.#staged.get(digest);
+    this.#staged.set(digest, staged);
+    await twin?.file.discard();
+    if (this.#staged.size % MAXIMUM_UNSEALED === 0) await this.#seal();
   }
 
   /** All together: a journal takes many files in one commit, and the next layer never waits for the disk. */
@@ -167,45 +162,82 @@ class LayoutStore implements ImageStore {
     await Promise.all([...this.#staged.values()].map(({ file }) => file.seal()));
   }
 
-  #blobs(): string {
-    return join(this.#directory, 'blobs/sha256');
+  /**
+   * Gives everything its name, the index last. Everything is written by now and only names change; where one cannot, the
+   * names that were given are taken back.
+   */
+  async #switch(root: StoredManifest): Promise<void> {
+    const index = (await this.#readIndexOrNone()).with(root, this.#wanted, this.#found);
+    await this.#checkCounted();
+    const file = await createAtomicFile(this.#directory);
+    const given: string[] = [];
+    try {
+      await file.write(index);
+      await file.seal();
+      await this.#publish(given);
+      await file.publish(join(this.#directory, 'index.json'));
+    } catch (error) {
+      await file.discard();
+      await takeBack(given, error);
+    }
+    this.#staged.clear();
+    this.#made = undefined;
+    await syncDirectory(this.#directory).catch(notDurable(`${this.name} (${root.digest})`));
   }
 
-  /** Under a tag only the tag moves. Without one the image is the only one, as it must be to be found again. */
-  #isReplaced(entry: JsonObject): boolean {
-    const tag = asText(asObject(entry.get('annotations'))?.get(TAG));
-    return tag === this.#tag || (this.#tag === undefined && asText(entry.get('digest')) === this.#found?.digest);
+  /** @param given learns the names that were not there before */
+  async #publish(given: string[]): Promise<void> {
+    const marker = join(this.#directory, 'oci-layout');
+    if (!(await isFile(marker))) {
+      if (!(await exists(marker))) given.push(marker);
+      await writeFileAtomically(marker, LAYOUT_FILE);
+    }
+    for (const [digest, { file }] of this.#staged) {
+      const path = this.#blobPath(digest);
+      if (!(await exists(path))) given.push(path);
+      await file.publish(path);
+    }
+    await syncDirectory(this.#blobs()).catch(notWritten(this.#blobs()));
+    if (this.#made === undefined) return;
+    // A new directory's name is in the one above it.
+    for (let path = this.#blobs(); path.length > dirname(this.#made).length; path = dirname(path)) {
+      await syncDirectory(dirname(path)).catch(notWritten(dirname(path)));
+    }
   }
 
-  /** An image without a tag beside others could not be named afterwards. */
-  async #checkName(): Promise<void> {
-    if (this.#tag !== undefined || this.#found !== undefined || !(await exists(join(this.#directory, 'index.json'))))
-      return;
-    const tags = (await readLayoutEntries(this.#directory)).flatMap((entry) => entry.annotations.get(TAG) ?? []);
-    if (tags.length === 0) return;
-    throw new OcicryptError('bad-input', `${this.name} holds images with tags, and the new one would have none`, {
-      hint: `name it ${this.name}:TAG; there are ${tags.slice(0, 8).join(', ')}`,
-    });
-  }
-
-  #select(entries: readonly Descriptor[]): Descriptor {
-    const usable = entries.filter((entry) => isManifestType(entry.mediaType));
-    const tags = usable.flatMap((entry) => entry.annotations.get(TAG) ?? []);
-    const known = tags.length === 0 ? 'it has no tags' : `its tags are ${tags.slice(0, 8).join(', ')}`;
-    const found = this.#tag === undefined ? usable : usable.filter((entry) => entry.annotations.get(TAG) === this.#tag);
-    const [first, ...others] = found;
-    if (first === undefined) throw new OcicryptError('not-found', `no image ${this.name}`, { hint: known });
-    if (others.length === 0) return first;
-    if (this.#tag === undefined) {
-      const spelled = tags[0] === undefined ? this.name : `${this.name}:${tags[0]}`;
-      throw new OcicryptError('bad-input', `${this.name} holds ${found.length} images`, {
-        hint: tags[0] === undefined ? 'give the image a tag' : `name one as ${spelled}; ${known}`,
+  /** Another run may have removed what nothing named yet. */
+  async #checkCounted(): Promise<void> {
+    for (const blob of this.#counted.values()) {
+      if (this.#staged.has(blob.digest) || (await this.#isThere(blob))) continue;
+      throw new OcicryptError('not-written', `${blob.digest} was removed from ${this.name} by another run`, {
+        hint: 'nothing was changed: run again',
       });
     }
-    const platforms = found.flatMap((entry) => (entry.platform === undefined ? [] : [formatPlatform(entry.platform)]));
-    throw new OcicryptError('bad-input', `${found.length} images have the tag of ${this.name}`, {
-      hint: `platforms ${platforms.join(', ')}: put them under one index`,
-    });
+  }
+
+  async #isThere({ digest, size }: BlobIdentity): Promise<boolean> {
+    const file = await open(this.#blobPath(digest), constants.O_RDONLY | constants.O_NONBLOCK).catch(() => undefined);
+    if (file === undefined) return false;
+    try {
+      const status = await file.stat();
+      return status.isFile() && status.size === size;
+    } finally {
+      await file.close();
+    }
+  }
+
+  #blobs(): string {
+    return resolve(this.#directory, 'blobs/sha256');
+  }
+
+  async #readIndex(): Promise<LayoutIndex> {
+    const path = join(this.#directory, 'index.json');
+    return LayoutIndex.parse(await readSmallFile(path, `layout ${this.#directory}`), path);
+  }
+
+  async #readIndexOrNone(): Promise<LayoutIndex> {
+    const path = join(this.#directory, 'index.json');
+    return (await exists(path)) ? this.#readIndex() : LayoutIndex.parse(EMPTY_INDEX, path);
   }
 
   #prepare(): Promise<void> {
@@ -213,26 +245,21 @@ class LayoutStore implements ImageStore {
     return this.#prepared;
   }
 
+  /** Finds out what would fail in the end, before the first layer. */
   async #makeDirectories(): Promise<void> {
-    await this.#checkName();
     const blobs = this.#blobs();
     try {
+      const index = await this.#readIndexOrNone();
+      index.checkName(this.#wanted, this.#found);
+      index.entries();
       this.#made = await mkdir(blobs, { recursive: true });
-      await removeAbandonedFiles(blobs);
-      await removeAbandonedFiles(this.#directory);
+      await (await createAtomicFile(this.#directory)).discard();
     } catch (error) {
+      if (error instanceof OcicryptError) throw error;
       notWritten(this.#directory)(error);
     }
-  }
-
-  /** What makes a directory a layout. */
-  async #writeMarkers(): Promise<void> {
-    this.#made = undefined;
-    const marker = join(this.#directory, 'oci-layout');
-    if (!(await exists(marker))) await writeFileAtomically(marker, new TextEncoder().encode(LAYOUT_FILE));
-    const index = join(this.#directory, 'index.json');
-    const empty = { schemaVersion: 2, mediaType: MEDIA_TYPES.index, manifests: [] };
-    if (!(await exists(index))) await writeFileAtomically(index, writeJson(empty));
+    await removeAbandoned(blobs);
+    await removeAbandoned(this.#directory);
   }
 
   #blobPath(digest: string): string {
@@ -242,17 +269,16 @@ class LayoutStore implements ImageStore {
   }
 }
 
-async function readLayoutIndex(
-  directory: string,
-): Promise<{ readonly entries: readonly JsonObject[]; readonly json: JsonObject }> {
-  const path = join(directory, 'index.json');
-  const json = asObject(parseJson(await readSmallFile(path, `layout ${directory}`), path));
-  const manifests = json?.get('manifests');
-  const entries = manifests === null ? [] : asArray(manifests)?.map(asObject);
-  if (json === undefined || entries === undefined) throw new OcicryptError('bad-input', `${path} is no image index`);
-  const objects = entries.filter((entry) => entry !== undefined);
-  if (objects.length < entries.length) throw new OcicryptError('bad-input', `${path} is no image index`);
-  return { entries: objects, json };
+/** Removes what a failed run has published. @throws OcicryptError the error, which says what stays */
+async function takeBack(paths: readonly string[], error: unknown): Promise<never> {
+  const left: string[] = [];
+  for (const path of paths) await rm(path, { force: true }).catch(() => left.push(path));
+  if (left.length === 0) throw error;
+  const { code, message } = asOcicryptError(error);
+  throw new OcicryptError(code, `${message}, and ${left.length} new files cannot be removed`, {
+    cause: error,
+    hint: `they may hold plain layers: remove ${left.slice(0, 4).join(', ')}`,
+  });
 }
 
 /** From `inner` outwards to `outer`; the first that holds something, or is not ours to remove, ends it. */
@@ -265,6 +291,13 @@ async function removeEmptyDirectories(inner: string, outer: string): Promise<voi
     );
     if (!removed) return;
   }
+}
+
+function isFile(path: string): Promise<boolean> {
+  return stat(path).then(
+    (status) => status.isFile(),
+    () => false,
+  );
 }
 
 function exists(path: string): Promise<boolean> {

@@ -11,14 +11,26 @@ import { openRegistry, type RegistryStoreSettings } from './registry.ts';
 import type { RegistrySettings } from './registry-client.ts';
 import type { ImageSource, ImageStore } from './store.ts';
 
-/** Opens a place to read an image from. Nothing is read yet. @throws OcicryptError `usage` */
-export function openImageSource(image: ImageReference, settings: RegistrySettings = {}): ImageSource {
+/**
+ * Opens a place to read an image from. Nothing is read yet.
+ *
+ * @param use `inspect` where only manifests and configs will be read: then a docker-archive is not unpacked, and its
+ *   manifest names its layers as they are instead of as they will be copied
+ * @throws OcicryptError `usage`
+ */
+export function openImageSource(
+  image: ImageReference,
+  settings: RegistrySettings = {},
+  use: 'copy' | 'inspect' = 'copy',
+): ImageSource {
   const name = formatImageReference(image);
   switch (image.transport) {
     case 'dir':
       return openDirectory(image.path, name);
     case 'docker-archive':
-      return openDockerArchive(image.path, image.selector, name);
+      return openDockerArchive(image.path, image.selector, name, use === 'copy');
+    case 'oci':
+      return openLayout(image.path, image.tag, name);
     case 'oci-archive':
       return openArchive(image.path, image.tag, name, false);
     default:
@@ -30,6 +42,11 @@ export function openImageSource(image: ImageReference, settings: RegistrySetting
 export function openImageStore(image: ImageReference, settings: RegistryStoreSettings = {}): ImageStore {
   const name = formatImageReference(image);
   if (settings.digestTag === true && image.transport !== 'docker') throw noDigestTags(name);
+  if ('tag' in image && image.tag?.startsWith('@')) {
+    throw new OcicryptError('usage', `images cannot be written to ${name}, which is a number and no tag`, {
+      hint: `name the image to write by a tag, as ${image.transport}:PATH:TAG`,
+    });
+  }
   switch (image.transport) {
     case 'oci':
       return openLayout(image.path, image.tag, name);

@@ -2,7 +2,7 @@
 
 import { OcicryptError } from '../base/errors.ts';
 
-/** An image by where it is. Paths are as typed, relative to the current directory. */
+/** An image by where it is. Paths are as typed, relative to the current directory; a tag `@N` is the number of an image. */
 export type ImageReference =
   | { readonly transport: 'oci' | 'oci-archive'; readonly path: string; readonly tag: string | undefined }
   | { readonly transport: 'dir'; readonly path: string }
@@ -20,7 +20,7 @@ export type RegistryReference = {
 };
 
 /**
- * Parses `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`, `docker://HOST/NAME[:TAG|@DIGEST]`, `dir:DIR` or
+ * Parses `oci:DIR[:TAG|:@N]`, `oci-archive:FILE[:TAG|:@N]`, `docker://HOST/NAME[:TAG|@DIGEST]`, `dir:DIR` or
  * `docker-archive:FILE[:NAME|:@N]`.
  *
  * @throws OcicryptError `usage`
@@ -63,7 +63,7 @@ export function formatImageReference(image: ImageReference): string {
 
 /** containers/image oci/internal: what may stand behind the path. */
 const WORD = '[A-Za-z0-9]+(?:(?:[-._:@+]|--)[A-Za-z0-9]+)*';
-const LAYOUT_TAG = new RegExp(`^${WORD}(?:/${WORD})*$`);
+const LAYOUT_TAG = new RegExp(`^(?:${WORD}(?:/${WORD})*|@[0-9]{1,9})$`);
 
 /** distribution/reference. */
 const HOST =
@@ -75,7 +75,7 @@ const DIGEST = /^sha256:[0-9a-f]{64}$/;
 function parseLayout(transport: 'oci' | 'oci-archive', rest: string, text: string): ImageReference {
   const [path, tag] = splitPath(rest);
   if (tag !== undefined && (tag.length > 255 || !LAYOUT_TAG.test(tag)))
-    throw notAnImage(text, 'a tag looks like 1.0 or latest');
+    throw notAnImage(text, 'a tag looks like 1.0 or latest, and @0 is the first image');
   return { transport, path: nonEmpty(path, text), tag };
 }
 
@@ -110,7 +110,7 @@ function parseRegistry(rest: string, text: string): RegistryReference {
 
 function suggestTransport(text: string): string {
   if (/^https?:\/\//.test(text)) return `did you mean ${text.replace(/^https?/, 'docker')}?`;
-  if (/\.tar$/.test(text)) return `did you mean oci-archive:${text}?`;
+  if (/\.(?:tar|tgz|tar\.\w+)$/.test(text)) return `did you mean oci-archive:${text}?`;
   if (/^[./]/.test(text)) return `did you mean oci:${text}?`;
   if (/^[a-z0-9.-]+(:\d+)?\/\S+$/.test(text)) return `did you mean docker://${text}?`;
   return 'images are named oci:DIR[:TAG], oci-archive:FILE[:TAG] or docker://HOST/NAME[:TAG|@DIGEST]';
@@ -118,6 +118,9 @@ function suggestTransport(text: string): string {
 
 function nonEmpty(path: string, text: string): string {
   if (path === '' || path.includes('\0')) throw notAnImage(text, 'a path is missing');
+  // What the runtime puts in the place of bytes that it cannot read: the path would name another file.
+  if (path.includes('\ufffd'))
+    throw notAnImage(text, 'its path is not UTF-8: give the file another name, or a link that has one');
   return path;
 }
 

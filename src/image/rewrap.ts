@@ -15,7 +15,7 @@ import { forEachLimited } from './limit.ts';
 import { changeDescriptor, type Descriptor, MEDIA_TYPES, thaw, writeManifest } from './manifest.ts';
 import { checkDistinct, describePacket, type PacketDescription, type PacketRecipient } from './packets.ts';
 import { wrapForAll } from './recipients.ts';
-import { createStoredManifest, findReferrers, type ImageStore, type StoredManifest } from './store.ts';
+import { createNewManifest, findReferrers, type ImageStore, type StoredManifest } from './store.ts';
 import { rewriteTree } from './transform.ts';
 import { type ImageNode, imagesOf, type PlatformImage, readImageTree } from './tree.ts';
 
@@ -29,6 +29,8 @@ export type RewrapOptions = {
   readonly keys: LayerKeyRewrapper;
   /** Only says what would change. */
   readonly dryRun?: boolean;
+  /** Called with the digest of the new image when only its name is to be moved: afterwards it may stand for that. */
+  readonly onSwitch?: (digest: string) => void;
   readonly signal?: AbortSignal;
 };
 
@@ -83,6 +85,7 @@ export async function rewrapImage(store: ImageStore, options: RewrapOptions): Pr
   if (options.dryRun !== true) {
     for (const manifest of inner) await store.writeManifest(manifest, signal);
     signal?.throwIfAborted();
+    options.onSwitch?.(root.digest);
     await store.writeRoot(root, signal);
   }
   return {
@@ -199,5 +202,5 @@ function rewriteImage(image: PlatformImage, changes: ReadonlyMap<string, Change>
     const annotations = new Map([...withoutEncryption(layer.annotations), ...change.annotations]);
     return changeDescriptor(layer, { annotations });
   });
-  return createStoredManifest(writeManifest(image.manifest, layers), MEDIA_TYPES.manifest);
+  return createNewManifest(writeManifest(image.manifest, layers), MEDIA_TYPES.manifest);
 }

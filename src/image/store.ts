@@ -89,9 +89,36 @@ function isReferrerSource(source: ImageSource): source is ImageSource & Referrer
   return 'listReferrers' in source;
 }
 
+/** A place where blobs stay that nothing names any more, until somebody removes them. */
+export interface UnnamedRemover {
+  /** @returns those that nothing names and that stay, as they cannot be removed or nobody knows what is named */
+  removeUnnamed(digests: readonly string[]): Promise<readonly string[]>;
+}
+
+/** Removes what nothing names any more from a place that keeps such blobs; the others have none, or delete nothing. */
+export async function removeUnnamed(store: ImageStore, digests: readonly string[]): Promise<readonly string[]> {
+  return isUnnamedRemover(store) ? store.removeUnnamed(digests) : [];
+}
+
+function isUnnamedRemover(store: ImageStore): store is ImageStore & UnnamedRemover {
+  return 'removeUnnamed' in store;
+}
+
 /** The bytes with their identity. */
 export function createStoredManifest(bytes: Uint8Array, mediaType: string): StoredManifest {
   return { bytes, mediaType, size: bytes.length, digest: digestOf(bytes) };
+}
+
+/**
+ * A manifest that is about to be written, with its identity.
+ *
+ * @throws OcicryptError `bad-input` for one that is larger than what is read here and what registries take
+ */
+export function createNewManifest(bytes: Uint8Array, mediaType: string): StoredManifest {
+  if (bytes.length <= MAXIMUM_MANIFEST) return createStoredManifest(bytes, mediaType);
+  throw new OcicryptError('bad-input', `the new manifest would be larger than ${MAXIMUM_MANIFEST} bytes`, {
+    hint: 'nothing was changed: name fewer recipients',
+  });
 }
 
 /** The digest of `bytes` as descriptors write it. */

@@ -1,11 +1,12 @@
 // The only code that writes an image that is another one with some layers changed: content first, manifests after it, the root last.
 
 import { OcicryptError } from '../base/errors.ts';
+import type { JsonInput } from '../base/json-writer.ts';
 import { identifyLayer, ociLayerType, withoutEncryption } from './annotations.ts';
 import { forEachLimited } from './limit.ts';
 import { changeDescriptor, type Descriptor, MEDIA_TYPES, thaw, writeIndex, writeManifest } from './manifest.ts';
 import { retryTransfer } from './retry.ts';
-import { copyBlob, createStoredManifest, type ImageSource, type ImageStore, type StoredManifest } from './store.ts';
+import { copyBlob, createNewManifest, type ImageSource, type ImageStore, type StoredManifest } from './store.ts';
 import type { ImageNode, PlatformImage } from './tree.ts';
 
 /** A layer after its change; `annotations` take the place of all that encryption added before. */
@@ -34,6 +35,8 @@ export type TransformOptions<Change extends ChangedLayer> = {
   /** Called for each changed layer of each image before any manifest is written; may throw. */
   readonly check?: (image: PlatformImage, index: number, change: Change) => void;
   readonly onProgress?: ((progress: ImageProgress) => void) | undefined;
+  /** Called with the digest of the new image when only its name is to be moved: afterwards it may stand for that. */
+  readonly onSwitch?: ((digest: string) => void) | undefined;
   readonly signal?: AbortSignal | undefined;
 };
 
@@ -67,6 +70,9 @@ export async function transformImage<Change extends ChangedLayer>(
     ...[...plan.changes].map(([key, layer]) => async (signal: AbortSignal) => {
       changes.set(key, await options.change(layer, signal));
     }),
+    ...[...plan.unknown.values()].map(
+      (entry) => (signal: AbortSignal) => copyUnknown(source, destination, entry, signal),
+    ),
     ...[...plan.copies.values()].map((blob) => async (signal: AbortSignal) => {
       const { digest, size } = blob;
       await copyContent(source, destination, blob, signal, (bytes) => {
@@ -89,6 +95,7 @@ export async function transformImage<Change extends ChangedLayer>(
   const { root, inner } = rewriteTree(tree, new Map([...images].map(([image, { stored }]) => [image, stored])));
   for (const manifest of inner) await destination.writeManifest(manifest, options.signal);
   options.signal?.throwIfAborted();
+  options.onSwitch?.(root.digest);
   await destination.writeRoot(root, options.signal);
   return { root, images };
 }
@@ -105,34 +112,52 @@ export function rewriteTree(
   if (replacement !== undefined) return { root: replacement, inner: [] };
   if (tree.kind !== 'index') return { root: tree.stored, inner: [] };
   const inner: StoredManifest[] = [];
-  let same = true;
-  const entries = tree.children.map(({ descriptor, node }) => {
-    if (node === undefined) return thaw(descriptor.json);
+  const digests = new Map<string, StoredManifest>();
+  for (const { descriptor, node } of tree.children) {
+    if (node === undefined) continue;
     const child = rewriteTree(node, changed);
     inner.push(...child.inner, child.root);
-    if (child.root.digest === descriptor.digest) return thaw(descriptor.json);
-    same = false;
-    const { mediaType, digest, size } = child.root;
-    return changeDescriptor(descriptor, { mediaType, digest, size });
+    if (child.root.digest !== descriptor.digest) digests.set(descriptor.digest, child.root);
+  }
+  if (digests.size === 0) return { root: tree.stored, inner };
+  const entries = tree.children.map(({ descriptor }) => rewriteEntry(descriptor, digests));
+  return { root: createNewManifest(writeIndex(tree.index, entries), MEDIA_TYPES.index), inner };
+}
+
+/** An attestation names the image that it is about, beside it in the index: github.com/moby/buildkit docs/attestations. */
+const REFERENCE = 'vnd.docker.reference.digest';
+
+function rewriteEntry(descriptor: Descriptor, changed: ReadonlyMap<string, StoredManifest>): JsonInput {
+  const own = changed.get(descriptor.digest);
+  const subject = changed.get(descriptor.annotations.get(REFERENCE) ?? '');
+  if (own === undefined && subject === undefined) return thaw(descriptor.json);
+  const { mediaType, digest, size } = own ?? descriptor;
+  const annotations = subject && new Map([...descriptor.annotations, [REFERENCE, subject.digest]]);
+  return changeDescriptor(descriptor, {
+    mediaType,
+    digest,
+    size,
+    ...(annotations === undefined ? {} : { annotations }),
   });
-  const root = same ? tree.stored : createStoredManifest(writeIndex(tree.index, entries), MEDIA_TYPES.index);
-  return { root, inner };
 }
 
 type Plan = {
   readonly images: readonly PlatformImage[];
   readonly changes: ReadonlyMap<string, Descriptor>;
   readonly copies: ReadonlyMap<string, Descriptor>;
+  /** Entries of indexes whose types are not known. */
+  readonly unknown: ReadonlyMap<string, Descriptor>;
 };
 
 function planWork<Change extends ChangedLayer>(tree: ImageNode, { selects }: TransformOptions<Change>): Plan {
   const images: PlatformImage[] = [];
   const changes = new Map<string, Descriptor>();
   const copies = new Map<string, Descriptor>();
+  const unknown = new Map<string, Descriptor>();
   const visit = (node: ImageNode): void => {
     if (node.kind === 'index') {
       for (const { descriptor, node: child } of node.children) {
-        if (child === undefined) copies.set(descriptor.digest, descriptor);
+        if (child === undefined) unknown.set(descriptor.digest, descriptor);
         else visit(child);
       }
       return;
@@ -148,7 +173,7 @@ function planWork<Change extends ChangedLayer>(tree: ImageNode, { selects }: Tra
     if (changed && node.kind === 'image') images.push(node);
   };
   visit(tree);
-  return { images, changes, copies };
+  return { images, changes, copies, unknown };
 }
 
 /** Layers that a registry may not pass on are named by an address elsewhere and need not be here. */
@@ -159,11 +184,29 @@ async function copyContent(
   signal: AbortSignal,
   onProgress: (bytes: number) => void,
 ): Promise<void> {
+  const copied = retryTransfer(() => copyBlob(source, destination, blob, signal, onProgress), signal);
+  await (blob.json.has('urls') ? ifThere(copied) : copied);
+}
+
+/** An index names manifests, also of types that are not known here: a registry takes no index whose manifests it lacks. */
+async function copyUnknown(
+  source: ImageSource,
+  destination: ImageStore,
+  entry: Descriptor,
+  signal: AbortSignal,
+): Promise<void> {
+  const manifest = await ifThere(retryTransfer(async () => source.readManifest(entry, signal), signal));
+  if (manifest !== undefined) return destination.writeManifest(manifest, signal);
+  await ifThere(retryTransfer(() => copyBlob(source, destination, entry, signal), signal));
+}
+
+/** What a sparse index names and nobody has stays as it is named. */
+async function ifThere<Result>(promise: Promise<Result>): Promise<Result | undefined> {
   try {
-    await retryTransfer(() => copyBlob(source, destination, blob, signal, onProgress), signal);
+    return await promise;
   } catch (error) {
-    const absent = error instanceof OcicryptError && error.code === 'not-found';
-    if (!(absent && blob.json.has('urls'))) throw error;
+    if (error instanceof OcicryptError && error.code === 'not-found') return undefined;
+    throw error;
   }
 }
 
@@ -178,5 +221,5 @@ function rewriteImage(image: PlatformImage, changes: readonly (ChangedLayer | un
     const annotations = new Map([...withoutEncryption(layer.annotations), ...change.annotations]);
     return changeDescriptor(layer, { mediaType, digest, size, annotations });
   });
-  return createStoredManifest(writeManifest(image.manifest, layers), MEDIA_TYPES.manifest);
+  return createNewManifest(writeManifest(image.manifest, layers), MEDIA_TYPES.manifest);
 }

@@ -158,10 +158,9 @@ test('archives of docker save are sources, by name or number', async (t) => {
     await decryptImage(destination, plain, { keys: jweKey(keys.privateKey), checkDiffIds: true });
     const [image] = await readImages(join(directory, 'dec'));
     assert.deepEqual(image?.diffIds, made.images[0].diffIds);
-    assert.deepEqual(
-      image?.layers.map(({ digest }) => digest),
-      made.images[0].diffIds,
-    );
+    // Nothing can compress a layer once it is encrypted.
+    for (const { mediaType } of image?.layers ?? [])
+      assert.equal(mediaType, 'application/vnd.oci.image.layer.v1.tar+gzip');
   }
   for (const other of ['example.com/app:v2', '@1']) {
     const source = openImageSource(parseImageReference(archive.replace('example.com/app:v1', other)));
@@ -182,8 +181,8 @@ test('archives that climb out, link out or are no archives are refused, and noth
     ['bad-input', await packTar([layout, index, index])],
     ['bad-input', new Uint8Array(1024)],
     ['not-found', await packTar([layout, index])],
-    ['not-found', await packTar([layout, { header: { ...index.header, name: '../index.json' }, body: empty }])],
-    ['not-found', await packTar([layout, { header: link }])],
+    ['bad-input', await packTar([layout, { header: { ...index.header, name: '../index.json' }, body: empty }])],
+    ['bad-input', await packTar([layout, { header: link }])],
   ];
   for (const [code, bytes] of cases) {
     await writeFile(path, bytes);
