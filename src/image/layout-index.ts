@@ -19,7 +19,7 @@ import {
 /** The annotation that holds an image's tag. */
 const TAG = 'org.opencontainers.image.ref.name';
 
-/** The file that makes a directory a layout: image-spec/image-layout.md. */
+/** The file that makes a directory a layout: https://github.com/opencontainers/image-spec/blob/main/image-layout.md */
 export const LAYOUT_FILE = new TextEncoder().encode('{"imageLayoutVersion":"1.0.0"}');
 
 /** The index of a layout that holds nothing. */
@@ -161,7 +161,7 @@ function isImage(entry: JsonObject): boolean {
   return isManifestType(asText(entry.get('mediaType')) ?? '');
 }
 
-/** Other digests than SHA-256 are not read; what they name stays as it is: image-spec/descriptor.md, "Digests". */
+/** Digests of other algorithms are not read here; what they name stays as it is. */
 function hasOtherDigest(entry: JsonObject): boolean {
   return /^(?!sha256:)[a-z0-9]+(?:[.+_-][a-z0-9]+)*:[a-zA-Z0-9=_-]+$/.test(asText(entry.get('digest')) ?? '');
 }

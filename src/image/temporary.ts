@@ -21,17 +21,12 @@ export function temporaryName(): string {
   return `${PREFIX}${ownRun()}-${randomUUID()}`;
 }
 
-/** Which run this is, as its temporary names say. */
-export function ownRun(): string {
-  return `${scope()}-${process.pid}-${startOf(process.pid) ?? 0}`;
-}
-
 /**
- * Whether the run that a temporary name or {@link ownRun} tells of still lives; undefined where that cannot be known from
- * here: it ran on another machine or in another container.
+ * Whether the run that a temporary name tells of still lives; undefined where that cannot be known from here: it ran on
+ * another machine or in another container.
  */
-export function isRunning(run: string): boolean | undefined {
-  const [, where, pid, start] = NAME.exec(run.startsWith(PREFIX) ? run : `${PREFIX}${run}-`) ?? [];
+export function isRunning(name: string): boolean | undefined {
+  const [, where, pid, start] = NAME.exec(name) ?? [];
   if (where === undefined || where !== scope()) return undefined;
   const now = startOf(Number(pid));
   return now !== undefined && (start === '0' || now === start);
@@ -91,6 +86,11 @@ async function removeOwnDirectory(path: string, directory: FileHandle): Promise<
   const inside = process.platform === 'linux' ? `/proc/self/fd/${directory.fd}` : path;
   for (const name of await readdir(inside)) await unlink(join(inside, name)).catch(() => undefined);
   await rmdir(path).catch(() => undefined);
+}
+
+/** Which run this is. */
+function ownRun(): string {
+  return `${scope()}-${process.pid}-${startOf(process.pid) ?? 0}`;
 }
 
 let knownScope: string | undefined;
