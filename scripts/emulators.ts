@@ -1,5 +1,5 @@
-// Runs the backends against services that others wrote and the primitives against vectors that others collected. All of
-// it is fetched by name, and built where it comes as source: minutes the first time, and Python, Go and Cargo.
+// Runs the backends and the executable against programs that others wrote, and the primitives against vectors that others
+// collected. All of it is fetched by name, and built where it comes as source: minutes the first time, and Python, Go and Cargo.
 
 import { globSync } from 'node:fs';
 import { PROJECT, runTool } from './process.ts';
@@ -14,4 +14,5 @@ const chosen = files.filter((file) =>
   names.length === 0 ? !ON_DEMAND.includes(nameOf(file)) : names.includes(nameOf(file)),
 );
 if (chosen.length < Math.max(names.length, 1)) throw new Error(`there are ${files.map(nameOf).join(', ')}`);
+runTool('node', ['scripts/build.ts']);
 runTool('node', ['--test', '--test-concurrency=1', '--test-timeout=1200000', ...chosen]);

@@ -7,10 +7,12 @@ export { createJweHolder, createJweWrapper } from './client/jwe.ts';
 export type { LayerKeyUnwrapper, LayerKeyWrapper, WrappedKey as WrappedLayerKey } from './client/layer-keys.ts';
 export { createProviderHolder, createProviderWrapper, type ProviderCall } from './client/provider.ts';
 export { type DecryptOptions, decryptImage } from './image/decrypt.ts';
+export { formatDigestTag, parseDigestTag } from './image/digest-tag.ts';
 export { type EncryptedImage, type EncryptOptions, encryptImage } from './image/encrypt.ts';
 export { type ImageReport, inspectImage } from './image/inspect.ts';
 export { openImageSource, openImageStore } from './image/open.ts';
 export { type ImageReference, parseImageReference } from './image/reference.ts';
+export type { RegistryStoreSettings } from './image/registry.ts';
 export type { RegistrySettings } from './image/registry-client.ts';
 export type { WrittenImage } from './image/result.ts';
 export {

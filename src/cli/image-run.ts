@@ -3,6 +3,7 @@
 import { writeFile } from 'node:fs/promises';
 import { OcicryptError } from '../base/errors.ts';
 import { nameByDigestTag } from '../image/digest-tag.ts';
+import { MEDIA_TYPES } from '../image/manifest.ts';
 import { parseImageReference } from '../image/reference.ts';
 import { runtimeName } from '../image/runtimes.ts';
 import type { CommandContext } from './command.ts';
@@ -67,16 +68,21 @@ export function adviseSigning(
   result: {
     readonly digest: string;
     readonly digestTag?: string;
+    readonly mediaType: string;
     readonly previousDigest: string;
     readonly referrers: readonly string[];
   },
 ): void {
-  if (result.digestTag !== undefined) terminal.say(`deploy ${result.digestTag}: this tag never moves`);
+  if (result.digestTag !== undefined) {
+    terminal.say(`deploy ${result.digestTag}: a tag made of the digest, by which every runtime decrypts`);
+  }
+  // Clients that check signatures look for one of the platform's own manifest, too (docs/runtimes.md).
+  const deep = result.mediaType === MEDIA_TYPES.index ? ' --recursive' : '';
   const repository = /^docker:\/\/(.+?)(?::[^/:]+)?$/.exec(image ?? '')?.[1];
   terminal.say(
     repository === undefined
       ? `sign ${result.digest} once it is in a registry: encryption does not say who made an image`
-      : `sign the new image, encryption does not say who made it: cosign sign ${repository}@${result.digest}`,
+      : `sign the new image, encryption does not say who made it: cosign sign${deep} ${repository}@${result.digest}`,
   );
   if (result.digest === result.previousDigest) return;
   for (const referrer of result.referrers) {

@@ -1,6 +1,7 @@
 // Which runtime decrypts an image that is named in which way, signed or not: every combination is run, and docs/runtimes.md is its table.
 
 import assert from 'node:assert/strict';
+import { existsSync } from 'node:fs';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
@@ -11,7 +12,7 @@ import { type Environment, runClient } from '../clients/process.ts';
 import { type Registry, startRegistry } from '../clients/registry.ts';
 import { createImageWorkspace, type ImageWorkspace } from '../end-to-end/image-workspace.ts';
 import { executable, keyprovider, succeed } from '../end-to-end/workspace.ts';
-import { writeImage } from '../fixtures/images.ts';
+import { writeImage, writeIndex } from '../fixtures/images.ts';
 import { createRuntimes, type Pull, runtimeArgv, runtimeVersions } from '../peers/runtimes.ts';
 
 /** How the image stands to signatures, and the node; `reads` says whether it fetches them. */
@@ -29,6 +30,8 @@ const REASONS = [
   [/should be decrypted.*Destination specifies a digest/, 'digest'],
   [/should be decrypted.*Would invalidate signatures/, 'signature'],
 ] as const;
+/** Without a log of signatures, which would be a service elsewhere. */
+const KEY_ALONE = ['--key=cosign.key', '--tlog-upload=false', '--yes'];
 const DOCUMENT = new URL('../../docs/runtimes.md', import.meta.url);
 
 const cleanups: (() => unknown)[] = [];
@@ -59,13 +62,26 @@ before(async () => {
   pulls = await createRuntimes({ directory: workspace.directory, registry, containerdConfig });
 
   const source = await writeImage(path('plain'), { layers: [{}] });
-  for (const repository of ['unsigned', 'signed']) {
+  const index = await writeIndex(path('index'), [
+    { layers: [{}] },
+    { platform: { os: 'linux', architecture: 'arm64' }, layers: [{}] },
+  ]);
+  for (const repository of ['unsigned', 'signed', 'index', 'recursive']) {
     const image = registry.reference(`${repository}:1`);
     const trust = `--ca=${registry.authority}`;
     const { digest } = await workspace.ours(
-      ...['encrypt', source.reference, image, '--recipient', key.uri, '--digest-tag', trust],
+      ...[
+        'encrypt',
+        (repository.endsWith('signed') ? source : index).reference,
+        image,
+        '--recipient',
+        key.uri,
+        '--digest-tag',
+        trust,
+      ],
     );
-    if (repository === 'signed') await sign(`${registry.host}/signed@${digest}`);
+    const flags = repository === 'recursive' ? ['--recursive'] : [];
+    if (repository !== 'unsigned') await sign(`${registry.host}/${repository}@${digest}`, flags);
   }
 });
 
@@ -84,14 +100,13 @@ async function setUp(home: string, node: Node): Promise<void> {
   await writeFile(join(home, '.config/containers/registries.d/registry.yaml'), attachments);
 }
 
-async function sign(image: string): Promise<void> {
+async function sign(image: string, flags: readonly string[]): Promise<void> {
   const cosign = await runtimeArgv('cosign');
   const env = { COSIGN_PASSWORD: '', SSL_CERT_FILE: registry.authority };
   const cwd = workspace.directory;
-  await succeed(runClient([...cosign, 'generate-key-pair'], { env, cwd }));
-  await succeed(
-    runClient([...cosign, 'sign', '--key=cosign.key', '--tlog-upload=false', '--yes', image], { env, cwd }),
-  );
+  if (!existsSync(workspace.path('cosign.key')))
+    await succeed(runClient([...cosign, 'generate-key-pair'], { env, cwd }));
+  await succeed(runClient([...cosign, 'sign', ...KEY_ALONE, ...flags, image], { env, cwd }));
 }
 
 /** The three names of an image. */
@@ -169,6 +184,7 @@ test('skopeo copies what a digest names to the storage of podman and buildah, af
     });
   };
   await succeed(copy('signed'));
+  await succeed(copy('recursive'));
   const places = [`--root=${workspace.path('copied/storage')}`, `--runroot=${workspace.path('copied/run')}`];
   for (const [program, ...words] of [
     ['podman', 'image', 'exists'],
@@ -177,7 +193,33 @@ test('skopeo copies what a digest names to the storage of podman and buildah, af
     const argv = [...(await runtimeArgv(program)), ...places, '--storage-driver=vfs', ...words] as const;
     await succeed(runClient([...argv, `${registry.host}/signed:1`], { env: environments.get('careless') ?? {} }));
   }
-  const refused = await copy('unsigned');
-  assert.notEqual(refused.exitCode, 0);
-  assert.match(refused.stderr, /no signature exists/i);
+  for (const repository of ['unsigned', 'index']) {
+    const refused = await copy(repository);
+    assert.notEqual(refused.exitCode, 0);
+    assert.match(refused.stderr, /no signature exists/i);
+  }
+});
+
+test('of an index podman, buildah and CRI-O look for the signature of the platform', async () => {
+  const [byTag] = await namesOf('index');
+  assert.ok(byTag);
+  for (const runtime of ['podman', 'buildah', 'CRI-O'] as const) {
+    assert.equal(await pull(runtime, byTag.name, 'reading'), 'decrypts');
+    assert.match(
+      (await pulls[runtime](byTag.name, environments.get('enforcing') ?? {})).stderr,
+      /no signature exists/i,
+    );
+  }
+  const [recursive] = await namesOf('recursive');
+  assert.ok(recursive);
+  assert.equal(await pull('podman', recursive.name, 'enforcing'), 'refuses: signature');
+});
+
+test('a name with both a tag and a digest is one with a digest', async () => {
+  const [, byDigest] = await namesOf('unsigned');
+  const both = byDigest?.name.replace('@', ':1@') ?? '';
+  for (const runtime of ['podman', 'buildah'] as const) {
+    assert.equal(await pull(runtime, both, 'careless'), 'refuses: digest');
+  }
+  assert.equal(await pull('containerd', both, 'careless'), 'decrypts');
 });
