@@ -71,12 +71,17 @@ export type ErrorDetails = {
   readonly retryAfter?: number;
 };
 
+/** How an error is said anew: under another code, with words before its message, with another hint. */
+export type ErrorChange = { readonly code?: ErrorCode; readonly before?: string; readonly hint?: string };
+
 /** An error that a person is meant to read: one line, naming the thing, without any secret. */
 export class OcicryptError extends Error {
   readonly code: ErrorCode;
   readonly hint: string | undefined;
   readonly retryable: boolean;
   readonly retryAfter: number | undefined;
+  /** Message and hint with the marks of {@link withheldFromCallers}. */
+  readonly #marked: { readonly message: string; readonly hint: string | undefined };
 
   /**
    * @param code the class of the failure
@@ -84,13 +89,56 @@ export class OcicryptError extends Error {
    * @param details hint, cause and retry advice
    */
   constructor(code: ErrorCode, message: string, details: ErrorDetails = {}) {
-    super(message, 'cause' in details ? { cause: details.cause } : undefined);
+    super(unmark(message), 'cause' in details ? { cause: details.cause } : undefined);
     this.name = 'OcicryptError';
     this.code = code;
-    this.hint = details.hint;
+    this.hint = details.hint === undefined ? undefined : unmark(details.hint);
     this.retryable = details.retryable ?? false;
     this.retryAfter = details.retryAfter;
+    this.#marked = { message, hint: details.hint };
   }
+
+  /** The same failure said anew, with this one as its cause; what callers must not read stays withheld from them. */
+  with({ code = this.code, before = '', hint = this.#marked.hint }: ErrorChange): OcicryptError {
+    return new OcicryptError(code, `${before}${this.#marked.message}`, {
+      ...{ cause: this, retryable: this.retryable },
+      ...(hint === undefined ? {} : { hint }),
+      ...(this.retryAfter === undefined ? {} : { retryAfter: this.retryAfter }),
+    });
+  }
+
+  /** {@link describeError} with its marks, to be a part of another error's message. */
+  markedLine(): string {
+    return joinLine(this.code, this.#marked.message, this.#marked.hint);
+  }
+
+  /** {@link describeForCaller} of this error. */
+  lineForCaller(): string {
+    const { message, hint } = this.#marked;
+    const open = hint?.includes(WITHHELD_START) ? 'the log of the server says more' : hint;
+    return joinLine(this.code, message.replace(WITHHELD, 'of the server'), open);
+  }
+}
+
+/**
+ * Marks a part of a message or hint that is this machine's own business, as the path of a file: people and logs here
+ * read it, callers of a server do not.
+ */
+export function withheldFromCallers(text: string): string {
+  return `${WITHHELD_START}${unmark(text)}${WITHHELD_END}`;
+}
+
+/** Two characters for private use, which no file's name needs. */
+const WITHHELD_START = '\u{F8F0}';
+const WITHHELD_END = '\u{F8F1}';
+const WITHHELD = /\u{F8F0}[^\u{F8F1}]*\u{F8F1}/gu;
+
+function unmark(text: string): string {
+  return text.replace(/[\u{F8F0}\u{F8F1}]/gu, '');
+}
+
+function joinLine(code: ErrorCode, message: string, hint: string | undefined): string {
+  return `${code}: ${message}${hint === undefined ? '' : `; ${hint}`}`;
 }
 
 /**
@@ -99,9 +147,13 @@ export class OcicryptError extends Error {
  * because nobody has checked that text for secrets.
  */
 export function describeError(error: unknown): string {
-  const known = asOcicryptError(error);
-  const line = `${known.code}: ${known.message}${known.hint === undefined ? '' : `; ${known.hint}`}`;
-  return line.replace(CONTROL_CHARACTERS, ' ');
+  const { code, message, hint } = asOcicryptError(error);
+  return joinLine(code, message, hint).replace(CONTROL_CHARACTERS, ' ');
+}
+
+/** The same line for a caller of a server, who has no business with the files of the machine that it runs on. */
+export function describeForCaller(error: unknown): string {
+  return asOcicryptError(error).lineForCaller().replace(CONTROL_CHARACTERS, ' ');
 }
 
 /** The error itself, or code `internal` with the error as its cause. */

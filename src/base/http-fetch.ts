@@ -11,7 +11,7 @@ type BunRequestInit = RequestInit & {
   readonly decompress: false;
   readonly tls: {
     readonly ca: readonly (Buffer | string)[];
-    readonly cert?: Buffer;
+    readonly cert?: string;
     readonly key?: Buffer;
     readonly serverName?: string;
     readonly rejectUnauthorized: true;
@@ -27,7 +27,7 @@ export function createFetchTransport(settings: HttpSettings): HttpTransport {
   return {
     async exchange(url, request) {
       if (url.protocol === 'https:') {
-        roots ??= readRoots(settings.caFiles ?? [], environment);
+        roots ??= readRoots(settings, environment);
         if (clientCertificate !== undefined) own ??= readClientCertificate(clientCertificate);
       }
       // A copy, because only that is surely not shared memory.

@@ -22,7 +22,7 @@ export function createNodeTransport(settings: HttpSettings): HttpTransport {
     const proxy = await findProxy(url, environment);
     // Made once: parsing the roots costs milliseconds, and every connection would do it again.
     if (trust === undefined) {
-      const ca = readRoots(settings.caFiles ?? [], environment);
+      const ca = readRoots(settings, environment);
       const own = settings.clientCertificate === undefined ? {} : readClientCertificate(settings.clientCertificate);
       trust = {
         rejectUnauthorized: true,

@@ -6,7 +6,7 @@ import { Agent as TlsAgent, request as tlsRequest } from 'node:https';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { createSecureContext, type SecureContext } from 'node:tls';
 import { OcicryptError } from './errors.ts';
-import type { HttpSettings } from './http.ts';
+import { checkHeaders, type HttpSettings } from './http.ts';
 import { brokenOff, deadlineExceeded, networkError, refusedByProxy } from './http-errors.ts';
 import { releaseBytes } from './memory.ts';
 import { chooseProxy } from './proxy.ts';
@@ -86,6 +86,7 @@ export function createHttpStreams(settings: StreamSettings = {}): HttpStreams {
   return {
     async open(request) {
       request.signal?.throwIfAborted();
+      checkHeaders(request.headers);
       return new RunningExchange(request, await findRoute(request.url), settings.idle ?? IDLE_MILLISECONDS);
     },
     close() {
@@ -95,8 +96,8 @@ export function createHttpStreams(settings: StreamSettings = {}): HttpStreams {
   };
 }
 
-function createTrust({ caFiles = [] }: HttpSettings, environment: NodeJS.ProcessEnv): Trust {
-  const ca = readRoots(caFiles, environment);
+function createTrust(settings: HttpSettings, environment: NodeJS.ProcessEnv): Trust {
+  const ca = readRoots(settings, environment);
   return { rejectUnauthorized: true, secureContext: createSecureContext({ ca, minVersion: 'TLSv1.2' }) };
 }
 

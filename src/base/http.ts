@@ -10,6 +10,8 @@ import { answeredRedirect, deadlineExceeded } from './http-errors.ts';
 export type HttpSettings = {
   /** PEM files whose certificates are trusted beside the system's roots (`--ca`). */
   readonly caFiles?: readonly string[] | undefined;
+  /** A directory of such files, those in the directories below it too. */
+  readonly caDirectory?: string | undefined;
   /** PEM files by which we say who we are, where a service asks. */
   readonly clientCertificate?: { readonly certificate: string; readonly privateKey: string } | undefined;
   /** The name that the service's certificate must carry, where it is not the address's. */
@@ -88,6 +90,7 @@ export function createHttpClient(settings: HttpSettings = {}): HttpClient {
   return {
     async request(request) {
       const url = checkUrl(request);
+      checkHeaders(request.headers ?? {});
       if (request.signal.aborted) throw deadlineExceeded(url);
       opening ??= openTransport();
       const transport = await opening;
@@ -134,6 +137,20 @@ function checkUrl(request: HttpRequest): URL {
     });
   }
   return url;
+}
+
+/** Refuses what cannot be sent: each transport would fail on its own with an error that quotes the value. */
+export function checkHeaders(headers: Readonly<Record<string, string>>): void {
+  for (const [name, value] of Object.entries(headers)) {
+    if (/^[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?$|^$/.test(value)) continue;
+    throw new OcicryptError(
+      'configuration',
+      `what belongs into the header ${name} holds a character that cannot be sent`,
+      {
+        hint: 'look for a line end or a blank at its end in the option, variable or file that it comes from',
+      },
+    );
+  }
 }
 
 /** The variables that Bun's `fetch` obeys. */

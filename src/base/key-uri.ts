@@ -1,6 +1,7 @@
 // The only code that knows how keys are spelled: key URIs in, canonical key URIs out. The grammar is docs/keys.md.
 
 import { OcicryptError } from './errors.ts';
+import { showKeyText } from './shown.ts';
 
 /** A key as its parts. What a part may hold is fixed by the grammar, so that it is safe inside a path or a header. */
 export type KeyUri =
@@ -34,7 +35,7 @@ export function parseKeyUri(text: string): KeyUri {
   }
   const parsed = asKeyUri(text);
   if (parsed !== undefined) return parsed;
-  throw new OcicryptError('bad-input', `not a key URI: ${JSON.stringify(text.slice(0, 120))}`, {
+  throw new OcicryptError('bad-input', `not a key URI: ${showKeyText(text)}`, {
     hint: suggestSpelling(text) ?? `keys look like ${EXAMPLES.join(', ')}`,
   });
 }

@@ -1,10 +1,12 @@
 // The only code that decides whom TLS trusts: the system's roots, those of SSL_CERT_FILE and SSL_CERT_DIR, `--ca` files.
 
 import { createPrivateKey } from 'node:crypto';
-import { readdirSync, readFileSync } from 'node:fs';
+import { type Dirent, readdirSync, readFileSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
+import { findCertificates, readCertificateFile } from './certificates.ts';
 import { OcicryptError } from './errors.ts';
 import { readSecretFile } from './secret-file.ts';
+import { showPath } from './shown.ts';
 
 /** Debian and its kin, Fedora and its kin, openSUSE, Alpine and macOS. */
 const SYSTEM_ROOTS = [
@@ -14,22 +16,34 @@ const SYSTEM_ROOTS = [
   '/etc/ssl/cert.pem',
 ];
 
+/** Whom TLS trusts beside the system's roots. */
+export type RootFiles = {
+  /** PEM files of further roots (`--ca`). */
+  readonly caFiles?: readonly string[] | undefined;
+  /** A directory of such files, those in the directories below it too (VAULT_CAPATH). */
+  readonly caDirectory?: string | undefined;
+};
+
 /**
- * The roots that clients of TLS trust, as PEM files. SSL_CERT_FILE and SSL_CERT_DIR act as in Go's programs: each takes
+ * The roots that clients of TLS trust, as PEM. SSL_CERT_FILE and SSL_CERT_DIR act as in Go's programs: each takes
  * the place of the system's file or directory, so that the system's roots are left out only where both are set.
  * The system's come from the one file of the distribution, because `tls.getCACertificates('system')` takes 42 ms on
  * Node 24 where this takes 5; a container that has no such file gets the roots that come with the runtime.
  *
- * @param caFiles PEM files of further roots (`--ca`)
- * @throws OcicryptError `configuration` where a named file cannot be read or holds no certificate
+ * @throws OcicryptError `configuration` where a named file cannot be read, or what it holds is no certificate
  */
-export function readRoots(caFiles: readonly string[], environment: NodeJS.ProcessEnv): (Buffer | string)[] {
+export function readRoots(
+  { caFiles = [], caDirectory }: RootFiles,
+  environment: NodeJS.ProcessEnv,
+): (Buffer | string)[] {
   const { SSL_CERT_FILE: file, SSL_CERT_DIR: directories } = environment;
+  const named = [...(file ? [file] : []), ...caFiles];
   return [
     ...(file && directories ? [] : readSystemRoots()),
-    ...(directories ? directories.split(delimiter).flatMap(readDirectory) : []),
-    ...(file ? [readCertificates(file)] : []),
-    ...caFiles.map(readCertificates),
+    // As by OpenSSL and Go, what cannot be read or is something else is passed over, and directories are not entered.
+    ...(directories ? directories.split(delimiter).flatMap((directory) => findIn(directory, false)) : []),
+    ...named.map((path) => readCertificateFile(path, 'the CA certificates')),
+    ...(caDirectory === undefined ? [] : readDirectory(caDirectory)),
   ];
 }
 
@@ -42,17 +56,17 @@ const MAXIMUM_PEM = 64 * 1024;
  * @throws OcicryptError `configuration` or `not-found`; the key's file must be readable by us alone
  */
 export function readClientCertificate(files: { readonly certificate: string; readonly privateKey: string }): {
-  readonly cert: Buffer;
+  readonly cert: string;
   readonly key: Buffer;
 } {
   const key = Buffer.from(readSecretFile(files.privateKey, 'the private key', MAXIMUM_PEM));
-  const cert = readCertificates(files.certificate);
+  const cert = readCertificateFile(files.certificate, 'the certificate');
   try {
     createPrivateKey(key);
     return { cert, key };
   } catch {
     // Without a cause: the error may quote the file.
-    throw new OcicryptError('configuration', `${files.privateKey} is not a private key that can be used`, {
+    throw new OcicryptError('configuration', `${showPath(files.privateKey)} is not a private key that can be used`, {
       hint: 'it must be PEM without a passphrase',
     });
   }
@@ -68,38 +82,28 @@ function readSystemRoots(): readonly (Buffer | string)[] {
   return process.getBuiltinModule('node:tls').rootCertificates;
 }
 
-/** The certificates of a directory; what cannot be read or is something else is passed over, as by OpenSSL. */
-function readDirectory(directory: string): Buffer[] {
+/** As Vault's own clients read it. */
+function readDirectory(directory: string): readonly string[] {
+  const found = findIn(directory, true);
+  if (found.length > 0) return found;
+  throw new OcicryptError('configuration', `no CA certificate is in the directory ${showPath(directory)}`, {
+    hint: 'it must hold files of PEM blocks that begin with -----BEGIN CERTIFICATE-----',
+  });
+}
+
+/** @param deep whether directories are entered; links to them are not, since those may lead in circles */
+function findIn(directory: string, deep: boolean): readonly string[] {
+  let entries: readonly Dirent[];
   try {
-    return readdirSync(directory)
-      .map((name) => tryRead(join(directory, name)))
-      .filter((file) => file !== undefined);
+    entries = readdirSync(directory, { withFileTypes: true });
   } catch {
     return [];
   }
-}
-
-function tryRead(path: string): Buffer | undefined {
-  try {
-    return readCertificates(path);
-  } catch {
-    return undefined;
-  }
-}
-
-function readCertificates(path: string): Buffer {
-  let file: Buffer;
-  try {
-    file = readFileSync(path);
-  } catch (cause) {
-    throw new OcicryptError('configuration', `cannot read the CA certificates in ${path}`, {
-      cause,
-      hint: 'name a readable PEM file with --ca or SSL_CERT_FILE',
-    });
-  }
-  // A file without a certificate would be trusted silently as nothing at all.
-  if (file.includes('-----BEGIN CERTIFICATE-----') || file.includes('-----BEGIN TRUSTED CERTIFICATE-----')) return file;
-  throw new OcicryptError('configuration', `no CA certificate in ${path}`, {
-    hint: 'it must hold PEM blocks that begin with -----BEGIN CERTIFICATE-----',
-  });
+  return entries
+    .flatMap((entry) => {
+      const path = join(directory, entry.name);
+      if (entry.isDirectory()) return deep ? findIn(path, deep) : [];
+      return [findCertificates(path)];
+    })
+    .filter((certificates) => certificates !== '');
 }

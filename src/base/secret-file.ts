@@ -1,40 +1,59 @@
-// The only code that reads files which hold secrets, and refuses those that others can read too.
+// The only code that reads the small files which operators name, and refuses secrets that others can read too.
 
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
 import { concatBytes, wipe } from './bytes.ts';
-import { OcicryptError, systemCode } from './errors.ts';
+import { OcicryptError, showSystemCode, systemCode } from './errors.ts';
+import { showPath } from './shown.ts';
+
+/** Who else may read a file that we read. */
+export type FileSecrecy = {
+  /** Whether this content must be hidden from others; it always is where this is left out. */
+  readonly isSecret?: (content: Uint8Array) => boolean;
+  /** Whether an agent writes the file for us: it may be of any user's, and a group's to read. */
+  readonly ofAgent?: boolean;
+};
 
 /**
- * The bytes of a secret file: a regular file (or a link to one) of ours or root's that nobody else may touch. A file
- * of root's may be readable by a group where we are not root ourselves: so Kubernetes mounts a secret for a pod.
- * Checked and read through one descriptor, so that nobody can swap the file in between.
+ * The bytes of a secret file: a regular file (or a link to one) of ours or root's that nobody else may touch. Root may
+ * read the file of any user who keeps it from others. A file of root's may be readable by a group where we are not root
+ * ourselves: so Kubernetes mounts a secret for a pod. Checked and read through one descriptor, so that nobody can swap
+ * the file in between.
  *
  * @param what how the file is called in an error ("the key file")
  * @param maximumBytes longer files are cut to one byte more, for the caller to notice
- * @param isSecret whether this content must be hidden from others; it always is where this is left out
  * @throws OcicryptError `not-found` where nothing is there, `configuration`
  */
 export function readSecretFile(
   path: string,
   what: string,
   maximumBytes: number,
-  isSecret: (content: Uint8Array) => boolean = () => true,
+  { isSecret = () => true, ofAgent = false }: FileSecrecy = {},
 ): Uint8Array<ArrayBuffer> {
   const file = openFile(path, what);
-  const buffer = new Uint8Array(maximumBytes + 1);
+  let buffer: Uint8Array<ArrayBuffer> | undefined;
   try {
-    checkType(path, what, file);
+    buffer = new Uint8Array(roomFor(path, what, file, maximumBytes));
     let length = 0;
     for (let read = -1; read !== 0 && length < buffer.length; length += read) {
       read = readSync(file, buffer, length, buffer.length - length, null);
     }
     const content = buffer.subarray(0, length);
-    if (isSecret(content)) checkOwner(path, what, file);
+    if (isSecret(content)) checkOwner(path, what, file, ofAgent);
     return concatBytes(content);
   } finally {
     wipe(buffer);
     closeSync(file);
   }
+}
+
+/**
+ * The bytes of a file that everybody may read: a regular file all the same, so that no pipe or device holds us up.
+ *
+ * @param maximumBytes as of {@link readSecretFile}
+ * @throws OcicryptError `not-found` where nothing is there, `configuration`
+ */
+export function readPublicFile(path: string, what: string, maximumBytes: number): Uint8Array<ArrayBuffer> {
+  return readSecretFile(path, what, maximumBytes, { isSecret: () => false });
 }
 
 /** The one line of a secret file as bytes, without the line end that editors add: a passphrase, a PIN. */
@@ -53,31 +72,46 @@ function openFile(path: string, what: string): number {
     // O_NONBLOCK: opening a FIFO must not hang before fstat can refuse it.
     return openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
   } catch (cause) {
-    if (systemCode(cause) === 'ENOENT') {
-      throw new OcicryptError('not-found', `${what} ${path} does not exist`, { cause });
+    const code = systemCode(cause);
+    if (code === 'ENOENT' || code === 'ENOTDIR') {
+      throw new OcicryptError('not-found', `${what} ${showPath(path)} does not exist`, { cause });
     }
-    throw new OcicryptError('configuration', `cannot read ${what} ${path}`, {
+    // A socket, or a device that nothing drives.
+    if (code === 'ENXIO') throw irregular(path, what);
+    throw new OcicryptError('configuration', `cannot read ${what} ${showPath(path)}${showSystemCode(cause)}`, {
       cause,
       hint: 'it must be readable by the user that runs this',
     });
   }
 }
 
-function checkType(path: string, what: string, file: number): void {
-  if (fstatSync(file).isFile()) return;
-  throw new OcicryptError('configuration', `${what} ${path} is not a regular file`);
+/** More than the file has, so that its end is seen, and never more than one byte too many. */
+function roomFor(path: string, what: string, file: number, maximumBytes: number): number {
+  const status = fstatSync(file);
+  if (!status.isFile()) throw irregular(path, what);
+  return Math.min(maximumBytes, status.size + 64 * 1024) + 1;
 }
 
-function checkOwner(path: string, what: string, file: number): void {
+function irregular(path: string, what: string): OcicryptError {
+  return new OcicryptError('configuration', `${what} ${showPath(path)} is not a regular file`, {
+    hint: 'pipes, devices and directories are not read: name a file',
+  });
+}
+
+function checkOwner(path: string, what: string, file: number, ofAgent: boolean): void {
   const { mode, uid } = fstatSync(file);
   const us = process.geteuid?.();
   if (us === undefined) return;
-  if (uid !== us && uid !== 0) {
-    throw new OcicryptError('configuration', `${what} ${path} belongs to another user`, {
-      hint: `chown ${us} ${path}`,
+  if (uid !== us && uid !== 0 && us !== 0 && !ofAgent) {
+    throw new OcicryptError('configuration', `${what} ${showPath(path)} belongs to another user`, {
+      hint: 'run this as that user, or name a copy that is yours',
     });
   }
-  if ((mode & (uid === us ? 0o077 : 0o037)) !== 0) {
-    throw new OcicryptError('configuration', `${what} ${path} is open to other users`, { hint: `chmod 600 ${path}` });
+  // Of an agent's files and of root's, which it mounts for us, our group may read.
+  const isShared = ofAgent || (uid === 0 && us !== 0);
+  if ((mode & (isShared ? 0o037 : 0o077)) !== 0) {
+    throw new OcicryptError('configuration', `${what} ${showPath(path)} is open to other users`, {
+      hint: `chmod ${isShared ? 640 : 600} ${showPath(path)}`,
+    });
   }
 }

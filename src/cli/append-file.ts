@@ -2,6 +2,7 @@
 
 import { closeSync, constants, fdatasyncSync, fstatSync, openSync, readSync, writeSync } from 'node:fs';
 import { OcicryptError, showSystemCode, systemCode } from '../base/errors.ts';
+import { showPath } from '../base/shown.ts';
 
 /** An open file that takes whole lines. */
 export type LineFile = {
@@ -95,7 +96,7 @@ function synchronize(descriptor: number): void {
 
 /** The error where a line cannot be put into `file`. */
 export function notWritten(file: string, cause: unknown): OcicryptError {
-  return new OcicryptError('not-written', `cannot append to ${file}${showSystemCode(cause)}`, {
+  return new OcicryptError('not-written', `cannot append to ${showPath(file)}${showSystemCode(cause)}`, {
     cause,
     hint: 'it must be a file of its own that this user can write, with room on its disk',
   });

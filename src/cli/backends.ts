@@ -1,6 +1,7 @@
 // What the settings say about each key service: the part of the composition root that every command with keys shares.
 
 import { resolve } from 'node:path';
+import { checkedEnvironment } from '../base/environment.ts';
 import { formatKeyUri, parseKeyUri } from '../base/key-uri.ts';
 import type { VaultSettings } from '../kms/hashivault.ts';
 import type { BackendSettings } from '../kms/open.ts';
@@ -8,7 +9,8 @@ import type { Settings } from './settings.ts';
 
 /** The settings of every backend, from options, configuration file and environment. Reads nothing yet. */
 export function backendSettings(settings: Settings): BackendSettings {
-  const common = { caFiles: settings.list('ca'), environment: process.env };
+  const environment = checkedEnvironment(process.env);
+  const common = { caFiles: settings.list('ca'), environment };
   return {
     age: {
       identityFiles: settings.list('key').map((file) => resolve(file)),
@@ -49,7 +51,7 @@ export function backendSettings(settings: Settings): BackendSettings {
       pinVariable: settings.text('pkcs11-pin-env'),
       oaepSha1: settings.switch('pkcs11-oaep-sha1'),
       prompt: askSecret,
-      environment: process.env,
+      environment,
     },
   };
 }

@@ -2,6 +2,7 @@
 
 import { basename, resolve } from 'node:path';
 import { OcicryptError } from '../base/errors.ts';
+import { showValue } from '../base/shown.ts';
 import type { CommandContext } from './command.ts';
 import { DEFAULT_OPTIONS, SOCKET_UNIT, serviceUnit } from './config-systemd.ts';
 import { nearest, type Settings } from './settings.ts';
@@ -12,7 +13,7 @@ export async function runConfig({ settings, terminal }: CommandContext): Promise
   const file = FILES.get(kind);
   if (file === undefined) {
     const near = await nearest(kind, [...FILES.keys()]);
-    throw new OcicryptError('usage', `no configuration file is called ${JSON.stringify(kind.slice(0, 80))}`, {
+    throw new OcicryptError('usage', `no configuration file is called ${showValue(kind)}`, {
       hint: near === undefined ? `there are ${[...FILES.keys()].join(', ')}` : `did you mean ${near}?`,
     });
   }

@@ -1,7 +1,8 @@
 // The only code that reads a configuration file. Its members are the options of the table; docs/configuration.md.
 
 import { OcicryptError } from '../base/errors.ts';
-import { readSecretFile } from '../base/secret-file.ts';
+import { readPublicFile } from '../base/secret-file.ts';
+import { showPath, showValue } from '../base/shown.ts';
 import { configurationPath, type OptionName, optionSpec } from './options.ts';
 import { nearest, OPTION_NAMES, Settings } from './settings.ts';
 
@@ -37,13 +38,13 @@ export async function readConfiguration(file: string): Promise<ReadonlyMap<Optio
 function readText(file: string): string {
   try {
     // The same care as for secrets, but for who may read it: no FIFO that hangs, no device that never ends.
-    const bytes = readSecretFile(file, 'the configuration', MAXIMUM_FILE, () => false);
+    const bytes = readPublicFile(file, 'the configuration', MAXIMUM_FILE);
     if (bytes.length > MAXIMUM_FILE)
-      throw new OcicryptError('configuration', `${file} is too large to be configuration`);
+      throw new OcicryptError('configuration', `${showPath(file)} is too large to be configuration`);
     return new TextDecoder('utf-8', { fatal: true }).decode(bytes);
   } catch (cause) {
     if (cause instanceof OcicryptError && cause.code !== 'not-found') throw cause;
-    throw new OcicryptError('configuration', `cannot read the configuration ${file}`, {
+    throw new OcicryptError('configuration', `cannot read the configuration ${showPath(file)}`, {
       cause,
       hint: 'it must be a readable UTF-8 file',
     });
@@ -59,14 +60,14 @@ async function parseDocument(file: string, text: string): Promise<Readonly<Recor
     const line = cause instanceof YAMLParseError ? cause.linePos?.[0].line : undefined;
     throw new OcicryptError(
       'configuration',
-      `${file} is not valid YAML${line === undefined ? '' : ` (line ${line})`}`,
+      `${showPath(file)} is not valid YAML${line === undefined ? '' : ` (line ${line})`}`,
       {
         cause,
       },
     );
   }
   if (document === null || document === undefined) return {};
-  if (!isRecord(document)) throw new OcicryptError('configuration', `${file} must hold members`);
+  if (!isRecord(document)) throw new OcicryptError('configuration', `${showPath(file)} must hold members`);
   return document;
 }
 
@@ -87,7 +88,7 @@ function optionsBelow(path: readonly string[]): readonly string[] {
 async function unknownMember(file: string, path: readonly string[]): Promise<OcicryptError> {
   const possible = path.length > 1 ? optionsBelow(path.slice(0, -1)) : topLevelMembers();
   const near = await nearest(path.at(-1) ?? '', possible);
-  return new OcicryptError('configuration', `${file}: unknown member ${JSON.stringify(path.join('.').slice(0, 80))}`, {
+  return new OcicryptError('configuration', `${showPath(file)}: unknown member ${showValue(path.join('.'))}`, {
     hint: near === undefined ? `known are ${possible.join(', ')}` : `did you mean ${near}?`,
   });
 }
@@ -123,12 +124,12 @@ function checkTexts(file: string, texts: ReadonlyMap<OptionName, readonly string
   try {
     new Settings(texts);
   } catch (error) {
-    throw error instanceof OcicryptError ? new OcicryptError('configuration', `${file}: ${error.message}`) : error;
+    throw error instanceof OcicryptError ? error.with({ code: 'configuration', before: `${showPath(file)}: ` }) : error;
   }
 }
 
 function invalid(file: string, member: string, problem: string): OcicryptError {
-  return new OcicryptError('configuration', `${file}: ${member} ${problem}`);
+  return new OcicryptError('configuration', `${showPath(file)}: ${member} ${problem}`);
 }
 
 function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {

@@ -2,6 +2,7 @@
 
 import { writeFile } from 'node:fs/promises';
 import { OcicryptError } from '../base/errors.ts';
+import { showPath, showValue } from '../base/shown.ts';
 import { nameByDigestTag } from '../image/digest-tag.ts';
 import { MEDIA_TYPES } from '../image/manifest.ts';
 import { parseImageReference } from '../image/reference.ts';
@@ -46,7 +47,7 @@ export async function printResult(
   const file = settings.text('digestfile');
   if (file === undefined) return;
   await writeFile(file, result.digest).catch((cause: unknown) => {
-    throw new OcicryptError('not-written', `cannot write ${file}, but the image was written`, { cause });
+    throw new OcicryptError('not-written', `cannot write ${showPath(file)}, but the image was written`, { cause });
   });
 }
 
@@ -96,7 +97,7 @@ export function layerNumbers(settings: Settings): readonly number[] | undefined 
   if (texts.length === 0) return undefined;
   return texts.map((text) => {
     if (/^-?\d{1,6}$/.test(text)) return Number(text);
-    throw new OcicryptError('usage', `option --layer takes a number, not ${JSON.stringify(text.slice(0, 80))}`, {
+    throw new OcicryptError('usage', `option --layer takes a number, not ${showValue(text)}`, {
       hint: 'layers are counted from 0, or from -1 backwards',
     });
   });

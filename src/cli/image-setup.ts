@@ -1,8 +1,10 @@
 // The composition root of the image commands: settings in; places, recipients and whoever can open layer keys out.
 
 import { resolve } from 'node:path';
+import { checkedEnvironment } from '../base/environment.ts';
 import { OcicryptError } from '../base/errors.ts';
 import { asKeyUri, formatKeyUri, parseKeyUri } from '../base/key-uri.ts';
+import { showValue } from '../base/shown.ts';
 import { createConfiguredCall } from '../client/configured.ts';
 import { createUnwrapper, type KeyHolder } from '../client/holders.ts';
 import { createJweHolder, createJweWrapper, isPemFile } from '../client/jwe.ts';
@@ -77,7 +79,7 @@ export class ImageTools {
       } else if (provider === name) {
         own.set(name, [...(own.get(name) ?? []), ...values]);
       } else {
-        throw new OcicryptError('configuration', `no key provider ${provider} is configured`, {
+        throw new OcicryptError('configuration', `no key provider ${showValue(provider)} is configured`, {
           hint: 'OCICRYPT_KEYPROVIDER_CONFIG must name a file that has it',
         });
       }
@@ -165,7 +167,11 @@ export class ImageTools {
 
   #registry(): RegistrySettings {
     const { settings } = this.#context;
-    return { caFiles: settings.list('ca'), authFile: settings.text('authfile'), environment: process.env };
+    return {
+      caFiles: settings.list('ca'),
+      authFile: settings.text('authfile'),
+      environment: checkedEnvironment(process.env),
+    };
   }
 
   #open(): Promise<Keys> {
@@ -180,7 +186,7 @@ export class ImageTools {
     this.#cleanups.push(close);
     // An image command names its keys: the key meant where a call names none has no place here.
     const { defaultKey, spelling, ...rest } = options;
-    const configured = await readProviderConfig(process.env.OCICRYPT_KEYPROVIDER_CONFIG);
+    const configured = await readProviderConfig(checkedEnvironment(process.env).OCICRYPT_KEYPROVIDER_CONFIG);
     return { name: settings.text('provider') ?? 'kmscrypt', options: rest, configured, jwe, parameters };
   }
 }

@@ -2,6 +2,7 @@
 
 import { basename } from 'node:path';
 import { asOcicryptError, describeError, ERROR_STATUS, OcicryptError } from '../base/errors.ts';
+import { showValue } from '../base/shown.ts';
 import type { Command, Personality } from './command.ts';
 import { COMMANDS } from './commands.ts';
 import { compileHotCode } from './compilation.ts';
@@ -76,7 +77,7 @@ function checkOperands(name: string, command: Command, settings: Settings): void
 
 async function unknownCommand(name: string): Promise<OcicryptError> {
   const near = await nearest(name, [...COMMANDS.keys()]);
-  return new OcicryptError('usage', `unknown command ${JSON.stringify(name.slice(0, 80))}`, {
+  return new OcicryptError('usage', `unknown command ${showValue(name)}`, {
     hint: near === undefined ? 'run ocicrypt-kms --help' : `did you mean ${near}?`,
   });
 }

@@ -1,6 +1,8 @@
 // The only code that turns the words of a command line into settings.
 
 import { OcicryptError } from '../base/errors.ts';
+import { readFileName, type TextProblem, trimWord } from '../base/operator-text.ts';
+import { showValue } from '../base/shown.ts';
 import {
   type CountName,
   type DurationName,
@@ -8,6 +10,7 @@ import {
   type ListName,
   OPTIONS,
   type OptionName,
+  type OptionSpec,
   optionSpec,
   type PairsName,
   type SwitchName,
@@ -21,10 +24,9 @@ export class Settings {
   readonly operands: readonly string[];
 
   constructor(texts: ReadonlyMap<OptionName, readonly string[]>, operands: readonly string[] = []) {
-    this.#texts = texts;
+    this.#texts = new Map([...texts].map(([name, values]) => [name, values.map((value) => readValue(name, value))]));
     this.operands = operands;
-    for (const [name, values] of texts) {
-      for (const value of values) checkValue(name, value);
+    for (const [name, values] of this.#texts) {
       if (optionSpec(name).kind === 'pairs') checkNames(name, values);
     }
   }
@@ -133,21 +135,48 @@ export async function nearest(word: string, names: readonly string[]): Promise<s
 
 async function unknownOption(rawName: string, allowed: readonly OptionName[]): Promise<OcicryptError> {
   const near = await nearest(rawName.replace(/^-+/, ''), allowed);
-  return new OcicryptError('usage', `unknown option ${JSON.stringify(rawName.slice(0, 80))}`, {
+  return new OcicryptError('usage', `unknown option ${showValue(rawName)}`, {
     hint: near === undefined ? 'run with --help for those there are' : `did you mean --${near}?`,
   });
 }
 
-/** @throws OcicryptError `usage` */
+/** The value as it is used. @throws OcicryptError `usage` */
+function readValue(name: OptionName, text: string): string {
+  const spec = optionSpec(name);
+  if (spec.kind === 'switch') return text;
+  const value = readText(spec, text);
+  if (typeof value !== 'string') {
+    throw new OcicryptError('usage', `option --${name} ${value.problem}`, { hint: value.hint });
+  }
+  checkValue(name, value);
+  return value;
+}
+
+/** What may stand around the value by accident is taken away where it cannot be meant. */
+function readText({ kind, value }: OptionSpec, text: string): string | TextProblem {
+  switch (value) {
+    case 'DIR':
+    case 'FILE':
+      return readFileName(text);
+    case 'KEY=FILE': {
+      const file = readFileName(splitPair(text)[1]);
+      return typeof file === 'string' ? text : file;
+    }
+    default:
+      // A label may hold a blank at its end, and other labels are others.
+      return kind === 'pairs' ? text : trimWord(text, true);
+  }
+}
+
 function checkValue(name: OptionName, value: string): void {
   const { kind, choices } = optionSpec(name);
   const problem =
     (kind === 'choice' && !choices?.includes(value) && `takes ${choices?.join(' or ')}`) ||
     (kind === 'pairs' && !/^[^=]+=/.test(value) && 'takes NAME=VALUE') ||
+    (value === '' && 'needs a value') ||
     (kind === 'count' && !/^[1-9]\d{0,5}$/.test(value) && 'takes a number from 1 to 999999') ||
     (kind === 'duration' && parseDuration(value) === undefined && 'takes a time from 1ms to 50s, as 10s or 500ms');
-  if (problem)
-    throw new OcicryptError('usage', `option --${name} ${problem}, not ${JSON.stringify(value.slice(0, 80))}`);
+  if (problem) throw new OcicryptError('usage', `option --${name} ${problem}, not ${showValue(value)}`);
 }
 
 /** Below the 50 s after which Confidential Containers' agent gives up. */
@@ -163,7 +192,7 @@ function parseDuration(text: string): number | undefined {
 function checkNames(name: OptionName, values: readonly string[]): void {
   const names = values.map((value) => splitPair(value)[0]);
   const twice = names.find((one, index) => names.indexOf(one) !== index);
-  if (twice !== undefined) throw new OcicryptError('usage', `option --${name} names ${JSON.stringify(twice)} twice`);
+  if (twice !== undefined) throw new OcicryptError('usage', `option --${name} names ${showValue(twice)} twice`);
 }
 
 function splitPair(text: string): readonly [string, string] {

@@ -3,6 +3,7 @@
 import { resolve } from 'node:path';
 import { OcicryptError } from '../base/errors.ts';
 import { parseKeyUri } from '../base/key-uri.ts';
+import { showKeyText } from '../base/shown.ts';
 import { createKekStore } from '../kms/store.ts';
 import { DEFAULT_LIMITS, limitsWithin } from '../provider/attempts.ts';
 import type { AuditSink } from '../provider/audit.ts';
@@ -95,9 +96,7 @@ export function asConfiguration<Value>(read: () => Value): Value {
   try {
     return read();
   } catch (error) {
-    throw error instanceof OcicryptError && error.code === 'bad-input'
-      ? new OcicryptError('configuration', error.message, error.hint === undefined ? {} : { hint: error.hint })
-      : error;
+    throw error instanceof OcicryptError && error.code === 'bad-input' ? error.with({ code: 'configuration' }) : error;
   }
 }
 
@@ -106,7 +105,7 @@ function brokerKeys(settings: Settings): readonly AllowRule[] {
   return Object.keys(settings.pairs('kbs-key') ?? {}).map((name) => {
     const uri = parseKeyUri(name);
     if (uri.scheme === 'kbs') return { kind: 'key', uri };
-    throw new OcicryptError('configuration', `--kbs-key names ${name}, which is no key of the broker`, {
+    throw new OcicryptError('configuration', `--kbs-key names ${showKeyText(name)}, which is no key of the broker`, {
       hint: 'such keys look like kbs:///default/key/id',
     });
   });

@@ -1,14 +1,16 @@
 // The only code that calls gRPC servers: one unary call, over a connection of its own, over a unix socket or TLS.
 
-import { readFileSync } from 'node:fs';
 import { type ClientHttp2Session, connect, constants, type IncomingHttpHeaders } from 'node:http2';
 import { connect as connectSocket } from 'node:net';
 import { createSecureContext, type SecureContext } from 'node:tls';
 import { concatBytes, wipe } from '../base/bytes.ts';
+import { readCertificateFile } from '../base/certificates.ts';
+import { checkedEnvironment } from '../base/environment.ts';
 import { ERROR_STATUS, type ErrorCode, isErrorCode, OcicryptError, showSystemCode } from '../base/errors.ts';
 import { CONTENT_TYPE, decodeStatusMessage, encodeFrame, FRAME_HEADER, formatTimeout } from '../base/grpc.ts';
 import { readRoots } from '../base/roots.ts';
 import { readSecretFile } from '../base/secret-file.ts';
+import { showPath } from '../base/shown.ts';
 
 /** Where a server is. `tcp` is without TLS. */
 export type GrpcTarget =
@@ -80,9 +82,12 @@ function createContext(tls: GrpcTls | undefined): SecureContext {
   const { authority, certificate, privateKey } = tls;
   try {
     return createSecureContext({
-      ca: authority === undefined ? readRoots([], process.env) : readFileSync(authority),
+      ca:
+        authority === undefined
+          ? readRoots({}, checkedEnvironment(process.env))
+          : readCertificateFile(authority, 'the authorities'),
       minVersion: 'TLSv1.3',
-      ...(certificate === undefined ? {} : { cert: readFileSync(certificate) }),
+      ...(certificate === undefined ? {} : { cert: readCertificateFile(certificate, 'the certificate') }),
       ...(privateKey === undefined
         ? {}
         : { key: Buffer.from(readSecretFile(privateKey, 'the private key', MAXIMUM_PEM)) }),
@@ -91,7 +96,7 @@ function createContext(tls: GrpcTls | undefined): SecureContext {
     if (cause instanceof OcicryptError) throw cause;
     throw new OcicryptError(
       'configuration',
-      `cannot use the certificates ${[authority, certificate].filter((file) => file !== undefined).join(' ')}`,
+      `cannot use the certificates ${[authority, certificate].flatMap((file) => (file === undefined ? [] : [showPath(file)])).join(' ')}`,
       {
         cause,
         hint: 'they must be readable PEM files, and --tls-key the key of --tls-cert',

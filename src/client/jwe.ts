@@ -2,11 +2,11 @@
 // containers/ocicrypt keywrap/jwe: general JSON serialisation, A256GCM, RSA-OAEP or ECDH-ES+A256KW.
 
 import { createPrivateKey, createPublicKey, type KeyObject } from 'node:crypto';
-import { readFile } from 'node:fs/promises';
 import { wipe } from '../base/bytes.ts';
 import { OcicryptError } from '../base/errors.ts';
 import { asArray, asObject, asText, type JsonObject, parseJson } from '../base/json.ts';
-import { readSecretFile } from '../base/secret-file.ts';
+import { readPublicFile, readSecretFile } from '../base/secret-file.ts';
+import { showPath } from '../base/shown.ts';
 import type { KeyHolder } from './holders.ts';
 import type { LayerKeyWrapper } from './layer-keys.ts';
 
@@ -64,7 +64,7 @@ export function createJweHolder(files: readonly string[]): KeyHolder {
           // Not for this key, or changed: nobody is told which (docs/promises.md, P15).
         }
       }
-      throw new OcicryptError('integrity', `the JWE cannot be unwrapped with ${files.join(', ')}`, {
+      throw new OcicryptError('integrity', `the JWE cannot be unwrapped with ${files.map(showPath).join(', ')}`, {
         hint: 'the image was encrypted to another key, or its annotation was changed',
       });
     },
@@ -73,20 +73,23 @@ export function createJweHolder(files: readonly string[]): KeyHolder {
 
 /** Whether the file holds a private key in PEM, so that it is one for JWE and no key file of ours. */
 export async function isPemFile(file: string): Promise<boolean> {
-  const bytes = await readFile(file).catch(() => undefined);
-  const found = bytes?.subarray(0, MAXIMUM_KEY_FILE).includes('-----BEGIN ') ?? false;
+  let bytes: Uint8Array<ArrayBuffer>;
+  try {
+    bytes = readPublicFile(file, 'the key file', MAXIMUM_KEY_FILE);
+  } catch {
+    return false;
+  }
+  const found = Buffer.from(bytes.buffer).includes('-----BEGIN ');
   wipe(bytes);
   return found;
 }
 
 async function readPublicKey(file: string): Promise<KeyObject> {
-  const pem = await readFile(file).catch((cause: unknown) => {
-    throw new OcicryptError('not-found', `cannot read the public key ${file}`, { cause, hint: 'check the path' });
-  });
+  const pem = Buffer.from(readPublicFile(file, 'the public key', MAXIMUM_KEY_FILE));
   if (pem.includes('PRIVATE KEY-----')) {
     wipe(pem);
-    throw new OcicryptError('configuration', `${file} is a private key`, {
-      hint: `make its public key: openssl pkey -in ${file} -pubout -out PUBLIC.pem`,
+    throw new OcicryptError('configuration', `${showPath(file)} is a private key`, {
+      hint: `make its public key: openssl pkey -in ${showPath(file)} -pubout -out PUBLIC.pem`,
     });
   }
   return checkKey(file, () => createPublicKey(pem));
@@ -96,8 +99,8 @@ function readPrivateKey(file: string): KeyObject {
   const pem = Buffer.from(readSecretFile(file, 'the private key', MAXIMUM_KEY_FILE));
   try {
     if (pem.includes('ENCRYPTED')) {
-      throw new OcicryptError('configuration', `${file} has a passphrase`, {
-        hint: `make a copy without: openssl pkey -in ${file} -out PLAIN.pem, mode 0600`,
+      throw new OcicryptError('configuration', `${showPath(file)} has a passphrase`, {
+        hint: `make a copy without: openssl pkey -in ${showPath(file)} -out PLAIN.pem, mode 0600`,
       });
     }
     return checkKey(file, () => createPrivateKey(pem));
@@ -118,7 +121,7 @@ function checkKey(file: string, parse: () => KeyObject): KeyObject {
     (type === 'rsa' && (details?.modulusLength ?? 0) >= MINIMUM_RSA) ||
     (type === 'ec' && CURVES.has(details?.namedCurve ?? ''));
   if (key !== undefined && usable) return key;
-  throw new OcicryptError('configuration', `${file} holds no key that JWE can use`, {
+  throw new OcicryptError('configuration', `${showPath(file)} holds no key that JWE can use`, {
     hint: 'expected is PEM: RSA of 2048 bits or more, or EC on P-256, P-384 or P-521',
   });
 }

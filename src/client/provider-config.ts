@@ -1,9 +1,10 @@
 // The only code that reads the file that OCICRYPT_KEYPROVIDER_CONFIG names, as containers/ocicrypt 1.3 has it.
 // https://github.com/containers/ocicrypt/blob/main/config/keyprovider-config/config.go
 
-import { readFile } from 'node:fs/promises';
-import { OcicryptError, systemCode } from '../base/errors.ts';
+import { OcicryptError } from '../base/errors.ts';
 import { asArray, asObject, asText, findMember, type JsonObject, type JsonValue, parseJson } from '../base/json.ts';
+import { readPublicFile } from '../base/secret-file.ts';
+import { showPath, showValue } from '../base/shown.ts';
 import type { GrpcTarget, GrpcTls } from './grpc-client.ts';
 
 /** How a configured provider is asked: a command is run for each request, or a server is called. */
@@ -25,14 +26,16 @@ export async function readProviderConfig(
   if (file === undefined || file === '') return new Map();
   let bytes: Uint8Array;
   try {
-    bytes = await readFile(file);
+    bytes = readPublicFile(file, 'the configuration of providers', MAXIMUM_FILE);
   } catch (cause) {
-    if (systemCode(cause) === 'ENOENT') return new Map();
-    throw new OcicryptError('configuration', `cannot read ${file}`, { cause, hint: HINT });
+    if (!(cause instanceof OcicryptError)) throw cause;
+    if (cause.code === 'not-found') return new Map();
+    throw cause.with({ hint: HINT });
   }
   const json = bytes.length > MAXIMUM_FILE ? undefined : parse(bytes, file);
   const entries = asObject(json && member(json, 'key-providers', file));
-  if (entries === undefined) throw new OcicryptError('configuration', `${file} has no key-providers`, { hint: HINT });
+  if (entries === undefined)
+    throw new OcicryptError('configuration', `${showPath(file)} has no key-providers`, { hint: HINT });
   return new Map([...entries].map(([name, entry]) => [name, () => parseProvider(name, asObject(entry), file)]));
 }
 
@@ -40,15 +43,15 @@ const HINT = 'check OCICRYPT_KEYPROVIDER_CONFIG; ocicrypt-kms config ocicrypt pr
 
 function parse(bytes: Uint8Array, file: string): JsonObject | undefined {
   try {
-    return asObject(parseJson(bytes, file));
+    return asObject(parseJson(bytes, 'the configuration of providers'));
   } catch (cause) {
-    throw new OcicryptError('configuration', `${file} is not valid JSON`, { cause, hint: HINT });
+    throw new OcicryptError('configuration', `${showPath(file)} is not valid JSON`, { cause, hint: HINT });
   }
 }
 
 /** `cmd` wins over `grpc`, as in ocicrypt. */
 function parseProvider(name: string, entry: JsonObject | undefined, file: string): ConfiguredProvider {
-  const what = `provider ${name} of ${file}`;
+  const what = `provider ${name} of ${showPath(file)}`;
   const command = asObject(entry && member(entry, 'cmd', what));
   if (command !== undefined) {
     const path = asText(member(command, 'path', what));
@@ -74,7 +77,7 @@ function parseTarget(target: string, secure: boolean, what: string): GrpcTarget 
     /^(?:dns:\/\/\/|passthrough:\/\/\/)?(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9.-]+)):(\d{1,5})$/.exec(target) ?? [];
   const host = bracketed ?? plain;
   if (host === undefined) {
-    throw new OcicryptError('configuration', `${what} has the target ${JSON.stringify(target.slice(0, 120))}`, {
+    throw new OcicryptError('configuration', `${what} has the target ${showValue(target)}`, {
       hint: 'write unix:///PATH or HOST:PORT',
     });
   }

@@ -1,8 +1,9 @@
 // The only code that reads recipients as users write them: key URIs, provider:NAME:VALUE, jwe:PUBLIC.pem.
 
-import { readFile } from 'node:fs/promises';
 import { OcicryptError } from '../base/errors.ts';
 import { parseKeyUri } from '../base/key-uri.ts';
+import { readPublicFile } from '../base/secret-file.ts';
+import { showPath, showValue } from '../base/shown.ts';
 
 /** Recipients by who wraps for them. */
 export type Recipients = {
@@ -49,21 +50,21 @@ export function parseRecipients(texts: readonly string[]): Recipients {
 /**
  * The recipients that a file lists, one a line; blank lines and what follows `#` at the start of a line are left out.
  *
- * @throws OcicryptError `not-found`, `bad-input`
+ * @throws OcicryptError `not-found`, `configuration`, `bad-input`
  */
 export async function readRecipientsFile(file: string): Promise<readonly string[]> {
-  const bytes = await readFile(file).catch((cause: unknown) => {
-    throw new OcicryptError('not-found', `cannot read the recipients in ${file}`, { cause, hint: 'check the path' });
-  });
+  const bytes = readPublicFile(file, 'the file of recipients', MAXIMUM_FILE);
   const text = bytes.length > MAXIMUM_FILE ? '' : new TextDecoder().decode(bytes);
   const lines = text.split(/\r?\n/).map((line) => line.trim());
   const recipients = lines.filter((line) => line !== '' && !line.startsWith('#'));
   if (recipients.length > 0) return recipients;
-  throw new OcicryptError('bad-input', `${file} lists no recipient`, { hint: 'one key URI a line, # for comments' });
+  throw new OcicryptError('bad-input', `${showPath(file)} lists no recipient`, {
+    hint: 'one key URI a line, # for comments',
+  });
 }
 
 function unknown(text: string): OcicryptError {
-  return new OcicryptError('usage', `not a recipient: ${JSON.stringify(text.slice(0, 120))}`, {
+  return new OcicryptError('usage', `not a recipient: ${showValue(text)}`, {
     hint: 'recipients are key URIs, provider:NAME:VALUE or jwe:PUBLIC.pem',
   });
 }

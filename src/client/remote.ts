@@ -4,6 +4,7 @@
 import { wipe } from '../base/bytes.ts';
 import { OcicryptError } from '../base/errors.ts';
 import { decodeBytesField, encodeBytesField, messageLimit } from '../base/grpc.ts';
+import { showValue } from '../base/shown.ts';
 import { type NameOptions, namedKeys } from '../provider/parameters.ts';
 import { decodeRequest, encodeRequest, type KeyRequest, MAXIMUM_PACKET } from '../provider/protocol.ts';
 import { callOnce, type GrpcTarget, type GrpcTls } from './grpc-client.ts';
@@ -28,7 +29,7 @@ export function parseRemote(text: string): GrpcTarget {
   const host = match?.[1] ?? match?.[2];
   const port = Number(match?.[3]);
   if (host !== undefined && port >= 1 && port <= 65_535) return { kind: 'tls', host, port };
-  throw new OcicryptError('configuration', `not the address of a server: ${JSON.stringify(text.slice(0, 120))}`, {
+  throw new OcicryptError('configuration', `not the address of a server: ${showValue(text)}`, {
     hint: 'addresses look like unix:///run/ocicrypt-kms/ocicrypt-kms.sock or tls://HOST:PORT',
   });
 }

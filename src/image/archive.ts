@@ -4,6 +4,7 @@ import { createHash } from 'node:crypto';
 import { realpath, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { OcicryptError, systemCode } from '../base/errors.ts';
+import { showPath } from '../base/shown.ts';
 import { ArchiveMembers } from './archive-members.ts';
 import { type BlobIdentity, formatDigest } from './cipher.ts';
 import { type AtomicFile, createAtomicFile, type FileOwner, openRegularFile, readSmallFile } from './files.ts';
@@ -286,7 +287,7 @@ async function readTarget(path: string): Promise<Target> {
 }
 
 function changedMeanwhile(path: string): OcicryptError {
-  return new OcicryptError('not-written', `${path} was changed by another program meanwhile`, {
+  return new OcicryptError('not-written', `${showPath(path)} was changed by another program meanwhile`, {
     hint: 'nothing was changed by this run: run again',
   });
 }

@@ -2,12 +2,13 @@
 // containers-auth.json(5); https://docs.docker.com/reference/cli/docker/login/#credential-helper-protocol
 
 import { spawn } from 'node:child_process';
-import { readFile } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { decodeBase64 } from '../base/bytes.ts';
 import { OcicryptError, systemCode } from '../base/errors.ts';
 import { asObject, asText, type JsonObject, parseJson } from '../base/json.ts';
+import { readPublicFile } from '../base/secret-file.ts';
+import { showPath } from '../base/shown.ts';
 
 /** A name and password, or a token that is exchanged for others (OAuth 2 refresh token). */
 export type RegistryCredentials =
@@ -43,6 +44,7 @@ export async function findCredentials(
   return undefined;
 }
 
+const MAXIMUM_AUTH_FILE = 4 * 1024 * 1024;
 const HELPER_MILLISECONDS = 30_000;
 const MAXIMUM_ANSWER = 64 * 1024;
 
@@ -59,19 +61,17 @@ function defaultFiles(environment: NodeJS.ProcessEnv): readonly string[] {
 async function readAuthFile(path: string, mustExist: boolean): Promise<JsonObject | undefined> {
   let bytes: Uint8Array;
   try {
-    bytes = await readFile(path);
+    bytes = readPublicFile(path, 'the auth file', MAXIMUM_AUTH_FILE);
   } catch (cause) {
-    const absent = ['ENOENT', 'EACCES'].includes(systemCode(cause) ?? '');
-    if (absent && !mustExist) return undefined;
-    throw new OcicryptError('configuration', `cannot read ${path}`, {
-      cause,
-      hint: 'check --authfile and REGISTRY_AUTH_FILE',
-    });
+    if (!(cause instanceof OcicryptError)) throw cause;
+    const isAbsent = cause.code === 'not-found' || systemCode(cause.cause) === 'EACCES';
+    if (isAbsent && !mustExist) return undefined;
+    throw cause.with({ code: 'configuration', hint: 'check --authfile and REGISTRY_AUTH_FILE' });
   }
   try {
-    return asObject(parseJson(bytes, path));
+    return asObject(parseJson(bytes, 'the auth file'));
   } catch (cause) {
-    throw new OcicryptError('configuration', `${path} is no auth file`, {
+    throw new OcicryptError('configuration', `${showPath(path)} is no auth file`, {
       cause,
       hint: 'podman login or docker login writes one',
     });
@@ -115,7 +115,7 @@ function fromEntry(entry: JsonObject | undefined, path: string): RegistryCredent
   const text = decoded === undefined ? '' : new TextDecoder().decode(decoded);
   const colon = text.indexOf(':');
   if (colon < 1)
-    throw new OcicryptError('configuration', `${path} holds credentials that are no USER:PASSWORD in base64`);
+    throw new OcicryptError('configuration', `${showPath(path)} holds credentials that are no USER:PASSWORD in base64`);
   return { kind: 'password', username: text.slice(0, colon), password: text.slice(colon + 1).replace(/\0+$/, '') };
 }
 

@@ -5,6 +5,7 @@ import { constants } from 'node:fs';
 import { type FileHandle, open, rename, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { OcicryptError, showSystemCode, systemCode } from '../base/errors.ts';
+import { showPath } from '../base/shown.ts';
 import { MAXIMUM_MANIFEST } from './manifest.ts';
 import { notDurable, notWritten } from './not-written.ts';
 import { type BlobReader, readAtMost } from './store.ts';
@@ -69,7 +70,7 @@ export async function writeFileAtomically(path: string, bytes: Uint8Array): Prom
 export async function openRegularFile(path: string, what: string): Promise<BlobReader> {
   const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK).catch((cause: unknown) => {
     const absent = systemCode(cause) === 'ENOENT' ? ' is not there' : ' cannot be read';
-    throw new OcicryptError('not-found', `${what}${absent}: cannot open ${path}${showSystemCode(cause)}`, {
+    throw new OcicryptError('not-found', `${what}${absent}: cannot open ${showPath(path)}${showSystemCode(cause)}`, {
       cause,
       hint: 'check the path, and fetch the image again if it is damaged',
     });
@@ -77,7 +78,7 @@ export async function openRegularFile(path: string, what: string): Promise<BlobR
   const status = await file.stat();
   if (!status.isFile()) {
     await file.close();
-    throw new OcicryptError('bad-input', `${path} is no file`);
+    throw new OcicryptError('bad-input', `${showPath(path)} is no file`);
   }
   return { ...sourceFromFile(file), close: () => file.close() };
 }
@@ -88,7 +89,7 @@ export async function readSmallFile(path: string, what: string): Promise<Uint8Ar
   try {
     const bytes = await readAtMost(reader, MAXIMUM_MANIFEST + 1);
     if (bytes.length <= MAXIMUM_MANIFEST) return bytes;
-    throw new OcicryptError('bad-input', `${path} is larger than ${MAXIMUM_MANIFEST} bytes`);
+    throw new OcicryptError('bad-input', `${showPath(path)} is larger than ${MAXIMUM_MANIFEST} bytes`);
   } finally {
     await reader.close();
   }

@@ -5,6 +5,7 @@ import { open, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { OcicryptError, systemCode } from '../base/errors.ts';
+import { showPath } from '../base/shown.ts';
 import { createAtomicFile } from './files.ts';
 import { notWritten } from './not-written.ts';
 import { isRunning, temporaryName } from './temporary.ts';
@@ -29,7 +30,7 @@ export async function lockIndex(directory: string, signal?: AbortSignal): Promis
   while (!((await create(path, own)) || (await takeOver(directory, path, own)))) {
     signal?.throwIfAborted();
     if (Date.now() > deadline) {
-      throw new OcicryptError('not-written', `another run holds ${path}`, {
+      throw new OcicryptError('not-written', `another run holds ${showPath(path)}`, {
         hint: 'nothing was changed: wait for its end; if none is running, remove that file',
       });
     }

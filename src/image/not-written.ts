@@ -1,11 +1,12 @@
 // What the image commands say when a file system refuses to write, before anything was changed and after it was.
 
 import { OcicryptError, showSystemCode } from '../base/errors.ts';
+import { showPath } from '../base/shown.ts';
 
 /** Turns what a file system says, while everything is still as it was, into what a person reads. */
 export function notWritten(path: string): (cause: unknown) => never {
   return (cause) => {
-    throw new OcicryptError('not-written', `cannot write ${path}${showSystemCode(cause)}`, {
+    throw new OcicryptError('not-written', `cannot write ${showPath(path)}${showSystemCode(cause)}`, {
       cause,
       hint: 'nothing was changed: check free space and permissions, and run again',
     });

@@ -1,6 +1,7 @@
 // The only code that parses image names, spelled as skopeo spells them: containers-transports(5).
 
 import { OcicryptError } from '../base/errors.ts';
+import { showValue } from '../base/shown.ts';
 
 /** An image by where it is. Paths are as typed, relative to the current directory; a tag `@N` is the number of an image. */
 export type ImageReference =
@@ -125,5 +126,5 @@ function nonEmpty(path: string, text: string): string {
 }
 
 function notAnImage(text: string, hint: string): OcicryptError {
-  return new OcicryptError('usage', `not an image: ${JSON.stringify(text.slice(0, 200))}`, { hint });
+  return new OcicryptError('usage', `not an image: ${showValue(text)}`, { hint });
 }

@@ -5,6 +5,7 @@ import { type FileHandle, open } from 'node:fs/promises';
 import { Readable, type Transform } from 'node:stream';
 import { createGunzip, createZstdDecompress } from 'node:zlib';
 import { OcicryptError, showSystemCode, systemCode } from '../base/errors.ts';
+import { showPath } from '../base/shown.ts';
 import { sourceFromStream } from './streams.ts';
 import type { TarInput } from './tar.ts';
 
@@ -32,9 +33,13 @@ export async function openTarFile(path: string): Promise<TarFile> {
     const begins = (magic: readonly number[]) => magic.every((byte, index) => start[index] === byte);
     const unread = UNREAD.find(({ magic }) => begins(magic));
     if (unread !== undefined) {
-      throw new OcicryptError('bad-input', `${path} is compressed by ${unread.name}, which is not read here`, {
-        hint: `uncompress it first: ${unread.command} ${path}`,
-      });
+      throw new OcicryptError(
+        'bad-input',
+        `${showPath(path)} is compressed by ${unread.name}, which is not read here`,
+        {
+          hint: `uncompress it first: ${unread.command} ${showPath(path)}`,
+        },
+      );
     }
     const decompressor = DECOMPRESSORS.find(({ magic }) => begins(magic))?.create;
     return {
@@ -53,8 +58,8 @@ export async function openTarFile(path: string): Promise<TarFile> {
 async function openArchiveFile(path: string): Promise<FileHandle> {
   const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK).catch((cause: unknown) => {
     if (systemCode(cause) === 'ENOENT')
-      throw new OcicryptError('not-found', `no file ${path}`, { cause, hint: 'check the path' });
-    throw new OcicryptError('not-found', `cannot open ${path}${showSystemCode(cause)}`, {
+      throw new OcicryptError('not-found', `no file ${showPath(path)}`, { cause, hint: 'check the path' });
+    throw new OcicryptError('not-found', `cannot open ${showPath(path)}${showSystemCode(cause)}`, {
       cause,
       hint: 'check that this user may read it',
     });
@@ -74,11 +79,11 @@ type FileKind = { isFile(): boolean; isDirectory(): boolean };
 export function checkArchiveKind(path: string, status: FileKind): void {
   if (status.isFile()) return;
   if (status.isDirectory()) {
-    throw new OcicryptError('bad-input', `${path} is a directory and no archive`, {
-      hint: `an image layout is named oci:${path}`,
+    throw new OcicryptError('bad-input', `${showPath(path)} is a directory and no archive`, {
+      hint: `an image layout is named oci:${showPath(path)}`,
     });
   }
-  throw new OcicryptError('bad-input', `${path} is a pipe or a device: archives are files`, {
+  throw new OcicryptError('bad-input', `${showPath(path)} is a pipe or a device: archives are files`, {
     hint: 'write it to a file first',
   });
 }

@@ -4,6 +4,7 @@
 import { wipe } from '../base/bytes.ts';
 import { OcicryptError } from '../base/errors.ts';
 import { readSecretFile, readSecretLine, type SecretPrompt } from '../base/secret-file.ts';
+import { showPath } from '../base/shown.ts';
 
 /** What the operator says about age; nothing of it ever comes from a packet. */
 export type AgeSettings = {
@@ -108,19 +109,19 @@ async function readPassphrase(path: string, settings: AgeSettings): Promise<Uint
   if (memoryOf(settings).refused.has(path)) throw wrongPassphrase(path);
   const passphrase = await prompt?.(`passphrase of ${path}: `);
   if (passphrase !== undefined) return passphrase;
-  throw new OcicryptError('unauthenticated', `the identity file ${path} is protected by a passphrase`, {
+  throw new OcicryptError('unauthenticated', `the identity file ${showPath(path)} is protected by a passphrase`, {
     hint: 'give it with --age-passphrase-file=FILE, or run this on a terminal',
   });
 }
 
 function wrongPassphrase(path: string): OcicryptError {
-  return new OcicryptError('unauthenticated', `the passphrase does not open the identity file ${path}`, {
-    hint: `try it with: age -d ${path}`,
+  return new OcicryptError('unauthenticated', `the passphrase does not open the identity file ${showPath(path)}`, {
+    hint: `try it with: age -d ${showPath(path)}`,
   });
 }
 
 function notIdentities(path: string): OcicryptError {
-  return new OcicryptError('configuration', `${path} is not an identity file of age that can be used`, {
+  return new OcicryptError('configuration', `${showPath(path)} is not an identity file of age that can be used`, {
     hint: 'each line must be AGE-SECRET-KEY-… or a comment, as age-keygen writes them; plugins and SSH keys cannot be used',
   });
 }

@@ -1,6 +1,7 @@
 // Where AWS KMS answers for a key: its region, and the address there. Only the operator and the ARN decide.
 
 import { parseAwsArn } from '../base/aws-arn.ts';
+import { readEndpoint } from '../base/endpoint.ts';
 import { OcicryptError } from '../base/errors.ts';
 import type { KeyUri } from '../base/key-uri.ts';
 
@@ -61,10 +62,13 @@ export async function findAwsPlace(uri: AwsKeyUri, settings: AwsPlaceSettings): 
 
 function findEndpoint(uri: AwsKeyUri, { endpoint, environment }: AwsPlaceSettings): string | undefined {
   if (uri.endpoint !== undefined) return `https://${uri.endpoint}`;
-  const ignored = isTrue(environment.AWS_IGNORE_CONFIGURED_ENDPOINT_URLS);
-  const named = endpoint ?? (ignored ? undefined : environment.AWS_ENDPOINT_URL_KMS || environment.AWS_ENDPOINT_URL);
-  if (!named) return undefined;
-  return (named.includes('://') ? named : `https://${named}`).replace(/\/+$/, '');
+  if (endpoint !== undefined) return readEndpoint(endpoint, '--aws-endpoint');
+  if (isTrue(environment.AWS_IGNORE_CONFIGURED_ENDPOINT_URLS)) return undefined;
+  for (const name of ['AWS_ENDPOINT_URL_KMS', 'AWS_ENDPOINT_URL']) {
+    const named = environment[name];
+    if (named) return readEndpoint(named, name);
+  }
+  return undefined;
 }
 
 function regionalEndpoint(region: string, partition: Partition, environment: NodeJS.ProcessEnv): string {

@@ -1,5 +1,6 @@
 // Which hosts are Azure's, and what tokens are good for them: a bearer token goes to no other host.
 
+import { readEndpoint } from '../base/endpoint.ts';
 import { OcicryptError } from '../base/errors.ts';
 import { azureHost, formatKeyUri, type KeyUri } from '../base/key-uri.ts';
 
@@ -51,9 +52,11 @@ export function findAzurePlace(uri: AzureKeyUri, settings: AzureCloudSettings): 
   const [domain, authority] = known;
   return {
     host,
-    endpoint: asOrigin(settings.endpoint ?? host),
+    endpoint: readEndpoint(settings.endpoint ?? host, '--azure-endpoint'),
     audience: `https://${domain}`,
-    authority: asOrigin(settings.authority || settings.environment.AZURE_AUTHORITY_HOST || authority),
+    authority: settings.authority
+      ? readEndpoint(settings.authority, '--azure-authority')
+      : readEndpoint(settings.environment.AZURE_AUTHORITY_HOST || authority, 'AZURE_AUTHORITY_HOST'),
     isManagedHsm: domain.startsWith('managedhsm.'),
   };
 }
@@ -61,8 +64,4 @@ export function findAzurePlace(uri: AzureKeyUri, settings: AzureCloudSettings): 
 /** Vaults have names of one label; a dot before the domain keeps `evilvault.azure.net.example` and its kind out. */
 function isOneLabelBelow(host: string, domain: string): boolean {
   return host.endsWith(`.${domain}`) && !host.slice(0, -domain.length - 1).includes('.');
-}
-
-function asOrigin(text: string): string {
-  return (text.includes('://') ? text : `https://${text}`).replace(/\/+$/, '');
 }

@@ -1,12 +1,13 @@
 // Who we are to Azure: the first identity that the environment configures, in the order of DefaultAzureCredential.
 // The two that are one request are made here; for the rest Microsoft's library is loaded.
 
-import { readFileSync } from 'node:fs';
 import { wipe } from '../base/bytes.ts';
 import { OcicryptError } from '../base/errors.ts';
 import { type HttpClient, parseRetryAfter } from '../base/http.ts';
 import { asArray, asObject, asText, type JsonObject, parseJson } from '../base/json.ts';
+import { readPublicFile } from '../base/secret-file.ts';
 import { share } from '../base/share.ts';
+import { showPath } from '../base/shown.ts';
 import type { AzurePlace } from './azure-cloud.ts';
 import { untilAborted } from './until-aborted.ts';
 
@@ -188,15 +189,16 @@ function readAssertion(path: string | undefined): string {
   if (!path) throw incomplete('AZURE_FEDERATED_TOKEN_FILE');
   let text: string;
   try {
-    text = readFileSync(path, 'latin1').trim();
-  } catch (cause) {
-    throw new OcicryptError('configuration', `cannot read the federated token in ${path}`, {
-      cause,
-      hint: 'label the pod azure.workload.identity/use=true',
-    });
+    // Kubernetes mounts it for every user of the pod to read.
+    const file = readPublicFile(path, 'the federated token', MAXIMUM_ASSERTION_BYTES);
+    text = new TextDecoder('latin1').decode(file).trim();
+    wipe(file);
+  } catch (error) {
+    if (!(error instanceof OcicryptError)) throw error;
+    throw error.with({ code: 'configuration', hint: 'label the pod azure.workload.identity/use=true' });
   }
   if (/^[\w.-]+$/.test(text) && text.length <= MAXIMUM_ASSERTION_BYTES) return text;
-  throw new OcicryptError('configuration', `${path} does not hold a token`, {
+  throw new OcicryptError('configuration', `${showPath(path)} does not hold a token`, {
     hint: 'AZURE_FEDERATED_TOKEN_FILE names the file that Kubernetes projects',
   });
 }

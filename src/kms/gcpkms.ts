@@ -2,6 +2,7 @@
 // https://cloud.google.com/kms/docs/reference/rest/v1/projects.locations.keyRings.cryptoKeys
 
 import { wipe } from '../base/bytes.ts';
+import { readEndpoint } from '../base/endpoint.ts';
 import { OcicryptError } from '../base/errors.ts';
 import { createHttpClient, type HttpResponse } from '../base/http.ts';
 import { asText } from '../base/json.ts';
@@ -73,6 +74,7 @@ export function openGcpKms(uri: GcpKeyUri, settings: GcpKmsSettings, now = () =>
   const key = formatKeyUri(uri);
   const name = formatKeyUri({ scheme: 'gcpkms', key: uri.key });
   const http = createHttpClient(settings);
+  const endpoint = settings.endpoint === undefined ? undefined : readEndpoint(settings.endpoint, '--gcp-endpoint');
   let opening: Promise<GoogleCredentials> | undefined;
   let isAsymmetric = false;
   /** By version, whose material never changes. */
@@ -110,7 +112,7 @@ export function openGcpKms(uri: GcpKeyUri, settings: GcpKmsSettings, now = () =>
   ): Promise<HttpResponse> {
     return http.request({
       method: body === undefined ? 'GET' : 'POST',
-      url: `${readEndpoint(settings.endpoint, credentials.universeDomain)}/v1/${resource}`,
+      url: `${endpoint ?? `https://cloudkms.${credentials.universeDomain}`}/v1/${resource}`,
       headers: {
         ...(await credentials.headers(signal)),
         ...(body === undefined ? {} : { 'content-type': 'application/json' }),
@@ -243,13 +245,6 @@ export function openGcpKms(uri: GcpKeyUri, settings: GcpKmsSettings, now = () =>
     },
     close: () => http.close(),
   };
-}
-
-/** An operator's `HOST` or `https://HOST`, or the service's own address. */
-function readEndpoint(endpoint: string | undefined, universeDomain: string): string {
-  if (endpoint === undefined) return `https://cloudkms.${universeDomain}`;
-  const url = endpoint.includes('://') ? endpoint : `https://${endpoint}`;
-  return url.replace(/\/+$/, '');
 }
 
 function throwIfRetryable(error: OcicryptError): OcicryptError {

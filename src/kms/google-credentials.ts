@@ -7,6 +7,7 @@ import { wipe } from '../base/bytes.ts';
 import { OcicryptError } from '../base/errors.ts';
 import type { HttpClient } from '../base/http.ts';
 import { readSecretFile } from '../base/secret-file.ts';
+import { showPath, showValue } from '../base/shown.ts';
 
 /** What the operator says about the credentials, and the client by which tokens are asked for. */
 export type GoogleCredentialsSettings = {
@@ -127,20 +128,21 @@ function readCredentials(path: string): CredentialsJson {
   }
   if (!isCredentialsJson(json)) throw invalidFile(path);
   if (TYPES.includes(json.type)) return json;
-  throw new OcicryptError('configuration', `the credentials file ${path} is of a type that is not supported`, {
-    hint: `it must be one of ${TYPES.join(', ')}`,
-  });
+  throw new OcicryptError(
+    'configuration',
+    `the credentials file ${showPath(path)} is of a type that is not supported`,
+    {
+      hint: `it must be one of ${TYPES.join(', ')}`,
+    },
+  );
 }
 
 function readFile(path: string): Uint8Array {
   try {
-    return readSecretFile(path, 'the credentials file', MAXIMUM_FILE_BYTES, holdsSecret);
+    return readSecretFile(path, 'the credentials file', MAXIMUM_FILE_BYTES, { isSecret: holdsSecret });
   } catch (error) {
     if (!(error instanceof OcicryptError) || error.code !== 'not-found') throw error;
-    throw new OcicryptError(error.code, error.message, {
-      cause: error,
-      hint: 'name the file with --adc FILE or GOOGLE_APPLICATION_CREDENTIALS',
-    });
+    throw error.with({ hint: 'name the file with --adc FILE or GOOGLE_APPLICATION_CREDENTIALS' });
   }
 }
 
@@ -155,7 +157,7 @@ function isCredentialsJson(json: unknown): json is CredentialsJson {
 
 /** The error for a file that is not what Google's tools write; it quotes nothing of it. */
 export function invalidFile(path: string): OcicryptError {
-  return new OcicryptError('configuration', `${path} is not a file of Google credentials`, {
+  return new OcicryptError('configuration', `${showPath(path)} is not a file of Google credentials`, {
     hint: 'make one with: gcloud auth application-default login, or download a key of a service account',
   });
 }
@@ -165,9 +167,13 @@ function chooseUniverse(settings: GoogleCredentialsSettings, json: CredentialsJs
   const asked = settings.universeDomain ?? settings.environment.GOOGLE_CLOUD_UNIVERSE_DOMAIN;
   const own = json === undefined ? undefined : (asText(json.universe_domain) ?? UNIVERSE);
   if (asked && own !== undefined && asked !== own) {
-    throw new OcicryptError('configuration', `the credentials are for ${own} and not for ${asked}`, {
-      hint: 'name the universe domain of the credentials, or other credentials',
-    });
+    throw new OcicryptError(
+      'configuration',
+      `the credentials are for ${showValue(own)} and not for ${showValue(asked)}`,
+      {
+        hint: 'name the universe domain of the credentials, or other credentials',
+      },
+    );
   }
   return asked || own || UNIVERSE;
 }

@@ -5,6 +5,7 @@ import { type AuthClient, GoogleAuth, gaxios } from 'google-auth-library';
 import { OcicryptError } from '../base/errors.ts';
 import { type HttpClient, parseRetryAfter } from '../base/http.ts';
 import { share } from '../base/share.ts';
+import { showPath } from '../base/shown.ts';
 import { type CredentialsJson, invalidFile, type TokenSource } from './google-credentials.ts';
 
 /** Impersonation and token exchange need this one, whatever the token is used for afterwards. */
@@ -67,12 +68,12 @@ function refuseUnsupported(path: string, json: CredentialsJson, environment: Nod
   const source = json.type === 'external_account' ? json.credential_source : undefined;
   if (typeof source !== 'object' || source === null) return;
   if ('certificate' in source) {
-    throw new OcicryptError('configuration', `${path} names a client certificate, which is not supported`, {
+    throw new OcicryptError('configuration', `${showPath(path)} names a client certificate, which is not supported`, {
       hint: 'federate with a token from a file, a URL, an executable or AWS',
     });
   }
   if ('executable' in source && environment.GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES !== '1') {
-    throw new OcicryptError('configuration', `${path} names an executable, which is not permitted to run`, {
+    throw new OcicryptError('configuration', `${showPath(path)} names an executable, which is not permitted to run`, {
       hint: 'GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES=1 permits it',
     });
   }
@@ -179,7 +180,7 @@ function refusedBy(url: URL, status: number, retryAfter: number | undefined): Oc
 }
 
 function noToken(path: string): OcicryptError {
-  return new OcicryptError('unauthenticated', `the Google credentials in ${path} give no token`, {
+  return new OcicryptError('unauthenticated', `the Google credentials in ${showPath(path)} give no token`, {
     hint: 'see why with: gcloud auth application-default print-access-token',
   });
 }

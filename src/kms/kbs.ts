@@ -5,6 +5,7 @@ import { wipe } from '../base/bytes.ts';
 import { OcicryptError } from '../base/errors.ts';
 import { formatKeyUri, type KeyUri } from '../base/key-uri.ts';
 import { readSecretFile } from '../base/secret-file.ts';
+import { showPath } from '../base/shown.ts';
 import { cannotBeUnwrapped, type Kek } from './kek.ts';
 
 /** What the operator says about the broker's keys: the file of each, by canonical URI (`kbs:///…`). */
@@ -54,9 +55,13 @@ function readKey(path: string): KeyObject {
   } finally {
     wipe(raw);
   }
-  throw new OcicryptError('configuration', `${path} does not hold a key: it must hold exactly ${KEY_BYTES} bytes`, {
-    hint: 'it is the file that was registered with the key broker',
-  });
+  throw new OcicryptError(
+    'configuration',
+    `${showPath(path)} does not hold a key: it must hold exactly ${KEY_BYTES} bytes`,
+    {
+      hint: 'it is the file that was registered with the key broker',
+    },
+  );
 }
 
 function unseal(key: KeyObject, wrapped: Uint8Array): Uint8Array | undefined {

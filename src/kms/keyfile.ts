@@ -14,6 +14,7 @@ import { concatBytes, wipe } from '../base/bytes.ts';
 import { OcicryptError, systemCode } from '../base/errors.ts';
 import { formatKeyUri } from '../base/key-uri.ts';
 import { readSecretFile } from '../base/secret-file.ts';
+import { showPath } from '../base/shown.ts';
 import { cannotBeUnwrapped, checkPlaintext, contextBytes, type EncryptionContext, type Kek } from './kek.ts';
 
 const KEY_BYTES = 32;
@@ -105,18 +106,18 @@ function unseal(key: KeyObject, wrapped: Uint8Array, context: EncryptionContext)
 }
 
 function readKey(path: string): Uint8Array {
-  const hint = `make one with ocicrypt-kms keygen ${path}`;
+  const hint = `make one with ocicrypt-kms keygen ${showPath(path)}`;
   let raw: Uint8Array;
   try {
     raw = readSecretFile(path, 'the key file', KEY_BYTES);
   } catch (error) {
     if (!(error instanceof OcicryptError) || error.code !== 'not-found') throw error;
-    throw new OcicryptError(error.code, error.message, { cause: error, hint });
+    throw error.with({ hint });
   }
   const fault = raw.length === KEY_BYTES ? findWeakness(raw) : `it must hold exactly ${KEY_BYTES} bytes`;
   if (fault === undefined) return raw;
   wipe(raw);
-  throw new OcicryptError('configuration', `${path} is not a key file: ${fault}`, { hint });
+  throw new OcicryptError('configuration', `${showPath(path)} is not a key file: ${fault}`, { hint });
 }
 
 /**
@@ -154,12 +155,12 @@ function writeKey(path: string, raw: Uint8Array): void {
     }
   } catch (cause) {
     if (systemCode(cause) === 'EEXIST') {
-      throw new OcicryptError('configuration', `${path} exists already`, {
+      throw new OcicryptError('configuration', `${showPath(path)} exists already`, {
         cause,
         hint: 'a key file is never overwritten: name another file',
       });
     }
-    throw new OcicryptError('not-written', `cannot write the key file ${path}`, {
+    throw new OcicryptError('not-written', `cannot write the key file ${showPath(path)}`, {
       cause,
       hint: 'its directory must exist and be writable',
     });

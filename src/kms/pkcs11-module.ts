@@ -5,6 +5,7 @@ import { createRequire } from 'node:module';
 import { basename, dirname, isAbsolute, join } from 'node:path';
 import { OcicryptError } from '../base/errors.ts';
 import type { Attributes } from '../base/key-uri.ts';
+import { showPath } from '../base/shown.ts';
 
 /** Handles are opaque bytes. */
 export type Handle = Buffer;
@@ -125,7 +126,9 @@ function chooseModule(query: Attributes, modules: readonly string[]): string {
   throw new OcicryptError(
     'configuration',
     modules.length === 0 ? 'no PKCS#11 module may be loaded' : 'the PKCS#11 module is none of those that may be loaded',
-    { hint: `list it with its whole path: --pkcs11-module=${wantedPath ?? '/usr/lib/softhsm/libsofthsm2.so'}` },
+    {
+      hint: `list it with its whole path: --pkcs11-module=${showPath(wantedPath ?? '/usr/lib/softhsm/libsofthsm2.so')}`,
+    },
   );
 }
 
@@ -144,9 +147,9 @@ function initialize(path: string, settings: Pkcs11ModuleSettings): Loaded {
     cryptoki.C_Initialize({ flags: CKF_OS_LOCKING_OK });
   } catch (cause) {
     if (returnValue(cause) === CKR_CRYPTOKI_ALREADY_INITIALIZED) return { cryptoki, parameterTypes };
-    throw new OcicryptError('configuration', `the PKCS#11 module ${path} cannot be used`, {
+    throw new OcicryptError('configuration', `the PKCS#11 module ${showPath(path)} cannot be used`, {
       cause,
-      hint: `try it with: pkcs11-tool --module ${path} --list-slots`,
+      hint: `try it with: pkcs11-tool --module ${showPath(path)} --list-slots`,
     });
   }
   return { cryptoki, parameterTypes };

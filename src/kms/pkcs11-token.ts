@@ -4,7 +4,9 @@
 import { wipe } from '../base/bytes.ts';
 import { OcicryptError } from '../base/errors.ts';
 import type { Attributes } from '../base/key-uri.ts';
-import { readSecretLine, type SecretPrompt } from '../base/secret-file.ts';
+import { readSecretText } from '../base/operator-text.ts';
+import { readSecretFile, type SecretPrompt } from '../base/secret-file.ts';
+import { showPath } from '../base/shown.ts';
 import { type Cryptoki, type Handle, type OpenModule, returnValue, type TokenInfo } from './pkcs11-module.ts';
 
 export type Pkcs11PinSettings = {
@@ -88,7 +90,7 @@ export async function logIn(
       'unauthenticated',
       `the last PIN for the token of ${name} was wrong: it is not tried again`,
       {
-        hint: `put the right one in its place and log in once by hand: pkcs11-tool --module ${module.path} --login --list-objects`,
+        hint: `put the right one in its place and log in once by hand: pkcs11-tool --module ${showPath(module.path)} --login --list-objects`,
       },
     );
   }
@@ -187,13 +189,14 @@ const MAXIMUM_PIN = 256;
 async function readPin(name: string, query: Attributes, settings: Pkcs11PinSettings): Promise<Uint8Array> {
   const source = query.get('pin-source');
   const file = source === undefined ? settings.pinFile : pinFile(source);
-  if (file !== undefined) return readSecretLine(file, 'the PIN file', MAXIMUM_PIN);
+  if (file !== undefined) return readPinText(readSecretFile(file, 'the PIN file', MAXIMUM_PIN), 'the PIN file');
   const { pinVariable, environment, prompt } = settings;
   if (pinVariable !== undefined) {
     const pin = environment[pinVariable];
-    if (pin) return new TextEncoder().encode(pin);
-    throw new OcicryptError('configuration', `the environment has no ${pinVariable}, which should hold a PIN`, {
-      hint: 'set it, or name a file with --pkcs11-pin-file',
+    if (pin) return readPinText(new TextEncoder().encode(pin), 'the variable that --pkcs11-pin-env names');
+    // Its name is not shown: it may be the PIN.
+    throw new OcicryptError('configuration', 'the variable that --pkcs11-pin-env names is not set', {
+      hint: 'set it to the PIN, or name a file with --pkcs11-pin-file',
     });
   }
   const typed = await prompt?.(`PIN for ${name}: `);
@@ -201,6 +204,14 @@ async function readPin(name: string, query: Attributes, settings: Pkcs11PinSetti
   throw new OcicryptError('unauthenticated', `there is no PIN for the token of ${name}`, {
     hint: 'give it with --pkcs11-pin-file=FILE or --pkcs11-pin-env=NAME, or run this on a terminal',
   });
+}
+
+/** Checked before the token sees it: what slipped in beside the PIN would burn a try. */
+function readPinText(bytes: Uint8Array, what: string): Uint8Array {
+  const read = readSecretText(new TextDecoder('utf-8', { ignoreBOM: true }).decode(bytes));
+  wipe(bytes);
+  if (typeof read === 'string') return new TextEncoder().encode(read);
+  throw new OcicryptError('configuration', `${what} ${read.problem}`, { hint: read.hint });
 }
 
 /** `file:` and a whole path; commands, which RFC 7512 section 2.4 permits too, are never run. */

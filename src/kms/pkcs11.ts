@@ -4,6 +4,7 @@ import { randomBytes } from 'node:crypto';
 import { concatBytes, wipe } from '../base/bytes.ts';
 import { OcicryptError } from '../base/errors.ts';
 import { formatKeyUri, type KeyUri } from '../base/key-uri.ts';
+import { showPath } from '../base/shown.ts';
 import { cannotBeUnwrapped, checkPlaintext, contextBytes, type EncryptionContext, type Kek } from './kek.ts';
 import { explainPkcs11Error, isUnknownParameter, isUnusable, sessionIsLost } from './pkcs11-errors.ts';
 import {
@@ -93,7 +94,7 @@ export function openPkcs11(uri: Extract<KeyUri, { scheme: 'pkcs11' }>, settings:
     }
     if (found !== undefined) return { slot, handle, found };
     throw new OcicryptError('not-found', `there is no AES or RSA key ${key}`, {
-      hint: `see: pkcs11-tool --module ${open.path} --login --list-objects`,
+      hint: `see: pkcs11-tool --module ${showPath(open.path)} --login --list-objects`,
     });
   }
 

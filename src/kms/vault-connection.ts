@@ -1,8 +1,7 @@
 // The only code that reads where Vault or OpenBao is and whom it trusts, and that sends requests there.
 // https://developer.hashicorp.com/vault/docs/commands#environment-variables
 
-import { readdirSync } from 'node:fs';
-import { join } from 'node:path';
+import { readEndpoint } from '../base/endpoint.ts';
 import { OcicryptError } from '../base/errors.ts';
 import { createHttpClient, type HttpResponse } from '../base/http.ts';
 
@@ -44,7 +43,11 @@ export function openVaultConnection(settings: VaultConnectionSettings): VaultCon
   const { environment } = settings;
   refuseUnsafe(environment);
   const agent = vaultVariable(environment, 'AGENT_ADDR') ?? vaultVariable(environment, 'PROXY_ADDR');
-  const address = readAddress(settings.address ?? agent ?? vaultVariable(environment, 'ADDR'));
+  const address = readAddress([
+    [settings.address, '--vault-addr'],
+    [agent, 'VAULT_AGENT_ADDR'],
+    [vaultVariable(environment, 'ADDR'), 'VAULT_ADDR'],
+  ]);
   const certificate = vaultVariable(environment, 'CLIENT_CERT');
   const privateKey = vaultVariable(environment, 'CLIENT_KEY');
   if ((certificate === undefined) !== (privateKey === undefined)) {
@@ -52,9 +55,11 @@ export function openVaultConnection(settings: VaultConnectionSettings): VaultCon
       hint: 'set VAULT_CLIENT_CERT and VAULT_CLIENT_KEY',
     });
   }
+  const caFile = vaultVariable(environment, 'CACERT');
   const http = createHttpClient({
     environment,
-    caFiles: [...(settings.caFiles ?? []), ...readCaFiles(environment)],
+    caFiles: [...(settings.caFiles ?? []), ...(caFile === undefined ? [] : [caFile])],
+    caDirectory: caFile === undefined ? vaultVariable(environment, 'CAPATH') : undefined,
     serverName: vaultVariable(environment, 'TLS_SERVER_NAME'),
     ...(certificate === undefined || privateKey === undefined
       ? {}
@@ -111,34 +116,10 @@ function refuseUnsafe(environment: NodeJS.ProcessEnv): void {
   }
 }
 
-function readAddress(address: string | undefined): string {
-  if (address === undefined) {
-    throw new OcicryptError('configuration', 'nothing says where Vault or OpenBao is', {
-      hint: 'set VAULT_ADDR or BAO_ADDR, or give --vault-addr=https://HOST:8200',
-    });
-  }
-  const url = URL.canParse(address) ? new URL(address) : undefined;
-  if (url !== undefined && /^https?:$/.test(url.protocol) && url.search === '' && url.hash === '') {
-    return address.replace(/\/+$/, '');
-  }
-  throw new OcicryptError('configuration', 'the address of Vault is not a URL that can be used', {
-    hint: 'it looks like https://HOST:8200',
+/** The first that is given, of those with their names. */
+function readAddress(named: readonly (readonly [string | undefined, string])[]): string {
+  for (const [address, name] of named) if (address !== undefined) return readEndpoint(address, name);
+  throw new OcicryptError('configuration', 'nothing says where Vault or OpenBao is', {
+    hint: 'set VAULT_ADDR or BAO_ADDR, or give --vault-addr=https://HOST:8200',
   });
-}
-
-function readCaFiles(environment: NodeJS.ProcessEnv): readonly string[] {
-  const file = vaultVariable(environment, 'CACERT');
-  if (file !== undefined) return [file];
-  const directory = vaultVariable(environment, 'CAPATH');
-  if (directory === undefined) return [];
-  try {
-    return readdirSync(directory)
-      .filter((name) => /\.(?:pem|crt|cer)$/.test(name))
-      .map((name) => join(directory, name));
-  } catch (cause) {
-    throw new OcicryptError('configuration', `cannot read the CA certificates in ${directory}`, {
-      cause,
-      hint: 'VAULT_CAPATH names a directory of PEM files',
-    });
-  }
 }

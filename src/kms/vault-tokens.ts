@@ -9,6 +9,7 @@ import { asObject, asText, type JsonObject, parseJson } from '../base/json.ts';
 import { writeJson } from '../base/json-writer.ts';
 import { readSecretFile } from '../base/secret-file.ts';
 import { share } from '../base/share.ts';
+import { showPath } from '../base/shown.ts';
 import { type VaultConnection, vaultVariable } from './vault-connection.ts';
 
 /** The ways to a token: one that is there, or a login of that name. */
@@ -161,9 +162,9 @@ function loginMessage(login: VaultLogin, { role, credentialsFile }: VaultTokenSe
 }
 
 function readCredential(path: string, what: string, secret = true): string {
-  const file = readSecretFile(path, what, MAXIMUM_CREDENTIAL_BYTES, () => secret);
+  const file = readSecretFile(path, what, MAXIMUM_CREDENTIAL_BYTES, { isSecret: () => secret, ofAgent: true });
   try {
-    return checkToken(new TextDecoder('latin1').decode(file).trim(), `${what} ${path}`);
+    return checkToken(new TextDecoder('latin1').decode(file).trim(), `${what} ${showPath(path)}`);
   } finally {
     wipe(file);
   }

@@ -11,6 +11,7 @@ import type { Kek } from '../kms/kek.ts';
 import { DEFAULT_LIMITS, type Limits } from './attempts.ts';
 import type { AuditEvent, AuditSink, Decision, Logger } from './audit.ts';
 import { checkLabels, type Labels } from './labels.ts';
+import { showKey } from './name-key.ts';
 import { decodePacket, type Packet, recipientsOf } from './packet.ts';
 import { contentDigest } from './packet-v2.ts';
 import { type NamedKeys, type NameOptions, namedKeys } from './parameters.ts';
@@ -149,7 +150,7 @@ function isObserved({ audit, log }: ProviderOptions): boolean {
 /** What a missed deadline is said of: the operation and its keys, as far as they have become known. */
 function nameOf({ operation, keys, asked }: Draft): string {
   const known = (operation === 'wrap' ? keys : asked) ?? [];
-  return [operation, ...known.slice(0, 3).map((key) => `key ${key.slice(0, 256)}`)].join(', ');
+  return [operation, ...known.slice(0, 3).map((key) => `key ${showKey(key.slice(0, 256))}`)].join(', ');
 }
 
 async function answerWrap(
@@ -247,7 +248,7 @@ function checkDefaultKey(named: NamedKeys, options: ProviderOptions): void {
     if (covers(defaultKey, uri, version, versions)) continue;
     throw new OcicryptError(
       'bad-input',
-      `the caller named key ${formatKeyUri(uri)}, --kmsURI is ${formatKeyUri(defaultKey)}`,
+      `the caller named key ${formatKeyUri(uri)}, --kmsURI is ${showKey(formatKeyUri(defaultKey))}`,
       {
         hint: 'make them the same, or leave one out',
       },

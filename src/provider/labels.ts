@@ -1,6 +1,7 @@
 // The only code that knows labels: which are usable, when two sets are the same, and how they are shown.
 
 import { OcicryptError } from '../base/errors.ts';
+import { showValue } from '../base/shown.ts';
 
 /** Public names and values that a packet is bound to, as `--context env=prod` gives them. */
 export type Labels = Readonly<Record<string, string>>;
@@ -22,7 +23,7 @@ export function checkLabels(labels: Labels): void {
   }
   for (const [name, value] of entries) {
     if (isLabel(name, value)) continue;
-    throw new OcicryptError('usage', `label ${JSON.stringify(name)} of --context is not usable`, {
+    throw new OcicryptError('usage', `label ${showValue(name)} of --context is not usable`, {
       hint: 'a name is a letter and up to 63 of A-Z a-z 0-9 _ . -, a value 1 to 256 printable ASCII characters',
     });
   }

@@ -1,6 +1,6 @@
 // The one line of an error is often all that a person sees: it names the key, whatever part of the way failed.
 
-import { asOcicryptError, OcicryptError } from '../base/errors.ts';
+import { asOcicryptError, type OcicryptError, withheldFromCallers } from '../base/errors.ts';
 
 /**
  * The error of a call for a key. Transport and credentials know a host or a file and nothing of the key, so it is put
@@ -11,10 +11,11 @@ import { asOcicryptError, OcicryptError } from '../base/errors.ts';
 export function nameKey(error: unknown, key: string): OcicryptError {
   const known = asOcicryptError(error);
   if (known.message.includes(key)) return known;
-  const { code, message, hint, retryable, retryAfter } = known;
-  return new OcicryptError(code, `key ${key}: ${message}`, {
-    ...{ cause: known, retryable },
-    ...(hint === undefined ? {} : { hint }),
-    ...(retryAfter === undefined ? {} : { retryAfter }),
-  });
+  return known.with({ before: `key ${showKey(key)}: ` });
+}
+
+/** A key in canonical form as an error shows it: one that is known by its path only is a file of this machine. */
+export function showKey(key: string): string {
+  const [, path] = /^keyfile:\/\/(\/.*)$/s.exec(key) ?? [];
+  return path === undefined ? key : `keyfile://${withheldFromCallers(path)}`;
 }

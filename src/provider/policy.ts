@@ -3,6 +3,7 @@
 import { isSameAwsKey, parseAwsArn } from '../base/aws-arn.ts';
 import { OcicryptError } from '../base/errors.ts';
 import { azureHost, formatKeyUri, type KeyUri, parseKeyUri } from '../base/key-uri.ts';
+import { showValue } from '../base/shown.ts';
 
 /** One line of the operator's list: a key, or every key below a prefix that ends on a segment boundary. */
 export type AllowRule = {
@@ -26,7 +27,7 @@ export function parseAllowRule(text: string): AllowRule {
   if (!text.endsWith('/*')) return { kind: 'key', uri: parseKeyUri(text) };
   const prefix = text.slice(0, -1);
   if (!PREFIX.test(prefix) || prefix.split('/').some((segment) => segment === '.' || segment === '..')) {
-    throw new OcicryptError('configuration', `not a prefix of keys: ${JSON.stringify(text)}`, {
+    throw new OcicryptError('configuration', `not a prefix of keys: ${showValue(text)}`, {
       hint: 'prefixes look like gcpkms://projects/PROJECT/*, awskms:///arn:aws:kms:REGION:ACCOUNT:key/* or azurekms://VAULT.vault.azure.net/*',
     });
   }

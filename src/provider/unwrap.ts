@@ -2,7 +2,7 @@
 
 import { wipe } from '../base/bytes.ts';
 import { withAttempt } from '../base/deadline.ts';
-import { asOcicryptError, describeError, type ErrorCode, OcicryptError } from '../base/errors.ts';
+import { asOcicryptError, type ErrorCode, OcicryptError } from '../base/errors.ts';
 import { formatKeyUri, type KeyUri, parseKeyUri } from '../base/key-uri.ts';
 import { CANNOT_BE_UNWRAPPED, type EncryptionContext, type Kek, type WrappedKey } from '../kms/kek.ts';
 import { AllFailed, firstSuccess, type Limits, withRetries } from './attempts.ts';
@@ -194,7 +194,7 @@ function combineFailures(candidates: readonly Candidate[]): OcicryptError {
   const waits = failures.flatMap(({ retryAfter }) => (retryAfter === undefined ? [] : [retryAfter]));
   return new OcicryptError(
     sorted[0]?.code ?? first.code,
-    `none of ${failures.length} keys opened the packet: ${failures.map(describeError).join(' | ')}`,
+    `none of ${failures.length} keys opened the packet: ${failures.map((failure) => failure.markedLine()).join(' | ')}`,
     {
       cause: failures,
       retryable: failures.some(({ retryable }) => retryable),

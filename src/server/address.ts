@@ -3,6 +3,7 @@
 import { isIP } from 'node:net';
 import { isAbsolute } from 'node:path';
 import { OcicryptError } from '../base/errors.ts';
+import { showPath, showValue } from '../base/shown.ts';
 
 /** Where to listen. `tcp` is without TLS. */
 export type ListenAddress = { readonly kind: 'unix'; readonly path: string } | NetworkAddress;
@@ -22,7 +23,7 @@ export function parseListenAddress(text: string): ListenAddress {
   const network = /^(tls|tcp):\/\/(.+)$/.exec(text);
   const place = network === null ? undefined : parsePlace(network[2] ?? '');
   if (network === null || place === undefined) {
-    throw new OcicryptError('configuration', `not an address to listen on: ${JSON.stringify(text.slice(0, 120))}`, {
+    throw new OcicryptError('configuration', `not an address to listen on: ${showValue(text)}`, {
       hint: 'addresses look like unix:///run/ocicrypt-kms/ocicrypt-kms.sock, tls://0.0.0.0:50051 or tcp://127.0.0.1:50051',
     });
   }
@@ -37,7 +38,7 @@ export function parseListenAddress(text: string): ListenAddress {
 export function parseGrpcPort(text: string): ListenAddress {
   const place = parsePlace(/^:?\d+$/.test(text) ? `127.0.0.1:${text.replace(':', '')}` : text);
   if (place !== undefined) return { kind: 'tcp', ...place };
-  throw new OcicryptError('configuration', `not a port: ${JSON.stringify(text.slice(0, 120))}`, {
+  throw new OcicryptError('configuration', `not a port: ${showValue(text)}`, {
     hint: 'it looks like :50051; use --listen for all else',
   });
 }
@@ -69,14 +70,14 @@ function checkPath(path: string): string {
     });
   }
   if (!isAbsolute(path)) {
-    throw new OcicryptError('configuration', `the socket path ${JSON.stringify(path.slice(0, 120))} is not absolute`, {
+    throw new OcicryptError('configuration', `the socket path ${showValue(path)} is not absolute`, {
       hint: 'it begins with a slash, as in unix:///run/ocicrypt-kms/ocicrypt-kms.sock',
     });
   }
   const length = new TextEncoder().encode(path).length;
   if (length > MAXIMUM_PATH) {
     throw new OcicryptError('configuration', `the socket path has ${length} bytes`, {
-      hint: `at most ${MAXIMUM_PATH} are possible: ${path.slice(0, 60)}…`,
+      hint: `at most ${MAXIMUM_PATH} are possible: ${showPath(path)}`,
     });
   }
   return path;

@@ -3,7 +3,7 @@
 
 import { constants, type IncomingHttpHeaders, type ServerHttp2Stream } from 'node:http2';
 import { wipe } from '../base/bytes.ts';
-import { asOcicryptError, describeError, ERROR_STATUS, OcicryptError } from '../base/errors.ts';
+import { asOcicryptError, describeError, describeForCaller, ERROR_STATUS, OcicryptError } from '../base/errors.ts';
 import {
   CALL_STATUS,
   type CallStatus,
@@ -52,6 +52,8 @@ export type CallContext = {
   readonly gate: CallGate;
   readonly draining: () => boolean;
   readonly report: (report: CallReport) => void;
+  /** The whole line of a failure of which the caller has only a part. */
+  readonly withheld: (line: string) => void;
 };
 
 /** What a call tells its connection. */
@@ -179,7 +181,10 @@ export class Call {
         gate.leave();
       }
     } catch (error) {
-      this.#fail(describe(error));
+      const failure = describe(error);
+      const whole = describeError(error);
+      if (whole !== failure.message) this.#context.withheld(whole);
+      this.#fail(failure);
     } finally {
       this.#receiver.release();
     }
@@ -261,7 +266,7 @@ export class Call {
 }
 
 function describe(error: unknown): CallFailure {
-  return { status: ERROR_STATUS[asOcicryptError(error).code].grpc, message: describeError(error) };
+  return { status: ERROR_STATUS[asOcicryptError(error).code].grpc, message: describeForCaller(error) };
 }
 
 function deadlineExceeded(limit: number): OcicryptError {

@@ -73,6 +73,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     gate,
     draining: () => draining,
     report: (report) => instruments.call(report),
+    withheld: sayOnce(log),
     closedBecause: (reason) => instruments.closed(reason),
   });
   instruments.read({
@@ -141,6 +142,18 @@ function reload(listeners: readonly Listener[], instruments: Instruments, log: S
     }
   }
 }
+
+/** What is wrong with the files of this machine does not change from call to call. */
+function sayOnce(log: ServerLog): (line: string) => void {
+  const said = new Set<string>();
+  return (problem) => {
+    if (said.has(problem) || said.size >= MAXIMUM_SAID) return;
+    said.add(problem);
+    log.warn({ problem }, 'a call failed, and its caller was not told about files of this machine');
+  };
+}
+
+const MAXIMUM_SAID = 1000;
 
 /** Said before anything is bound: the second would fail with the first already listening. */
 function checkTargets(targets: readonly ListenTarget[]): void {

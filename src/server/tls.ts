@@ -1,9 +1,11 @@
 // The only code that knows the server's certificates: TLS versions, client certificates, and reloading without a dropped call.
 
-import { readFileSync, statSync } from 'node:fs';
+import { statSync } from 'node:fs';
 import { createSecureContext, type TLSSocket, type TlsOptions } from 'node:tls';
+import { readCertificateFile } from '../base/certificates.ts';
 import { OcicryptError } from '../base/errors.ts';
 import { readSecretFile } from '../base/secret-file.ts';
+import { showPath } from '../base/shown.ts';
 
 /** PEM files, and the oldest TLS that is spoken. */
 export type TlsFiles = {
@@ -35,9 +37,12 @@ const MAXIMUM_PEM = 256 * 1024;
  * @throws OcicryptError `configuration` where a file is missing, is not PEM, or does not belong to the others
  */
 export function readTlsOptions(files: TlsFiles): TlsOptions {
-  const cert = readPem(files.certificate, 'the certificate');
-  const ca = files.clientAuthority === undefined ? undefined : readPem(files.clientAuthority, 'the client authorities');
   const key = Buffer.from(readKey(files.privateKey));
+  const cert = readCertificateFile(files.certificate, 'the certificate');
+  const ca =
+    files.clientAuthority === undefined
+      ? undefined
+      : readCertificateFile(files.clientAuthority, 'the client authorities');
   const options: TlsOptions = {
     key,
     cert,
@@ -51,7 +56,7 @@ export function readTlsOptions(files: TlsFiles): TlsOptions {
   } catch (cause) {
     throw new OcicryptError(
       'configuration',
-      `the certificate ${files.certificate} cannot be used with ${files.privateKey}`,
+      `the certificate ${showPath(files.certificate)} cannot be used with ${showPath(files.privateKey)}`,
       {
         cause,
         hint: 'both must be PEM, and the key the one that the certificate was issued for',
@@ -89,27 +94,12 @@ export function parseNames(text: string): readonly string[] {
   });
 }
 
-function readPem(path: string, what: string): Buffer {
-  try {
-    const pem = readFileSync(path);
-    if (pem.length <= MAXIMUM_PEM && pem.includes('-----BEGIN CERTIFICATE-----')) return pem;
-  } catch (cause) {
-    throw new OcicryptError('configuration', `cannot read ${what} ${path}`, {
-      cause,
-      hint: 'it must be a PEM file that this user can read',
-    });
-  }
-  throw new OcicryptError('configuration', `${path} holds no certificate`, {
-    hint: 'it must hold PEM blocks that begin with -----BEGIN CERTIFICATE-----',
-  });
-}
-
 function readKey(path: string): Uint8Array {
   try {
     return readSecretFile(path, 'the private key', MAXIMUM_PEM);
   } catch (error) {
     // A missing file is "not found" where a key file is asked for; here the configuration is wrong.
     if (!(error instanceof OcicryptError) || error.code !== 'not-found') throw error;
-    throw new OcicryptError('configuration', error.message, { cause: error, hint: 'see --tls-key' });
+    throw error.with({ code: 'configuration', hint: 'see --tls-key' });
   }
 }

@@ -4,6 +4,7 @@ import { chmodSync, chownSync, lstatSync, mkdirSync, readFileSync, realpathSync,
 import { connect, type Server } from 'node:net';
 import { dirname } from 'node:path';
 import { OcicryptError, showSystemCode } from '../base/errors.ts';
+import { showPath, showValue } from '../base/shown.ts';
 
 /** Who beside us may connect. */
 export type SocketAccess = {
@@ -40,7 +41,7 @@ export async function listenOnUnixSocket(server: Server, path: string, access: S
     if (access.mode !== 0o600) chmodSync(path, access.mode);
   } catch (cause) {
     server.close();
-    throw new OcicryptError('configuration', `cannot listen on ${path}${showSystemCode(cause)}`, {
+    throw new OcicryptError('configuration', `cannot listen on ${showPath(path)}${showSystemCode(cause)}`, {
       cause,
       hint: 'its directory must be writable by this user, and the group one of its own',
     });
@@ -69,18 +70,22 @@ function prepareDirectory(path: string): void {
     for (let ancestor = real; ; ancestor = dirname(ancestor)) {
       const { mode } = statSync(ancestor);
       if ((mode & 0o002) !== 0 && (mode & 0o1000) === 0) {
-        throw new OcicryptError('configuration', `every user can replace files in ${ancestor}`, {
-          hint: `chmod o-w ${ancestor}, or put the socket elsewhere`,
+        throw new OcicryptError('configuration', `every user can replace files in ${showPath(ancestor)}`, {
+          hint: `chmod o-w ${showPath(ancestor)}, or put the socket elsewhere`,
         });
       }
       if (ancestor === dirname(ancestor)) return;
     }
   } catch (cause) {
     if (cause instanceof OcicryptError) throw cause;
-    throw new OcicryptError('configuration', `cannot make the directory ${directory}${showSystemCode(cause)}`, {
-      cause,
-      hint: `mkdir -m 0700 ${directory} as a user who may`,
-    });
+    throw new OcicryptError(
+      'configuration',
+      `cannot make the directory ${showPath(directory)}${showSystemCode(cause)}`,
+      {
+        cause,
+        hint: `mkdir -m 0700 ${showPath(directory)} as a user who may`,
+      },
+    );
   }
 }
 
@@ -89,18 +94,18 @@ async function takeOver(path: string): Promise<void> {
   const found = lstatSync(path, { throwIfNoEntry: false });
   if (found === undefined) return;
   if (!found.isSocket()) {
-    throw new OcicryptError('configuration', `${path} is there and is not a socket`, {
+    throw new OcicryptError('configuration', `${showPath(path)} is there and is not a socket`, {
       hint: 'remove it, or listen elsewhere',
     });
   }
   const us = process.geteuid?.();
   if (us !== undefined && found.uid !== us) {
-    throw new OcicryptError('configuration', `the socket ${path} belongs to another user`, {
+    throw new OcicryptError('configuration', `the socket ${showPath(path)} belongs to another user`, {
       hint: 'remove it as that user, or listen elsewhere',
     });
   }
   if (await answers(path)) {
-    throw new OcicryptError('configuration', `another server listens on ${path}`, {
+    throw new OcicryptError('configuration', `another server listens on ${showPath(path)}`, {
       hint: 'stop it first, or listen elsewhere',
     });
   }
@@ -126,7 +131,7 @@ function findGroup(group: string): number {
     const [name, , number] = line.split(':');
     if (name === group && number !== undefined) return Number(number);
   }
-  throw new OcicryptError('configuration', `no group ${JSON.stringify(group)} in /etc/group`, {
+  throw new OcicryptError('configuration', `no group ${showValue(group)} in /etc/group`, {
     hint: 'give its number',
   });
 }

@@ -124,11 +124,14 @@ test('a key that cannot be used is one line of the log and a status, and the ser
   ]);
   const [address = ''] = addresses;
   assert.equal((await remote(address, unwrapRequest(PACKET))).status, 0);
-  assert.equal((await remote(address, wrapRequest([`keyfile://${keys.file('readable')}`]))).status, 78);
+  const refused = await remote(address, wrapRequest([`keyfile://${keys.file('readable')}`]));
+  assert.equal(refused.status, 78);
+  assert.match(refused.stderr, /open to other users; the log of the server says more\n$/);
   const problems = log().matchAll(/"problem":"([^"]*)"/g);
   assert.deepEqual(
     [...problems].map(([, text = '']) => text.replace(/:.*/, '')),
-    ['configuration', 'configuration', 'not-found'],
+    // The last is of the call, whose caller does not read the path.
+    ['configuration', 'configuration', 'not-found', 'configuration'],
   );
 });
 

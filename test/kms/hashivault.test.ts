@@ -1,6 +1,7 @@
 // Vault and OpenBao: the conformance suite, the ways to a token, and every way in which an answer can be wrong.
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -224,9 +225,22 @@ describe('Vault', () => {
       refuses({ VAULT_CACERT_BYTES: 'x' });
       refuses({ VAULT_CLIENT_CERT: '/x' });
       refuses({ VAULT_ADDR: '' });
-      refuses({ VAULT_ADDR: 'vault.test:8200' });
-      refuses({ VAULT_ADDR: 'unix:///run/vault.sock' });
-      refuses({ VAULT_CAPATH: '/nowhere', VAULT_CACERT: '' });
+      for (const address of ['vault', 'https://', 'https:///v1', 'https://u:p@vault.test', 'unix:///run/vault.sock']) {
+        refuses({ VAULT_ADDR: address });
+      }
+    });
+
+    test('and reads VAULT_CAPATH as its own clients: every file, in the directories below it too', async () => {
+      const { VAULT_CACERT: authority, ...environment } = environmentOf(world);
+      const below = join(world.directory, 'authorities', 'below');
+      mkdirSync(below, { recursive: true });
+      const kek = (directory: string) =>
+        world.open('hashivault://first', { environment: { ...environment, VAULT_CAPATH: directory } });
+      for (const directory of ['/nowhere', below]) {
+        await code(kek(directory).wrap(randomBytes(32), {}, soon()), 'configuration');
+      }
+      writeFileSync(join(below, 'without-a-suffix'), readFileSync(authority ?? ''));
+      await roundTrip(kek(join(world.directory, 'authorities')));
     });
 
     test('and speaks to no other machine without TLS', async () => {

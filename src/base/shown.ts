@@ -1,0 +1,82 @@
+// The only code that decides what an error may show of an operator's own words: a path or a value, cut to a bound, and
+// never what may be a secret that stands in the place of a name.
+
+import { existsSync } from 'node:fs';
+import { withheldFromCallers } from './errors.ts';
+
+const MAXIMUM_PATH = 200;
+const MAXIMUM_VALUE = 80;
+
+/**
+ * A path as an error shows it; callers of a server never read it. Shown is what exists, and what is spelled as a path:
+ * a bare word may be the PIN or password itself.
+ */
+export function showPath(path: string): string {
+  return withheldFromCallers(isShownPath(path) ? cut(path, MAXIMUM_PATH) : HIDDEN_PATH);
+}
+
+/** A value as an error shows it, in quotes. */
+export function showValue(value: string): string {
+  return isSecret(value) ? HIDDEN_VALUE : JSON.stringify(cut(value, MAXIMUM_VALUE));
+}
+
+/** A key's text that could not be read; of parts that are named as secrets the value is left out. */
+export function showKeyText(text: string): string {
+  const open = text.replace(NAMED_SECRET, '$1…').replace(/(?<=:\/\/)[^/@]*@/, '…@');
+  return isSecret(open) ? HIDDEN_VALUE : JSON.stringify(cut(open, 120));
+}
+
+/** Whether a text that should name a file holds what the file should; a file of that name settles it. */
+export function isContentOfFile(text: string): boolean {
+  return isSecret(text) && !existsSync(text);
+}
+
+const HIDDEN_PATH = '(whose name is not shown: it may be a secret; write it as ./NAME if it is a name)';
+const HIDDEN_VALUE = '(a value that is not shown: it may be a secret)';
+
+const SPELLED_AS_PATH = /^(?:\.{0,2}|~)\//;
+const USUAL_SUFFIX = /\.(?:age|cer|cfg|conf|crt|ini|json|jwt|key|log|p12|pem|pfx|pin|so|tar|token|toml|txt|ya?ml)$/i;
+
+function isShownPath(path: string): boolean {
+  return existsSync(path) || ((SPELLED_AS_PATH.test(path) || USUAL_SUFFIX.test(path)) && !isSecret(path));
+}
+
+function cut(text: string, length: number): string {
+  return text.length <= length ? text : `${text.slice(0, length)}…`;
+}
+
+const NAMED_SECRET = /((?:pin|pin-value|secret|password|passphrase|token|credential)[\w-]*=)[^&;?\s]*/gi;
+
+/** A newline, PEM, JSON, a JWT, and how tokens and keys of the services that we know begin. */
+const SECRETS: readonly RegExp[] = [
+  /[\n\r]./s,
+  /-----BEGIN/,
+  /^\s*\{|\{\s*"/,
+  /eyJ[\w-]{5,}\.[\w-]{5,}/,
+  /(?<![A-Za-z0-9])(?:hvs|hvb|hvr|[sbr])\.[A-Za-z0-9_-]{20,}/,
+  /(?<![A-Za-z0-9])(?:gh[pousr]_|github_pat_|glpat-|xox[abps]-|GOCSPX-|AIza|ya29\.|AGE-SECRET-KEY-|AGE-PLUGIN-)[\w.-]/i,
+  /(?<![A-Z0-9])A(?:KI|SI)A[A-Z0-9]{12,}/,
+  /^(?:bearer|basic)\s/i,
+  /(?<![A-Za-z0-9]|sha256:)(?=[0-9A-Fa-f]*\d)(?=\d*[A-Fa-f])[0-9A-Fa-f]{32,}(?![A-Za-z0-9])/,
+];
+
+/** Whether a text is, or holds, what nobody should read: content of a file of keys, a token, random bytes as text. */
+export function isSecret(text: string): boolean {
+  return (
+    SECRETS.some((secret) => secret.test(text)) ||
+    [...text.matchAll(/[A-Za-z0-9+/_=-]{32,}/g)].some(([run]) => looksRandom(run))
+  );
+}
+
+/**
+ * Whether a run of base64's characters is one of chance and not of words. Of two neighbours in random text 4 in 10 are
+ * of one class (lower case, upper case, digit); in words with capitals and numbers it is 7 in 10 or more. Parts of one
+ * class, as most of a path are, say nothing.
+ */
+function looksRandom(run: string): boolean {
+  if (![/[a-z]/, /[A-Z]/, /\d/].every((one) => one.test(run))) return false;
+  const mixed = run.split(/[+/_=-]/).filter((part) => !/^(?:[a-z]*|[A-Z]*|\d*)$/.test(part));
+  const kinds = mixed.map((part) => [...part].map((one) => (/[a-z]/.test(one) ? 0 : /[A-Z]/.test(one) ? 1 : 2)));
+  const pairs = kinds.flatMap((part) => part.slice(1).map((kind, index) => kind === part[index]));
+  return mixed.join('').length >= 20 && pairs.filter(Boolean).length < 0.65 * pairs.length;
+}

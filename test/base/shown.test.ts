@@ -1,0 +1,92 @@
+// What an error shows of an operator's own words.
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, test } from 'node:test';
+import { describeError, describeForCaller, OcicryptError } from '../../src/base/errors.ts';
+import { isContentOfFile, showKeyText, showPath, showValue } from '../../src/base/shown.ts';
+import { CANARIES, type Canary, WORDS } from '../fixtures/canaries.ts';
+import { seeded } from '../fixtures/seed.ts';
+
+const directory = mkdtempSync(join(tmpdir(), 'shown-A7b2C9x-'));
+after(() => rmSync(directory, { recursive: true, force: true }));
+
+const said = (text: string) => describeError(new OcicryptError('configuration', text));
+const assertHidden = (shown: string, { parts }: Canary, what: string) => {
+  for (const part of parts) assert.ok(!shown.includes(part), `${what}: ${shown}`);
+};
+
+for (const [what, canary] of Object.entries(CANARIES)) {
+  test(seeded(`${what} is content and no name, and is not shown: as a path, a value or a key`), () => {
+    assert.equal(isContentOfFile(canary.text), true);
+    for (const text of [canary.text, `/run/secrets/${canary.text}`, `gcpkms://${canary.text}`, `x=${canary.text}`]) {
+      for (const show of [showPath, showValue, showKeyText]) assertHidden(said(show(text)), canary, what);
+    }
+  });
+}
+
+for (const [what, canary] of Object.entries(WORDS)) {
+  test(seeded(`${what} in the place of a file's name is not shown`), () => {
+    assertHidden(said(showPath(canary.text)), canary, what);
+    const file = join(directory, canary.text);
+    writeFileSync(file, '');
+    assert.ok(said(showPath(file)).includes(canary.text), 'a file that is there has a name');
+  });
+}
+
+test('names of files are shown: of every usual kind, and cut where they are long', () => {
+  for (const path of [
+    '/etc/ocicrypt-kms/app.key',
+    './pin',
+    '../secrets/pin',
+    '~/.config/gcloud/application_default_credentials.json',
+    'sa.json',
+    'certs/ca.pem',
+    '/var/run/secrets/kubernetes.io/serviceaccount/token',
+    '/var/lib/kubelet/pods/6a1cbb5c-2f0e-4b62-9c3b-0d7a1c4f9f10/volumes/kubernetes.io~secret/kms/token',
+    '/Users/Alice/Library/Application Support/Projects/KeyService2/keys/production',
+    '/home/ci/tmp.Xq81Za0c/work/ocicrypt-A1b2C3/adc.json',
+    directory,
+  ]) {
+    assert.ok(said(showPath(path)).includes(path), path);
+    assert.equal(isContentOfFile(path), false, path);
+  }
+  assert.ok(said(showPath(`/x/${'directory/'.repeat(100)}`)).length < 250);
+});
+
+test('a PIN or password in the text of a key is left out, whatever else is wrong with it', () => {
+  for (const [text, secret] of [
+    ['pkcs11:token=t;object=k?pin-value=1234', '1234'],
+    ['pkcs11:token=t?pin-value=87 65&module-name=x', '87'],
+    ['azurekms:name=k;vault=v;client-secret=swordfish', 'swordfish'],
+    ['hashivault://admin:swordfish@vault/k', 'swordfish'],
+  ] as const) {
+    assert.ok(!showKeyText(text).includes(secret), showKeyText(text));
+  }
+  for (const text of ['gcp-kms://projects/My-Project1/locations/europe-west1/keyRings/Ring7/cryptoKeys/Key9']) {
+    assert.ok(showKeyText(text).includes('Key9'));
+  }
+});
+
+test('a path reaches people and logs here, and no caller of a server', () => {
+  const path = showPath('/etc/ocicrypt-kms/app.key');
+  const error = new OcicryptError('configuration', `the key file ${path} is open to other users`, {
+    hint: `chmod 600 ${path}`,
+  });
+  assert.equal(
+    describeError(error),
+    'configuration: the key file /etc/ocicrypt-kms/app.key is open to other users; chmod 600 /etc/ocicrypt-kms/app.key',
+  );
+  const nested = error.with({ before: 'key x: ', code: 'not-found' });
+  assert.ok(nested.message.includes('/etc/ocicrypt-kms/app.key'));
+  const joined = new OcicryptError('integrity', `none: ${[error, nested].map((one) => one.markedLine()).join(' | ')}`);
+  for (const one of [error, nested, joined]) {
+    assert.ok(describeError(one).includes('app.key'));
+    assert.doesNotMatch(describeForCaller(one), /app\.key|etc/);
+  }
+  assert.equal(
+    describeForCaller(error),
+    'configuration: the key file of the server is open to other users; the log of the server says more',
+  );
+});
