@@ -33,7 +33,6 @@ export const VARIABLES: ReadonlyMap<string, VariableKind> = new Map<string, Vari
       ['BAO', 'VAULT'].flatMap((prefix) => Object.entries(VAULT).map(([name, kind]) => [`${prefix}_${name}`, kind])),
     ),
     AWS_ACCESS_KEY_ID: 'word',
-    AWS_CA_BUNDLE: 'file',
     AWS_CONFIG_FILE: 'file',
     AWS_DEFAULT_REGION: 'word',
     AWS_ENDPOINT_URL: 'word',
@@ -101,15 +100,11 @@ export function checkedEnvironment(environment: NodeJS.ProcessEnv): NodeJS.Proce
   });
 }
 
-/** @param kind of a variable whose name the operator chose */
-export function readVariable(
-  environment: NodeJS.ProcessEnv,
-  name: string,
-  kind = VARIABLES.get(name),
-): string | undefined {
+function readVariable(environment: NodeJS.ProcessEnv, name: string): string | undefined {
   const value = environment[name];
-  if (value === undefined || value === '') return value;
-  const read = kind === undefined ? value : READERS[kind](value);
+  const kind = VARIABLES.get(name);
+  if (value === undefined || value === '' || kind === undefined) return value;
+  const read = READERS[kind](value);
   if (typeof read === 'string') return read;
   throw new OcicryptError('configuration', `${name} ${read.problem}`, { hint: read.hint });
 }
