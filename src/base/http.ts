@@ -147,7 +147,7 @@ export function checkHeaders(headers: Readonly<Record<string, string>>): void {
       'configuration',
       `what belongs into the header ${name} holds a character that cannot be sent`,
       {
-        hint: 'look for a line end or a blank at its end in the option, variable or file that it comes from',
+        hint: 'look for a line end or a blank in the option, variable or file that holds it',
       },
     );
   }
