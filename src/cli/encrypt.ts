@@ -4,6 +4,7 @@ import { encryptImage } from '../image/encrypt.ts';
 import type { CommandContext } from './command.ts';
 import { adviseSigning, layerNumbers, nameResult, platformNames, printResult, runOnImage } from './image-run.ts';
 import { namedRecipients } from './image-setup.ts';
+import { type WatchedWrappers, warnOfClassic, watchWrappers } from './recipient-warning.ts';
 import { count } from './text.ts';
 
 /** Prints the digest of the encrypted image. */
@@ -11,10 +12,12 @@ export async function runEncrypt(context: CommandContext): Promise<void> {
   const { settings, terminal } = context;
   const [from, to] = settings.operands;
   const layers = layerNumbers(settings);
+  let watched: WatchedWrappers | undefined;
   const written = await runOnImage(context, async ({ tools, signal, onProgress }) => {
     const { source, destination } = tools.between(from, to);
+    watched = watchWrappers(await tools.wrappers(await namedRecipients(settings)));
     return encryptImage(source, destination, {
-      recipients: await tools.wrappers(await namedRecipients(settings)),
+      recipients: watched.wrappers,
       ...(layers === undefined ? {} : { layers }),
       ...platformNames(settings),
       onProgress,
@@ -25,5 +28,6 @@ export async function runEncrypt(context: CommandContext): Promise<void> {
   await printResult(context, result);
   const total = result.images.reduce((sum, image) => sum + image.layers, 0);
   terminal.say(`encrypted ${count(total, 'layer')} on ${count(result.images.length, 'platform')}`);
+  warnOfClassic(terminal, watched?.packets() ?? []);
   adviseSigning(terminal, to, result);
 }

@@ -62,7 +62,7 @@ export function imageCommands(provider: readonly OptionName[]): readonly (readon
       {
         operands: 'IMAGE',
         describe: 'succeed only if every layer of every platform is encrypted, and to whom it should be',
-        options: ['require', 'only', 'unwrap', 'digest-tag', ...common],
+        options: ['require', 'only', 'unwrap', 'post-quantum', 'digest-tag', ...common],
         run: async (context) => (await import('./verify.ts')).runVerify(context),
       },
     ],

@@ -63,6 +63,12 @@ export const IMAGE_OPTIONS = {
     describe: 'really open the layer keys, with each required key, or with any that may unwrap where none is required',
     member: null,
   },
+  'post-quantum': {
+    kind: 'switch',
+    describe:
+      'no layer may be wrapped for RSA, X25519 or an unknown kind of key; symmetric keys and age1pq… recipients hold against quantum computers',
+    member: null,
+  },
   authfile: {
     kind: 'text',
     value: 'FILE',

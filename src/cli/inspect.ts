@@ -2,6 +2,7 @@
 
 import { type ImageReport, type InspectedLayer, type InspectedPlatform, inspectImage } from '../image/inspect.ts';
 import type { PacketDescription, PacketRecipient } from '../image/packets.ts';
+import { showLabels } from '../provider/labels.ts';
 import type { CommandContext } from './command.ts';
 import { runOnImage } from './image-run.ts';
 import { count, formatSize, printable } from './text.ts';
@@ -42,18 +43,19 @@ function showLayer(layer: InspectedLayer, index: number): readonly string[] {
 }
 
 function showPacket({ scheme, format, recipients, labels, problem }: PacketDescription): readonly string[] {
-  const shownLabels = Object.entries(labels).map(([name, value]) => `${name}=${value}`);
+  const shownLabels = Object.keys(labels).length === 0 ? [] : [showLabels(labels)];
   const head = `      ${[`${scheme} (${format})`, ...shownLabels].join('  ')}`;
   if (problem !== undefined) return [`${head}  cannot be read: ${problem}`];
   return [head, ...recipients.map(showRecipient)];
 }
 
-function showRecipient({ key, version, algorithm }: PacketRecipient): string {
+function showRecipient({ key, version, algorithm, postQuantum }: PacketRecipient): string {
   const name = key ?? 'somebody who is not named';
   const parts = [
     name.length > 300 ? `${name.slice(0, 60)}…` : name,
     ...(version === undefined ? [] : [`version ${version}`]),
     ...(algorithm === undefined ? [] : [algorithm]),
+    ...(postQuantum ? [] : ['not post-quantum']),
   ];
   return `        ${parts.join('  ')}`;
 }

@@ -13,10 +13,11 @@ import {
 } from '../image/rewrap.ts';
 import type { ImageSource } from '../image/store.ts';
 import { createRecipientMatcher } from '../image/verify.ts';
-import type { Labels } from '../provider/labels.ts';
+import { type Labels, showLabels } from '../provider/labels.ts';
 import type { CommandContext } from './command.ts';
 import { adviseSigning, nameResult, printResult, runOnImage } from './image-run.ts';
 import { type ImageTools, namedRecipients } from './image-setup.ts';
+import { warnOfClassic } from './recipient-warning.ts';
 import type { Settings } from './settings.ts';
 import type { Terminal } from './terminal.ts';
 import { printable, shortDigest } from './text.ts';
@@ -41,6 +42,10 @@ export async function runRewrap(context: CommandContext): Promise<void> {
   const result = nameResult(context, image, written);
   await printResult(context, result);
   describeChange(terminal, result);
+  warnOfClassic(
+    terminal,
+    result.layers.flatMap(({ after }) => after),
+  );
   if (dryRun) return terminal.say('nothing was written: --dry-run');
   adviseSigning(terminal, image, result);
   terminal.say(
@@ -86,18 +91,15 @@ function isScheme(text: string): boolean {
 async function commonLabels(store: ImageSource, signal: AbortSignal): Promise<Labels> {
   const { platforms } = await inspectImage(store, signal);
   const packets = platforms.flatMap(({ layers }) => layers.flatMap(({ keys }) => keys));
-  const found = new Map(packets.filter(({ format }) => format === 'v2').map(({ labels }) => [textOf(labels), labels]));
+  const found = new Map(
+    packets.filter(({ format }) => format === 'v2').map(({ labels }) => [showLabels(labels), labels]),
+  );
   if (found.size > 1) {
     throw new OcicryptError('usage', 'the layers of this image have different labels', {
       hint: `give one of them with --context: ${[...found.keys()].slice(0, 4).map(printable).join(' | ')}`,
     });
   }
   return [...found.values()][0] ?? {};
-}
-
-function textOf(labels: Labels): string {
-  const pairs = Object.entries(labels).map(([name, value]) => `${name}=${value}`);
-  return pairs.length === 0 ? '(none)' : pairs.toSorted().join(',');
 }
 
 /** Layers that change alike, as those of one image mostly do, are said together. */

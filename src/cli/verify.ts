@@ -42,6 +42,7 @@ async function verify(settings: Settings, { tools, signal }: ImageRun): Promise<
     require: required.map(({ known }) => known),
     ...(only.length === 0 ? {} : { only: only.map(({ known }) => known) }),
     digestTag: settings.switch('digest-tag'),
+    postQuantum: settings.switch('post-quantum'),
     ...(any === undefined ? {} : { unwrapper: (key) => unwrappers.get(key) ?? any }),
     signal,
   });

@@ -2,8 +2,11 @@
 
 import { asOcicryptError, OcicryptError } from '../base/errors.ts';
 import { asArray, asObject, asText, type JsonObject, JsonString, parseJson } from '../base/json.ts';
+import { asKeyUri } from '../base/key-uri.ts';
 import type { WrappedKey } from '../client/layer-keys.ts';
+import type { WrappedKey as KeyEntry } from '../kms/kek.ts';
 import { decodePacket, recipientsOf } from '../provider/packet.ts';
+import { isPostQuantum } from './post-quantum.ts';
 
 /** Who wrote a packet, or what kind of recipients it is for. */
 export type PacketFormat =
@@ -25,6 +28,8 @@ export type PacketRecipient = {
   readonly key: string | undefined;
   readonly version: string | undefined;
   readonly algorithm: string | undefined;
+  /** Whether somebody who records the image today gains nothing by a quantum computer of the future. */
+  readonly postQuantum: boolean;
 };
 
 /** What a packet says of itself. Every text is hostile: it may hold control characters. */
@@ -78,18 +83,32 @@ function namesOf(key: WrappedKey): readonly string[] {
 function describeProviderPacket(scheme: string, packet: Uint8Array): PacketDescription {
   const object = asObject(parseJson(packet, 'the packet'));
   const foreign = object && foreignFormat(object);
-  if (object !== undefined && foreign !== undefined) {
-    const key = asText(object.get('kid')) ?? asText(object.get('key_url'));
-    return describe(scheme, foreign, [{ key, version: undefined, algorithm: asText(object.get('wrap_type')) }]);
-  }
+  if (object !== undefined && foreign !== undefined) return describeForeign(scheme, foreign, object);
   const decoded = decodePacket(packet);
-  const recipients = recipientsOf(decoded).map(({ key, version, algorithm }) => ({
+  const recipients = recipientsOf(decoded).map(describeRecipient);
+  if (decoded.format === 'v2') return { ...describe(scheme, 'v2', recipients), labels: decoded.labels };
+  return describe(scheme, decoded.format === 'v1' ? 'v1' : 'aws-kms-ocicrypt', recipients);
+}
+
+/** Packets that wrap the record itself name no algorithm: it is the service's symmetric one. */
+function describeRecipient({ key, version, algorithm }: KeyEntry): PacketRecipient {
+  const scheme = asKeyUri(key)?.scheme;
+  const isSymmetric = algorithm === '' && (scheme === 'gcpkms' || scheme === 'awskms');
+  return {
     key,
     version,
     algorithm: algorithm === '' ? undefined : algorithm,
-  }));
-  if (decoded.format === 'v2') return { ...describe(scheme, 'v2', recipients), labels: decoded.labels };
-  return describe(scheme, decoded.format === 'v1' ? 'v1' : 'aws-kms-ocicrypt', recipients);
+    postQuantum: isSymmetric || isPostQuantum(scheme, algorithm),
+  };
+}
+
+function describeForeign(scheme: string, format: PacketFormat, object: JsonObject): PacketDescription {
+  const key = asText(object.get('kid')) ?? asText(object.get('key_url'));
+  const algorithm = asText(object.get('wrap_type'));
+  const isAws = (asText(object.get('provider')) ?? '').toLowerCase() === 'aws';
+  const isCoco = format === 'confidential-containers-v1' || format === 'confidential-containers-v2';
+  const postQuantum = isCoco && (isAws || isPostQuantum('kbs', algorithm));
+  return describe(scheme, format, [{ key, version: undefined, algorithm, postQuantum }]);
 }
 
 /** Told apart by members that no other writer has. */
@@ -108,7 +127,7 @@ function describeJwe(packet: Uint8Array): PacketDescription {
   const recipients = entries.map((entry) => {
     const headers = [asObject(entry?.get('header')), ...shared];
     const algorithm = headers.map((header) => asText(header?.get('alg'))).find((alg) => alg !== undefined);
-    return { key: undefined, version: undefined, algorithm };
+    return { key: undefined, version: undefined, algorithm, postQuantum: false };
   });
   return describe('jwe', 'jwe', recipients);
 }

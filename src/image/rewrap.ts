@@ -156,7 +156,12 @@ export function removeKeys(
   };
 }
 
-const NOBODY_NAMED: PacketRecipient = { key: undefined, version: undefined, algorithm: undefined };
+const NOBODY_NAMED: PacketRecipient = {
+  key: undefined,
+  version: undefined,
+  algorithm: undefined,
+  postQuantum: false,
+};
 
 type Change = {
   readonly digest: string;

@@ -9,6 +9,7 @@ import { formatDigestTag, noDigestTags } from './digest-tag.ts';
 import { type ImageReport, type InspectedLayer, reportOf } from './inspect.ts';
 import type { Descriptor } from './manifest.ts';
 import type { PacketRecipient } from './packets.ts';
+import { findClassic } from './post-quantum.ts';
 import { tryLayerKey } from './probe.ts';
 import { type ImageSource, isTagSource } from './store.ts';
 import { imagesOf, readImageTree } from './tree.ts';
@@ -23,6 +24,8 @@ export type VerifyOptions = {
    * opened, and the verdict is about what the metadata claims.
    */
   readonly unwrapper?: (key: string | undefined) => LayerKeyUnwrapper;
+  /** Whether no layer may be wrapped for anybody whom a quantum computer of the future could stand in for. */
+  readonly postQuantum?: boolean;
   /** Whether the image must have its digest tag, and that tag stand for it. */
   readonly digestTag?: boolean;
   readonly signal?: AbortSignal;
@@ -58,7 +61,8 @@ export async function verifyImage(source: ImageSource, options: VerifyOptions = 
   for (const { platform, layers } of report.platforms) {
     if (layers.length === 0) reasons.push(`${platform}: no layer`);
     for (const [index, layer] of layers.entries()) {
-      for (const reason of judgeLayer(layer, required, only)) reasons.push(`${platform}: layer ${index} ${reason}`);
+      for (const reason of judgeLayer(layer, required, only, options.postQuantum === true))
+        reasons.push(`${platform}: layer ${index} ${reason}`);
     }
   }
   const { unwrapper, signal } = options;
@@ -99,6 +103,7 @@ function* judgeLayer(
   layer: InspectedLayer,
   required: readonly Required[],
   only: readonly AllowRule[] | undefined,
+  postQuantum: boolean,
 ): Generator<string> {
   if (!layer.encrypted) return yield `is plain (${layer.mediaType})`;
   if (decryptedType(layer.mediaType) === undefined) return yield `is of an unknown type (${layer.mediaType})`;
@@ -107,6 +112,8 @@ function* judgeLayer(
   for (const { key, rule } of required) {
     if (!recipients.some((recipient) => isCovered(recipient, rule))) yield `is not wrapped for ${key}`;
   }
+  if (postQuantum)
+    for (const name of findClassic(layer.keys)) yield `is wrapped for ${name}, which is not post-quantum`;
   if (only === undefined) return;
   for (const packet of layer.keys) {
     if (packet.problem !== undefined || packet.recipients.length === 0)

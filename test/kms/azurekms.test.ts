@@ -13,6 +13,7 @@ import { type FakeAzureVault, type KeyOptions, startFakeAzureVault } from '../fa
 import type { Fault } from '../fakes/wire.ts';
 import { createCertificateAuthority } from '../fixtures/certificates.ts';
 import { code, soon } from './expect.ts';
+import { assertForgery } from './forgery.ts';
 import { describeKek, type KekHarness } from './kek-conformance.ts';
 import { describeWrongAnswers, type WrongAnswer } from './wrong-answers.ts';
 
@@ -163,6 +164,7 @@ describe('Azure Key Vault', () => {
     const plaintext = randomBytes(32);
     const wrapped = await kek.wrap(plaintext, {}, soon());
     assert.deepEqual([wrapped.algorithm, wrapped.wrapped.length], ['A256KW', 40]);
+    await assertForgery(kek, false);
     assert.deepEqual(Buffer.from(await kek.unwrap(wrapped, {}, soon())), plaintext);
     await code(kek.wrap(randomBytes(33), {}, soon()), 'bad-input');
     const changed = wrapped.wrapped.map((byte, index) => (index === 9 ? byte ^ 1 : byte));

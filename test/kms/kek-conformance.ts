@@ -10,6 +10,7 @@ import { inspect } from 'node:util';
 import { type ErrorCode, OcicryptError } from '../../src/base/errors.ts';
 import type { EncryptionContext, Kek, WrappedKey } from '../../src/kms/kek.ts';
 import { soon } from './expect.ts';
+import { assertForgery } from './forgery.ts';
 
 /** A backend under test. `first` and `second` are two keys that are opened anew for each test. */
 export interface KekHarness {
@@ -186,6 +187,10 @@ export function describeKek(
         await kek.unwrap(wrapped, { b: '2', a: '1' }, soon());
         const bare = await kek.wrap(randomBytes(32), {}, soon());
         await fails(kek.unwrap(bare, { a: '1' }, soon()), ['integrity']);
+      });
+
+      test('a packet that was forged by one who may only unwrap, where it binds the context', async () => {
+        await assertForgery(await first(), harness.bindsContext);
       });
 
       test('wrapped bytes with a bit changed anywhere, cut short, or longer', async () => {
