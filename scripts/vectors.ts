@@ -1,9 +1,10 @@
-// Writes test/vectors/packets: one file for each scenario, every one with at most one fault.
+// Writes test/vectors/packets, one file for each scenario, every one with at most one fault, and test/vectors/protocol.json.
 
 import { globSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { PROJECT } from './process.ts';
+import { formatExchanges, makeExchanges } from './vectors-exchanges.ts';
 import { goodVectors } from './vectors-good.ts';
 import { keyFaults, policyFaults } from './vectors-keys.ts';
 import { v1Faults, v2Faults } from './vectors-packets.ts';
@@ -31,4 +32,5 @@ if (process.argv[1] === fileURLToPath(import.meta.url)) {
   mkdirSync(directory, { recursive: true });
   for (const file of globSync('*.json', { cwd: directory })) rmSync(join(directory, file));
   for (const [name, vector] of makeVectors()) writeFileSync(join(directory, `${name}.json`), formatVector(vector));
+  writeFileSync(join(PROJECT, 'test/vectors/protocol.json'), formatExchanges(makeExchanges()));
 }
