@@ -35,7 +35,7 @@ test('an image goes encrypted to a registry with a password, changes its keys th
   const digestfile = `--digestfile=${path('digest')}`;
   const encrypted = await ours('encrypt', source.reference, remote, '--recipient', key.uri, digestfile, ...access);
   assert.equal(await readFile(path('digest'), 'utf8'), encrypted.digest);
-  assert.ok(encrypted.stderr.includes(`cosign sign ${registry.host}/team/app@${encrypted.digest}`));
+  assert.ok(encrypted.stderr.includes(`cosign sign --recursive ${registry.host}/team/app@${encrypted.digest}`));
 
   const rewrapped = await ours('rewrap', remote, '--recipient', second.uri, '--key', key.file, ...access);
   assert.notEqual(rewrapped.digest, encrypted.digest);
