@@ -10,18 +10,24 @@ export async function runDecrypt(context: CommandContext): Promise<void> {
   const { settings, terminal } = context;
   const [from, to] = settings.operands;
   const layers = layerNumbers(settings);
-  const result = await runOnImage(context, async ({ tools, signal, onProgress }) => {
-    const { source, destination } = tools.between(from, to);
-    return decryptImage(source, destination, {
-      keys: await tools.unwrapper(),
-      ...(layers === undefined ? {} : { layers }),
-      ...platformNames(settings),
-      checkDiffIds: settings.switch('check-diff-ids'),
-      onProgress,
-      signal,
-    });
-  });
-  await printResult(context, result);
-  const total = result.images.reduce((sum, image) => sum + image.layers, 0);
-  terminal.say(`decrypted ${count(total, 'layer')} on ${count(result.images.length, 'platform')}`);
+  await runOnImage(
+    context,
+    async ({ tools, signal, onProgress, onSwitch }) => {
+      const { source, destination } = tools.between(from, to);
+      return decryptImage(source, destination, {
+        keys: await tools.unwrapper(),
+        ...(layers === undefined ? {} : { layers }),
+        ...platformNames(settings),
+        checkDiffIds: settings.switch('check-diff-ids'),
+        onProgress,
+        onSwitch,
+        signal,
+      });
+    },
+    async (result) => {
+      await printResult(context, result);
+      const total = result.images.reduce((sum, image) => sum + image.layers, 0);
+      terminal.say(`decrypted ${count(total, 'layer')} on ${count(result.images.length, 'platform')}`);
+    },
+  );
 }

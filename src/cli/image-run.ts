@@ -1,7 +1,7 @@
 // What all image commands share: progress, interruption, the end of everything that was opened, the digest and its file.
 
-import { writeFile } from 'node:fs/promises';
-import { OcicryptError } from '../base/errors.ts';
+import { open } from 'node:fs/promises';
+import { asOcicryptError, OcicryptError, showSystemCode } from '../base/errors.ts';
 import { showPath, showValue } from '../base/shown.ts';
 import { nameByDigestTag } from '../image/digest-tag.ts';
 import { MEDIA_TYPES } from '../image/manifest.ts';
@@ -20,35 +20,93 @@ export type ImageRun = {
   readonly tools: ImageTools;
   readonly signal: AbortSignal;
   readonly onProgress: (event: ProgressEvent) => void;
+  /** To be told the digest of the new image before its name moves: from then on nobody says that nothing was changed. */
+  readonly onSwitch: (digest: string) => void;
 };
 
-/** Runs the work of a command and closes what it opened. */
+/**
+ * Runs the work of a command and closes what it opened.
+ *
+ * @param report says what came of it; a signal waits for that, since the image is written by then
+ */
 export async function runOnImage<Result>(
   context: CommandContext,
   work: (run: ImageRun) => Promise<Result>,
+  report?: (result: Result) => Promise<void>,
 ): Promise<Result> {
+  const { settings, terminal } = context;
   const tools = new ImageTools(context);
-  const progress = startProgress(context.terminal);
+  const progress = startProgress(terminal);
+  const onProgress = (event: ProgressEvent) => progress?.update(event);
+  let moving: string | undefined;
+  const onSwitch = (digest: string) => {
+    moving = digest;
+  };
   try {
-    return await untilInterrupted((signal) =>
-      work({ tools, signal, onProgress: (event) => progress?.update(event) }).finally(() => tools.close()),
+    return await untilInterrupted(
+      terminal,
+      async (signal) => {
+        const result = await work({ tools, signal, onProgress, onSwitch }).finally(() => tools.close());
+        progress?.end();
+        await report?.(result);
+        return result;
+      },
+      () => interrupted(settings.operands.at(-1) ?? '', moving),
     );
   } finally {
     progress?.end();
   }
 }
 
-/** Prints the digest of a new image, or all that is known of it as JSON, and writes `--digestfile`. */
+/** @param moving the digest that the image's name was about to stand for */
+function interrupted(image: string, moving: string | undefined): OcicryptError {
+  if (moving === undefined) return new OcicryptError('deadline-exceeded', 'interrupted, nothing was changed');
+  return new OcicryptError('deadline-exceeded', `interrupted while ${image} was written: it may be ${moving} already`, {
+    hint: `see ocicrypt-kms inspect ${image}`,
+  });
+}
+
+/**
+ * Writes the digest of a new image to `--digestfile`, and prints it, or all that is known of the image as JSON.
+ *
+ * @throws OcicryptError `not-written`, which has the digest: the image is there whatever becomes of this
+ */
 export async function printResult(
   { settings, terminal }: CommandContext,
-  result: { readonly digest: string },
+  result: { readonly digest: string; readonly written?: boolean },
 ): Promise<void> {
-  terminal.write(settings.switch('json') ? `${JSON.stringify(result, null, 2)}\n` : `${result.digest}\n`);
+  const failures: string[] = [];
+  const failed = (error: unknown) => {
+    failures.push(asOcicryptError(error).message);
+  };
   const file = settings.text('digestfile');
-  if (file === undefined) return;
-  await writeFile(file, result.digest).catch((cause: unknown) => {
-    throw new OcicryptError('not-written', `cannot write ${showPath(file)}, but the image was written`, { cause });
-  });
+  if (file !== undefined) await writeDigest(file, result.digest).catch(failed);
+  try {
+    terminal.write(settings.switch('json') ? `${JSON.stringify(result, null, 2)}\n` : `${result.digest}\n`);
+  } catch (error) {
+    failed(error);
+  }
+  if (failures.length === 0) return;
+  const done = result.written === false ? 'nothing was changed' : `but the image was written: ${result.digest}`;
+  throw new OcicryptError('not-written', `${failures.join(', ')}, ${done}`);
+}
+
+/** Not by another name first: it may be a pipe, or a file that is mounted. */
+async function writeDigest(path: string, digest: string): Promise<void> {
+  const bytes = new TextEncoder().encode(digest);
+  try {
+    const file = await open(path, 'w');
+    try {
+      for (let done = 0, count = -1; done < bytes.length; done += count) {
+        count = (await file.write(bytes, done, bytes.length - done)).bytesWritten;
+        if (count === 0) throw new Error('nothing was written');
+      }
+    } finally {
+      await file.close();
+    }
+  } catch (cause) {
+    throw new OcicryptError('not-written', `cannot write ${showPath(path)}${showSystemCode(cause)}`, { cause });
+  }
 }
 
 /** The result with the name that stands for this image alone, if it was given its digest tag. */

@@ -1,6 +1,8 @@
 // The command that makes a local key.
 
+import { rmSync } from 'node:fs';
 import { resolve } from 'node:path';
+import { asOcicryptError, OcicryptError } from '../base/errors.ts';
 import { createKeyfile } from '../kms/keyfile.ts';
 import type { CommandContext } from './command.ts';
 
@@ -9,7 +11,21 @@ export async function runKeygen({ settings, terminal }: CommandContext): Promise
   const file = resolve(settings.operands[0] ?? '');
   const thumbprint = createKeyfile(file);
   const uri = `keyfile://${file}`;
-  if (settings.switch('json')) terminal.write(`${JSON.stringify({ uri, key: thumbprint })}\n`);
-  else terminal.write(`${uri}\n`);
+  try {
+    terminal.write(settings.switch('json') ? `${JSON.stringify({ uri, key: thumbprint })}\n` : `${uri}\n`);
+  } catch (error) {
+    throw withoutKey(file, error);
+  }
   terminal.say(`packets know this key as ${thumbprint}; keep a copy of the file, nobody can make it again`);
+}
+
+/** A key that its user was not told of is removed; one that stays is named. */
+function withoutKey(file: string, error: unknown): OcicryptError {
+  const { code, message } = asOcicryptError(error);
+  try {
+    rmSync(file);
+    return new OcicryptError(code, `${message}, so ${file} was removed`, { cause: error, hint: 'run again' });
+  } catch {
+    return new OcicryptError(code, `${message}, and the new key stays: keyfile://${file}`, { cause: error });
+  }
 }

@@ -34,22 +34,32 @@ export async function runRewrap(context: CommandContext): Promise<void> {
     });
   }
   const dryRun = settings.switch('dry-run');
-  const written = await runOnImage(context, async ({ tools, signal }) => {
-    const store = tools.store(image);
-    const labels = settings.pairs('context') ?? (await commonLabels(store, signal));
-    return rewrapImage(store, { keys: await rewrapper(tools, settings, recipients, labels), dryRun, signal });
-  });
-  const result = nameResult(context, image, written);
-  await printResult(context, result);
-  describeChange(terminal, result);
-  warnOfClassic(
-    terminal,
-    result.layers.flatMap(({ after }) => after),
-  );
-  if (dryRun) return terminal.say('nothing was written: --dry-run');
-  adviseSigning(terminal, image, result);
-  terminal.say(
-    `this revokes nobody: ${result.previousDigest} stays readable where it is kept, and whoever once had a layer key has it; after a leak, encrypt again`,
+  await runOnImage(
+    context,
+    async ({ tools, signal, onSwitch }) => {
+      const store = tools.store(image);
+      const labels = settings.pairs('context') ?? (await commonLabels(store, signal));
+      return rewrapImage(store, {
+        keys: await rewrapper(tools, settings, recipients, labels),
+        dryRun,
+        onSwitch,
+        signal,
+      });
+    },
+    async (written) => {
+      const result = nameResult(context, image, written);
+      await printResult(context, result);
+      describeChange(terminal, result);
+      warnOfClassic(
+        terminal,
+        result.layers.flatMap(({ after }) => after),
+      );
+      if (dryRun) return terminal.say('nothing was written: --dry-run');
+      adviseSigning(terminal, image, result);
+      terminal.say(
+        `this revokes nobody: ${result.previousDigest} stays readable where it is kept, and whoever once had a layer key has it; after a leak, encrypt again`,
+      );
+    },
   );
 }
 

@@ -150,7 +150,7 @@ export class ArchiveMembers {
     visit: (member: TarMember, content: ByteSource) => Promise<boolean>,
     signal: AbortSignal | undefined,
   ): Promise<void> {
-    const input = this.#file.start();
+    const input = this.#file.start(signal);
     try {
       const reader = new TarReader(input);
       for (;;) {

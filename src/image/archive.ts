@@ -7,10 +7,17 @@ import { OcicryptError, systemCode } from '../base/errors.ts';
 import { showPath } from '../base/shown.ts';
 import { ArchiveMembers } from './archive-members.ts';
 import { type BlobIdentity, formatDigest } from './cipher.ts';
-import { type AtomicFile, createAtomicFile, type FileOwner, openRegularFile, readSmallFile } from './files.ts';
+import {
+  type AtomicFile,
+  createAtomicFile,
+  type FileOwner,
+  openRegularFile,
+  readSmallFile,
+  syncDirectory,
+} from './files.ts';
 import { EMPTY_INDEX, LAYOUT_FILE, LayoutIndex, type LayoutName } from './layout-index.ts';
 import { type Descriptor, isManifestType, MAXIMUM_MANIFEST, parseManifest } from './manifest.ts';
-import { notWritten } from './not-written.ts';
+import { notDurable, notWritten } from './not-written.ts';
 import { type BlobReader, type BlobWriter, checkContent, type ImageStore, type StoredManifest } from './store.ts';
 import { checkArchiveKind } from './tar-file.ts';
 import { endTar, endTarMember, startTarMember } from './tar-write.ts';
@@ -131,7 +138,8 @@ class ArchiveStore implements ImageStore {
       await file.seal();
       signal?.throwIfAborted();
       if ((await readTarget(this.#path)).identity !== target.identity) throw changedMeanwhile(this.#path);
-      await file.commit(target.path);
+      await file.publish(target.path);
+      await syncDirectory(dirname(target.path)).catch(notDurable(`${this.name} (${manifest.digest})`));
     } finally {
       await file.discard();
     }

@@ -7,7 +7,7 @@ import { dirname, join } from 'node:path';
 import { OcicryptError, showSystemCode, systemCode } from '../base/errors.ts';
 import { showPath } from '../base/shown.ts';
 import { MAXIMUM_MANIFEST } from './manifest.ts';
-import { notDurable, notWritten } from './not-written.ts';
+import { notWritten } from './not-written.ts';
 import { type BlobReader, readAtMost } from './store.ts';
 import { type ByteSink, sourceFromFile } from './streams.ts';
 import { temporaryName } from './temporary.ts';
@@ -25,8 +25,6 @@ export interface AtomicFile extends ByteSink {
   publish(path: string): Promise<void>;
   /** Gives the file to the owner of another one; what cannot be given is kept from others. */
   own(owner: FileOwner): Promise<void>;
-  /** Seals and publishes durably. */
-  commit(path: string): Promise<void>;
   /** Removes what was written; does nothing once it has its name. */
   discard(): Promise<void>;
 }
@@ -55,12 +53,13 @@ export async function createAtomicFile(directory: string, options: AtomicFileOpt
   return new TemporaryFile(path, file.handle, file.direct);
 }
 
-/** Writes a small file whole or not at all. @throws OcicryptError `not-written` */
+/** Writes a small file whole or not at all; its name is durable after {@link syncDirectory}. @throws OcicryptError `not-written` */
 export async function writeFileAtomically(path: string, bytes: Uint8Array): Promise<void> {
   const file = await createAtomicFile(dirname(path));
   try {
     await file.write(bytes);
-    await file.commit(path);
+    await file.seal();
+    await file.publish(path);
   } finally {
     await file.discard();
   }
@@ -140,12 +139,6 @@ class TemporaryFile implements AtomicFile {
     await this.#close().catch(notWritten(path));
     await rename(this.path, path).catch(notWritten(path));
     this.#published = true;
-  }
-
-  async commit(path: string): Promise<void> {
-    await this.seal();
-    await this.publish(path);
-    await syncDirectory(dirname(path)).catch(notDurable(path));
   }
 
   async own({ mode, uid, gid }: FileOwner): Promise<void> {

@@ -14,7 +14,7 @@ export interface TarFile {
   /** Whether its content can only be had from the start. */
   readonly compressed: boolean;
   /** Its uncompressed bytes from their start. To be closed before another is begun. */
-  start(): TarInput & { close(): void };
+  start(signal?: AbortSignal): TarInput & { close(): void };
   /** Bytes of an archive that is not compressed. @returns how many there were; 0 is the end */
   readAt(into: Uint8Array, offset: number): Promise<number>;
   close(): Promise<void>;
@@ -44,7 +44,7 @@ export async function openTarFile(path: string): Promise<TarFile> {
     const decompressor = DECOMPRESSORS.find(({ magic }) => begins(magic))?.create;
     return {
       compressed: decompressor !== undefined,
-      start: () => (decompressor === undefined ? plainInput(file) : streamInput(file, decompressor())),
+      start: (signal) => (decompressor === undefined ? plainInput(file) : streamInput(file, decompressor(), signal)),
       readAt: async (into, offset) => (await file.read(into, 0, into.length, offset)).bytesRead,
       close: () => file.close(),
     };
@@ -122,7 +122,11 @@ function plainInput(file: FileHandle): TarInput & { close(): void } {
   };
 }
 
-function streamInput(file: FileHandle, decompressor: Transform): TarInput & { close(): void } {
+function streamInput(
+  file: FileHandle,
+  decompressor: Transform,
+  signal: AbortSignal | undefined,
+): TarInput & { close(): void } {
   // Streams of a file handle close it, and it is read again.
   const raw = Readable.from(chunksOf(file), { objectMode: false });
   raw.on('error', (error) => decompressor.destroy(error));
@@ -132,6 +136,7 @@ function streamInput(file: FileHandle, decompressor: Transform): TarInput & { cl
   const read = async (into: Uint8Array): Promise<number> => {
     let length = 0;
     while (length < into.length) {
+      signal?.throwIfAborted();
       const count = await source.read(into.subarray(length));
       if (count === 0) break;
       length += count;

@@ -11,7 +11,7 @@ import {
 import { closeSync, constants, fsyncSync, openSync, rmSync, writeSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { concatBytes, wipe } from '../base/bytes.ts';
-import { OcicryptError, systemCode } from '../base/errors.ts';
+import { OcicryptError, showSystemCode, systemCode } from '../base/errors.ts';
 import { formatKeyUri } from '../base/key-uri.ts';
 import { readSecretFile } from '../base/secret-file.ts';
 import { showPath } from '../base/shown.ts';
@@ -135,15 +135,14 @@ function isPrintable(byte: number): boolean {
 }
 
 function writeKey(path: string, raw: Uint8Array): void {
+  const file = createFile(path);
   try {
-    const file = openSync(path, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, 0o600);
     try {
-      if (writeSync(file, raw) !== raw.length) throw new Error('short write');
+      for (let done = 0, count = -1; done < raw.length; done += count) {
+        count = writeSync(file, raw, done);
+        if (count === 0) throw new Error('nothing was written');
+      }
       fsyncSync(file);
-    } catch (cause) {
-      // It is ours: no half a key may stay where a whole one is expected, nor be in the way of the next attempt.
-      rmSync(path);
-      throw cause;
     } finally {
       closeSync(file);
     }
@@ -154,15 +153,40 @@ function writeKey(path: string, raw: Uint8Array): void {
       closeSync(directory);
     }
   } catch (cause) {
+    throw removeUnfinished(path, cause);
+  }
+}
+
+function createFile(path: string): number {
+  try {
+    return openSync(path, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, 0o600);
+  } catch (cause) {
     if (systemCode(cause) === 'EEXIST') {
       throw new OcicryptError('configuration', `${showPath(path)} exists already`, {
         cause,
         hint: 'a key file is never overwritten: name another file',
       });
     }
-    throw new OcicryptError('not-written', `cannot write the key file ${showPath(path)}`, {
+    throw new OcicryptError('not-written', `cannot write the key file ${showPath(path)}${showSystemCode(cause)}`, {
       cause,
       hint: 'its directory must exist and be writable',
+    });
+  }
+}
+
+/** It is ours: no half a key may stay where a whole one is expected, nor be in the way of the next attempt. */
+function removeUnfinished(path: string, cause: unknown): OcicryptError {
+  const message = `cannot write the key file ${showPath(path)}${showSystemCode(cause)}`;
+  try {
+    rmSync(path);
+    return new OcicryptError('not-written', message, {
+      cause,
+      hint: 'nothing was left: check free space, and run again',
+    });
+  } catch (error) {
+    return new OcicryptError('not-written', `${message}, and it cannot be removed${showSystemCode(error)}`, {
+      cause,
+      hint: 'it may hold half a key: remove it',
     });
   }
 }
