@@ -379,7 +379,11 @@ test('Retry-After is a number of seconds or a date', () => {
   assert.equal(parseRetryAfter({ 'retry-after': '12' }, now), 12_000);
   assert.equal(parseRetryAfter({ 'retry-after': 'Mon, 23 Nov 2026 10:00:03 GMT' }, now), 3000);
   assert.equal(parseRetryAfter({ 'retry-after': 'Mon, 23 Nov 2026 09:00:03 GMT' }, now), 0);
-  for (const value of ['', 'soon', '-1']) assert.equal(parseRetryAfter({ 'retry-after': value }, now) ?? 0, 0);
+  assert.equal(parseRetryAfter({ 'retry-after': '0.25' }, now), 250);
+  assert.equal(parseRetryAfter({ 'retry-after': '1.5' }, now), 1500);
+  for (const value of ['', 'soon', '-1', '1.5.2', '1e3', '.5']) {
+    assert.equal(parseRetryAfter({ 'retry-after': value }, now), undefined, value);
+  }
   assert.equal(parseRetryAfter({}, now), undefined);
 });
 
