@@ -40,6 +40,12 @@ export function networkError(url: URL, error: Error): OcicryptError {
       hint: 'if its issuer is your own, name the issuer with --ca FILE',
     });
   }
+  if (isNotTls(error)) {
+    return new OcicryptError('unavailable', `${url.host} answers without TLS, in plain HTTP`, {
+      cause: error,
+      hint: 'give it TLS: only addresses of this machine itself (127.0.0.1, [::1], localhost) may do without',
+    });
+  }
   return new OcicryptError(
     'unavailable',
     `cannot reach ${url.host}${/^[A-Z_0-9]{2,60}$/.test(code) ? ` (${code})` : ''}`,
@@ -49,6 +55,17 @@ export function networkError(url: URL, error: Error): OcicryptError {
       retryable: true,
     },
   );
+}
+
+/** Whether an error of {@link networkError} says that the host speaks, but not TLS. */
+export function isPlaintextAnswer(error: unknown): boolean {
+  return error instanceof OcicryptError && error.cause instanceof Error && isNotTls(error.cause);
+}
+
+/** OpenSSL's reason, which Bun has in the code and Node in the text alone, under a code that stands for much else. */
+function isNotTls(error: Error): boolean {
+  const code = 'code' in error ? String(error.code) : '';
+  return code === 'ERR_SSL_WRONG_VERSION_NUMBER' || (code === 'EPROTO' && /wrong version number/.test(error.message));
 }
 
 /** The connection ended before the answer did. */

@@ -13,7 +13,10 @@ import { chooseProxy } from './proxy.ts';
 import { readRoots } from './roots.ts';
 
 export type StreamSettings = HttpSettings & {
-  /** Milliseconds without a byte after which a connection is dead; 60 seconds where it is left out. */
+  /**
+   * Milliseconds after which a connection is dead: without the head of an answer, or with less of its body than 1 KiB for
+   * each second. 60 seconds if it is left out.
+   */
   readonly idle?: number | undefined;
 };
 
@@ -21,6 +24,8 @@ export type StreamRequest = {
   readonly method: 'GET' | 'HEAD' | 'PATCH' | 'POST' | 'PUT';
   readonly url: URL;
   readonly headers: Readonly<Record<string, string>>;
+  /** Milliseconds to wait for the head of the answer, if that is not `idle`. */
+  readonly patience?: number | undefined;
   readonly signal: AbortSignal | undefined;
 };
 
@@ -57,6 +62,8 @@ export interface HttpStreams {
 }
 
 const IDLE_MILLISECONDS = 60_000;
+/** Bytes a second, below which a body never ends: a drip of single bytes would keep a command for ever. */
+const MINIMUM_RATE = 1024;
 /** Whoever answers for the whole body has it: what was sent of it is known to have been sent in no time. */
 const EARLY_MILLISECONDS = 250;
 
@@ -119,6 +126,7 @@ class RunningExchange implements Exchange {
   readonly #failed: Promise<never>;
   readonly #clean: () => void;
   readonly #idle: number;
+  readonly #patience: number;
   #timer: NodeJS.Timeout | undefined;
   #sending = new Uint8Array(0);
   #answered: IncomingMessage | undefined;
@@ -132,6 +140,7 @@ class RunningExchange implements Exchange {
     failed.promise.catch(() => undefined);
     response.promise.catch(() => undefined);
     this.#idle = idle;
+    this.#patience = request.patience ?? idle;
     this.#url = url;
     this.#method = request.method;
     this.#response = response.promise;
@@ -165,11 +174,9 @@ class RunningExchange implements Exchange {
       this.#answered = incoming;
       response.resolve(incoming);
     });
-    this.#touch();
   }
 
   async write(bytes: Uint8Array): Promise<StreamResponse | undefined> {
-    this.#touch();
     if (this.#answered !== undefined) return this.#describe(this.#answered);
     // What is lent here may be where plaintext comes next, and when a runtime is done with bytes is its own business: it
     // gets memory that never holds anything but what is sent. Node and Bun call back when they are done with it.
@@ -182,14 +189,15 @@ class RunningExchange implements Exchange {
     this.#early ??= this.#response.then((incoming) =>
       sleep(EARLY_MILLISECONDS, this.#describe(incoming), { ref: false }),
     );
-    return Promise.race([sent, this.#early, this.#failed]);
+    this.#wait(this.#idle);
+    return Promise.race([sent, this.#early, this.#failed]).finally(() => clearTimeout(this.#timer));
   }
 
   async answer(): Promise<StreamResponse> {
-    this.#touch();
+    this.#wait(this.#patience);
     this.#outgoing.end();
     const incoming = await this.#response;
-    this.#touch();
+    clearTimeout(this.#timer);
     return this.#describe(incoming);
   }
 
@@ -217,12 +225,21 @@ class RunningExchange implements Exchange {
       if (!incoming.complete) releaseBytes(received);
     };
     if (RELEASES) socket.on('data', release);
+    const due = (MINIMUM_RATE * this.#idle) / 1000;
+    let left = this.#idle;
+    let received = 0;
+    let since = this.#wait(left);
     try {
       for await (const chunk of incoming) {
-        this.#touch();
+        // Only waiting counts: how long the reader here takes for a chunk is not the other side's fault.
+        clearTimeout(this.#timer);
+        left -= performance.now() - since;
         length += chunk.length;
+        received += chunk.length;
+        if (received >= due) [left, received] = [this.#idle, 0];
         yield chunk;
         if (RELEASES) releaseBytes(chunk);
+        since = this.#wait(left);
       }
     } catch (error) {
       await Promise.race([this.#failed, Promise.resolve()]);
@@ -235,9 +252,11 @@ class RunningExchange implements Exchange {
     if (announced !== undefined && Number(announced) !== length) throw brokenOff(this.#url);
   }
 
-  #touch(): void {
+  /** Gives the other side so many milliseconds from now, which it returns. */
+  #wait(milliseconds: number): number {
     clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => this.#fail(deadlineExceeded(this.#url)), this.#idle);
+    this.#timer = setTimeout(() => this.#fail(deadlineExceeded(this.#url)), milliseconds);
+    return performance.now();
   }
 }
 

@@ -164,3 +164,31 @@ test('a reader that is slow with its last bytes takes nothing from the next answ
   assert.equal(ports.size, 1);
   assert.equal(hash.digest('hex'), createHash('sha256').update(CONTENT).digest('hex'));
 });
+
+test('a body that comes in drips is given up, and one that is read slowly is not', async (t) => {
+  const served = createServer(identity, (request, response) => {
+    if (request.url === '/whole') return void response.end(CONTENT.subarray(0, 1024 * 1024));
+    const drip = setInterval(() => response.write('x'), 20);
+    response.on('close', () => clearInterval(drip));
+  });
+  served.listen(0, '127.0.0.1');
+  await once(served, 'listening');
+  t.after(() => served.close());
+  const streams = createHttpStreams({ caFiles: [ca], environment: {}, idle: 400 });
+  t.after(() => streams.close());
+  const read = async (path: string, pause: number) => {
+    const url = new URL(`https://127.0.0.1:${(served.address() as AddressInfo).port}${path}`);
+    const response = await (await streams.open({ method: 'GET', url, headers: {}, signal: undefined })).answer();
+    let length = 0;
+    let chunks = 0;
+    for await (const chunk of response.body) {
+      length += chunk.length;
+      if (chunks++ < 2) await sleep(pause);
+    }
+    return length;
+  };
+  const started = performance.now();
+  await assert.rejects(read('/drips', 0), { code: 'deadline-exceeded' });
+  assert.ok(performance.now() - started < 4000);
+  assert.equal(await read('/whole', 600), 1024 * 1024);
+});
