@@ -6,9 +6,10 @@ import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { decodeBase64 } from '../base/bytes.ts';
 import { OcicryptError, systemCode } from '../base/errors.ts';
-import { asObject, asText, type JsonObject, parseJson } from '../base/json.ts';
+import { asObject, asText, type JsonObject, type JsonValue, parseJson } from '../base/json.ts';
 import { readPublicFile } from '../base/secret-file.ts';
 import { showPath } from '../base/shown.ts';
+import { DOCKER_HUB, normalizeHost } from './reference.ts';
 
 /** A name and password, or a token that is exchanged for others (OAuth 2 refresh token). */
 export type RegistryCredentials =
@@ -22,8 +23,8 @@ export type CredentialSettings = {
 };
 
 /**
- * The credentials for exactly this host, or for a part of it that holds `name`: `HOST/a/b` before `HOST/a` before `HOST`.
- * Never those of another host that looks alike.
+ * The credentials for exactly this host, or for a part of it that holds `name`: `HOST/a/b` before `HOST/a` before `HOST`,
+ * in any of the spellings that skopeo, podman and docker take for it. Never those of another host that looks alike.
  *
  * @param host as in the image's name (`HOST` or `HOST:PORT`)
  * @throws OcicryptError `configuration` for a file that cannot be read or a helper that fails
@@ -50,9 +51,9 @@ const MAXIMUM_ANSWER = 64 * 1024;
 
 function defaultFiles(environment: NodeJS.ProcessEnv): readonly string[] {
   const home = environment.HOME || homedir();
-  const runtime = environment.XDG_RUNTIME_DIR || `/run/user/${process.getuid?.() ?? 0}`;
+  const runtime = environment.XDG_RUNTIME_DIR;
   return [
-    join(runtime, 'containers/auth.json'),
+    runtime ? join(runtime, 'containers/auth.json') : `/run/containers/${process.getuid?.() ?? 0}/auth.json`,
     join(environment.XDG_CONFIG_HOME || join(home, '.config'), 'containers/auth.json'),
     join(environment.DOCKER_CONFIG || join(home, '.docker'), 'config.json'),
   ];
@@ -78,44 +79,72 @@ async function readAuthFile(path: string, mustExist: boolean): Promise<JsonObjec
   }
 }
 
+/** Helpers know hosts alone, and come first, as in skopeo. */
 async function lookUp(
   file: JsonObject,
   host: string,
   name: string,
   path: string,
 ): Promise<RegistryCredentials | undefined> {
+  const spellings = host === DOCKER_HUB ? DOCKER_HUB_SPELLINGS : [host, `https://${host}`];
   const helpers = asObject(file.get('credHelpers'));
-  for (const key of keysFor(host, name)) {
-    const helper = asText(helpers?.get(key));
-    if (helper !== undefined) return askHelper(helper, key);
-    const found = fromEntry(asObject(asObject(file.get('auths'))?.get(key)), path);
+  for (const spelling of spellings) {
+    const helper = asText(helpers?.get(spelling));
+    const found = helper === undefined ? undefined : await askHelper(helper, spelling);
     if (found !== undefined) return found;
+  }
+  const rows = asObject(file.get('auths')) ?? new Map<string, JsonValue>();
+  for (const place of placesOf(host, name)) {
+    // The row of exactly this spelling before others that mean the same.
+    const others = [...rows.keys()].filter((row) => row !== place && normalizeRow(row) === place);
+    for (const row of [place, ...others]) {
+      const found = fromEntry(asObject(rows.get(row)), path);
+      if (found !== undefined) return found;
+    }
   }
   const store = asText(file.get('credsStore'));
   return store === undefined || store === ''
     ? undefined
-    : askHelper(store, host === DOCKER_HUB ? DOCKER_HUB_KEY : host);
+    : askHelper(store, host === DOCKER_HUB ? DOCKER_HUB_SERVER : host);
 }
 
-const DOCKER_HUB = 'docker.io';
-const DOCKER_HUB_KEY = 'https://index.docker.io/v1/';
+const DOCKER_HUB_SERVER = 'https://index.docker.io/v1/';
+const DOCKER_HUB_SPELLINGS = [DOCKER_HUB, DOCKER_HUB_SERVER, 'index.docker.io', 'registry-1.docker.io'];
 
-function keysFor(host: string, name: string): readonly string[] {
-  const parts = name.split('/');
-  const within = parts.map((_, index) => [host, ...parts.slice(0, parts.length - index)].join('/'));
-  return [...within, host, ...(host === DOCKER_HUB ? [DOCKER_HUB_KEY, 'index.docker.io'] : [`https://${host}`])];
+/** `HOST/a/b`, `HOST/a`, `HOST`. */
+function placesOf(host: string, name: string): readonly string[] {
+  const parts = [host, ...name.split('/')];
+  return parts.map((_, index) => parts.slice(0, parts.length - index).join('/'));
 }
 
+/**
+ * The place that a row is for, as docker and podman have written it over the years. An address is of its host, whatever
+ * its path; `HOST/v1/` and `HOST/v2/` are where registries answer; any other path is a part of the registry.
+ */
+function normalizeRow(row: string): string {
+  const address = /^https?:\/\/([^/]*)/.exec(row)?.[1];
+  const place = address ?? row.replace(/\/v[12]\/?$/, '');
+  const slash = place.indexOf('/');
+  const host = slash < 0 ? place : place.slice(0, slash);
+  return normalizeHost(host) + place.slice(host.length);
+}
+
+/** Go's decoder passes over line breaks. */
 function fromEntry(entry: JsonObject | undefined, path: string): RegistryCredentials | undefined {
   const token = asText(entry?.get('identitytoken'));
   if (token !== undefined && token !== '') return { kind: 'identity-token', token };
-  const auth = asText(entry?.get('auth'));
-  if (auth === undefined || auth === '') return undefined;
+  const auth = asText(entry?.get('auth'))?.replace(/[\r\n]/g, '');
+  if (auth === undefined || auth === '') {
+    const [username = '', password = ''] = [asText(entry?.get('username')), asText(entry?.get('password'))];
+    return username === '' || password === '' ? undefined : { kind: 'password', username, password };
+  }
   const decoded = decodeBase64(new TextEncoder().encode(auth));
   const text = decoded === undefined ? '' : new TextDecoder().decode(decoded);
   const colon = text.indexOf(':');
   if (colon < 1)
-    throw new OcicryptError('configuration', `${showPath(path)} holds credentials that are no USER:PASSWORD in base64`);
+    throw new OcicryptError('configuration', `${showPath(path)} holds credentials that are no USER:PASSWORD in base64`, {
+      hint: 'podman login or docker login writes them anew',
+    });
   return { kind: 'password', username: text.slice(0, colon), password: text.slice(colon + 1).replace(/\0+$/, '') };
 }
 

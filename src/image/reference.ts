@@ -10,6 +10,14 @@ export type ImageReference =
   | { readonly transport: 'docker-archive'; readonly path: string; readonly selector: string | undefined }
   | RegistryReference;
 
+/** As images of Docker Hub are named. */
+export const DOCKER_HUB = 'docker.io';
+
+/** The host that images and credentials are filed under: Docker Hub has several. */
+export function normalizeHost(host: string): string {
+  return host === 'index.docker.io' || host === 'registry-1.docker.io' ? DOCKER_HUB : host;
+}
+
 /** An image in a registry: either a tag or a digest. */
 export type RegistryReference = {
   readonly transport: 'docker';
@@ -93,12 +101,12 @@ function parseRegistry(rest: string, text: string): RegistryReference {
   const slash = named.indexOf('/');
   const first = slash < 0 ? '' : named.slice(0, slash);
   const isHost = /[.:]/.test(first) || first === 'localhost' || first.toLowerCase() !== first;
-  const host = isHost ? first : 'docker.io';
+  const host = isHost ? normalizeHost(first) : DOCKER_HUB;
   const path = isHost ? named.slice(slash + 1) : named;
   const colon = path.lastIndexOf(':');
   const tag = colon < 0 ? undefined : path.slice(colon + 1);
   const short = colon < 0 ? path : path.slice(0, colon);
-  const name = host === 'docker.io' && !short.includes('/') ? `library/${short}` : short;
+  const name = host === DOCKER_HUB && !short.includes('/') ? `library/${short}` : short;
   if (more.length > 0 || !HOST.test(host) || !NAME.test(name) || name.length > 255) {
     throw notAnImage(text, 'images in registries look like docker://HOST/NAME:TAG');
   }

@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import process from 'node:process';
 import { test } from 'node:test';
 import { findCredentials } from '../../src/image/credentials.ts';
+import { parseImageReference } from '../../src/image/reference.ts';
 import { rejects, scratch } from './harness.ts';
 
 const auth = (text: string) => ({ auth: Buffer.from(text).toString('base64') });
@@ -38,6 +39,73 @@ test('the most exact entry of exactly this host is taken, and no other', async (
   assert.equal(await user('token.example.com', 'a'), 'refresh');
   for (const host of ['empty.example.com', 'xample.com', 'a.example.com', 'example.com.evil.org', 'example.com:443']) {
     assert.equal(await user(host, 'team/app'), undefined, host);
+  }
+});
+
+test('a row is found in every spelling that skopeo, podman and docker take for its host', async (t) => {
+  const directory = await scratch(t);
+  const authFile = join(directory, 'auth.json');
+  const find = async (row: string, image: string, entry: object = auth('u:p')) => {
+    await writeFile(authFile, JSON.stringify({ auths: { [row]: entry } }));
+    const parsed = parseImageReference(`docker://${image}`);
+    assert.ok(parsed.transport === 'docker');
+    return findCredentials(parsed.host, parsed.name, { authFile });
+  };
+  const found = { kind: 'password', username: 'u', password: 'p' };
+  const hub = [
+    'docker.io/library/busybox',
+    'busybox',
+    'index.docker.io/library/busybox',
+    'registry-1.docker.io/busybox',
+  ];
+  for (const [host, images] of [
+    ['registry.example', ['registry.example/app', 'registry.example/team/app:1']],
+    ['registry.example:5000', ['registry.example:5000/app']],
+    ['[::1]:5000', ['[::1]:5000/app']],
+    ['docker.io', hub],
+    ['index.docker.io', hub],
+    ['registry-1.docker.io', hub],
+  ] as const) {
+    for (const row of [
+      ...[host, `https://${host}`, `http://${host}`, `https://${host}/`, `https://${host}/ns`, `https://${host}/v1/`],
+      ...[
+        `https://${host}/v1`,
+        `https://${host}/v2/`,
+        `https://${host}/v2`,
+        `${host}/v1/`,
+        `${host}/v1`,
+        `${host}/v2/`,
+      ],
+    ]) {
+      for (const image of images) assert.deepEqual(await find(row, image), found, `${row} for ${image}`);
+      for (const image of [
+        'registry.example.org/app',
+        'registry.example:5001/app',
+        'example/app',
+        'evil.docker.io/app',
+      ]) {
+        if (!(images === hub && image === 'example/app'))
+          assert.equal(await find(row, image), undefined, `${row} for ${image}`);
+      }
+    }
+  }
+  // A part of a registry without an address in front is that part alone.
+  assert.deepEqual(await find('registry.example/team', 'registry.example/team/app'), found);
+  assert.equal(await find('registry.example/team', 'registry.example/other'), undefined);
+  assert.deepEqual(await find('index.docker.io/library', 'busybox'), found);
+
+  const long = Buffer.from('u:p').toString('base64');
+  for (const entry of [
+    { auth: `${long.slice(0, 3)}\n${long.slice(3)}\r\n` },
+    { auth: Buffer.from('u:p\0\0').toString('base64') },
+    { username: 'u', password: 'p' },
+    { auth: '', username: 'u', password: 'p' },
+    { auth: long, username: 'other', password: 'other' },
+  ]) {
+    assert.deepEqual(await find('registry.example', 'registry.example/app', entry), found);
+  }
+  for (const entry of [{ username: 'u' }, { password: 'p' }, { auth: '' }]) {
+    assert.equal(await find('registry.example', 'registry.example/app', entry), undefined);
   }
 });
 
