@@ -4,6 +4,7 @@ import { open } from 'node:fs/promises';
 import { asOcicryptError, OcicryptError, showSystemCode } from '../base/errors.ts';
 import { showPath, showValue } from '../base/shown.ts';
 import { nameByDigestTag } from '../image/digest-tag.ts';
+import type { EncryptedImage } from '../image/encrypt.ts';
 import { MEDIA_TYPES } from '../image/manifest.ts';
 import { parseImageReference } from '../image/reference.ts';
 import { runtimeName } from '../image/runtimes.ts';
@@ -124,12 +125,8 @@ export function nameResult<Result extends { readonly digest: string }>(
 export function adviseSigning(
   terminal: Terminal,
   image: string | undefined,
-  result: {
-    readonly digest: string;
+  result: Pick<EncryptedImage, 'digest' | 'mediaType' | 'previousDigest' | 'referrers' | 'referrersComplete'> & {
     readonly digestTag?: string;
-    readonly mediaType: string;
-    readonly previousDigest: string;
-    readonly referrers: readonly string[];
   },
 ): void {
   if (result.digestTag !== undefined) {
@@ -145,7 +142,12 @@ export function adviseSigning(
   );
   if (result.digest === result.previousDigest) return;
   for (const referrer of result.referrers) {
-    terminal.say(`this was for ${result.previousDigest} and is not for the new image: ${printable(referrer)}`);
+    terminal.say(
+      `this was for the old image (${result.previousDigest}) and is not for the new one: ${printable(referrer)}`,
+    );
+  }
+  if (!result.referrersComplete) {
+    terminal.say('the registry did not say whether there are more signatures or attestations of the old image');
   }
 }
 

@@ -142,9 +142,13 @@ function fromEntry(entry: JsonObject | undefined, path: string): RegistryCredent
   const text = decoded === undefined ? '' : new TextDecoder().decode(decoded);
   const colon = text.indexOf(':');
   if (colon < 1)
-    throw new OcicryptError('configuration', `${showPath(path)} holds credentials that are no USER:PASSWORD in base64`, {
-      hint: 'podman login or docker login writes them anew',
-    });
+    throw new OcicryptError(
+      'configuration',
+      `${showPath(path)} holds credentials that are no USER:PASSWORD in base64`,
+      {
+        hint: 'podman login or docker login writes them anew',
+      },
+    );
   return { kind: 'password', username: text.slice(0, colon), password: text.slice(colon + 1).replace(/\0+$/, '') };
 }
 

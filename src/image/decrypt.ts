@@ -9,7 +9,7 @@ import { createDiffIdSink, type DiffIdSink } from './diff-id.ts';
 import { decodePrivateOptions } from './layer-options.ts';
 import { type Descriptor, parseConfig } from './manifest.ts';
 import { countProgress, describeWritten, type WrittenImage } from './result.ts';
-import { retryTransfer } from './retry.ts';
+import { retry } from './retry.ts';
 import { selectLayers } from './select.ts';
 import { type ImageSource, type ImageStore, moveBlob, readSmallBlob } from './store.ts';
 import { type ChangedLayer, type ImageProgress, transformImage } from './transform.ts';
@@ -114,8 +114,8 @@ async function decryptOne(
   try {
     const privateOptions = decodePrivateOptions(record, what);
     key = privateOptions.key;
-    const transfer = () =>
-      moveBlob(source, destination, layer, signal, async (reader, writer): Promise<DecryptedLayer> => {
+    const transfer = (running: AbortSignal) =>
+      moveBlob(source, destination, layer, running, async (reader, writer): Promise<DecryptedLayer> => {
         const diff = options.checkDiffIds === true ? createDiffIdSink(compressionOf(mediaType)) : undefined;
         try {
           const plain = await decryptLayer(reader, both(writer, diff), layer, publicOptions, privateOptions, {
@@ -129,7 +129,7 @@ async function decryptOne(
           diff?.discard();
         }
       });
-    return await retryTransfer(transfer, signal);
+    return await retry(transfer, signal);
   } finally {
     wipe(record, key);
   }

@@ -7,7 +7,7 @@ import { encryptLayer } from './cipher.ts';
 import type { Descriptor } from './manifest.ts';
 import { wrapForAll } from './recipients.ts';
 import { countProgress, describeWritten, type WrittenImage } from './result.ts';
-import { retryTransfer } from './retry.ts';
+import { retry } from './retry.ts';
 import { selectLayers } from './select.ts';
 import { findReferrers, type ImageSource, type ImageStore, moveBlob, removeUnnamed } from './store.ts';
 import { type ChangedLayer, type ImageProgress, transformImage } from './transform.ts';
@@ -28,8 +28,10 @@ export type EncryptOptions = {
 
 /** What was done; `digest` is the one to sign. */
 export type EncryptedImage = WrittenImage & {
-  /** Signatures, attestations and whatever else refers to the previous digest, and not to this one. */
+  /** Signatures, attestations and whatever else refers to the previous digests, and not to these. */
   readonly referrers: readonly string[];
+  /** Whether the source has told of all of them. */
+  readonly referrersComplete: boolean;
   /** Digests of plain layers that are still at the destination although nothing there names them any more. */
   readonly leftPlain: readonly string[];
   /** Digests of foreign layers, which stay plain: runtimes fetch them from where their owner has them. */
@@ -63,11 +65,12 @@ export async function encryptImage(
   );
   for (const [image, layers] of selected) for (const index of layers) checkLayer(image, index, source.name);
 
-  const referrers = await findReferrers(source, tree.stored.digest, signal);
+  const digests = new Set([tree, ...selected.keys()].map(({ stored }) => stored.digest));
+  const { found, complete } = await findReferrers(source, [...digests], signal);
   const transformed = await transformImage(source, destination, tree, {
     selects: (image, index) => selected.get(image)?.has(index) ?? false,
-    change: (layer, running) =>
-      retryTransfer(() => encryptOne(source, destination, layer, options.recipients, onProgress, running), running),
+    change: (layer, outer) =>
+      retry((running) => encryptOne(source, destination, layer, options.recipients, onProgress, running), outer),
     onProgress,
     onSwitch: options.onSwitch,
     signal,
@@ -77,7 +80,8 @@ export async function encryptImage(
   );
   return {
     ...describeWritten(tree, transformed),
-    referrers,
+    referrers: found,
+    referrersComplete: complete,
     leftPlain: await removeUnnamed(destination, plain),
     foreign: [...foreign],
   };

@@ -1,7 +1,8 @@
 // The only code that speaks to a registry: OCI distribution-spec 1.1 with basic and token authentication.
 
-import { setTimeout as sleep } from 'node:timers/promises';
 import { asOcicryptError, OcicryptError } from '../base/errors.ts';
+import { bareHost, isLoopback } from '../base/hosts.ts';
+import { isPlaintextAnswer } from '../base/http-errors.ts';
 import {
   createHttpStreams,
   type Exchange,
@@ -11,37 +12,40 @@ import {
   type StreamSettings,
 } from '../base/http-stream.ts';
 import type { CredentialSettings } from './credentials.ts';
-import type { RegistryReference } from './reference.ts';
-import { drain, readBody, refusalOf } from './registry-answers.ts';
+import { DOCKER_HUB, type RegistryReference } from './reference.ts';
+import { drain, errorOf, type Refusal, readBody, readRefusal } from './registry-answers.ts';
+import { exchange, type LocatedResponse, resolveAddress } from './registry-exchange.ts';
 import { RegistryLogin } from './registry-login.ts';
+import { retry } from './retry.ts';
 
 export type RegistrySettings = StreamSettings & CredentialSettings;
 
-/** A request below `/v2/NAME/`, or to a `Location` that the registry gave. */
-export type RegistryRequest = {
-  readonly method: StreamRequest['method'];
+/** A request below `/v2/NAME/`, or to an address that the registry gave. */
+export type RegistryRequest = Pick<StreamRequest, 'method' | 'patience'> & {
   readonly target: string | URL;
   readonly headers?: Readonly<Record<string, string>>;
   readonly body?: Uint8Array;
   readonly signal?: AbortSignal | undefined;
+  /** Statuses of 400 and above that are no error to the caller. */
+  readonly accept?: readonly number[];
 };
 
-const ATTEMPTS = 4;
-const REDIRECTS = 4;
-const MAXIMUM_WAIT = 30_000;
+/** For one request: what another has got meanwhile, and then what this one needs. */
+const LOGINS = 2;
 
 /** One repository of one registry, with its credentials, its token and its connections. */
 export class RegistryClient {
   readonly #image: RegistryReference;
   readonly #http: HttpStreams;
-  readonly #origin: string;
   readonly #login: RegistryLogin;
+  /** Of the registry; `http:` once a host of this machine has answered without TLS. */
+  #base: URL;
 
   constructor(image: RegistryReference, settings: RegistrySettings) {
     this.#image = image;
     this.#http = createHttpStreams(settings);
-    this.#login = new RegistryLogin(image, settings, this.#http);
-    this.#origin = `https://${image.host === 'docker.io' ? 'registry-1.docker.io' : image.host}`;
+    this.#login = new RegistryLogin(image, settings, this.#http, (signal) => this.#askForChallenges(signal));
+    this.#base = new URL(`https://${image.host === DOCKER_HUB ? 'registry-1.docker.io' : image.host}/v2/`);
   }
 
   /** Host and repository, for messages. */
@@ -50,157 +54,135 @@ export class RegistryClient {
   }
 
   /**
-   * Makes a request; repeats it when the registry is busy or a connection breaks before the answer, asks for a token
-   * when one is needed, and follows the redirects of a GET or HEAD without any credential.
+   * Makes a request; repeats it when the registry is busy or a connection breaks before the answer, logs in when that is
+   * asked for, and follows redirects.
    *
-   * @returns an answer of 200 to 299, or 404
+   * @returns an answer of 200 to 299, or one that is accepted
    * @throws OcicryptError
    */
-  async request(request: RegistryRequest): Promise<StreamResponse> {
-    for (let attempt = 1; ; attempt++) {
-      try {
-        return await this.#authorized(request);
-      } catch (error) {
-        if (!(error instanceof OcicryptError && error.retryable) || attempt === ATTEMPTS) throw error;
-        const wait = error.retryAfter ?? 200 * 2 ** attempt * (0.5 + Math.random());
-        await sleep(
-          Math.min(wait, MAXIMUM_WAIT),
-          undefined,
-          request.signal === undefined ? {} : { signal: request.signal },
-        );
-      }
-    }
+  request(request: RegistryRequest): Promise<LocatedResponse> {
+    return retry((signal) => this.requestOnce({ ...request, signal }), request.signal);
+  }
+
+  /** The same without repetition. */
+  async requestOnce(request: RegistryRequest): Promise<LocatedResponse> {
+    const answer = await this.#send(request);
+    if ('refusal' in answer) throw this.#errorOf(answer.refusal, isWrite(request));
+    return answer;
   }
 
   /** Makes a request and reads its answer of at most `maximum` bytes. */
-  async fetch(request: RegistryRequest, maximum: number): Promise<StreamResponse & { readonly bytes: Uint8Array }> {
-    for (let attempt = 1; ; attempt++) {
-      const response = await this.request(request);
-      try {
-        return { ...response, bytes: await readBody(response, maximum, this.name) };
-      } catch (error) {
-        if (!(error instanceof OcicryptError && error.retryable) || attempt === ATTEMPTS) throw error;
-      }
-    }
+  fetch(request: RegistryRequest, maximum: number): Promise<LocatedResponse & { readonly bytes: Uint8Array }> {
+    return retry(async (signal) => {
+      const response = await this.request({ ...request, signal });
+      return { ...response, bytes: await readBody(response, maximum, this.name) };
+    }, request.signal);
   }
 
   /** Starts a request whose body is streamed, with the credentials that earlier requests have found to be needed. */
-  async open(request: Omit<RegistryRequest, 'body'>): Promise<Exchange> {
-    const url = this.#resolve(request.target);
+  async open(
+    request: Pick<RegistryRequest, 'method' | 'headers' | 'signal'> & { readonly target: URL },
+  ): Promise<Exchange> {
+    const { method, target: url, headers, signal } = request;
+    const authorization = this.#authorizationFor(url);
     return this.#http.open({
-      method: request.method,
+      method,
       url,
-      headers: { ...request.headers, ...this.#authorizationFor(url) },
-      signal: request.signal,
+      headers: { ...headers, ...(authorization === undefined ? {} : { authorization }) },
+      signal,
     });
   }
 
-  /** Turns an answer that is no success into an error, as {@link request} does. */
-  check(response: StreamResponse, accept404 = false): StreamResponse {
-    if (response.status >= 200 && response.status < 300) return response;
-    if (response.status === 404 && accept404) return response;
-    response.discard();
-    throw this.#refusal(response);
-  }
-
   /**
-   * The same for an answer to {@link open}. Its session may have been lost, or its token have expired in the middle:
-   * worth a second try, which begins with requests that renew both.
+   * The answer to {@link open}. Its session may have been lost, or its token have expired in the middle: worth a second
+   * try, which begins with requests that renew both.
    */
-  checkStreamed(response: StreamResponse): StreamResponse {
-    if (response.status !== 401 && response.status !== 404) return this.check(response);
-    response.discard();
-    const { code, message, hint = '' } = this.#refusal(response);
-    throw new OcicryptError(code, message, { hint, retryable: true });
+  async checkStreamed<Response extends StreamResponse>(response: Response): Promise<Response> {
+    if (isSuccess(response)) return response;
+    const error = this.#errorOf(await readRefusal(response, this.#login.secrets), true);
+    throw [401, 404].includes(response.status) ? asRetryable(error) : error;
   }
 
   /** The error of an answer to {@link open} that came before the whole was sent, whatever it says. Ends the exchange. */
-  refusalOfPart(response: StreamResponse): OcicryptError {
+  async refusalOfPart(response: StreamResponse): Promise<OcicryptError> {
     try {
-      this.checkStreamed(response).discard();
+      await this.checkStreamed(response);
     } catch (error) {
       return asOcicryptError(error);
+    } finally {
+      response.discard();
     }
     return new OcicryptError('unavailable', `${this.name} did not wait for the whole of a blob`, { retryable: true });
   }
 
   /** Where the answer to a request sends a blob to. On another host than the registry's it is sent no credential. */
-  resolveLocation(response: StreamResponse, target: string | URL): URL {
-    const location = response.headers.location;
-    const url = location === undefined ? undefined : URL.parse(location, this.#resolve(target).href);
-    if (url?.protocol === 'https:' && url.username === '') return url;
-    throw new OcicryptError('unavailable', `${this.name} did not say where to send a blob`);
+  resolveLocation(response: StreamResponse, from: URL): URL {
+    return resolveAddress(response.headers.location, from);
   }
 
   close(): void {
     this.#http.close();
   }
 
-  async #authorized(request: RegistryRequest): Promise<StreamResponse> {
-    const url = this.#resolve(request.target);
-    const sent = this.#login.authorization;
-    const first = await this.#send(request, url, this.#authorizationFor(url));
-    if (first.status !== 401 || url.origin !== this.#origin) return this.#finish(request, first, url);
-    await drain(first);
-    await this.#login.renew(first.headers['www-authenticate'] ?? '', sent, request.signal);
-    return this.#finish(request, await this.#send(request, url, this.#authorizationFor(url)), url);
-  }
-
-  async #finish(request: RegistryRequest, response: StreamResponse, from: URL): Promise<StreamResponse> {
-    let answer = response;
-    let url = from;
-    for (let hops = 0; answer.status >= 300 && answer.status < 400; hops++) {
-      await drain(answer);
-      const next = URL.parse(answer.headers.location ?? '', url.href);
-      const follows = request.method === 'GET' || request.method === 'HEAD';
-      if (!follows || hops === REDIRECTS || next?.protocol !== 'https:') {
-        throw new OcicryptError('unavailable', `${url.host} answered with a redirect that is not followed`);
-      }
-      url = next;
-      // A credential is for the host that it was filed under; storage behind a registry has its own in the address.
-      answer = await this.#send(request, url, {});
+  /** An answer that the caller wants, or a refusal by which no login helps. */
+  async #send(request: RegistryRequest): Promise<LocatedResponse | { readonly refusal: Refusal }> {
+    for (let logins = 0; ; logins++) {
+      const sent = this.#login.authorization;
+      const response = await this.#reach(request);
+      if (isSuccess(response)) return response;
+      const refusal = await readRefusal(response, this.#login.secrets);
+      const { status, url } = response;
+      // Another host is shown nothing: not a word of its is a question to us.
+      const asks = [401, 403, 404].includes(status) && url.origin === this.#base.origin && logins < LOGINS;
+      const refused = { refusal, sent, isWrite: isWrite(request), url, signal: request.signal };
+      if (asks && (await this.#login.answer(refused))) continue;
+      return request.accept?.includes(status) ? response : { refusal };
     }
-    return this.check(answer, true);
   }
 
-  async #send(
-    request: RegistryRequest,
-    url: URL,
-    authorization: Readonly<Record<string, string>>,
-  ): Promise<StreamResponse> {
-    const { body } = request;
-    const length =
-      body === undefined && request.method !== 'POST' ? {} : { 'content-length': String(body?.length ?? 0) };
-    const exchange = await this.#http.open({
-      method: request.method,
-      url,
-      headers: { ...request.headers, ...length, ...authorization },
-      signal: request.signal,
-    });
-    if (body !== undefined && body.length > 0) await exchange.write(body);
-    return exchange.answer();
-  }
-
-  #resolve(target: string | URL): URL {
-    return target instanceof URL ? target : new URL(`${this.#origin}/v2/${this.#image.name}/${target}`);
-  }
-
-  #authorizationFor(url: URL): Readonly<Record<string, string>> {
-    const { authorization } = this.#login;
-    return url.origin === this.#origin && authorization !== undefined ? { authorization } : {};
-  }
-
-  #refusal(response: StreamResponse): OcicryptError {
-    const { status, headers } = response;
-    // RFC 6750 section 3.1: the token is good, but not for this.
-    const lacks = this.#login.hasCredentials && /error="insufficient_scope"/.test(headers['www-authenticate'] ?? '');
-    if (status === 401 && !lacks) return this.#login.refusal();
-    if (status === 401 || status === 403) {
-      return new OcicryptError('refused', `${this.name} refuses access`, {
-        hint: 'check the rights of the account in the registry',
-      });
+  /** With TLS; a host of this machine may do without it, as key services there may. */
+  async #reach(request: RegistryRequest): Promise<LocatedResponse> {
+    const base = this.#base;
+    try {
+      return await this.#exchange(request);
+    } catch (error) {
+      const mayBePlain = base.protocol === 'https:' && isLoopback(bareHost(base)) && !(request.target instanceof URL);
+      if (!mayBePlain || !isPlaintextAnswer(error)) throw error;
+      this.#base = new URL(base.href.replace('https:', 'http:'));
+      return this.#exchange(request);
     }
-    if (status === 404) return new OcicryptError('not-found', `${this.name} is not there`, { hint: 'check the name' });
-    return refusalOf(response, this.name);
   }
+
+  #exchange({ method, target, headers = {}, body, patience, signal }: RegistryRequest): Promise<LocatedResponse> {
+    const url = target instanceof URL ? target : new URL(`${this.#image.name}/${target}`, this.#base);
+    const authorization = this.#authorizationFor(url);
+    return exchange(this.#http, { method, url, headers, body, patience, signal, authorization });
+  }
+
+  async #askForChallenges(signal: AbortSignal | undefined): Promise<string> {
+    const response = await exchange(this.#http, { method: 'GET', url: this.#base, headers: {}, signal });
+    await drain(response);
+    const isAsking = response.status === 401 && response.url.origin === this.#base.origin;
+    return isAsking ? (response.headers['www-authenticate'] ?? '') : '';
+  }
+
+  #authorizationFor(url: URL): string | undefined {
+    return url.origin === this.#base.origin ? this.#login.authorization : undefined;
+  }
+
+  #errorOf(refusal: Refusal, write: boolean): OcicryptError {
+    return refusal.status === 401 ? this.#login.error(refusal) : errorOf(refusal, this.name, write);
+  }
+}
+
+function isSuccess({ status }: StreamResponse): boolean {
+  return status >= 200 && status < 300;
+}
+
+function isWrite({ method }: RegistryRequest): boolean {
+  return method !== 'GET' && method !== 'HEAD';
+}
+
+function asRetryable({ code, message, hint = '' }: OcicryptError): OcicryptError {
+  return new OcicryptError(code, message, { hint, retryable: true });
 }

@@ -1,14 +1,16 @@
 // Images in registries, as a store: blobs are streamed both ways and never held.
 
 import { asOcicryptError, OcicryptError } from '../base/errors.ts';
-import { asText } from '../base/json.ts';
+import type { StreamResponse } from '../base/http-stream.ts';
 import type { BlobIdentity } from './cipher.ts';
 import { digestInName, digestTagCommand, formatDigestTag, hasDigestTag } from './digest-tag.ts';
-import { type Descriptor, isDigest, isManifestType, MAXIMUM_MANIFEST, MEDIA_TYPES, parseManifest } from './manifest.ts';
+import { type Descriptor, isDigest, isManifestType, MAXIMUM_MANIFEST, MEDIA_TYPES } from './manifest.ts';
 import type { RegistryReference } from './reference.ts';
 import { formatImageReference } from './reference.ts';
 import { drain } from './registry-answers.ts';
 import { RegistryClient, type RegistrySettings } from './registry-client.ts';
+import { listReferrers } from './registry-referrers.ts';
+import { retry } from './retry.ts';
 import {
   type BlobReader,
   type BlobWriter,
@@ -16,6 +18,7 @@ import {
   createStoredManifest,
   type ImageStore,
   type ReferrerSource,
+  type Referrers,
   type StoredManifest,
   type TagSource,
 } from './store.ts';
@@ -34,6 +37,8 @@ export function openRegistry(image: RegistryReference, settings: RegistryStoreSe
 
 const MANIFEST_TYPES = [MEDIA_TYPES.index, MEDIA_TYPES.manifest, MEDIA_TYPES.dockerIndex, MEDIA_TYPES.dockerManifest];
 const UPLOADS = 'blobs/uploads/';
+/** Milliseconds for the last request of an upload: some registries copy the whole blob from one place to another first. */
+const COMMIT_PATIENCE = 10 * 60_000;
 const ACCEPT = { accept: MANIFEST_TYPES.join(', ') };
 
 class RegistryStore implements ImageStore, ReferrerSource, TagSource {
@@ -74,9 +79,9 @@ class RegistryStore implements ImageStore, ReferrerSource, TagSource {
   }
 
   async openBlob(blob: BlobIdentity, signal?: AbortSignal): Promise<BlobReader> {
-    const response = await this.#client.request({ method: 'GET', target: `blobs/${blob.digest}`, signal });
+    const target = `blobs/${blob.digest}`;
+    const response = await this.#client.request({ method: 'GET', target, accept: [404], signal });
     if (response.status === 404) {
-      await drain(response);
       throw new OcicryptError('not-found', `blob ${blob.digest} is not in ${this.#client.name}`, {
         hint: 'the image is damaged: push it again',
       });
@@ -84,11 +89,13 @@ class RegistryStore implements ImageStore, ReferrerSource, TagSource {
     return { ...sourceFromStream(response.body), close: async () => response.discard() };
   }
 
+  /** Registries that do not say whether they have it are sent it. */
   async hasBlob(blob: BlobIdentity, signal?: AbortSignal): Promise<boolean> {
-    const response = await this.#client.request({ method: 'HEAD', target: `blobs/${blob.digest}`, signal });
+    const target = `blobs/${blob.digest}`;
+    const response = await this.#client.request({ method: 'HEAD', target, accept: [403, 404, 405, 501], signal });
     await drain(response);
     const length = response.headers['content-length'];
-    return response.status !== 404 && (length === undefined || Number(length) === blob.size);
+    return response.status < 300 && (length === undefined || Number(length) === blob.size);
   }
 
   /**
@@ -98,8 +105,7 @@ class RegistryStore implements ImageStore, ReferrerSource, TagSource {
   async createBlob(size: number, signal?: AbortSignal): Promise<BlobWriter> {
     const started = await this.#client.request({ method: 'POST', target: UPLOADS, signal });
     await drain(started);
-    if (started.status === 404) throw this.#notFound();
-    const session = this.#client.resolveLocation(started, UPLOADS);
+    const session = this.#client.resolveLocation(started, started.url);
     const exchange = await this.#client.open({
       method: 'PATCH',
       target: session,
@@ -110,18 +116,16 @@ class RegistryStore implements ImageStore, ReferrerSource, TagSource {
     return {
       write: async (bytes) => {
         const early = await exchange.write(bytes);
-        if (early !== undefined) throw this.#client.refusalOfPart(early);
+        if (early !== undefined) throw await this.#client.refusalOfPart(early);
       },
       commit: async (blob) => {
-        const patched = this.#client.checkStreamed(await exchange.answer());
+        const patched = await this.#client.checkStreamed(await exchange.answer());
         await drain(patched);
         open = false;
         const target = this.#client.resolveLocation(patched, session);
         target.searchParams.set('digest', blob.digest);
-        const put = this.#client.checkStreamed(
-          await this.#client.request({ method: 'PUT', target, body: new Uint8Array(0), signal }),
-        );
-        await drain(put);
+        const put = await retry((running) => this.#finish(target, blob, running), signal);
+        if (put !== undefined) await drain(await this.#client.checkStreamed(put));
       },
       discard: async () => {
         if (open) exchange.discard();
@@ -146,31 +150,13 @@ class RegistryStore implements ImageStore, ReferrerSource, TagSource {
   }
 
   async resolveTag(tag: string, signal?: AbortSignal): Promise<string | undefined> {
-    const bytes = await this.#fetchIfThere(tag, signal);
-    return bytes === undefined ? undefined : createStoredManifest(bytes, '').digest;
+    const request = { method: 'GET', target: `manifests/${tag}`, headers: ACCEPT, accept: [404], signal } as const;
+    const { status, bytes } = await this.#client.fetch(request, MAXIMUM_MANIFEST);
+    return status === 404 ? undefined : createStoredManifest(bytes, '').digest;
   }
 
-  /** The referrers API, the tag that stands for it in registries without, and cosign's tags. */
-  async listReferrers(digest: string, signal?: AbortSignal): Promise<readonly string[]> {
-    const tag = digest.replace(':', '-');
-    const names = ['.sig', '.att', '.sbom'].map((suffix) => tag + suffix);
-    const target = `referrers/${digest}`;
-    // Registries that do not know this request answer it with every kind of refusal.
-    const listed = await this.#client.fetch({ method: 'GET', target, signal }, MAXIMUM_MANIFEST).catch(() => undefined);
-    const known = listed !== undefined && listed.status !== 404;
-    const index = known ? listed.bytes : await this.#fetchIfThere(tag, signal);
-    const found = index === undefined ? [] : referrersIn(index);
-    for (const name of names) {
-      const response = await this.#client.request({
-        method: 'HEAD',
-        target: `manifests/${name}`,
-        headers: ACCEPT,
-        signal,
-      });
-      await drain(response);
-      if (response.status !== 404) found.push(`${this.#client.name}:${name}`);
-    }
-    return found;
+  listReferrers(digests: readonly string[], signal?: AbortSignal): Promise<Referrers> {
+    return listReferrers(this.#client, digests, signal);
   }
 
   async close(): Promise<void> {
@@ -179,10 +165,14 @@ class RegistryStore implements ImageStore, ReferrerSource, TagSource {
 
   async #fetchManifest(reference: string, signal: AbortSignal | undefined): Promise<StoredManifest> {
     const response = await this.#client.fetch(
-      { method: 'GET', target: `manifests/${reference}`, headers: ACCEPT, signal },
+      { method: 'GET', target: `manifests/${reference}`, headers: ACCEPT, accept: [404], signal },
       MAXIMUM_MANIFEST,
     );
-    if (response.status === 404) throw this.#notFound();
+    if (response.status === 404) {
+      throw new OcicryptError('not-found', `no image ${this.name}`, {
+        hint: 'check the name, or the rights of the account',
+      });
+    }
     const mediaType = response.headers['content-type']?.split(';')[0]?.trim() ?? '';
     if (!isManifestType(mediaType)) {
       throw new OcicryptError('bad-input', `${this.name} is of a type that is no image's`, {
@@ -192,10 +182,21 @@ class RegistryStore implements ImageStore, ReferrerSource, TagSource {
     return createStoredManifest(response.bytes, mediaType);
   }
 
-  async #fetchIfThere(tag: string, signal: AbortSignal | undefined): Promise<Uint8Array | undefined> {
-    const target = `manifests/${tag}`;
-    const response = await this.#client.fetch({ method: 'GET', target, headers: ACCEPT, signal }, MAXIMUM_MANIFEST);
-    return response.status === 404 ? undefined : response.bytes;
+  /**
+   * Sends the last request of an upload. A proxy may give up on it, or the connection break, where the registry itself
+   * comes to its end: the blob is there then, and there is no answer.
+   */
+  async #finish(target: URL, blob: BlobIdentity, signal: AbortSignal): Promise<StreamResponse | undefined> {
+    const body = new Uint8Array(0);
+    try {
+      return await this.#client.requestOnce({
+        ...{ method: 'PUT', target, body, accept: [401, 404], patience: COMMIT_PATIENCE, signal },
+      });
+    } catch (error) {
+      const mayBeThere = error instanceof OcicryptError && error.retryable;
+      if (mayBeThere && (await this.hasBlob(blob, signal).catch(() => false))) return undefined;
+      throw error;
+    }
   }
 
   async #putManifest(manifest: StoredManifest, reference: string, signal: AbortSignal | undefined): Promise<void> {
@@ -206,7 +207,7 @@ class RegistryStore implements ImageStore, ReferrerSource, TagSource {
       body: manifest.bytes,
       signal,
     });
-    await drain(this.#client.check(response));
+    await drain(response);
     const stored = response.headers['docker-content-digest'];
     if (stored !== undefined && isDigest(stored) && stored !== manifest.digest) {
       throw new OcicryptError('integrity', `${this.#client.name} stored another manifest than it was sent`);
@@ -225,22 +226,5 @@ class RegistryStore implements ImageStore, ReferrerSource, TagSource {
         hint: `run ${digestTagCommand(this.#image, manifest.digest)}`,
       });
     }
-  }
-
-  #notFound(): OcicryptError {
-    return new OcicryptError('not-found', `no image ${this.name}`, {
-      hint: 'check the name, or the rights of the account',
-    });
-  }
-}
-
-/** What an index of referrers names; what is no such index names nothing. */
-function referrersIn(bytes: Uint8Array): string[] {
-  try {
-    const index = parseManifest(bytes, MEDIA_TYPES.index, 'referrers');
-    if (index.kind !== 'index') return [];
-    return index.manifests.map(({ digest, json }) => `${asText(json.get('artifactType')) ?? 'referrer'} ${digest}`);
-  } catch {
-    return [];
   }
 }

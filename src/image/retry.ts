@@ -1,26 +1,52 @@
-// Repeats the transfer of a blob that a registry or the network broke off.
+// The only code that repeats what a registry or the network broke off: one allowance for a whole transfer, whatever fails in it.
 
 import { setTimeout as sleep } from 'node:timers/promises';
+import { eitherSignal } from '../base/deadline.ts';
 import { OcicryptError } from '../base/errors.ts';
 
-const ATTEMPTS = 3;
-const MAXIMUM_WAIT = 30_000;
+/** What is given a signal, and hands it to all that it calls. */
+type Work<Result> = (signal: AbortSignal) => Promise<Result>;
+
+const ATTEMPTS = 4;
+/** Milliseconds that a registry is left alone at the most, however long it asks for. */
+const PATIENCE = 30_000;
+
+type Allowance = { repeats: number };
+
+/** Of the signals that {@link retry} gives out. */
+const allowances = new WeakMap<AbortSignal, Allowance>();
 
 /**
- * Runs `transfer` again from its start when it fails with an error that says it may succeed later. Layers cannot be
- * taken up in the middle: what was checked of them is only known at their end.
+ * Runs `work` again from its start when it fails with an error that says it may succeed later. What it calls with its
+ * signal may be repeated in the same way and draws on the same allowance: a transfer of several requests makes three
+ * more attempts in all, not three for each request times three for the transfer.
+ *
+ * @throws the last error; at once if the registry asks for more time than anybody would wait
  */
-export async function retryTransfer<Result>(
-  transfer: (attempt: number) => Promise<Result>,
-  signal: AbortSignal | undefined,
-): Promise<Result> {
-  for (let attempt = 1; ; attempt++) {
+export async function retry<Result>(work: Work<Result>, outer: AbortSignal | undefined): Promise<Result> {
+  const inherited = outer === undefined ? undefined : allowances.get(outer);
+  const allowance = inherited ?? { repeats: ATTEMPTS - 1 };
+  const signal = withAllowance(outer, allowance);
+  for (;;) {
     try {
-      return await transfer(attempt);
+      return await work(signal);
     } catch (error) {
-      if (!(error instanceof OcicryptError && error.retryable) || attempt === ATTEMPTS) throw error;
-      const wait = error.retryAfter ?? 500 * 2 ** attempt * (0.5 + Math.random());
-      await sleep(Math.min(wait, MAXIMUM_WAIT), undefined, signal === undefined ? {} : { signal });
+      const isWorthwhile = error instanceof OcicryptError && error.retryable && (error.retryAfter ?? 0) <= PATIENCE;
+      if (!isWorthwhile || allowance.repeats === 0) throw error;
+      const attempt = ATTEMPTS - allowance.repeats--;
+      await sleep(error.retryAfter ?? 200 * 2 ** attempt * (0.5 + Math.random()), undefined, { signal });
     }
   }
+}
+
+/** Runs `work` once, with all that it calls: for what the caller can do without. */
+export function withoutRetries<Result>(work: Work<Result>, outer: AbortSignal | undefined): Promise<Result> {
+  return work(withAllowance(outer, { repeats: 0 }));
+}
+
+function withAllowance(outer: AbortSignal | undefined, allowance: Allowance): AbortSignal {
+  const own = new AbortController().signal;
+  const signal = outer === undefined ? own : eitherSignal(outer, own);
+  allowances.set(signal, allowance);
+  return signal;
 }

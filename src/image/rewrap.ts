@@ -39,8 +39,10 @@ export type RewrappedImage = {
   readonly digest: string;
   readonly mediaType: string;
   readonly previousDigest: string;
-  /** Signatures, attestations and whatever else refers to the previous digest, and not to this one. */
+  /** Signatures, attestations and whatever else refers to the previous digests, and not to these. */
   readonly referrers: readonly string[];
+  /** Whether the registry has told of all of them. */
+  readonly referrersComplete: boolean;
   readonly written: boolean;
   readonly layers: readonly {
     readonly digest: string;
@@ -80,7 +82,8 @@ export async function rewrapImage(store: ImageStore, options: RewrapOptions): Pr
   );
   const encrypted = images.filter(({ manifest }) => manifest.layers.some((layer) => isEncryptedType(layer.mediaType)));
   const replaced = new Map<ImageNode, StoredManifest>(encrypted.map((image) => [image, rewriteImage(image, changes)]));
-  const referrers = await findReferrers(store, tree.stored.digest, signal);
+  const digests = new Set([tree, ...encrypted].map(({ stored }) => stored.digest));
+  const { found, complete } = await findReferrers(store, [...digests], signal);
   const { root, inner } = rewriteTree(tree, replaced);
   if (options.dryRun !== true) {
     for (const manifest of inner) await store.writeManifest(manifest, signal);
@@ -92,7 +95,8 @@ export async function rewrapImage(store: ImageStore, options: RewrapOptions): Pr
     digest: root.digest,
     mediaType: root.mediaType,
     previousDigest: tree.stored.digest,
-    referrers,
+    referrers: found,
+    referrersComplete: complete,
     written: options.dryRun !== true,
     layers: [...changes.values()].map(({ digest, before, after }) => ({
       digest,

@@ -4,7 +4,7 @@ import { createHash } from 'node:crypto';
 import { OcicryptError } from '../base/errors.ts';
 import { type BlobIdentity, formatDigest } from './cipher.ts';
 import { type Descriptor, MAXIMUM_MANIFEST } from './manifest.ts';
-import { retryTransfer } from './retry.ts';
+import { retry } from './retry.ts';
 import type { ByteSink, ByteSource } from './streams.ts';
 
 /** A manifest as stored, its digest already checked. */
@@ -57,10 +57,18 @@ export interface ImageStore extends ImageSource {
   writeRoot(manifest: StoredManifest, signal?: AbortSignal): Promise<void>;
 }
 
-/** A place that knows what refers to a manifest: signatures, attestations. */
+/** What refers to manifests: signatures, attestations. */
+export type Referrers = {
+  /** How each is named, for people. */
+  readonly found: readonly string[];
+  /** Whether the place has told of all. */
+  readonly complete: boolean;
+};
+
+/** A place that knows what refers to a manifest. */
 export interface ReferrerSource {
-  /** How each is named, for people; empty where there is none. */
-  listReferrers(digest: string, signal?: AbortSignal): Promise<readonly string[]>;
+  /** Fails for nothing but the signal. */
+  listReferrers(digests: readonly string[], signal?: AbortSignal): Promise<Referrers>;
 }
 
 /** A place that can be asked what a tag stands for. */
@@ -74,15 +82,15 @@ export function isTagSource(source: ImageSource): source is ImageSource & TagSou
 }
 
 /**
- * What refers to a manifest and will not refer to the one that takes its place: the caller says so, since signatures of
- * the old image do not cover the new one. Nothing where the place cannot tell.
+ * What refers to manifests and will not refer to those that take their place: the caller says so, since signatures of
+ * the old image do not cover the new one. Nothing from a place that knows of none.
  */
 export async function findReferrers(
   source: ImageSource,
-  digest: string,
+  digests: readonly string[],
   signal?: AbortSignal,
-): Promise<readonly string[]> {
-  return isReferrerSource(source) ? source.listReferrers(digest, signal) : [];
+): Promise<Referrers> {
+  return isReferrerSource(source) ? source.listReferrers(digests, signal) : { found: [], complete: true };
 }
 
 function isReferrerSource(source: ImageSource): source is ImageSource & ReferrerSource {
@@ -149,8 +157,8 @@ export async function readSmallBlob(
 ): Promise<Uint8Array> {
   if (blob.size > MAXIMUM_MANIFEST)
     throw new OcicryptError('bad-input', `${what} is larger than ${MAXIMUM_MANIFEST} bytes`);
-  return retryTransfer(async () => {
-    const reader = await source.openBlob(blob, signal);
+  return retry(async (running) => {
+    const reader = await source.openBlob(blob, running);
     try {
       const bytes = await readAtMost(reader, blob.size + 1);
       checkContent(bytes, blob, what);

@@ -5,7 +5,7 @@ import type { JsonInput } from '../base/json-writer.ts';
 import { identifyLayer, ociLayerType, withoutEncryption } from './annotations.ts';
 import { forEachLimited } from './limit.ts';
 import { changeDescriptor, type Descriptor, MEDIA_TYPES, thaw, writeIndex, writeManifest } from './manifest.ts';
-import { retryTransfer } from './retry.ts';
+import { retry } from './retry.ts';
 import { copyBlob, createNewManifest, type ImageSource, type ImageStore, type StoredManifest } from './store.ts';
 import type { ImageNode, PlatformImage } from './tree.ts';
 
@@ -184,7 +184,7 @@ async function copyContent(
   signal: AbortSignal,
   onProgress: (bytes: number) => void,
 ): Promise<void> {
-  const copied = retryTransfer(() => copyBlob(source, destination, blob, signal, onProgress), signal);
+  const copied = retry((running) => copyBlob(source, destination, blob, running, onProgress), signal);
   await (blob.json.has('urls') ? ifThere(copied) : copied);
 }
 
@@ -195,9 +195,9 @@ async function copyUnknown(
   entry: Descriptor,
   signal: AbortSignal,
 ): Promise<void> {
-  const manifest = await ifThere(retryTransfer(async () => source.readManifest(entry, signal), signal));
+  const manifest = await ifThere(retry((running) => source.readManifest(entry, running), signal));
   if (manifest !== undefined) return destination.writeManifest(manifest, signal);
-  await ifThere(retryTransfer(() => copyBlob(source, destination, entry, signal), signal));
+  await ifThere(retry((running) => copyBlob(source, destination, entry, running), signal));
 }
 
 /** What a sparse index names and nobody has stays as it is named. */

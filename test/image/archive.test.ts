@@ -344,7 +344,7 @@ async function inPlace(name: string, work: (store: ReturnType<typeof openImageSt
   }
 }
 
-async function withSource(name: string, use: 'copy' | 'inspect', work: (source: ImageSource) => Promise<void>) {
+async function withSource(name: string, use: 'copy' | 'inspect', work: (source: ImageSource) => Promise<unknown>) {
   const source = openImageSource(parseImageReference(name), {}, use);
   try {
     await work(source);

@@ -1,7 +1,7 @@
-// A registry that speaks the real protocol over TLS and misbehaves on demand: loopback, in memory.
+// A registry that speaks the real protocol, over TLS unless it is told otherwise, and misbehaves on demand: loopback, in memory.
 import { createHash, randomUUID } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
-import type { IncomingMessage, ServerResponse } from 'node:http';
+import { createServer as createPlainServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import { createServer } from 'node:https';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
@@ -22,7 +22,7 @@ export type FakeRegistry = {
 };
 
 /** Starts one that stops with the test. */
-export async function startFakeRegistry(t: TestContext, directory: string): Promise<FakeRegistry> {
+export async function startFakeRegistry(t: TestContext, directory: string, { tls = true } = {}): Promise<FakeRegistry> {
   const { certificate: authority, issue } = await createCertificateAuthority(join(directory, randomUUID()));
   const { certificate, privateKey } = await issue('server', { usage: 'server', names: ['127.0.0.1', 'registry.test'] });
   const manifests = new Map<string, { readonly type: string; readonly bytes: Buffer }>();
@@ -74,12 +74,12 @@ export async function startFakeRegistry(t: TestContext, directory: string): Prom
     return manifest === undefined ? end(404) : end(200, { 'content-type': manifest.type }, manifest.bytes);
   }
 
-  const server = createServer(
-    { cert: await readFile(certificate), key: await readFile(privateKey) },
-    (request, response) => {
-      answer(request, response).catch(() => response.destroy());
-    },
-  );
+  const listen = (request: IncomingMessage, response: ServerResponse) => {
+    answer(request, response).catch(() => response.destroy());
+  };
+  const server = tls
+    ? createServer({ cert: await readFile(certificate), key: await readFile(privateKey) }, listen)
+    : createPlainServer(listen);
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   t.after(() => {
     server.closeAllConnections();

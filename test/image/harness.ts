@@ -15,13 +15,15 @@ export async function scratch(t: TestContext): Promise<string> {
 }
 
 /** The promise is refused with this code. */
-export async function rejects(code: ErrorCode, promise: Promise<unknown>): Promise<void> {
-  await assert.rejects(promise, (error: unknown) => {
-    if (!(error instanceof OcicryptError)) return false;
-    assert.equal(error.code, code, error.message);
-    assert.ok(!/\n/.test(error.message));
-    return true;
-  });
+export async function rejects(code: ErrorCode, promise: Promise<unknown>): Promise<OcicryptError> {
+  const error = await promise.then(
+    () => assert.fail('was not refused'),
+    (reason: unknown) => reason,
+  );
+  assert.ok(error instanceof OcicryptError, String(error));
+  assert.equal(error.code, code, error.message);
+  assert.ok(!/\n/.test(error.message));
+  return error;
 }
 
 /** The digest of bytes as descriptors write it. */

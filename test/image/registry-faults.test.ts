@@ -9,9 +9,9 @@ import { decryptImage } from '../../src/image/decrypt.ts';
 import { encryptImage } from '../../src/image/encrypt.ts';
 import { inspectImage } from '../../src/image/inspect.ts';
 import { openLayout } from '../../src/image/layout.ts';
-import { replaceKeys, rewrapImage } from '../../src/image/rewrap.ts';
+import { withoutRetries } from '../../src/image/retry.ts';
 import { verifyImage } from '../../src/image/verify.ts';
-import { startFakeRegistry } from './fake-registry.ts';
+import { type Fault, startFakeRegistry } from './fake-registry.ts';
 import { rejects } from './harness.ts';
 import { packetKeys, v2Recipient } from './packet-recipients.ts';
 import { end, setUpRegistry } from './registry-harness.ts';
@@ -22,34 +22,42 @@ const PASSWORD = 'somebody:secret';
 
 test('a busy registry is asked again when it says, and a broken connection and a lost session are made good', async (t) => {
   const { fake, made, open, directory } = await setUpRegistry(t);
-  const once = new Set<string>();
-  const first = (what: string) => !once.has(what) && once.add(what) !== undefined;
-  fake.fault = (request, response, path) => {
-    if (request.method === 'HEAD' && first('busy')) return end(response, 429, { 'retry-after': '0' });
-    if (request.method === 'POST' && first('post')) return end(response, 503);
-    if (request.method === 'PATCH' && first('cut')) {
-      request.once('data', () => request.socket.destroy());
-      return true;
-    }
-    if (request.method === 'PATCH' && first('lost')) {
-      request.resume().once('end', () => end(response, 404));
-      return true;
-    }
-    if (request.method === 'PUT' && path.includes('/uploads/') && first('lost at its end')) return end(response, 404);
-    if (request.method === 'GET' && path.includes('/blobs/') && first('half')) {
-      const blob = fake.blobs.get(path.slice(path.indexOf('sha256:'))) ?? Buffer.alloc(0);
-      response.writeHead(200, { 'content-length': String(blob.length) });
-      response.write(blob.subarray(0, blob.length / 2), () => response.destroy());
-      return true;
-    }
-    return false;
+  let left = 0;
+  const push = async (fault: Fault) => {
+    left = 1;
+    fake.blobs.clear();
+    fake.fault = fault;
+    await encryptImage(openLayout(made.directory, 'latest', 'oci:plain'), open('app:enc'), {
+      recipients: [v2Recipient([A])],
+    });
+    assert.ok(left < 1, 'nothing went wrong');
   };
-  await encryptImage(openLayout(made.directory, 'latest', 'oci:plain'), open('app:enc'), {
-    recipients: [v2Recipient([A])],
+  await push(({ method }, response) => method === 'HEAD' && left-- > 0 && end(response, 429, { 'retry-after': '0' }));
+  await push(({ method }, response) => method === 'POST' && left-- > 0 && end(response, 503));
+  await push((request) => {
+    if (request.method !== 'PATCH' || left-- <= 0) return false;
+    request.once('data', () => request.socket.destroy());
+    return true;
   });
+  await push((request, response) => {
+    if (request.method !== 'PATCH' || left-- <= 0) return false;
+    request.resume().once('end', () => end(response, 404));
+    return true;
+  });
+  await push(
+    ({ method }, response, path) => method === 'PUT' && path.includes('/uploads/') && left-- > 0 && end(response, 404),
+  );
+  left = 1;
+  fake.fault = ({ method }, response, path) => {
+    if (method !== 'GET' || !path.includes('/blobs/') || left-- <= 0) return false;
+    const blob = fake.blobs.get(path.slice(path.indexOf('sha256:'))) ?? Buffer.alloc(0);
+    response.writeHead(200, { 'content-length': String(blob.length) });
+    response.write(blob.subarray(0, blob.length / 2), () => response.destroy());
+    return true;
+  };
   const back = openLayout(join(directory, 'back'), 'latest', 'oci:back');
   assert.equal((await decryptImage(open('app:enc'), back, { keys: packetKeys([A]) })).digest, made.digest);
-  assert.equal(once.size, 6);
+  assert.ok(left < 1);
 });
 
 test('what the registry has is not sent again, and nobody fetches a layer to look at an image', async (t) => {
@@ -104,7 +112,10 @@ test('a registry that is slow is waited for, one that is silent is given up, and
   const again = openLayout(join(directory, 'again'), 'latest', 'oci:again');
   assert.equal((await decryptImage(open('app:enc', { idle: 400 }), again, { keys })).digest, made.digest);
   fake.fault = () => true;
-  await rejects('deadline-exceeded', open('app:enc', { idle: 50 }).readRoot());
+  await rejects(
+    'deadline-exceeded',
+    withoutRetries((signal) => open('app:enc', { idle: 50 }).readRoot(signal), undefined),
+  );
 
   const times: number[] = [];
   fake.fault = (_, response) => {
@@ -142,7 +153,7 @@ test('a wrong digest, a wrong length and another manifest than was asked for end
   fake.fault = (_, response) =>
     end(response, 200, { 'content-type': 'application/vnd.oci.image.manifest.v1+json' }, 'x'.repeat(10 * MIB));
   await rejects('bad-input', open('app:enc').readRoot());
-  fake.fault = (_, response) => end(response, 500);
+  fake.fault = (_, response) => end(response, 500, { 'retry-after': '0' });
   await rejects('unavailable', open('app:enc').readRoot());
   fake.fault = (_, response) => end(response, 403);
   await rejects('refused', open('app:enc').readRoot());
@@ -187,43 +198,9 @@ test('a blob may come from elsewhere, but no credential goes there, and nothing 
   assert.ok(storage.requests.every(({ authorization }) => authorization === undefined));
   fake.fault = ({ headers, method }, response, path) =>
     guard(headers.authorization, response) ||
-    (method === 'POST' && end(response, 307, { location: `https://${storage.host}${path}` }));
-  await rejects(
-    'unavailable',
-    encryptImage(openLayout(made.directory, 'latest', 'oci:plain'), open('app:third', settings), {
-      recipients: [v2Recipient([A])],
-    }),
-  );
-  fake.fault = ({ headers, method }, response, path) =>
-    guard(headers.authorization, response) ||
     (method === 'GET' && path.includes('/blobs/') && end(response, 307, { location: `http://${storage.host}${path}` }));
   const second = openLayout(join(directory, 'second'), 'latest', 'oci:second');
   await rejects('unavailable', decryptImage(open('app:enc', settings), second, { keys: packetKeys([A]) }));
-});
-
-test('what signed or described the old digest is named', async (t) => {
-  const { fake, made, open } = await setUpRegistry(t);
-  const plain = openLayout(made.directory, 'latest', 'oci:plain');
-  const first = await encryptImage(plain, open('app:enc'), { recipients: [v2Recipient([A])] });
-  assert.deepEqual(first.referrers, []);
-  const store = open('app:enc');
-  const root = await store.readRoot();
-  await open(`app:${root.digest.replace(':', '-')}.sig`).writeRoot(root);
-  const artifactType = 'application/spdx+json';
-  const descriptor = {
-    mediaType: 'application/vnd.oci.image.manifest.v1+json',
-    digest: root.digest,
-    size: 1,
-    artifactType,
-  };
-  const index = { schemaVersion: 2, mediaType: 'application/vnd.oci.image.index.v1+json', manifests: [descriptor] };
-  fake.fault = (_, response, path) => path.includes('/referrers/') && end(response, 200, {}, JSON.stringify(index));
-  const change = replaceKeys(packetKeys([A]), [v2Recipient([A])]);
-  const { referrers } = await rewrapImage(store, { keys: change, dryRun: true });
-  assert.deepEqual(referrers, [
-    `${artifactType} ${root.digest}`,
-    `${fake.host}/app:${root.digest.replace(':', '-')}.sig`,
-  ]);
 });
 
 /** Sends a body in parts, with pauses. */

@@ -7,8 +7,8 @@ import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { parseImageReference } from '../../src/image/reference.ts';
 import { openRegistry } from '../../src/image/registry.ts';
-import { writeImage } from '../fixtures/images.ts';
-import { startFakeRegistry } from './fake-registry.ts';
+import { type LayerOptions, writeImage } from '../fixtures/images.ts';
+import { type FakeRegistry, startFakeRegistry } from './fake-registry.ts';
 import { scratch } from './harness.ts';
 
 const MIB = 1024 * 1024;
@@ -16,10 +16,16 @@ const MIB = 1024 * 1024;
 export const PASSWORD = 'somebody:secret';
 
 /** A registry, an image on disk, and a way to open images of the registry with credentials. */
-export async function setUpRegistry(t: TestContext) {
+export async function setUpRegistry(
+  t: TestContext,
+  {
+    layers = [{}, { size: 5 * MIB }],
+    ...options
+  }: { readonly layers?: readonly LayerOptions[]; readonly tls?: boolean } = {},
+) {
   const directory = await scratch(t);
-  const fake = await startFakeRegistry(t, directory);
-  const made = await writeImage(join(directory, 'plain'), { layers: [{}, { size: 5 * MIB }] });
+  const fake = await startFakeRegistry(t, directory, options);
+  const made = await writeImage(join(directory, 'plain'), { layers });
   const authFile = join(directory, 'auth.json');
   await writeFile(
     authFile,
@@ -35,9 +41,16 @@ export async function setUpRegistry(t: TestContext) {
   return { directory, fake, made, open };
 }
 
+/** How often each method was used, since the last time it was asked. */
+export function countMethods({ requests }: FakeRegistry): Readonly<Record<string, number>> {
+  const counts: Record<string, number> = {};
+  for (const { method } of requests.splice(0)) counts[method] = (counts[method] ?? 0) + 1;
+  return counts;
+}
+
 /** Answers in full. */
 export function end(response: ServerResponse, status: number, headers: Record<string, string> = {}, body = ''): true {
-  response.writeHead(status, { 'content-length': String(body.length), ...headers });
+  response.writeHead(status, { 'content-length': String(Buffer.byteLength(body)), ...headers });
   response.end(body);
   return true;
 }

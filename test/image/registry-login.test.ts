@@ -4,11 +4,14 @@ import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { text } from 'node:stream/consumers';
 import { test } from 'node:test';
+import { decryptImage } from '../../src/image/decrypt.ts';
 import { encryptImage } from '../../src/image/encrypt.ts';
 import { openLayout } from '../../src/image/layout.ts';
+import { type Fault, startFakeRegistry } from './fake-registry.ts';
 import { rejects } from './harness.ts';
-import { v2Recipient } from './packet-recipients.ts';
+import { packetKeys, v2Recipient } from './packet-recipients.ts';
 import { end, PASSWORD, setUpRegistry } from './registry-harness.ts';
 
 const A = 'gcpkms://projects/p/locations/global/keyRings/r/cryptoKeys/a';
@@ -69,11 +72,147 @@ test('a token is asked for with the scopes of the challenge, whatever form they 
   };
   const store = open('app:enc');
   for (challenge of challenges) await rejects('not-found', store.readRoot());
-  const all = 'repository:app:pull,push';
   assert.deepEqual(asked, [
     ['aws'],
-    ['aws', all],
-    ['aws', all, 'repository:a/b:pull'],
-    ['aws', all, 'repository:a/b:pull'],
+    ['aws', 'repository:app:pull'],
+    ['aws', 'repository:app:pull', 'repository:a/b:pull'],
+    ['aws', 'repository:app:pull,push', 'repository:a/b:pull'],
   ]);
+});
+
+const SMALL = { layers: [{}] };
+const BASIC = `Basic ${Buffer.from(PASSWORD).toString('base64')}`;
+
+test('of several challenges the first that can be answered is, however they are written', async (t) => {
+  const { fake, open } = await setUpRegistry(t, SMALL);
+  const realm = `https://${fake.host}/token`;
+  for (const [header, wanted] of [
+    [`Bearer realm=${realm},service=gcr.io`, 'Bearer t'],
+    [['Negotiate', 'Basic realm="r"'], BASIC],
+    ['Negotiate, NTLM, Basic realm="r"', BASIC],
+    [`Bearer realm="${realm}", Basic realm="https://other.example/"`, 'Bearer t'],
+    [[`Bearer realm="http://${fake.host}/token"`, 'Basic realm="r"'], BASIC],
+    ['parts, bAsIc  REALM = "r" ,', BASIC],
+    [`Digest realm="a \\", Basic realm=", nonce=x, Bearer realm="${realm}"`, 'Bearer t'],
+  ] as const) {
+    fake.fault = (request, response, path) => {
+      if (path === '/token') return end(response, 200, {}, '{"token":"","access_token":"t"}');
+      if (request.headers.authorization === wanted) return end(response, 404);
+      response.setHeader('www-authenticate', header);
+      return end(response, 401);
+    };
+    await rejects('not-found', open('app:enc').readRoot());
+  }
+  fake.fault = (_, response) => end(response, 401, { 'www-authenticate': 'Negotiate' });
+  assert.match((await rejects('unauthenticated', open('app:enc').readRoot())).message, /negotiate/);
+});
+
+test('credentials are shown to a registry that hides what it has, if /v2/ asks for them', async (t) => {
+  const { fake, made, open, directory } = await setUpRegistry(t, SMALL);
+  const plain = openLayout(made.directory, 'latest', 'oci:plain');
+  const first = await encryptImage(plain, open('app:enc'), { recipients: [v2Recipient([A])] });
+  const none = join(directory, 'none.json');
+  await writeFile(none, '{}');
+  for (const status of [403, 404]) {
+    fake.requests.splice(0);
+    fake.fault = ({ headers }, response, path) => {
+      if (headers.authorization === BASIC) return false;
+      return end(response, path === '/v2/' ? 401 : status, {
+        'www-authenticate': path === '/v2/' ? 'Basic realm="r"' : '',
+      });
+    };
+    assert.equal((await open('app:enc').readRoot()).digest, first.digest);
+    assert.deepEqual(
+      fake.requests.map(({ path, authorization }) => [path, authorization]),
+      [
+        ['/v2/app/manifests/enc', undefined],
+        ['/v2/', undefined],
+        ['/v2/app/manifests/enc', BASIC],
+      ],
+    );
+    const code = status === 403 ? 'refused' : 'not-found';
+    await rejects(code, open('app:enc', { authFile: none }).readRoot());
+    // It is asked once, whatever comes of it.
+    fake.fault = (_, response, path) => path !== '/v2/' && end(response, status);
+    fake.requests.splice(0);
+    const store = open('app:enc');
+    for (let count = 0; count < 3; count++) await rejects(code, store.readRoot());
+    assert.equal(fake.requests.length, 4);
+    assert.ok(fake.requests.every(({ authorization }) => authorization === undefined));
+  }
+});
+
+test('an account that may only read asks for no more to read, and a registry that refuses a write without a word gets a token for it', async (t) => {
+  const { fake, made, open, directory } = await setUpRegistry(t, SMALL);
+  const asked: string[] = [];
+  const granted = new Map<string, string>();
+  let mayPush = false;
+  fake.fault = (request, response, path) => {
+    if (path === '/token') {
+      const scope = new URL(request.url ?? '', 'https://fake').searchParams.get('scope') ?? '';
+      asked.push(scope);
+      if (scope.includes('push') && !mayPush) return end(response, 403);
+      const token = `t${granted.size}`;
+      granted.set(`Bearer ${token}`, scope);
+      return end(response, 200, {}, JSON.stringify({ token }));
+    }
+    const scope = granted.get(request.headers.authorization ?? '');
+    const isWrite = request.method !== 'GET' && request.method !== 'HEAD';
+    if (scope === undefined && isWrite) return end(response, 403);
+    if (scope === undefined)
+      return end(response, 401, { 'www-authenticate': `Bearer realm="https://${fake.host}/token"` });
+    return isWrite && !scope.includes('push') && end(response, 403);
+  };
+  await rejects('not-found', open('app:enc').readRoot());
+  assert.deepEqual(asked.splice(0), ['repository:app:pull']);
+  const plain = openLayout(made.directory, 'latest', 'oci:plain');
+  await rejects('refused', encryptImage(plain, open('app:enc'), { recipients: [v2Recipient([A])] }));
+  asked.splice(0);
+  mayPush = true;
+  await encryptImage(plain, open('app:enc'), { recipients: [v2Recipient([A])] });
+  assert.equal(asked.filter((scope) => scope === 'repository:app:pull,push').length, 1);
+  assert.ok(asked.length <= 2, asked.join());
+  const back = openLayout(join(directory, 'back'), 'latest', 'oci:back');
+  await decryptImage(open('app:enc'), back, { keys: packetKeys([A]) });
+});
+
+test('a token server may send elsewhere, but no credential goes there', async (t) => {
+  const { fake, open, directory } = await setUpRegistry(t, SMALL);
+  const other = await startFakeRegistry(t, directory);
+  const settings = { caFiles: [fake.authority, other.authority] };
+  const identity = join(directory, 'identity.json');
+  await writeFile(identity, JSON.stringify({ auths: { [fake.host]: { identitytoken: 'refresh-secret' } } }));
+  let target = `https://${fake.host}/moved`;
+  const seen: {
+    readonly method: string | undefined;
+    readonly authorization: string | undefined;
+    readonly body: string;
+  }[] = [];
+  const record: Fault = async (request, response) => {
+    seen.push({ method: request.method, authorization: request.headers.authorization, body: await text(request) });
+    return end(response, 200, {}, '{"token":"t"}');
+  };
+  other.fault = record;
+  fake.fault = async (request, response, path) => {
+    if (path === '/token') return end(response, 307, { location: target });
+    if (path === '/moved') return record(request, response, path);
+    if (request.headers.authorization === 'Bearer t') return end(response, 404);
+    return end(response, 401, { 'www-authenticate': `Bearer realm="https://${fake.host}/token"` });
+  };
+  await rejects('not-found', open('app:enc', settings).readRoot());
+  await rejects('not-found', open('app:enc', { ...settings, authFile: identity }).readRoot());
+  assert.deepEqual(
+    seen.splice(0).map(({ method, authorization, body }) => [method, authorization, body.includes('refresh-secret')]),
+    [
+      ['GET', BASIC, false],
+      ['POST', undefined, true],
+    ],
+  );
+  target = `https://${other.host}/token`;
+  await rejects('not-found', open('app:enc', settings).readRoot());
+  assert.deepEqual(seen.splice(0), [{ method: 'GET', authorization: undefined, body: '' }]);
+  await rejects('unavailable', open('app:enc', { ...settings, authFile: identity }).readRoot());
+  target = `http://${other.host}/token`;
+  await rejects('unavailable', open('app:enc', settings).readRoot());
+  assert.deepEqual(seen, []);
 });
