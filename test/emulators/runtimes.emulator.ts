@@ -22,7 +22,7 @@ const CASES = [
   { said: 'signed, read as `registries.d` says', repository: 'signed', node: 'reading', reads: true },
   { said: 'signed, enforced by `policy.json`', repository: 'signed', node: 'enforcing', reads: true },
 ] as const;
-const NODES = ['careless', 'reading', 'enforcing'] as const;
+const NODES = ['careless', 'reading', 'demanding', 'enforcing'] as const;
 type Node = (typeof NODES)[number];
 
 /** What containers/image says of a refusal, and how the table says it. */
@@ -91,11 +91,11 @@ async function setUp(home: string, node: Node): Promise<void> {
   const enforced = [{ type: 'sigstoreSigned', keyPath, signedIdentity: { type: 'matchRepository' } }];
   const fallback = [{ type: 'insecureAcceptAnything' }];
   const policy =
-    node === 'enforcing'
+    node === 'demanding' || node === 'enforcing'
       ? { default: fallback, transports: { docker: { [registry.host]: enforced } } }
       : { default: fallback };
   await writeFile(join(home, '.config/containers/policy.json'), JSON.stringify(policy));
-  if (node === 'careless') return;
+  if (node === 'careless' || node === 'demanding') return;
   const attachments = `docker:\n  "${registry.host}":\n    use-sigstore-attachments: true\n`;
   await writeFile(join(home, '.config/containers/registries.d/registry.yaml'), attachments);
 }
@@ -159,13 +159,19 @@ test('the table in docs/runtimes.md is of this run', async () => {
   await writeFile(DOCUMENT, current);
 });
 
-test('a policy that is enforced refuses an image without a signature, and no runtime decrypts without a key', async () => {
+test('a policy refuses an image without a signature that is read, and no runtime decrypts without a key', async () => {
   const [byTag] = await namesOf('unsigned');
-  assert.ok(byTag);
+  const [signed] = await namesOf('signed');
+  assert.ok(byTag && signed);
   for (const runtime of ['podman', 'buildah', 'CRI-O'] as const) {
-    const { exitCode, stderr } = await pulls[runtime](byTag.name, environments.get('enforcing') ?? {});
-    assert.notEqual(exitCode, 0);
-    assert.match(stderr, /no signature exists/i);
+    for (const [name, node] of [
+      [byTag.name, 'enforcing'],
+      [signed.name, 'demanding'],
+    ] as const) {
+      const { exitCode, stderr } = await pulls[runtime](name, environments.get(node) ?? {});
+      assert.notEqual(exitCode, 0);
+      assert.match(stderr, /no signature exists/i);
+    }
   }
   const { OCICRYPT_KEYPROVIDER_CONFIG, ...withoutKeys } = environments.get('careless') ?? {};
   for (const runtime of RUNTIMES) assert.notEqual((await pulls[runtime](byTag.name, withoutKeys)).exitCode, 0, runtime);
