@@ -167,23 +167,10 @@ function runWithin<Value>(
     reject(reason);
     controller.abort(reason);
   };
-  const miss = (ended: string, cause?: unknown) => {
-    const wait = scope.current();
-    const subject = typeof what === 'function' ? what() : what;
-    const message = [subject, `${ended}${wait === undefined ? '' : `, waiting for ${wait.name}`}`];
-    return new OcicryptError('deadline-exceeded', message.filter((part) => part !== undefined).join(': '), {
-      ...(cause === undefined ? {} : { cause }),
-      hint: wait?.hint ?? SLOW,
-      retryable: cause === undefined,
-    });
-  };
-  const cancel = () => {
-    const reason: unknown = outer?.reason;
-    if (reason instanceof OcicryptError) return end(reason);
-    const isTime = reason instanceof DOMException && reason.name === 'TimeoutError';
-    end(miss(isTime ? 'no answer in time' : 'ended by the caller', reason));
-  };
-  scope.expire = () => end(miss(`no answer within ${scope.limit} ms`));
+  const subject = () => (typeof what === 'function' ? what() : what);
+  const cancel = () => end(endOf(outer, subject(), scope.current()));
+  scope.expire = () =>
+    end(missed(subject(), `no answer within ${scope.limit} ms`, scope.current(), { retryable: true }));
   scopes.set(controller.signal, scope);
   scope.start();
   if (outer?.aborted) cancel();
@@ -196,6 +183,28 @@ function runWithin<Value>(
     scope.stop();
     outer?.removeEventListener('abort', cancel);
   });
+}
+
+/** Why work under this signal has ended: its reason if that is ours, else a missed deadline. */
+export function endedBy(signal: AbortSignal): OcicryptError {
+  return endOf(signal, undefined, currentWait(signal));
+}
+
+function endOf(signal: AbortSignal | undefined, subject: string | undefined, wait: Wait | undefined): OcicryptError {
+  const reason: unknown = signal?.reason;
+  if (reason instanceof OcicryptError) return reason;
+  const isTime = reason instanceof DOMException && reason.name === 'TimeoutError';
+  return missed(subject, isTime ? 'no answer in time' : 'ended by the caller', wait, { cause: reason });
+}
+
+function missed(
+  subject: string | undefined,
+  how: string,
+  wait: Wait | undefined,
+  details: { readonly cause?: unknown; readonly retryable?: boolean },
+): OcicryptError {
+  const message = `${subject === undefined ? '' : `${subject}: `}${how}${wait === undefined ? '' : `, waiting for ${wait.name}`}`;
+  return new OcicryptError('deadline-exceeded', message, { ...details, hint: wait?.hint ?? SLOW });
 }
 
 const SLOW = 'the key service is slow or cannot be reached: check the network, or allow more time with --timeout';

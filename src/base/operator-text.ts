@@ -52,8 +52,9 @@ export function readInputFileName(text: string): string | TextProblem {
   return { problem: 'names no regular file', hint: 'pipes, devices and directories are not read: name a file' };
 }
 
-/** What cannot be looked at is for its reader to say. */
+/** What cannot be looked at is for its reader to say; /dev/null is how people say that there is no such file. */
 function isFileOrAbsent(path: string): boolean {
+  if (path === '/dev/null') return true;
   try {
     return statSync(path).isFile();
   } catch {

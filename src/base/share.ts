@@ -1,6 +1,6 @@
 // One piece of work for everybody who asks while it runs, ended when nobody waits for it any more.
 
-import { currentWait, waitFor, withSharedAttempt } from './deadline.ts';
+import { currentWait, endedBy, waitFor, withSharedAttempt } from './deadline.ts';
 
 /** Work that ends by its signal. */
 export type Work<Result> = (signal: AbortSignal) => Promise<Result>;
@@ -29,7 +29,7 @@ export class SharedRun<Result> {
   async join(signal: AbortSignal, onDeserted: () => void): Promise<Result> {
     this.#waiting++;
     const left = Promise.withResolvers<never>();
-    const stop = () => left.reject(signal.reason);
+    const stop = () => left.reject(endedBy(signal));
     if (signal.aborted) stop();
     else signal.addEventListener('abort', stop, { once: true });
     try {
@@ -43,7 +43,7 @@ export class SharedRun<Result> {
       signal.removeEventListener('abort', stop);
       if (--this.#waiting === 0) {
         onDeserted();
-        this.#controller.abort(signal.reason);
+        this.#controller.abort(endedBy(signal));
       }
     }
   }
@@ -53,7 +53,7 @@ export class SharedRun<Result> {
 export function share<Result>(work: Work<Result>): Work<Result> {
   let running: SharedRun<Result> | undefined;
   return async (signal) => {
-    signal.throwIfAborted();
+    if (signal.aborted) throw endedBy(signal);
     const run = running ?? new SharedRun(signal, work);
     running = run;
     const stop = () => {
@@ -62,4 +62,18 @@ export function share<Result>(work: Work<Result>): Work<Result> {
     run.result.then(stop, stop);
     return run.join(signal, stop);
   };
+}
+
+/** What all keys that were opened with the same settings share, by its name: their credentials, which are found once. */
+export class SharedBySettings<Value> {
+  readonly #values = new WeakMap<object, Map<string, Value>>();
+
+  /** @param settings the object itself, not its content */
+  get(settings: object, name: string, create: () => Value): Value {
+    const values = this.#values.get(settings) ?? new Map<string, Value>();
+    this.#values.set(settings, values);
+    const value = values.get(name) ?? create();
+    values.set(name, value);
+    return value;
+  }
 }

@@ -19,3 +19,12 @@ export function damagedAnswer(service: string, key: string, how: string): Ocicry
     retryable: true,
   });
 }
+
+/** The JSON object of a token service or helper, or undefined where it is something else. */
+export function readObject(body: Uint8Array): JsonObject | undefined {
+  try {
+    return asObject(parseJson(body, 'the answer'));
+  } catch {
+    return undefined;
+  }
+}

@@ -4,6 +4,7 @@ import { parseAwsArn } from '../base/aws-arn.ts';
 import { readEndpoint } from '../base/endpoint.ts';
 import { OcicryptError } from '../base/errors.ts';
 import type { KeyUri } from '../base/key-uri.ts';
+import { type AwsProfiles, asSwitch } from './aws-profiles.ts';
 
 /** What the operator says about the place. */
 export type AwsPlaceSettings = {
@@ -38,68 +39,82 @@ const REGION = /^[a-z]{2,4}(?:-[a-z]{1,12}){1,3}-\d{1,2}$/;
 
 /**
  * The region is the ARN's; a bare id or alias takes the operator's, else AWS_REGION, AWS_DEFAULT_REGION or that of the
- * profile. The endpoint is the key URI's own, else the operator's, else AWS_ENDPOINT_URL_KMS or AWS_ENDPOINT_URL, else
- * the region's, which AWS_USE_FIPS_ENDPOINT and AWS_USE_DUALSTACK_ENDPOINT choose.
+ * profile. The endpoint is the key URI's own, else the operator's, else as {@link serviceEndpoint} finds it.
  *
  * @throws OcicryptError `configuration`
  */
-export async function findAwsPlace(uri: AwsKeyUri, settings: AwsPlaceSettings): Promise<AwsPlace> {
+export function findAwsPlace(uri: AwsKeyUri, settings: AwsPlaceSettings, profiles: AwsProfiles): AwsPlace {
+  const { environment } = settings;
   const arn = parseAwsArn(uri.key);
-  const region = arn?.region ?? settings.region ?? (await findRegion(settings.environment));
+  const region = arn?.region ?? settings.region ?? findRegion(environment, profiles);
   if (region === undefined || !REGION.test(region)) {
     throw new OcicryptError('configuration', `no AWS region is known for key ${uri.key}`, {
       hint: 'name the key by its ARN, or set AWS_REGION',
     });
   }
-  const partition = PARTITIONS.find(({ regions }) => regions.test(region));
+  const partition = findPartition(region);
   if (partition === undefined || (arn !== undefined && arn.partition !== partition.id)) {
     throw new OcicryptError('configuration', `the region of ${uri.key} is not in its partition`, {
       hint: 'compare with: aws kms describe-key',
     });
   }
-  return { endpoint: findEndpoint(uri, settings) ?? regionalEndpoint(region, partition, settings.environment), region };
+  if (uri.endpoint !== undefined) return { endpoint: `https://${uri.endpoint}`, region };
+  if (settings.endpoint !== undefined) return { endpoint: readEndpoint(settings.endpoint, '--aws-endpoint'), region };
+  return { endpoint: serviceEndpoint('kms', region, environment, profiles), region };
 }
 
-function findEndpoint(uri: AwsKeyUri, { endpoint, environment }: AwsPlaceSettings): string | undefined {
-  if (uri.endpoint !== undefined) return `https://${uri.endpoint}`;
-  if (endpoint !== undefined) return readEndpoint(endpoint, '--aws-endpoint');
-  if (isTrue(environment.AWS_IGNORE_CONFIGURED_ENDPOINT_URLS)) return undefined;
-  for (const name of ['AWS_ENDPOINT_URL_KMS', 'AWS_ENDPOINT_URL']) {
-    const named = environment[name];
-    if (named) return readEndpoint(named, name);
+/** Services of AWS that we ask: what their variable and their section are called, and their host. */
+const SERVICES = {
+  kms: { variable: 'AWS_ENDPOINT_URL_KMS', section: 'kms', govCloudFips: 'kms-fips' },
+  sts: { variable: 'AWS_ENDPOINT_URL_STS', section: 'sts', govCloudFips: 'sts' },
+  'portal.sso': { variable: 'AWS_ENDPOINT_URL_SSO', section: 'sso', govCloudFips: 'portal.sso' },
+  oidc: { variable: 'AWS_ENDPOINT_URL_SSO_OIDC', section: 'sso_oidc', govCloudFips: 'oidc' },
+} as const;
+
+/**
+ * Where a service is: AWS_ENDPOINT_URL_SERVICE, AWS_ENDPOINT_URL, the `services` section that the profile names, the
+ * profile's `endpoint_url`; else the region's own endpoint, which AWS_USE_FIPS_ENDPOINT and AWS_USE_DUALSTACK_ENDPOINT,
+ * or the profile's settings of that name, choose. In each pair the variable goes first.
+ * https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html
+ *
+ * @throws OcicryptError `configuration` for an address that is none, or a region of no partition
+ */
+export function serviceEndpoint(
+  service: keyof typeof SERVICES,
+  region: string,
+  environment: NodeJS.ProcessEnv,
+  profiles: AwsProfiles,
+): string {
+  const profile = profiles.profile(profiles.name);
+  const choose = (variable: string | undefined, name: string) =>
+    asSwitch(variable) ?? asSwitch(profile?.get(name)) ?? false;
+  const { variable, section, govCloudFips } = SERVICES[service];
+  if (!choose(environment.AWS_IGNORE_CONFIGURED_ENDPOINT_URLS, 'ignore_configured_endpoint_urls')) {
+    const services = profile?.get('services');
+    const candidates = [
+      [variable, environment[variable]],
+      ['AWS_ENDPOINT_URL', environment.AWS_ENDPOINT_URL],
+      [`services ${services}`, services && profiles.section('services', services)?.get(`${section}.endpoint_url`)],
+      [`endpoint_url of profile ${profiles.name}`, profile?.get('endpoint_url')],
+    ] as const;
+    for (const [where, url] of candidates) if (url) return readEndpoint(url, where);
   }
-  return undefined;
+  const partition = findPartition(region);
+  if (partition === undefined || !REGION.test(region)) {
+    throw new OcicryptError('configuration', `there is no AWS region ${region.slice(0, 40)}`, {
+      hint: 'see region of the profile and AWS_REGION',
+    });
+  }
+  const isFips = choose(environment.AWS_USE_FIPS_ENDPOINT, 'use_fips_endpoint');
+  const isDualStack = choose(environment.AWS_USE_DUALSTACK_ENDPOINT, 'use_dualstack_endpoint');
+  const host = !isFips ? service : partition.id === 'aws-us-gov' ? govCloudFips : `${service}-fips`;
+  return `https://${host}.${region}.${isDualStack ? partition.dualStack : partition.suffix}`;
 }
 
-function regionalEndpoint(region: string, partition: Partition, environment: NodeJS.ProcessEnv): string {
-  const service = isTrue(environment.AWS_USE_FIPS_ENDPOINT) ? 'kms-fips' : 'kms';
-  const suffix = isTrue(environment.AWS_USE_DUALSTACK_ENDPOINT) ? partition.dualStack : partition.suffix;
-  return `https://${service}.${region}.${suffix}`;
+function findPartition(region: string): Partition | undefined {
+  return PARTITIONS.find(({ regions }) => regions.test(region));
 }
 
-async function findRegion(environment: NodeJS.ProcessEnv): Promise<string | undefined> {
-  const named = environment.AWS_REGION || environment.AWS_DEFAULT_REGION;
-  if (named) return named;
-  const { loadSharedConfigFiles } = await import('@smithy/core/config');
-  const { configFile, credentialsFile } = await loadSharedConfigFiles(sharedFiles(environment));
-  const profile = environment.AWS_PROFILE || 'default';
-  return credentialsFile[profile]?.region ?? configFile[profile]?.region;
-}
-
-/** Where AWS's tools keep profiles, read anew each time because they are renewed. */
-export function sharedFiles(environment: NodeJS.ProcessEnv): {
-  readonly filepath?: string;
-  readonly configFilepath?: string;
-  readonly ignoreCache: true;
-} {
-  const { AWS_SHARED_CREDENTIALS_FILE: credentials, AWS_CONFIG_FILE: config } = environment;
-  return {
-    ...(credentials ? { filepath: credentials } : {}),
-    ...(config ? { configFilepath: config } : {}),
-    ignoreCache: true,
-  };
-}
-
-function isTrue(value: string | undefined): boolean {
-  return value?.toLowerCase() === 'true';
+function findRegion(environment: NodeJS.ProcessEnv, profiles: AwsProfiles): string | undefined {
+  return environment.AWS_REGION || environment.AWS_DEFAULT_REGION || profiles.profile(profiles.name)?.get('region');
 }

@@ -3,7 +3,7 @@
 
 import { createHash, createHmac } from 'node:crypto';
 import { OcicryptError } from '../base/errors.ts';
-import type { AwsIdentity } from './aws-credentials.ts';
+import type { AwsIdentity } from './aws-identity.ts';
 
 /** A POST that is to be signed. */
 export type UnsignedRequest = {

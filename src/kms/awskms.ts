@@ -6,13 +6,16 @@ import type { KeyObject } from 'node:crypto';
 import { isSameAwsKey, parseAwsArn } from '../base/aws-arn.ts';
 import { wipe } from '../base/bytes.ts';
 import type { OcicryptError } from '../base/errors.ts';
-import { createHttpClient, type HttpResponse } from '../base/http.ts';
+import { createHttpClient, type HttpClient, type HttpResponse } from '../base/http.ts';
 import { asArray, asText, type JsonObject, JsonString } from '../base/json.ts';
 import { type JsonInput, writeJson } from '../base/json-writer.ts';
 import { asKeyUri, formatKeyUri, type KeyUri } from '../base/key-uri.ts';
+import { SharedBySettings } from '../base/share.ts';
 import { damagedAnswer, readAnswer } from './answers.ts';
-import { type AwsCredentials, type AwsIdentity, openAwsCredentials } from './aws-credentials.ts';
+import { type AwsCredentials, openAwsCredentials } from './aws-credentials.ts';
 import { type AwsPlace, findAwsPlace } from './aws-endpoint.ts';
+import type { AwsIdentity } from './aws-identity.ts';
+import { type AwsProfiles, expandHome, readAwsProfiles } from './aws-profiles.ts';
 import { signAwsRequest } from './aws-signature.ts';
 import { type AwsOperation, explainAwsError, isExpired, mayBeAsymmetric } from './awskms-errors.ts';
 import { cannotBeUnwrapped, checkPlaintext, type Kek } from './kek.ts';
@@ -37,6 +40,7 @@ const MAXIMUM_WRAPPED_BYTES = 6144;
 const MAXIMUM_ANSWER_BYTES = 64 * 1024;
 const SYMMETRIC = 'SYMMETRIC_DEFAULT';
 const RSA = 'RSAES_OAEP_SHA_256';
+const CREDENTIALS = new SharedBySettings<AwsCredentials>();
 
 /**
  * Opens a key for encryption and decryption. No file is read and nobody is asked before the first call. The operator's
@@ -46,38 +50,41 @@ const RSA = 'RSAES_OAEP_SHA_256';
 export function openAwsKms(uri: AwsKeyUri, settings: AwsKmsSettings): Kek {
   const key = formatKeyUri(uri);
   const keyId = uri.key;
-  const http = createHttpClient(settings);
-  let opening: Promise<{ readonly place: AwsPlace; readonly credentials: AwsCredentials }> | undefined;
+  let opened: { readonly http: HttpClient; readonly place: AwsPlace; readonly credentials: AwsCredentials } | undefined;
   /** Of an RSA key: it does not change, and fetching it needs a permission and a round trip. */
   let publicKey: { readonly name: string; readonly key: KeyObject } | undefined;
 
-  /** Credentials that could not be opened may be there the next time. */
   function open() {
-    opening ??= findAwsPlace(uri, settings).then(
-      (place) => ({ place, credentials: openAwsCredentials(settings.environment, http, place.region) }),
-      (error: unknown) => {
-        opening = undefined;
-        throw error;
-      },
+    if (opened !== undefined) return opened;
+    const profiles = readAwsProfiles(settings.environment);
+    const place = findAwsPlace(uri, settings, profiles);
+    const trusted = {
+      ...settings,
+      caFiles: [...(settings.caFiles ?? []), ...findBundle(settings.environment, profiles)],
+    };
+    const credentials = CREDENTIALS.get(settings, '', () =>
+      openAwsCredentials(settings.environment, createHttpClient(trusted), place.region),
     );
-    return opening;
+    opened = { http: createHttpClient(trusted), place, credentials };
+    return opened;
   }
 
   /** One call, made again once with new credentials where the service says that the first ones have ended. */
   async function call(operation: AwsOperation, message: JsonInput, signal: AbortSignal): Promise<HttpResponse> {
-    const { place, credentials } = await open();
+    const { http, place, credentials } = open();
     const body = writeJson(message);
     try {
-      const answer = await send(place, await credentials.read(signal), operation, body, signal);
+      const answer = await send(http, place, await credentials.read(signal), operation, body, signal);
       if (!isExpired(answer)) return answer;
       credentials.forget();
-      return await send(place, await credentials.read(signal), operation, body, signal);
+      return await send(http, place, await credentials.read(signal), operation, body, signal);
     } finally {
       wipe(body);
     }
   }
 
   async function send(
+    http: HttpClient,
     place: AwsPlace,
     identity: AwsIdentity,
     operation: AwsOperation,
@@ -99,7 +106,7 @@ export function openAwsKms(uri: AwsKeyUri, settings: AwsKmsSettings): Kek {
   }
 
   async function explain(answer: HttpResponse, operation: AwsOperation): Promise<OcicryptError> {
-    return explainAwsError(answer, { key, keyId, region: (await open()).place.region, operation });
+    return explainAwsError(answer, { key, keyId, region: open().place.region, operation });
   }
 
   /** Undefined where this is not an RSA key, or its public half cannot be had: what `Encrypt` said matters then. */
@@ -163,8 +170,14 @@ export function openAwsKms(uri: AwsKeyUri, settings: AwsKmsSettings): Kek {
         wipe(answer.body);
       }
     },
-    close: () => http.close(),
+    close: () => opened?.http.close(),
   };
+}
+
+/** The authorities that AWS's own tools are told to trust. */
+function findBundle(environment: NodeJS.ProcessEnv, profiles: AwsProfiles): readonly string[] {
+  const bundle = environment.AWS_CA_BUNDLE || profiles.profile(profiles.name)?.get('ca_bundle');
+  return bundle ? [expandHome(bundle, environment)] : [];
 }
 
 function contextMember(context: Readonly<Record<string, string>>): { readonly EncryptionContext?: JsonInput } {

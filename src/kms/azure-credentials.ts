@@ -4,10 +4,11 @@
 import { wipe } from '../base/bytes.ts';
 import { OcicryptError } from '../base/errors.ts';
 import { type HttpClient, parseRetryAfter } from '../base/http.ts';
-import { asArray, asObject, asText, type JsonObject, parseJson } from '../base/json.ts';
+import { asArray, asText, type JsonObject } from '../base/json.ts';
 import { readPublicFile } from '../base/secret-file.ts';
 import { share } from '../base/share.ts';
 import { showPath } from '../base/shown.ts';
+import { readObject } from './answers.ts';
 import type { AzurePlace } from './azure-cloud.ts';
 import { untilAborted } from './until-aborted.ts';
 
@@ -66,7 +67,7 @@ export function openAzureCredentials(
       } catch (error) {
         // What cannot be renewed now is good until it ends.
         if (previous !== undefined && Date.now() < previous.end) return `Bearer ${previous.access}`;
-        throw signal.aborted ? tooSlow(place, error) : error;
+        throw error;
       }
     },
     forget() {
@@ -228,14 +229,6 @@ export function noToken(place: AzurePlace, detail: string): OcicryptError {
   });
 }
 
-function tooSlow(place: AzurePlace, cause: unknown): OcicryptError {
-  return new OcicryptError('deadline-exceeded', `no token for ${place.audience} came in time`, {
-    cause,
-    hint: `check that ${hostOf(place)} or the metadata service can be reached from here, and the proxy if there is one`,
-    retryable: true,
-  });
-}
-
 function hostOf(place: AzurePlace): string {
   return place.authority.replace(/^https?:\/\//, '');
 }
@@ -244,12 +237,4 @@ function incomplete(name: string): OcicryptError {
   return new OcicryptError('configuration', `the Azure identity lacks ${name}`, {
     hint: 'set AZURE_TENANT_ID, AZURE_CLIENT_ID and one of AZURE_CLIENT_SECRET, AZURE_CLIENT_CERTIFICATE_PATH, AZURE_FEDERATED_TOKEN_FILE',
   });
-}
-
-function readObject(body: Uint8Array): JsonObject | undefined {
-  try {
-    return asObject(parseJson(body, 'the token'));
-  } catch {
-    return undefined;
-  }
 }

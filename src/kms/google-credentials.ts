@@ -63,9 +63,7 @@ export async function openGoogleCredentials(settings: GoogleCredentialsSettings)
     universeDomain,
     forget: () => source.forget(),
     async headers(signal) {
-      const authorization = await source.authorization(signal).catch((error: unknown) => {
-        throw signal.aborted ? tooSlow(error) : error;
-      });
+      const authorization = await source.authorization(signal);
       return { authorization, ...(quotaProject ? { 'x-goog-user-project': quotaProject } : {}) };
     },
   };
@@ -88,14 +86,6 @@ async function openSource(
   }
   const { openLibraryCredentials } = await import('./google-tokens.ts');
   return openLibraryCredentials(path, json, settings.http, settings.environment);
-}
-
-function tooSlow(cause: unknown): OcicryptError {
-  return new OcicryptError('deadline-exceeded', 'no token came for the Google credentials in time', {
-    cause,
-    hint: 'check that the token service can be reached from here, and its proxy if there is one',
-    retryable: true,
-  });
 }
 
 function findFile({ credentialsFile, environment }: GoogleCredentialsSettings): string | undefined {

@@ -8,8 +8,9 @@ import { readFileSync } from 'node:fs';
 import { eitherSignal } from '../base/deadline.ts';
 import { OcicryptError } from '../base/errors.ts';
 import type { HttpClient, HttpResponse } from '../base/http.ts';
-import { asObject, asText, type JsonObject, parseJson } from '../base/json.ts';
+import { asText } from '../base/json.ts';
 import { share } from '../base/share.ts';
+import { readObject } from './answers.ts';
 import type { TokenSource } from './google-credentials.ts';
 
 const DEFAULT_HOST = '169.254.169.254';
@@ -128,14 +129,6 @@ function isGoogleMachine(): boolean {
     return /^Google/.test(readFileSync('/sys/class/dmi/id/product_name', 'latin1'));
   } catch {
     return false;
-  }
-}
-
-function readObject(body: Uint8Array): JsonObject | undefined {
-  try {
-    return asObject(parseJson(body, 'the token'));
-  } catch {
-    return undefined;
   }
 }
 

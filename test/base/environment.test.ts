@@ -66,7 +66,7 @@ test('no other way to read a variable is used than those that are looked for', (
       'base/http.ts: name',
       'base/http.ts: name.toUpperCase()',
       'cli/doctor-setup.ts: VARIABLE',
-      'kms/aws-endpoint.ts: name',
+      'kms/aws-endpoint.ts: variable',
       'kms/pkcs11-token.ts: pinVariable',
     ],
     'a name that is made is one that no test sees: add its names to the table, and the place here',

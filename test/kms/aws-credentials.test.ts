@@ -1,153 +1,489 @@
-// The credential chain of AWS: each kind of credentials, from the services that give them, in a process of its own.
+// The credentials of AWS: each source gives them, survives what passes, and says what is wrong with it.
 import assert from 'node:assert/strict';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { type AccessKey, type FakeAwsKms, startFakeAwsKms } from '../fakes/aws-kms.ts';
-import { startWireServer, type WireAnswer, type WireRequest, type WireServer } from '../fakes/wire.ts';
-import { createCertificateAuthority } from '../fixtures/certificates.ts';
-import { wrapOnce } from '../fixtures/wrap-once.ts';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import type { Fault, WireServer } from '../fakes/wire.ts';
+import {
+  type AwsWorld,
+  processOutput,
+  ROLE,
+  SSO_CONFIG,
+  SSO_TOKEN,
+  ssoCache,
+  ssoSession,
+  startAwsWorld,
+  TEMPORARY,
+  WEB_IDENTITY,
+} from './aws-world.ts';
+import {
+  type CredentialFault,
+  type CredentialSource,
+  compareFaultTable,
+  type FaultRow,
+  readFault,
+  SLOW_MILLISECONDS,
+  type Trouble,
+  trySource,
+  useOnce,
+} from './credential-trials.ts';
 
-const TEMPORARY: AccessKey = { id: 'ASIATEMPORARY0000000', secret: 'temporary-secret', token: 'session/token+==' };
-const ROLE = 'arn:aws:iam::111122223333:role/image';
-const WEB_IDENTITY = 'eyJhbGciOiJSUzI1NiJ9.e30.c2lnbmF0dXJl';
+const DOCUMENT = fileURLToPath(new URL('../../docs/keys-aws.md', import.meta.url));
+const LONG = '2099-01-01T00:00:00Z';
 
-let directory: string;
-let authority: string;
-let kms: FakeAwsKms;
-let arn: string;
-let sts: WireServer;
-let metadata: WireServer;
-
+let world: AwsWorld;
+let token: string;
 before(async () => {
-  directory = await mkdtemp(join(tmpdir(), 'aws-credentials-'));
-  const ca = await createCertificateAuthority(directory);
-  authority = ca.certificate;
-  const tls = await ca.issue('server');
-  kms = await startFakeAwsKms({ tls });
-  kms.issue(TEMPORARY);
-  arn = kms.createKey();
-  sts = await startWireServer(answerSts, { tls });
-  metadata = await startWireServer(answerMetadata);
+  world = await startAwsWorld();
+  token = await world.write('token', WEB_IDENTITY);
 });
-after(async () => {
-  await Promise.all([kms.close(), sts.close(), metadata.close()]);
-  await rm(directory, { recursive: true, force: true });
-});
+after(() => world.close());
 
-async function wrap(environment: Readonly<Record<string, string>>, milliseconds?: number): Promise<string> {
-  return wrapOnce({
-    key: arn,
-    settings: { endpoint: kms.endpoint, caFiles: [authority] },
-    environment: {
-      HOME: directory,
-      AWS_CONFIG_FILE: join(directory, 'config'),
-      AWS_SHARED_CREDENTIALS_FILE: join(directory, 'credentials'),
-      AWS_ENDPOINT_URL_STS: sts.url,
-      AWS_EC2_METADATA_DISABLED: 'true',
-      ...environment,
-    },
-    ...(milliseconds === undefined ? {} : { milliseconds }),
-  });
-}
+const keys = () => `aws_access_key_id=${world.kms.accessKey.id}\naws_secret_access_key=${world.kms.accessKey.secret}\n`;
+const config = (text: string) => ({ '.aws/config': text });
+const instance = () => ({ AWS_EC2_METADATA_SERVICE_ENDPOINT: world.metadata.url, AWS_EC2_METADATA_DISABLED: 'false' });
+const container = () => ({
+  AWS_CONTAINER_CREDENTIALS_FULL_URI: `${world.metadata.url}/container`,
+  AWS_CONTAINER_AUTHORIZATION_TOKEN: 'pod',
+});
+const webIdentity = () => ({ AWS_WEB_IDENTITY_TOKEN_FILE: token, AWS_ROLE_ARN: ROLE });
+const later = () => new Date(Date.now() + 3_600_000).toISOString();
+const sso = (session: string | undefined, more = SSO_CONFIG) =>
+  world.open(
+    { AWS_PROFILE: 'sso' },
+    { ...config(more), ...(session === undefined ? {} : { [ssoCache('s')]: session }) },
+  );
 
 describe('AWS credentials come from', () => {
-  test('variables, with and without a session', async () => {
-    const { id, secret } = kms.accessKey;
-    assert.equal(await wrap({ AWS_ACCESS_KEY_ID: id, AWS_SECRET_ACCESS_KEY: secret }), 'ok');
+  test('variables, with and without a session; a profile that is named goes first', async () => {
+    const { id, secret } = world.kms.accessKey;
+    await useOnce(await world.open({ AWS_ACCESS_KEY_ID: id, AWS_SECRET_ACCESS_KEY: `${secret}\n` }));
     const session = { AWS_ACCESS_KEY_ID: TEMPORARY.id, AWS_SECRET_ACCESS_KEY: TEMPORARY.secret };
-    assert.equal(await wrap({ ...session, AWS_SESSION_TOKEN: TEMPORARY.token ?? '' }), 'ok');
-    assert.equal(await wrap(session), 'unauthenticated');
-  });
-
-  test('a profile: keys, an assumed role, a process', async () => {
-    const { id, secret } = kms.accessKey;
-    const keys = `aws_access_key_id=${id}\naws_secret_access_key=${secret}\n`;
-    const json = JSON.stringify({
-      Version: 1,
-      AccessKeyId: TEMPORARY.id,
-      SecretAccessKey: TEMPORARY.secret,
-      SessionToken: TEMPORARY.token,
-    });
-    await writeFile(join(directory, 'process.json'), json);
-    await writeFile(join(directory, 'credentials'), `[default]\n${keys}[keys]\n${keys}`, { mode: 0o600 });
-    await writeFile(
-      join(directory, 'config'),
-      `[profile role]\nrole_arn=${ROLE}\nsource_profile=keys\n[profile process]\ncredential_process=/bin/cat ${join(directory, 'process.json')}\n`,
-    );
-    assert.equal(await wrap({}), 'ok');
-    for (const profile of ['keys', 'role', 'process'])
-      assert.equal(await wrap({ AWS_PROFILE: profile }), 'ok', profile);
-    assert.equal(await wrap({ AWS_PROFILE: 'nobody' }), 'unauthenticated');
-    // A profile that is named goes before keys in the environment.
+    await useOnce(await world.open({ ...session, AWS_SESSION_TOKEN: TEMPORARY.token ?? '' }));
     const wrong = { AWS_ACCESS_KEY_ID: 'AKIAWRONG', AWS_SECRET_ACCESS_KEY: 'wrong' };
-    assert.equal(await wrap({ ...wrong, AWS_PROFILE: 'keys' }), 'ok');
-    await rm(join(directory, 'credentials'));
-    await rm(join(directory, 'config'));
+    for (const AWS of ['AWS_PROFILE', 'AWS_DEFAULT_PROFILE']) {
+      await useOnce(await world.open({ ...wrong, [AWS]: 'keys' }, { '.aws/credentials': `[keys]\n${keys()}` }));
+    }
   });
 
-  test('the token that EKS projects, exchanged by STS', async () => {
-    const file = join(directory, 'token');
-    const environment = { AWS_WEB_IDENTITY_TOKEN_FILE: file, AWS_ROLE_ARN: ROLE };
-    await writeFile(file, WEB_IDENTITY);
-    assert.equal(await wrap(environment), 'ok');
-    await writeFile(file, 'another.token.x');
-    assert.equal(await wrap(environment), 'unauthenticated');
-    sts.faults.push({ kind: 'answer', status: 503, body: '' });
-    await writeFile(file, WEB_IDENTITY);
-    assert.equal(await wrap(environment), 'unavailable');
-    sts.faults.push({ kind: 'silent' });
-    assert.equal(await wrap(environment, 1500), 'deadline-exceeded');
+  test('a profile: keys, roles one above the other, variables, a process, a token file', async () => {
+    const text = `
+[profile role]
+role_arn=${ROLE}
+source_profile = keys  # a comment
+[profile "self"]
+role_arn=${ROLE}
+source_profile=self
+${keys()}
+[profile variables]
+role_arn=${ROLE}
+credential_source=Environment
+[profile process]
+credential_process=cat '${await world.write('process.json', processOutput())}'
+[profile token]
+role_arn=${ROLE}
+web_identity_token_file=${token}
+[profile instance]
+role_arn=${ROLE}
+credential_source=Ec2InstanceMetadata
+`;
+    const files = { '.aws/config': text, '.aws/credentials': `[default]\n${keys()}[keys]\n${keys()}` };
+    const { id, secret } = world.kms.accessKey;
+    const variables = { AWS_ACCESS_KEY_ID: id, AWS_SECRET_ACCESS_KEY: secret };
+    await useOnce(await world.open({}, files));
+    for (const AWS_PROFILE of ['keys', 'role', 'self', 'variables', 'process', 'token']) {
+      await useOnce(await world.open({ ...variables, AWS_PROFILE }, files));
+    }
   });
 
-  test('the endpoint of a container', async () => {
-    const environment = { AWS_CONTAINER_CREDENTIALS_FULL_URI: `${metadata.url}/container` };
-    assert.equal(await wrap({ ...environment, AWS_CONTAINER_AUTHORIZATION_TOKEN: 'pod' }), 'ok');
-    const file = join(directory, 'pod-token');
-    await writeFile(file, 'pod');
-    assert.equal(await wrap({ ...environment, AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE: file }), 'ok');
+  test('web identity, a container, an instance', async () => {
+    await useOnce(await world.open(webIdentity()));
+    await useOnce(await world.open(container()));
+    const file = await world.write('pod-token', 'pod\n');
+    const { AWS_CONTAINER_CREDENTIALS_FULL_URI } = container();
+    await useOnce(
+      await world.open({ AWS_CONTAINER_CREDENTIALS_FULL_URI, AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE: file }),
+    );
+    await useOnce(await world.open(instance()));
   });
 
-  test('the role of an instance', async () => {
-    const environment = { AWS_EC2_METADATA_SERVICE_ENDPOINT: metadata.url, AWS_EC2_METADATA_DISABLED: 'false' };
-    assert.equal(await wrap(environment), 'ok');
+  test('single sign-on, whose session is renewed and kept for AWS’s own tools', async () => {
+    await useOnce(await sso(ssoSession(later())));
+    const renewable = { clientId: 'c', clientSecret: 's', refreshToken: 'refresh-1' };
+    const home = join(world.directory, `home-sso`);
+    const cache = await world.write(join('home-sso', ssoCache('s')), ssoSession('2020-01-01T00:00:00Z', renewable));
+    await world.write('home-sso/.aws/config', SSO_CONFIG);
+    await useOnce(await world.open({ HOME: home, AWS_PROFILE: 'sso' }));
+    const kept = JSON.parse(await readFile(cache, 'utf8'));
+    assert.deepEqual([kept.accessToken, kept.refreshToken, kept.clientSecret], [`${SSO_TOKEN}-2`, 'refresh-2', 's']);
+    assert.ok(Date.parse(kept.expiresAt) > Date.now());
   });
 
-  test('nowhere', async () => {
-    assert.equal(await wrap({}), 'unauthenticated');
+  test('one search, for all keys of the same settings and all of their calls', async () => {
+    const log = join(world.directory, 'started');
+    const output = await world.write('slow.json', processOutput());
+    const script = await world.write('slow.sh', `echo x >> '${log}'; sleep 0.7; cat '${output}'`);
+    const files = config(`[default]\ncredential_process=sh '${script}'\n`);
+    const kek = await world.open({}, files);
+    // An attempt takes less than the program, which is started once all the same.
+    const limits = { total: 15_000, attempt: 500, attempts: 3, stagger: 300 };
+    await Promise.all([useOnce(kek, limits), useOnce(kek, limits), useOnce(kek, limits)]);
+    assert.equal(await readFile(log, 'utf8'), 'x\n');
+  });
+
+  test('a program that hangs, which ends with its call and leaves nothing behind', async () => {
+    const marks = join(world.directory, 'pids');
+    const script = await world.write('hang.sh', `sleep 600 & echo $! $$ > '${marks}'; wait`);
+    const kek = await world.open({}, config(`[default]\ncredential_process=sh '${script}'\n`));
+    const limits = { total: 700, attempt: 300, attempts: 3, stagger: 300 };
+    await assert.rejects(useOnce(kek, limits), {
+      code: 'deadline-exceeded',
+      message: /waiting for the credential_process of profile default$/,
+    });
+    const pids = (await readFile(marks, 'utf8')).trim().split(' ').map(Number);
+    await sleep(200);
+    for (const pid of pids) assert.ok(!(await isRunning(pid)), `${pid} has ended`);
   });
 });
 
-function answerSts(request: WireRequest): WireAnswer {
-  const form = new URLSearchParams(Buffer.from(request.body).toString());
-  const action = form.get('Action') ?? '';
-  const headers = { 'Content-Type': 'text/xml' };
-  const isKnown =
-    action === 'AssumeRole'
-      ? request.headers.authorization?.includes(`Credential=${kms.accessKey.id}/`)
-      : form.get('WebIdentityToken') === WEB_IDENTITY;
-  if (!isKnown || form.get('RoleArn') !== ROLE) {
-    const error = '<Error><Type>Sender</Type><Code>InvalidIdentityToken</Code><Message>told</Message></Error>';
-    return { status: 400, headers, body: `<ErrorResponse>${error}<RequestId>1</RequestId></ErrorResponse>` };
-  }
-  const credentials = `<Credentials><AccessKeyId>${TEMPORARY.id}</AccessKeyId><SecretAccessKey>${TEMPORARY.secret}</SecretAccessKey><SessionToken>${TEMPORARY.token}</SessionToken><Expiration>2099-01-01T00:00:00Z</Expiration></Credentials>`;
-  const body = `<${action}Response xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><${action}Result>${credentials}</${action}Result></${action}Response>`;
-  return { status: 200, headers, body };
+/** Whether a process is there and no zombie that nobody waited for. */
+async function isRunning(pid: number): Promise<boolean> {
+  const status = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => '');
+  return status !== '' && !/^\d+ \(.*\) Z/.test(status);
 }
 
-function answerMetadata({ method, path, headers }: WireRequest): WireAnswer {
-  const role = '/latest/meta-data/iam/security-credentials/';
-  const credentials = JSON.stringify({
-    Code: 'Success',
-    AccessKeyId: TEMPORARY.id,
-    SecretAccessKey: TEMPORARY.secret,
-    Token: TEMPORARY.token,
-    Expiration: '2099-01-01T00:00:00Z',
+/** A source behind a server of the world. */
+function served(
+  name: string,
+  server: () => WireServer,
+  path: RegExp,
+  waitingFor: RegExp,
+  open: CredentialSource['open'],
+) {
+  const faults: Readonly<Record<Trouble, Fault>> = {
+    slow: { kind: 'latency', milliseconds: SLOW_MILLISECONDS },
+    unavailable: { kind: 'answer', status: 503, body: '' },
+    throttled: { kind: 'answer', status: 429, body: '' },
+    silent: { kind: 'silent' },
+  };
+  trySource({
+    name,
+    async open(lifetime) {
+      const end = lifetime === 'long' ? LONG : new Date(Date.now() + 120_000).toISOString();
+      world.expiration = () => end;
+      return open(lifetime);
+    },
+    break(trouble, times) {
+      let left = times === 'once' ? 1 : Number.POSITIVE_INFINITY;
+      server().setFault((request) => (path.test(request.path) && left-- > 0 ? faults[trouble] : undefined));
+    },
+    mend: () => server().setFault(undefined),
+    waitingFor,
   });
-  if (path === '/container' && headers.authorization === 'pod') return { status: 200, body: credentials };
-  if (method === 'PUT' && path === '/latest/api/token') return { status: 200, body: 'imds-token' };
-  if (headers['x-aws-ec2-metadata-token'] !== 'imds-token') return { status: 401, body: '' };
-  if (path === role) return { status: 200, body: 'image' };
-  return path === `${role}image` ? { status: 200, body: credentials } : { status: 404, body: '' };
 }
+
+describe('AWS credentials survive', () => {
+  const sts = () => world.sts;
+  const metadata = () => world.metadata;
+  const assumed = () =>
+    world.open(
+      { AWS_PROFILE: 'role' },
+      config(`[default]\n${keys()}[profile role]\nrole_arn=${ROLE}\nsource_profile=default\n`),
+    );
+  served('an assumed role', sts, /./, /waiting for the token service 127/, assumed);
+  served('web identity', sts, /./, /waiting for the token service 127/, () => world.open(webIdentity()));
+  served('single sign-on', sts, /federation/, /waiting for the token service 127/, () => sso(ssoSession(later())));
+  served('a session of single sign-on that is renewed', sts, /^\/token/, /waiting for the token service 127/, () =>
+    sso(ssoSession('2020-01-01T00:00:00Z', { clientId: 'c', clientSecret: 's', refreshToken: 'refresh-1' })),
+  );
+  served('a container', metadata, /./, /waiting for the container agent 127/, () => world.open(container()));
+  served('an instance', metadata, /api.token/, /waiting for the metadata server 127/, () => world.open(instance()));
+  served('the role of an instance', metadata, /image/, /waiting for the metadata server 127/, () =>
+    world.open(instance()),
+  );
+
+  let runs = 0;
+  let mood = '';
+  trySource({
+    name: 'a program',
+    not: ['throttled', 'unavailable'],
+    isPatient: true,
+    async open() {
+      const output = await world.write('program.json', processOutput());
+      mood = join(world.directory, `mood-${runs++}`);
+      await writeFile(mood, '');
+      const script = await world.write(`program-${runs}.sh`, `. '${mood}'; cat '${output}'`);
+      return world.open({}, config(`[default]\ncredential_process=sh '${script}'\n`));
+    },
+    break(trouble, times) {
+      const once = times === 'once' ? `: > '${mood}'; ` : '';
+      return writeFile(mood, `${once}sleep ${trouble === 'slow' ? SLOW_MILLISECONDS / 1000 : 600}`);
+    },
+    mend: () => writeFile(mood, ''),
+    waitingFor: /waiting for the credential_process of profile default$/,
+  });
+});
+
+describe('AWS credentials that are set up wrong', () => {
+  const rows: FaultRow[] = [];
+  const profile = (text: string, environment = {}, name = 'p') =>
+    world.open({ AWS_PROFILE: name, ...environment }, config(`[profile p]\n${text}\n[profile keys]\n${keys()}`));
+  const process = async (name: string, script: string) =>
+    profile(`credential_process=sh '${await world.write(`${name}.sh`, script)}'`);
+  const metadataAnswers = (open: () => ReturnType<AwsWorld['open']>, path: RegExp, status: number, body = '') => {
+    world.metadata.setFault((request) => (path.test(request.path) ? { kind: 'answer', status, body } : undefined));
+    return open();
+  };
+  const role = `role_arn=${ROLE}`;
+  const faults: readonly CredentialFault[] = [
+    { source: 'any', fault: 'nothing is configured', code: 'unauthenticated', open: () => world.open({}) },
+    {
+      source: 'variables',
+      fault: 'only one of two',
+      code: 'configuration',
+      open: () => world.open({ AWS_ACCESS_KEY_ID: 'AKIAEXAMPLE' }),
+    },
+    {
+      source: 'profile',
+      fault: 'its name is misspelled',
+      code: 'configuration',
+      open: () => profile('', {}, 'kees'),
+    },
+    {
+      source: 'profile',
+      fault: 'half an access key',
+      code: 'configuration',
+      open: () => profile('aws_access_key_id=AKIAEXAMPLE'),
+    },
+    { source: 'assumed role', fault: 'nothing to assume it with', code: 'configuration', open: () => profile(role) },
+    {
+      source: 'assumed role',
+      fault: 'missing source_profile',
+      code: 'configuration',
+      open: () => profile(`${role}\nsource_profile=nobody-at-all`),
+    },
+    {
+      source: 'assumed role',
+      fault: 'a circle of profiles',
+      code: 'configuration',
+      open: () => profile(`${role}\nsource_profile=p`),
+    },
+    {
+      source: 'assumed role',
+      fault: 'unknown credential_source',
+      code: 'configuration',
+      open: () => profile(`${role}\ncredential_source=Ec2`),
+    },
+    {
+      source: 'assumed role',
+      fault: 'credential_source=Environment without variables',
+      code: 'configuration',
+      open: () => profile(`${role}\ncredential_source=Environment`),
+    },
+    {
+      source: 'assumed role',
+      fault: 'asks for an MFA device',
+      code: 'configuration',
+      open: () => profile(`${role}\nsource_profile=keys\nmfa_serial=arn:aws:iam::111122223333:mfa/me`),
+    },
+    {
+      source: 'assumed role',
+      fault: 'a blank in the session’s name',
+      code: 'configuration',
+      open: () => profile(`${role}\nsource_profile=keys\nrole_session_name=build farm`),
+    },
+    {
+      source: 'assumed role',
+      fault: 'does not trust these credentials',
+      code: 'unauthenticated',
+      open: () => profile(`${role}x\nsource_profile=keys`),
+    },
+    {
+      source: 'assumed role',
+      fault: 'unknown access key',
+      code: 'unauthenticated',
+      open: () =>
+        world.open(
+          { AWS_PROFILE: 'p' },
+          config(
+            `[profile p]\n${role}\nsource_profile=q\n[profile q]\naws_access_key_id=AKIAWRONG\naws_secret_access_key=wrong\n`,
+          ),
+        ),
+    },
+    {
+      source: 'single sign-on',
+      fault: 'never logged in',
+      code: 'unauthenticated',
+      open: () => sso(undefined),
+    },
+    {
+      source: 'single sign-on',
+      fault: 'expired',
+      code: 'unauthenticated',
+      open: () => sso(ssoSession('2020-01-01T00:00:00Z')),
+    },
+    {
+      source: 'single sign-on',
+      fault: 'expired, and cannot be renewed',
+      code: 'unauthenticated',
+      open: () => sso(ssoSession('2020-01-01T00:00:00Z', { clientId: 'c', clientSecret: 's', refreshToken: 'used' })),
+    },
+    {
+      source: 'single sign-on',
+      fault: 'revoked',
+      code: 'unauthenticated',
+      open: () => sso(ssoSession(later()).replace(SSO_TOKEN, 'revoked')),
+    },
+    {
+      source: 'single sign-on',
+      fault: 'role is not assigned',
+      code: 'unauthenticated',
+      open: () => sso(ssoSession(later()), SSO_CONFIG.replace('=image', '=admin')),
+    },
+    {
+      source: 'single sign-on',
+      fault: 'incomplete profile',
+      code: 'configuration',
+      open: () => sso(ssoSession(later()), SSO_CONFIG.replace(/sso_account_id.*\n/, '')),
+    },
+    {
+      source: 'single sign-on',
+      fault: 'missing sso-session',
+      code: 'configuration',
+      open: () => sso(ssoSession(later()), SSO_CONFIG.replace('sso-session s', 'sso-session other')),
+    },
+    {
+      source: '`aws login`',
+      fault: 'never logged in',
+      code: 'unauthenticated',
+      open: () => profile('login_session=me'),
+    },
+    {
+      source: 'credential_process',
+      fault: 'is not there',
+      code: 'configuration',
+      open: () => profile('credential_process=/nowhere/at-all --token canary'),
+    },
+    {
+      source: 'credential_process',
+      fault: 'fails',
+      code: 'unauthenticated',
+      open: () => process('fails', 'echo canary >&2; exit 3'),
+    },
+    {
+      source: 'credential_process',
+      fault: 'writes something else',
+      code: 'unauthenticated',
+      open: () => process('junk', 'echo canary'),
+    },
+    {
+      source: 'credential_process',
+      fault: 'writes no keys',
+      code: 'unauthenticated',
+      open: () => process('empty', `echo '{"Version":1}'`),
+    },
+    {
+      source: 'credential_process',
+      fault: 'writes what has expired',
+      code: 'unauthenticated',
+      open: () => process('expired', `echo '${processOutput({ Expiration: '2020-01-01T00:00:00Z' })}'`),
+    },
+    {
+      source: 'web identity',
+      fault: 'token file is missing',
+      code: 'configuration',
+      open: () => world.open({ ...webIdentity(), AWS_WEB_IDENTITY_TOKEN_FILE: '/nowhere/token' }),
+    },
+    {
+      source: 'web identity',
+      fault: 'token file is empty',
+      code: 'configuration',
+      open: async () => world.open({ ...webIdentity(), AWS_WEB_IDENTITY_TOKEN_FILE: await world.write('empty', '') }),
+    },
+    {
+      source: 'web identity',
+      fault: 'role is missing',
+      code: 'configuration',
+      open: () => world.open({ AWS_WEB_IDENTITY_TOKEN_FILE: token }),
+    },
+    {
+      source: 'web identity',
+      fault: 'token is not accepted',
+      code: 'unauthenticated',
+      open: async () =>
+        world.open({ ...webIdentity(), AWS_WEB_IDENTITY_TOKEN_FILE: await world.write('other', 'a.b.c') }),
+    },
+    {
+      source: 'container',
+      fault: 'address that must not be asked',
+      code: 'configuration',
+      open: () => world.open({ AWS_CONTAINER_CREDENTIALS_FULL_URI: 'http://evil.test/credentials' }),
+    },
+    {
+      source: 'container',
+      fault: 'wrong authorization token',
+      code: 'unauthenticated',
+      open: () => world.open({ ...container(), AWS_CONTAINER_AUTHORIZATION_TOKEN: 'other' }),
+    },
+    {
+      source: 'container',
+      fault: 'fails in passing',
+      code: 'unavailable',
+      retryable: true,
+      open: () => metadataAnswers(() => world.open(container()), /container/, 500),
+    },
+    {
+      source: 'instance',
+      fault: 'has no role',
+      code: 'unauthenticated',
+      open: () => metadataAnswers(() => world.open(instance()), /credentials\/$/, 404),
+    },
+    {
+      source: 'instance',
+      fault: 'role cannot be assumed',
+      code: 'unauthenticated',
+      open: () =>
+        metadataAnswers(() => world.open(instance()), /image/, 200, '{"Code":"AssumeRoleUnauthorizedAccess"}'),
+    },
+    {
+      source: 'instance',
+      fault: 'another server answers',
+      code: 'unauthenticated',
+      open: () => metadataAnswers(() => world.open(instance()), /token/, 200, '<html>sign in here</html>'),
+    },
+  ];
+
+  for (const fault of faults) {
+    test(`${fault.source}: ${fault.fault} is ${fault.code}`, async () => {
+      try {
+        const error = await readFault(fault);
+        rows.push({ source: fault.source, fault: fault.fault, error });
+        assert.doesNotMatch(
+          `${error.message} ${error.hint}`,
+          /canary|nowhere|told|sign in/,
+          'nothing that was not asked for',
+        );
+      } finally {
+        world.metadata.setFault(undefined);
+      }
+    });
+  }
+
+  test('each says something of its own', () => {
+    const lines = rows.map(({ error }) => error.message);
+    assert.deepEqual(
+      lines.filter((line, index) => lines.indexOf(line) !== index),
+      [],
+    );
+  });
+
+  test('the document has the table', async () => {
+    await compareFaultTable(
+      DOCUMENT,
+      rows,
+      new Map([world.sts.url, world.metadata.url].map((url) => [new URL(url).host, 'HOST'])),
+    );
+  });
+});

@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { parseKeyUri } from '../../src/base/key-uri.ts';
 import { type AwsPlaceSettings, findAwsPlace } from '../../src/kms/aws-endpoint.ts';
+import { readAwsProfiles } from '../../src/kms/aws-profiles.ts';
 
 const ID = '1234abcd-12ab-34cd-56ef-1234567890ab';
 const arnOf = (partition: string, region: string) => `arn:${partition}:kms:${region}:111122223333:key/${ID}`;
@@ -13,7 +14,7 @@ const arnOf = (partition: string, region: string) => `arn:${partition}:kms:${reg
 async function place(key: string, environment: NodeJS.ProcessEnv = {}, more: Partial<AwsPlaceSettings> = {}) {
   const uri = parseKeyUri(key);
   assert.ok(uri.scheme === 'awskms');
-  const { endpoint, region } = await findAwsPlace(uri, { environment, ...more });
+  const { endpoint, region } = findAwsPlace(uri, { environment, ...more }, readAwsProfiles(environment));
   return `${endpoint} ${region}`;
 }
 
@@ -80,6 +81,45 @@ describe('the place of an AWS key', () => {
       assert.equal(await place(key, { ...files, AWS_PROFILE: 'other' }), at('eu-west-3'));
       await assert.rejects(place(key, { ...files, AWS_PROFILE: 'nobody' }), { code: 'configuration' });
     }
+    await rm(directory, { recursive: true });
+  });
+
+  test('is what the profile says: endpoints, services, FIPS and dual stack, each after its variable', async () => {
+    const directory = await mkdtemp(join(tmpdir(), 'aws-endpoint-'));
+    const file = join(directory, 'config');
+    await writeFile(
+      file,
+      `[profile all]
+endpoint_url = https://all.test
+[profile one]
+endpoint_url = https://all.test
+services = private
+[services private]
+s3 =
+  endpoint_url = https://s3.test
+kms =
+  endpoint_url = https://kms.test/
+[profile ignored]
+services = private
+ignore_configured_endpoint_urls = true
+[profile fips]
+use_fips_endpoint = true
+use_dualstack_endpoint = TRUE
+`,
+    );
+    const arn = arnOf('aws', 'eu-west-1');
+    const at = (AWS_PROFILE: string, more: NodeJS.ProcessEnv = {}) =>
+      place(arn, { AWS_CONFIG_FILE: file, AWS_SHARED_CREDENTIALS_FILE: '/dev/null', AWS_PROFILE, ...more });
+    const regional = 'https://kms.eu-west-1.amazonaws.com eu-west-1';
+    assert.equal(await at('all'), 'https://all.test eu-west-1');
+    assert.equal(await at('one'), 'https://kms.test eu-west-1');
+    assert.equal(await at('one', { AWS_ENDPOINT_URL: 'https://variable.test' }), 'https://variable.test eu-west-1');
+    assert.equal(await at('one', { AWS_IGNORE_CONFIGURED_ENDPOINT_URLS: 'true' }), regional);
+    assert.equal(await at('ignored'), regional);
+    assert.equal(await at('ignored', { AWS_IGNORE_CONFIGURED_ENDPOINT_URLS: 'false' }), 'https://kms.test eu-west-1');
+    assert.equal(await at('fips'), 'https://kms-fips.eu-west-1.api.aws eu-west-1');
+    const off = { AWS_USE_FIPS_ENDPOINT: 'false', AWS_USE_DUALSTACK_ENDPOINT: 'false' };
+    assert.equal(await at('fips', off), regional);
     await rm(directory, { recursive: true });
   });
 });

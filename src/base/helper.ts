@@ -1,0 +1,118 @@
+// Programs that others wrote and that we run for credentials. They get no terminal, say nothing of their own, and end
+// with whatever they started as soon as nobody waits for them.
+
+import { type ChildProcess, spawn } from 'node:child_process';
+import { concatBytes, wipe } from './bytes.ts';
+import { endedBy, waitFor } from './deadline.ts';
+import { OcicryptError } from './errors.ts';
+
+/** What is run; nothing of it is ever shown but `name`. */
+export type Helper = {
+  /** As it stands in errors: `the credential_process of profile p`. */
+  readonly name: string;
+  /** A program and its words, or a line for the shell. */
+  readonly command: string | readonly [program: string, ...words: string[]];
+  /** Variables beside those of this process. */
+  readonly variables?: Readonly<Record<string, string>>;
+  /** Milliseconds that its own configuration gives it; else the call's deadline alone ends it. */
+  readonly limit?: number;
+};
+
+/** How it ended; the output may hold a secret: whoever reads it wipes it. */
+export type HelperResult = { readonly status: number; readonly output: Uint8Array<ArrayBuffer> };
+
+/** The shell's number for a program that is not there, also where there is no shell. */
+export const NOT_FOUND = 127;
+
+const MAXIMUM_OUTPUT = 256 * 1024;
+
+/**
+ * Runs the helper until it has closed its output. Its errors go nowhere: they may hold secrets, and our own are one line.
+ *
+ * @throws OcicryptError `deadline-exceeded` where its own limit or the signal ended it, `unauthenticated` where it wrote
+ * too much
+ */
+export function runHelper(helper: Helper, signal: AbortSignal): Promise<HelperResult> {
+  const hint = 'see why it takes so long, or allow more time with --timeout';
+  return waitFor(signal, { name: helper.name, hint }, 'still', () => run(helper, signal));
+}
+
+async function run(helper: Helper, signal: AbortSignal): Promise<HelperResult> {
+  if (signal.aborted) throw endedBy(signal);
+  const [program, ...words] = typeof helper.command === 'string' ? ['/bin/sh', '-c', helper.command] : helper.command;
+  // A session of its own, so that all of it can be ended at once, and no terminal asks anybody anything.
+  const child = spawn(program, words, {
+    env: { ...process.env, ...helper.variables },
+    detached: true,
+    stdio: ['ignore', 'pipe', 'ignore'],
+  });
+  const { promise, resolve, reject } = Promise.withResolvers<HelperResult>();
+  const chunks: Uint8Array[] = [];
+  let length = 0;
+  child.stdout.on('data', (chunk: Buffer) => {
+    chunks.push(chunk);
+    length += chunk.length;
+    if (length > MAXIMUM_OUTPUT) reject(wroteTooMuch(helper));
+  });
+  child.on('error', () => resolve({ status: NOT_FOUND, output: new Uint8Array(0) }));
+  child.on('close', (status) => resolve({ status: status ?? -1, output: concatBytes(...chunks) }));
+  const stop = () => reject(endedBy(signal));
+  signal.addEventListener('abort', stop, { once: true });
+  const timer = helper.limit === undefined ? undefined : setTimeout(() => reject(tookTooLong(helper)), helper.limit);
+  const forget = endWithProcess(child);
+  try {
+    return await promise;
+  } catch (error) {
+    endGroup(child);
+    throw error;
+  } finally {
+    forget();
+    clearTimeout(timer);
+    signal.removeEventListener('abort', stop);
+    wipe(...chunks);
+  }
+}
+
+function endGroup(child: ChildProcess): void {
+  if (child.pid === undefined) return;
+  try {
+    process.kill(-child.pid, 'SIGKILL');
+  } catch {
+    // It has ended by itself.
+  }
+}
+
+const SIGNALS = ['SIGHUP', 'SIGINT', 'SIGTERM'] as const;
+
+/** The terminal's interrupt does not reach another session: a process that is about to end takes its helper along. */
+function endWithProcess(child: ChildProcess): () => void {
+  const end = () => endGroup(child);
+  // Where somebody else decides what a signal means, the call ends in its own way.
+  const handlers = SIGNALS.filter((name) => process.listenerCount(name) === 0).map((name) => {
+    const handler = () => {
+      end();
+      process.removeListener(name, handler);
+      process.kill(process.pid, name);
+    };
+    process.on(name, handler);
+    return [name, handler] as const;
+  });
+  process.on('exit', end);
+  return () => {
+    process.removeListener('exit', end);
+    for (const [name, handler] of handlers) process.removeListener(name, handler);
+  };
+}
+
+function tookTooLong({ name, limit }: Helper): OcicryptError {
+  return new OcicryptError('deadline-exceeded', `${name} did not end within ${limit} ms`, {
+    hint: 'its own configuration sets this limit',
+    retryable: true,
+  });
+}
+
+function wroteTooMuch({ name }: Helper): OcicryptError {
+  return new OcicryptError('unauthenticated', `${name} wrote more than ${MAXIMUM_OUTPUT} bytes`, {
+    hint: 'it must write credentials and nothing else',
+  });
+}

@@ -1,0 +1,121 @@
+/**
+ * What every source of credentials is tried with, whatever the cloud: it is slow, it fails in passing, it throttles, and it
+ * says nothing, once each and for good. A source is a row; it says how to break itself and who it is in an error.
+ */
+import assert from 'node:assert/strict';
+import { readFile, writeFile } from 'node:fs/promises';
+import { test } from 'node:test';
+import { withDeadline } from '../../src/base/deadline.ts';
+import { asOcicryptError, type ErrorCode, OcicryptError } from '../../src/base/errors.ts';
+import type { Kek } from '../../src/kms/kek.ts';
+import { type Limits, withAttempts } from '../../src/provider/attempts.ts';
+
+/** What a source does wrong. */
+export type Trouble = 'silent' | 'slow' | 'throttled' | 'unavailable';
+
+export type CredentialSource = {
+  readonly name: string;
+  /** A key whose credentials come from there and were not asked for yet. */
+  readonly open: (lifetime: 'ending' | 'long') => Promise<Kek>;
+  /** The next exchange with the source, or all of them until `mend`. */
+  readonly break: (trouble: Trouble, times: 'always' | 'once') => Promise<void> | void;
+  readonly mend: () => Promise<void> | void;
+  /** What a missed deadline is waiting for. */
+  readonly waitingFor: RegExp;
+  /** Troubles that it cannot have: a program answers no status. */
+  readonly not?: readonly Trouble[];
+  /** Whether one silence takes the whole call: a program is not started again while it runs. */
+  readonly isPatient?: boolean;
+};
+
+const ATTEMPT = 500;
+/** Shorter than an attempt, as the one of a source that answers at last is. */
+export const SLOW_MILLISECONDS = 250;
+const LIMITS: Limits = { total: 20_000, attempt: ATTEMPT, attempts: 3, stagger: 300 };
+
+/** Uses the key once, as the provider does. */
+export function useOnce(kek: Kek, limits: Limits = LIMITS): Promise<unknown> {
+  return withDeadline(limits.total, undefined, 'wrap', (signal) =>
+    withAttempts(limits, signal, 'key', (attempt) => kek.wrap(new Uint8Array(32), {}, attempt)),
+  );
+}
+
+/** P33: the next call works, and the one that failed named what it had waited for. */
+export function trySource(source: CredentialSource): void {
+  for (const trouble of ['slow', 'unavailable', 'throttled', 'silent'] as const) {
+    if (source.not?.includes(trouble)) continue;
+    test(`P33 ${source.name} that is ${trouble} once does no harm`, async () => {
+      const kek = await source.open('long');
+      await source.break(trouble, 'once');
+      if (source.isPatient && trouble === 'silent') await useOnce(kek, { ...LIMITS, total: 400 }).catch(() => {});
+      await useOnce(kek);
+      await source.mend();
+    });
+  }
+
+  test(`P33 ${source.name} that says nothing is named, and the next call works`, async () => {
+    const kek = await source.open('long');
+    await source.break('silent', 'always');
+    const error = await useOnce(kek, { ...LIMITS, total: 500, attempt: 250 }).then(() => undefined, asOcicryptError);
+    await source.mend();
+    assert.equal(error?.code, 'deadline-exceeded');
+    assert.match(error?.message ?? '', source.waitingFor);
+    await useOnce(kek);
+  });
+
+  if (source.not?.includes('unavailable')) return;
+  test(`P33 ${source.name} that is not there at renewal leaves what is good still`, async () => {
+    const kek = await source.open('ending');
+    await useOnce(kek);
+    await source.break('unavailable', 'always');
+    await useOnce(kek);
+    await source.mend();
+    await useOnce(kek);
+  });
+}
+
+/** One way in which a source is set up wrong, and what an operator reads then. */
+export type CredentialFault = {
+  readonly source: string;
+  readonly fault: string;
+  readonly code: ErrorCode;
+  /** The key with that fault in its credentials. */
+  readonly open: () => Promise<Kek>;
+  readonly retryable?: boolean;
+};
+
+/** A row of the table as the document has it. */
+export type FaultRow = { readonly source: string; readonly fault: string; readonly error: OcicryptError };
+
+const BEGIN = '<!-- made by WRITE_DOCS=1 node --test from the faults that the tests make -->';
+const END = '<!-- end -->';
+
+/** Holds the table in a document against what the product says; WRITE_DOCS=1 writes it. */
+export async function compareFaultTable(file: string, rows: readonly FaultRow[], names: ReadonlyMap<string, string>) {
+  const shown = (text: string) =>
+    [...names].reduce((line, [value, name]) => line.replaceAll(value, name), text).replaceAll('|', '\\|');
+  const table = [
+    '| source | fault | error | what to do |',
+    '|---|---|---|---|',
+    ...rows.map(
+      ({ source, fault, error }) =>
+        `| ${source} | ${fault} | \`${error.code}\`: ${shown(error.message)} | ${shown(error.hint ?? '')} |`,
+    ),
+  ].join('\n');
+  const document = await readFile(file, 'utf8');
+  const [start, end] = [document.indexOf(BEGIN), document.indexOf(END)];
+  assert.ok(start >= 0 && end > start, `${file} has a place for the table`);
+  const expected = `${document.slice(0, start)}${BEGIN}\n\n${table}\n\n${document.slice(end)}`;
+  if (process.env.WRITE_DOCS === '1') await writeFile(file, expected);
+  else assert.equal(document, expected, 'the table is what the product says; WRITE_DOCS=1 writes it');
+}
+
+/** The error of a fault: its code, a line and a hint of its own, and nothing of what must not be told. */
+export async function readFault({ open, code, retryable = false }: CredentialFault): Promise<OcicryptError> {
+  const kek = await open();
+  const error = await useOnce(kek, { ...LIMITS, attempts: 1 }).then(() => undefined, asOcicryptError);
+  assert.ok(error instanceof OcicryptError, 'it fails');
+  assert.deepEqual([error.code, error.retryable], [code, retryable], `${error.message} (${error.hint})`);
+  assert.ok(error.hint !== undefined && error.hint !== '', error.message);
+  return error;
+}
