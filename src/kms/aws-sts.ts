@@ -8,9 +8,6 @@ import { type AwsIdentity, type AwsRole, checkIdentity } from './aws-identity.ts
 import { readToken, refused } from './aws-metadata.ts';
 import { signAwsRequest } from './aws-signature.ts';
 
-/** Where the service is in a region. */
-export type FindSts = (region: string) => string;
-
 /** @throws OcicryptError */
 export async function assumeRole(
   role: AwsRole & { readonly externalId: string | undefined; readonly seconds: string },
