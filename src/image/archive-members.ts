@@ -2,7 +2,8 @@
 // holds from memory where it is small, from a temporary file where it is a layer.
 
 import { join } from 'node:path';
-import { asOcicryptError, OcicryptError } from '../base/errors.ts';
+import { OcicryptError } from '../base/errors.ts';
+import { showPath } from '../base/shown.ts';
 import { createAtomicFile, openRegularFile } from './files.ts';
 import { MAXIMUM_MANIFEST } from './manifest.ts';
 import { MemberNames, memberPath } from './member-names.ts';
@@ -68,7 +69,7 @@ export class ArchiveMembers {
   async open(name: string, signal?: AbortSignal): Promise<BlobReader> {
     const found = this.#find(name);
     if (found === undefined) {
-      throw new OcicryptError('not-found', `${name} is not in ${this.#path}`, {
+      throw new OcicryptError('not-found', `${name} is not in ${showPath(this.#path)}`, {
         hint: 'the archive is damaged or was not written to its end: make it again',
       });
     }
@@ -83,7 +84,10 @@ export class ArchiveMembers {
   /** Reads a member of at most 4 MiB. @throws OcicryptError `not-found`, `bad-input` */
   async readSmall(name: string, signal?: AbortSignal): Promise<Uint8Array> {
     if ((this.size(name) ?? 0) > MAXIMUM_MANIFEST)
-      throw new OcicryptError('bad-input', `${name} of ${this.#path} is larger than ${MAXIMUM_MANIFEST} bytes`);
+      throw new OcicryptError(
+        'bad-input',
+        `${name} of ${showPath(this.#path)} is larger than ${MAXIMUM_MANIFEST} bytes`,
+      );
     const reader = await this.open(name, signal);
     try {
       return await readAtMost(reader, this.size(name) ?? 0);
@@ -142,7 +146,7 @@ export class ArchiveMembers {
       this.#kept.set(path, bytes);
       return true;
     }, signal);
-    if (this.#members.size === 0) throw new OcicryptError('bad-input', `${this.#path} is an empty archive`);
+    if (this.#members.size === 0) throw new OcicryptError('bad-input', `${showPath(this.#path)} is an empty archive`);
   }
 
   /** @param visit tells whether to go on */
@@ -151,26 +155,26 @@ export class ArchiveMembers {
     signal: AbortSignal | undefined,
   ): Promise<void> {
     const input = this.#file.start(signal);
+    const named = (error: unknown): never => {
+      throw error instanceof OcicryptError && error.code === 'bad-input' ? this.#damaged(error) : error;
+    };
     try {
       const reader = new TarReader(input);
+      const content: ByteSource = { read: (into) => reader.content.read(into).catch(named) };
       for (;;) {
-        const member = await reader.next(signal);
-        if (member === undefined || !(await visit(member, reader.content))) return;
+        const member = await reader.next(signal).catch(named);
+        if (member === undefined || !(await visit(member, content))) return;
       }
-    } catch (error) {
-      throw this.#named(error);
     } finally {
       input.close();
     }
   }
 
   /** Errors of the tar do not know its name. */
-  #named(error: unknown): OcicryptError {
-    const known = asOcicryptError(error);
-    if (known.code !== 'bad-input' || known.message.startsWith(this.#path)) return known;
-    return new OcicryptError('bad-input', `${this.#path}: ${known.message}`, {
+  #damaged(error: OcicryptError): OcicryptError {
+    return new OcicryptError('bad-input', `${showPath(this.#path)}: ${error.message}`, {
       cause: error,
-      hint: known.hint ?? 'make the archive again',
+      hint: 'make the archive again',
     });
   }
 

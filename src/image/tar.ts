@@ -17,6 +17,8 @@ export interface TarInput {
 
 const BLOCK = 512;
 const MAXIMUM_MEMBERS = 20_000;
+/** A member has at most one of PAX, and two of GNU for its names. */
+const MAXIMUM_HEADERS = 4 * MAXIMUM_MEMBERS;
 /** What Go reads at most as one PAX or GNU record. */
 const MAXIMUM_RECORD = 1024 * 1024;
 
@@ -28,6 +30,7 @@ export class TarReader {
   /** Where the content of the current member ends, without its padding. */
   #end = 0;
   #members = 0;
+  #headers = 0;
 
   constructor(input: TarInput) {
     this.#input = input;
@@ -45,6 +48,7 @@ export class TarReader {
       signal?.throwIfAborted();
       const block = await this.#nextHeader();
       if (block === undefined) return undefined;
+      if (++this.#headers > MAXIMUM_HEADERS) throw bad(`it has more than ${MAXIMUM_HEADERS} headers`);
       const header = parseHeader(block);
       switch (header.flag) {
         case 'x':

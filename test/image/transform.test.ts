@@ -1,0 +1,164 @@
+// What a change does to what is beside the changed layers: attestations, entries of unknown types, foreign layers.
+
+import assert from 'node:assert/strict';
+import { readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import type { LayerKeyWrapper } from '../../src/client/layer-keys.ts';
+import { encryptImage } from '../../src/image/encrypt.ts';
+import { inspectImage } from '../../src/image/inspect.ts';
+import { openLayout } from '../../src/image/layout.ts';
+import { parseImageReference } from '../../src/image/reference.ts';
+import { addKeys, rewrapImage } from '../../src/image/rewrap.ts';
+import { blobPath, readImages, writeImage } from '../fixtures/images.ts';
+import { writeRsaKey } from '../fixtures/keys.ts';
+import { digestOf, rejects, scratch } from './harness.ts';
+import { jweKey, jweRecipient } from './jwe-recipient.ts';
+import { setUpRegistry } from './registry-harness.ts';
+
+const MANIFEST = 'application/vnd.oci.image.manifest.v1+json';
+const INDEX = 'application/vnd.oci.image.index.v1+json';
+const REFERENCE = 'vnd.docker.reference.digest';
+
+test('an attestation names the digest that its image has now, after encrypt and after rewrap', async (t) => {
+  const { path, put, index, made, recipient, key } = await setUp(t);
+  const config = { mediaType: 'application/vnd.oci.image.config.v1+json', ...(await put('{}')) };
+  const layers = [{ mediaType: 'application/vnd.in-toto+json', ...(await put('{"predicate":1}')) }];
+  const attestation = await put(JSON.stringify({ schemaVersion: 2, mediaType: MANIFEST, config, layers }));
+  const platform = { os: 'unknown', architecture: 'unknown' };
+  const kind = 'vnd.docker.reference.type';
+  const annotations = { [REFERENCE]: made.digest, [kind]: 'attestation-manifest', other: 'kept' };
+  await index([{ mediaType: MANIFEST, ...attestation, platform, annotations }]);
+  const image = () => openLayout(path, undefined, `oci:${path}`);
+  await encryptImage(image(), image(), { recipients: [recipient] });
+  const check = async () => {
+    const { manifests } = await readRoot(path);
+    assert.notEqual(manifests[0].digest, made.digest);
+    assert.deepEqual(manifests[1].annotations, { ...annotations, [REFERENCE]: manifests[0].digest });
+    assert.equal(manifests[1].digest, attestation.digest);
+  };
+  await check();
+  const [before] = (await readRoot(path)).manifests;
+  const other = await writeRsaKey(join(path, '..'), 'other');
+  await rewrapImage(image(), { keys: addKeys(key, [jweRecipient(other.publicKey)]) });
+  assert.notEqual((await readRoot(path)).manifests[0].digest, before.digest);
+  await check();
+});
+
+test('entries of unknown types go to a registry as manifests, and what nobody has stays as it is named', async (t) => {
+  const { path, put, index, recipient } = await setUp(t);
+  const mediaType = 'application/vnd.example.other.v1+json';
+  const body = JSON.stringify({ schemaVersion: 2, mediaType, blobs: [] });
+  const absent = { mediaType, digest: `sha256:${'a'.repeat(64)}`, size: 12 };
+  const platform = { os: 'unknown', architecture: 'unknown' };
+  await index([
+    { mediaType, ...(await put(body)), platform },
+    { ...absent, platform },
+  ]);
+  const { fake, open } = await setUpRegistry(t);
+  const destination = open('a:1');
+  await encryptImage(openLayout(path, undefined, 'oci:x'), destination, { recipients: [recipient] });
+  const sent = fake.requests.filter(({ method }) => method === 'PUT').map(({ path: to }) => to);
+  assert.ok(sent.includes(`/v2/a/manifests/${digestOf(Buffer.from(body))}`), sent.join());
+  assert.ok(!fake.blobs.has(digestOf(Buffer.from(body))));
+});
+
+test('foreign layers stay plain and are named, and are encrypted if they are asked for', async (t) => {
+  const { path, made, recipient } = await setUp(t);
+  const manifest = JSON.parse(await readFile(blobPath(path, made.digest), 'utf8'));
+  const foreign = 'application/vnd.oci.image.layer.nondistributable.v1.tar+gzip';
+  Object.assign(manifest.layers[0], { mediaType: foreign, urls: ['https://example.com/layer'] });
+  const text = JSON.stringify(manifest);
+  const digest = digestOf(Buffer.from(text));
+  await writeFile(blobPath(path, digest), text);
+  const entry = { mediaType: MANIFEST, digest, size: text.length };
+  await writeFile(join(path, 'index.json'), JSON.stringify({ schemaVersion: 2, manifests: [entry] }));
+  const to = join(path, '..', 'enc');
+  const result = await encryptImage(openLayout(path, undefined, 'oci:x'), openLayout(to, 'a', 'oci:y'), {
+    recipients: [recipient],
+  });
+  assert.deepEqual(result.foreign, [manifest.layers[0].digest]);
+  const [image] = await readImages(to, 'a');
+  assert.deepEqual(
+    image?.layers.map(({ mediaType }) => mediaType.endsWith('+encrypted')),
+    [false, true],
+  );
+  assert.deepEqual(image?.layers[0], manifest.layers[0]);
+  const named = await encryptImage(openLayout(path, undefined, 'oci:x'), openLayout(to, 'b', 'oci:y'), {
+    recipients: [recipient],
+    layers: [0],
+  });
+  assert.deepEqual(named.foreign, []);
+  assert.equal((await readImages(to, 'b'))[0]?.layers[0]?.mediaType, `${foreign}+encrypted`);
+});
+
+test('a manifest that nobody could read is refused before anything is written', async (t) => {
+  const { path, recipient, key } = await setUp(t);
+  const image = () => openLayout(path, undefined, `oci:${path}`);
+  await encryptImage(image(), image(), { recipients: [recipient] });
+  const before = await readFile(join(path, 'index.json'), 'utf8');
+  const bulky = (number: number): LayerKeyWrapper => ({
+    scheme: `provider.p${number}`,
+    wrap: async () => [Buffer.alloc(32 * 1024, number)],
+  });
+  const many = Array.from({ length: 60 }, (_, number) => bulky(number));
+  await rejects('bad-input', rewrapImage(image(), { keys: addKeys(key, many) }));
+  const fresh = join(path, '..', 'fresh');
+  const made = await writeImage(join(path, '..', 'source'), { layers: [{}, {}] });
+  const destination = openLayout(fresh, 'a', 'oci:fresh');
+  await rejects(
+    'bad-input',
+    encryptImage(openLayout(made.directory, undefined, 'oci:x'), destination, { recipients: many }),
+  );
+  await destination.close();
+  await assert.rejects(readFile(join(fresh, 'index.json')));
+  assert.equal(await readFile(join(path, 'index.json'), 'utf8'), before);
+  assert.equal((await inspectImage(image())).platforms.length, 1);
+});
+
+test('a path that is not UTF-8 is refused for what it is', () => {
+  for (const name of ['oci:a\ufffd', 'oci-archive:\ufffd.tar', 'dir:\ufffd', 'docker-archive:\ufffd']) {
+    assert.throws(
+      () => parseImageReference(name),
+      (error: Error & { code?: string; hint?: string }) => error.code === 'usage' && /UTF-8/.test(error.hint ?? ''),
+      name,
+    );
+  }
+});
+
+async function readRoot(path: string) {
+  const index = JSON.parse(await readFile(join(path, 'index.json'), 'utf8'));
+  return JSON.parse(await readFile(blobPath(path, index.manifests[0].digest), 'utf8'));
+}
+
+/** A layout of one image of two layers, and a way to put an index over it and more. */
+async function setUp(t: TestContext) {
+  const directory = await scratch(t);
+  const path = join(directory, 'image');
+  const keys = await writeRsaKey(directory, 'ours');
+  const made = await writeImage(path, { layers: [{}, { size: 10_000 }] });
+  await writeFile(
+    join(path, 'index.json'),
+    JSON.stringify({
+      schemaVersion: 2,
+      manifests: [
+        { mediaType: MANIFEST, digest: made.digest, size: (await readFile(blobPath(path, made.digest))).length },
+      ],
+    }),
+  );
+  const put = async (text: string) => {
+    const digest = digestOf(Buffer.from(text));
+    await writeFile(blobPath(path, digest), text);
+    return { digest, size: Buffer.byteLength(text) };
+  };
+  const index = async (others: readonly object[]) => {
+    const size = (await readFile(blobPath(path, made.digest))).length;
+    const first = { mediaType: MANIFEST, digest: made.digest, size, platform: { os: 'linux', architecture: 'amd64' } };
+    const root = await put(JSON.stringify({ schemaVersion: 2, mediaType: INDEX, manifests: [first, ...others] }));
+    await writeFile(
+      join(path, 'index.json'),
+      JSON.stringify({ schemaVersion: 2, manifests: [{ mediaType: INDEX, ...root }] }),
+    );
+  };
+  return { path, made, put, index, recipient: jweRecipient(keys.publicKey), key: jweKey(keys.privateKey) };
+}
