@@ -16,6 +16,7 @@ import type { Vector } from './vectors-shape.ts';
 
 const LIBRARY_REQUESTS = count('OCICRYPT_PROVE_LIBRARY', 1_000_000);
 const EXECUTABLE_REQUESTS = count('OCICRYPT_PROVE_EXECUTABLE', 2000);
+const REQUESTS = count('OCICRYPT_PROVE_REQUESTS', 100_000);
 const PLAINTEXTS = count('OCICRYPT_PROVE_PLAINTEXTS', 100_000);
 const SOAK = count('OCICRYPT_PROVE_SOAK', 1_000_000);
 const KILLS = count('OCICRYPT_PROVE_KILLS', 200);
@@ -44,6 +45,12 @@ for (const [promise, what, files, environment] of [
     'every vector through the library and through the executable',
     ['test/provider/vectors.test.ts', 'test/executable/vectors.test.ts'],
     {},
+  ],
+  [
+    'P3',
+    `${number(REQUESTS)} damaged requests are understood as by a reader that is made of docs/protocol.md and docs/keys.md alone`,
+    ['test/docs/protocol-reader.test.ts'],
+    { OCICRYPT_TEST_RUNS: String(REQUESTS) },
   ],
   ['P4', 'a request over the limit is refused before it is parsed', ['test/provider/protocol.test.ts'], {}],
   ...SERVER_PROMISES,

@@ -122,12 +122,15 @@ export function asArray(value: JsonValue | undefined): readonly JsonValue[] | un
 
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 
-/** `raw` is valid JSON string content (the parser has checked its ends), so the engine's own parser may unescape it. */
+/**
+ * `raw` is valid JSON string content (the parser has checked its ends), so the engine's own parser may unescape it.
+ * Half of a surrogate pair is U+FFFD, as in Go.
+ */
 function unescapeText(raw: Uint8Array): string {
   const text = utf8.decode(raw);
   if (!raw.includes(BACKSLASH)) return text;
   const value: unknown = JSON.parse(`"${text}"`);
-  return typeof value === 'string' ? value : text;
+  return typeof value === 'string' ? value.toWellFormed() : text;
 }
 
 const SHORT_ESCAPES: ReadonlyMap<number, number> = new Map([

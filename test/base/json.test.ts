@@ -155,3 +155,11 @@ test('a member is found in every case that Go finds it in, and not twice', () =>
   for (const name of ['keyParam', 'keyParam\u00df', 'keyP\u0430rams', 'key_Params'])
     assert.equal(find(`{"${name}":1}`), undefined);
 });
+
+test('half of a surrogate pair is U+FFFD, in a text, in bytes and in a name', () => {
+  const value = parse('"\\ud800x"');
+  assert.ok(value instanceof JsonString);
+  assert.equal(value.text(), '\ufffdx');
+  assert.equal(Buffer.from(value.bytes()).toString(), '\ufffdx');
+  assert.throws(() => parse('{"\\ud800":1,"\\udc00":2}'), OcicryptError);
+});

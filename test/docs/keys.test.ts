@@ -5,70 +5,8 @@ import { test } from 'node:test';
 import { asKeyUri, formatKeyUri, parseKeyUri } from '../../src/base/key-uri.ts';
 import { parseAllowRule } from '../../src/provider/policy.ts';
 import { createRandom, runs, seeded } from '../fixtures/seed.ts';
-import { type Grammar, generate, parseGrammar, patternOf } from './abnf.ts';
-import { blocksOf, readDocument } from './transcript.ts';
-
-const document = await readDocument('docs/keys.md');
-const blocks = blocksOf(document).filter(({ language }) => language === 'abnf');
-const grammar: Grammar = parseGrammar(blocks.map(({ text }) => text).join('\n'));
-const fits = new RegExp(`^(?:${patternOf(grammar, 'key-uri')})$`);
-const isPrefix = new RegExp(`^(?:${patternOf(grammar, 'prefix')})$`);
-const SCHEMES = ['google', 'aws', 'azure', 'vault', 'pkcs11', 'key-file', 'age', 'kbs'];
-
-/** What the document says: the grammar, and the three rules beside it. */
-function isKeyUri(text: string): boolean {
-  if (!fits.test(text) || text.length > 2048) return false;
-  if (text.startsWith('pkcs11:')) {
-    const parts = text.slice('pkcs11:'.length).split('?');
-    const names = [...(parts[0] ?? '').split(';'), ...(parts[1] ?? '').split('&')].map((part) => part.split('=')[0]);
-    if (new Set(names).size < names.length) return false;
-  } else if (text.split('/').some((segment) => segment === '.' || segment === '..')) return false;
-  return canonicalForm(text).length <= 2048;
-}
-
-/** The table "Canonical form" of the document, written again. */
-function canonicalForm(text: string): string {
-  const [scheme = ''] = /^[a-z0-9]+(?=:)/.exec(text) ?? [];
-  if (scheme === 'arn') return lowerCaseKey(`awskms:///${text}`);
-  if (scheme === 'awskms') return lowerCaseKey(text.replace(/^awskms:\/\/[^/]*\//, 'awskms:///'));
-  if (scheme === 'azurekms' || scheme === 'https') {
-    const [, host = '', key = ''] = /^[a-z]+:\/\/([^/]+)\/(.*?)\/?$/.exec(text.replace('/keys/', '/')) ?? [];
-    const name = host.replace(/:443$/, '');
-    return `azurekms://${name.includes('.') ? name : `${name}.vault.azure.net`}/${key}`.toLowerCase();
-  }
-  if (scheme === 'hashivault' || scheme === 'openbao') {
-    const [name, query = ''] = text.replace(/^[a-z]+:/, 'hashivault:').split('?');
-    const parts = query.split('&').filter((part) => part !== '' && part !== 'engine=transit');
-    return `${name}${parts.length === 0 ? '' : '?'}${parts.sort().join('&')}`;
-  }
-  if (scheme === 'pkcs11') {
-    const [path = ''] = text.slice('pkcs11:'.length).split('?');
-    const attributes = path.split(';').map((attribute) => [attribute.split('=')[0], attribute.replace(/^.*?=/, '')]);
-    return `pkcs11:${attributes
-      .map(([name, value = '']) => `${name}=${escapeValue(value)}`)
-      .sort()
-      .join(';')}`;
-  }
-  if (scheme === 'kbs') return text.replace(/^kbs:\/\/[^/]*/, 'kbs://');
-  if (scheme === 'keyfile' || text.startsWith('age1')) return text;
-  const google = text.replace(/\/(?:versions|cryptoKeyVersions)\/(\d+)$/, '/cryptoKeyVersions/$1');
-  return google.startsWith('gcpkms://') ? google : `gcpkms://${google}`;
-}
-
-function lowerCaseKey(text: string): string {
-  return text.includes('alias/') ? text : text.toLowerCase();
-}
-
-function escapeValue(value: string): string {
-  const bytes = Buffer.from(
-    value.replace(/%(..)/g, (_, hex) => String.fromCharCode(Number.parseInt(hex, 16))),
-    'latin1',
-  );
-  const plain = /[A-Za-z0-9_.~:[\]@!$'()*+=&-]/;
-  return [...bytes.toString('latin1')]
-    .map((one) => (plain.test(one) ? one : `%${one.charCodeAt(0).toString(16).padStart(2, '0')}`))
-    .join('');
-}
+import { generate } from './abnf.ts';
+import { canonicalForm, document, grammar, isKeyUri, isPrefix, SCHEMES } from './key-grammar.ts';
 
 test(seeded('what the grammar makes is taken, scheme by scheme, and gets the canonical form of the table'), () => {
   const random = createRandom();
