@@ -1,4 +1,4 @@
-// The tag that is made of a digest, for runtimes that decrypt no image that is named by its digest, and never moves.
+// The only code that knows the tag that is made of a digest, for runtimes that decrypt no image that is named by its digest.
 
 import { OcicryptError } from '../base/errors.ts';
 import { formatImageReference, type RegistryReference } from './reference.ts';

@@ -85,6 +85,12 @@ test('podman decrypts by tag and by digest tag, and refuses a digest, as verify 
   const [from = '', to = ''] = /skopeo copy --all --preserve-digests (\S+) (\S+)/.exec(missing.stderr)?.slice(1) ?? [];
   await succeed(copy(from, to, { registry, all: true, extra: ['--preserve-digests'] }));
   await ours('verify', image, '--digest-tag', trust);
+  const change = ['rewrap', image, '--recipient', key.uri, '--key', key.file, '--digest-tag', '--json', trust];
+  assert.equal(JSON.parse((await ours(...change, '--dry-run')).stdout).digestTag, undefined);
+  const rewrapped: { readonly digest: string; readonly digestTag: string } = JSON.parse((await ours(...change)).stdout);
+  assert.ok(rewrapped.digestTag.endsWith(`:digest-${rewrapped.digest.slice('sha256:'.length)}`));
+  await ours('verify', `docker://${rewrapped.digestTag}`, '--digest-tag', trust);
+  await refused('usage', 'rewrap', `docker://${rewrapped.digestTag}`, '--recipient', key.uri, '--key', key.file, trust);
   await refused('usage', 'encrypt', source.reference, `docker://${byTag}`, '--recipient', key.uri, trust);
   await refused('usage', 'encrypt', source.reference, oci('tagged'), '--recipient', key.uri, '--digest-tag');
 });
