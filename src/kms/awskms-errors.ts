@@ -23,6 +23,7 @@ export type AwsCall = {
 /** The SDK calls these worth a retry, beside throttling and the statuses of a broken server. */
 const TRANSIENT = new Set([
   'DependencyTimeoutException',
+  'InternalError',
   'InternalFailure',
   'KMSInternalException',
   'KeyUnavailableException',
@@ -30,13 +31,24 @@ const TRANSIENT = new Set([
   'RequestTimeoutException',
   'ServiceUnavailable',
   'ServiceUnavailableException',
+  'TimeoutError',
 ]);
+/** Those that botocore and the SDK for JavaScript call throttling. */
 const THROTTLED = new Set([
+  'BandwidthLimitExceeded',
+  'EC2ThrottledException',
   'LimitExceededException',
+  'PriorRequestNotComplete',
+  'ProvisionedThroughputExceededException',
   'RequestLimitExceeded',
+  'RequestThrottled',
+  'RequestThrottledException',
+  'SlowDown',
+  'ThrottledException',
   'Throttling',
   'ThrottlingException',
   'TooManyRequestsException',
+  'TransactionInProgressException',
 ]);
 const UNAUTHENTICATED = new Set([
   'AuthFailure',
@@ -50,10 +62,22 @@ const UNAUTHENTICATED = new Set([
   'NotAuthorized',
   'OptInRequired',
   'RequestExpired',
+  'RequestInTheFuture',
+  'RequestTimeTooSkewed',
   'SignatureDoesNotMatch',
   'UnrecognizedClientException',
 ]);
 const EXPIRED = new Set(['ExpiredToken', 'ExpiredTokenException']);
+
+/**
+ * States of a key that pass by themselves, by what the service says of them: a key that is being made, and key stores
+ * outside of AWS that are slow, busy or out of reach.
+ * https://docs.aws.amazon.com/kms/latest/developerguide/xks-troubleshooting.html
+ */
+const PASSING_STATE =
+  /retry the request|did not respond in time|cannot communicate with|very high request rate|is creating/i;
+/** We name a key, and the ciphertext names another one: nothing that a permission would mend. */
+const OTHER_CIPHERTEXT = /^the ciphertext refers to|on the resource associated with this ciphertext because/i;
 
 /**
  * The error for an answer that is not 200. Its text is ours: AWS's may name what the caller should not learn, and
@@ -62,7 +86,8 @@ const EXPIRED = new Set(['ExpiredToken', 'ExpiredTokenException']);
 export function explainAwsError(answer: HttpResponse, call: AwsCall): OcicryptError {
   const type = readErrorType(answer);
   const { key } = call;
-  const retryAfter = parseRetryAfter(answer.headers);
+  const text = readMember(answer.body, 'message') ?? readMember(answer.body, 'Message') ?? '';
+  const retryAfter = readWait(answer.headers);
   const wait = retryAfter === undefined ? {} : { retryAfter };
   if (THROTTLED.has(type) || answer.status === 429) {
     return new OcicryptError('throttled', `AWS KMS is throttling calls for ${key}`, {
@@ -71,7 +96,11 @@ export function explainAwsError(answer: HttpResponse, call: AwsCall): OcicryptEr
       ...wait,
     });
   }
-  if (TRANSIENT.has(type) || [408, 500, 502, 503, 504].includes(answer.status)) {
+  if (
+    TRANSIENT.has(type) ||
+    (type === 'KMSInvalidStateException' && PASSING_STATE.test(text)) ||
+    [408, 500, 502, 503, 504].includes(answer.status)
+  ) {
     return new OcicryptError('unavailable', `AWS KMS is unavailable for ${key} (${answer.status})`, {
       hint: 'try again later; https://health.aws.amazon.com shows outages',
       retryable: true,
@@ -83,10 +112,8 @@ export function explainAwsError(answer: HttpResponse, call: AwsCall): OcicryptEr
       hint: 'try them with: aws sts get-caller-identity; a clock that is minutes off has the same effect',
     });
   }
-  // We name a key, and the ciphertext names another one: nothing that a permission would mend.
-  const foreign =
-    type === 'AccessDeniedException' && /^the ciphertext refers to/i.test(readMember(answer.body, 'message') ?? '');
-  return explainType(foreign ? 'IncorrectKeyException' : type, call) ?? unknownAnswer(answer.status, call);
+  if (type === 'AccessDeniedException') return explainDenial(text, call);
+  return explainType(type, call) ?? unknownAnswer(answer.status, call);
 }
 
 /** Whether newer credentials may be accepted where these were not. */
@@ -94,9 +121,40 @@ export function isExpired(answer: HttpResponse): boolean {
   return EXPIRED.has(readErrorType(answer));
 }
 
-/** `Encrypt` says one of these of an RSA key, for which it has another algorithm or which only the public may use. */
+/**
+ * `Encrypt` says one of these of an RSA key, for which it has another algorithm, which only the public may use, or which
+ * takes no encryption context.
+ */
 export function mayBeAsymmetric(answer: HttpResponse): boolean {
-  return ['AccessDeniedException', 'InvalidKeyUsageException'].includes(readErrorType(answer));
+  return ['AccessDeniedException', 'InvalidKeyUsageException', 'ValidationException'].includes(readErrorType(answer));
+}
+
+/** Which of the policies that could have said no did, by the service's own words; a grant helps against few of them. */
+const DENIALS: readonly (readonly [said: RegExp, hint: string])[] = [
+  [
+    /service control policy/i,
+    "a service control policy of the organization forbids it: its administrators can change that, the key's policy cannot",
+  ],
+  [
+    /resource control policy/i,
+    "a resource control policy of the organization forbids it: its administrators can change that, the key's policy cannot",
+  ],
+  [/VPC endpoint polic/i, 'the policy of the VPC endpoint forbids it: aws ec2 describe-vpc-endpoints shows it'],
+  [/permissions boundary/i, 'the permissions boundary of the role or user forbids it: aws iam get-role shows it'],
+  [/session polic/i, 'the policy that the role was assumed with forbids it'],
+  [/explicit deny in an identity-based policy/i, 'a policy of the role or user denies it'],
+  [/with an explicit deny in an? (?:resource|key)/i, "a statement of the key's policy denies it"],
+];
+
+function explainDenial(text: string, call: AwsCall): OcicryptError {
+  const { key, operation, region } = call;
+  if (OTHER_CIPHERTEXT.test(text)) return cannotBeUnwrapped(key);
+  const grant = `allow kms:${operation} in the key's policy, or run: aws kms create-grant ${flags(call)} --operations ${operation} --grantee-principal ROLE-ARN`;
+  const missing = `there may be no such key in ${region}; else ${grant}`;
+  const denial = DENIALS.find(([said]) => said.test(text))?.[1];
+  return new OcicryptError('refused', `AWS KMS does not permit kms:${operation} with ${key} to these credentials`, {
+    hint: denial ?? (/does not exist in this Region/i.test(text) ? missing : grant),
+  });
 }
 
 function explainType(type: string, call: AwsCall): OcicryptError | undefined {
@@ -105,10 +163,6 @@ function explainType(type: string, call: AwsCall): OcicryptError | undefined {
     case 'IncorrectKeyException':
     case 'InvalidCiphertextException':
       return cannotBeUnwrapped(key);
-    case 'AccessDeniedException':
-      return new OcicryptError('refused', `AWS KMS does not permit kms:${operation} with ${key} to these credentials`, {
-        hint: `allow kms:${operation} in the key's policy, or run: aws kms create-grant ${flags(call)} --operations ${operation} --grantee-principal ROLE-ARN`,
-      });
     case 'NotFoundException':
     case 'InvalidArnException':
       return new OcicryptError('not-found', `there is no key ${key} in ${call.region}`, {
@@ -142,9 +196,16 @@ function unknownAnswer(status: number, { key }: AwsCall): OcicryptError {
   });
 }
 
+/** What the SDKs take from answers: seconds or a date, or AWS's own header in milliseconds. */
+function readWait(headers: HttpResponse['headers']): number | undefined {
+  const milliseconds = headers['x-amz-retry-after'];
+  return milliseconds !== undefined && /^\d{1,9}$/.test(milliseconds) ? Number(milliseconds) : parseRetryAfter(headers);
+}
+
 /** `__type` may have a namespace before `#`; empty where something else than AWS answered. */
 function readErrorType(answer: HttpResponse): string {
-  const named = answer.headers['x-amzn-errortype'] ?? readMember(answer.body, '__type');
+  const named =
+    answer.headers['x-amzn-errortype'] ?? readMember(answer.body, '__type') ?? readMember(answer.body, 'code');
   return (named ?? '').replace(/^.*#/, '').replace(/:.*$/, '');
 }
 

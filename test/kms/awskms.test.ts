@@ -319,6 +319,71 @@ describe('AWS KMS', () => {
       world.kms.server.faults.push(refusal('AccessDeniedException', 400, text));
       await code(kek.unwrap(wrapped, {}, soon()), 'integrity');
     });
+    for (const text of [
+      'User: arn:aws:iam::111122223333:user/x is not authorized to perform: kms:Decrypt on the resource associated with this ciphertext because the resource does not exist in this Region, no resource-based policies allow access, or a resource-based policy explicitly denies access',
+      'The ciphertext refers to a customer master key that does not exist, does not exist in this region, or you are not allowed to access.',
+    ]) {
+      test(`AccessDeniedException as "${text.slice(-60)}", its member in capitals`, async () => {
+        const kek = world.open(arn);
+        const wrapped = await kek.wrap(randomBytes(32), {}, soon());
+        const body = JSON.stringify({ __type: 'AccessDeniedException', Message: text });
+        world.kms.server.faults.push({ kind: 'answer', status: 400, body });
+        await code(kek.unwrap(wrapped, {}, soon()), 'integrity');
+      });
+    }
+    for (const [said, hint] of [
+      ['with an explicit deny in a service control policy', /service control policy .* cannot$/],
+      ['because no service control policy allows the kms:Encrypt action', /service control policy/],
+      ['with an explicit deny in a resource control policy', /resource control policy/],
+      ['with an explicit deny in a VPC endpoint policy', /VPC endpoint/],
+      ['because no VPC endpoint policy allows the kms:Encrypt action', /VPC endpoint/],
+      ['because no permissions boundary allows the kms:Encrypt action', /permissions boundary/],
+      ['with an explicit deny in a session policy', /assumed with/],
+      ['with an explicit deny in a resource-based policy', /key's policy denies/],
+      [
+        'because the resource does not exist in this Region, no resource-based policies allow access',
+        /no such key in eu-west-1; else allow kms:Encrypt/,
+      ],
+      ['because no identity-based policy allows the kms:Encrypt action', /^allow kms:Encrypt in the key's policy/],
+    ] as const) {
+      test(`AccessDeniedException ${said}`, async () => {
+        world.kms.deny('GetPublicKey');
+        world.kms.server.faults.push(
+          refusal(
+            'AccessDeniedException',
+            400,
+            `User: x is not authorized to perform: kms:Encrypt on resource: y ${said}`,
+          ),
+        );
+        const error = await code(world.open(arn).wrap(randomBytes(32), {}, soon()), 'refused');
+        world.kms.permit();
+        assert.match(error.hint ?? '', hint);
+      });
+    }
+    for (const text of [
+      'The external key store proxy did not respond in time. Retry the request. If you see this error repeatedly, report it.',
+      'AWS KMS cannot communicate with the external key store proxy.',
+      'KMS rejected the request because of a very high request rate to the external key store.',
+      'arn:aws:kms:eu-west-1:111122223333:key/x is creating.',
+    ]) {
+      test(`KMSInvalidStateException that passes: ${text.slice(0, 50)}`, async () => {
+        world.kms.server.faults.push(refusal('KMSInvalidStateException', 400, text));
+        const error = await code(world.open(arn).wrap(randomBytes(32), {}, soon()), 'unavailable');
+        assert.equal(error.retryable, true);
+      });
+    }
+    test('ValidationException about the context of an RSA key, which then wraps without', async () => {
+      const rsa = world.kms.createKey({ rsa: 2048 });
+      world.kms.server.faults.push(refusal('ValidationException', 400, 'EncryptionContext is not supported'));
+      const { algorithm } = await world.open(rsa).wrap(randomBytes(32), { a: 'b' }, soon());
+      assert.equal(algorithm, 'RSAES_OAEP_SHA_256');
+    });
+    for (const type of ['RequestThrottledException', 'ThrottledException', 'EC2ThrottledException', 'SlowDown']) {
+      test(`${type} is throttling`, async () => {
+        world.kms.server.faults.push({ ...refusal(type), headers: { 'X-Amz-Retry-After': '1500' } });
+        assert.equal((await code(world.open(arn).wrap(randomBytes(32), {}, soon()), 'throttled')).retryAfter, 1500);
+      });
+    }
     for (const type of ['KMSInternalException', 'KeyUnavailableException', 'DependencyTimeoutException']) {
       test(`${type} is worth a retry`, async () => {
         world.kms.server.faults.push(refusal(type));
