@@ -1,6 +1,7 @@
 // The only code that knows how keys are spelled: key URIs in, canonical key URIs out. The grammar is docs/keys.md.
 
 import { OcicryptError } from './errors.ts';
+import { suggestSpelling } from './key-dialects.ts';
 import { showKeyText } from './shown.ts';
 
 /** A key as its parts. What a part may hold is fixed by the grammar, so that it is safe inside a path or a header. */
@@ -36,7 +37,8 @@ export function parseKeyUri(text: string): KeyUri {
   const parsed = asKeyUri(text);
   if (parsed !== undefined) return parsed;
   throw new OcicryptError('bad-input', `not a key URI: ${showKeyText(text)}`, {
-    hint: suggestSpelling(text) ?? `keys look like ${EXAMPLES.join(', ')}`,
+    hint:
+      suggestSpelling(text, (spelling) => asKeyUri(spelling) !== undefined) ?? `keys look like ${EXAMPLES.join(', ')}`,
   });
 }
 
@@ -252,32 +254,4 @@ function lowerCaseId(key: string): string {
 
 function optional<Uri extends KeyUri, Name extends string>(uri: Uri, name: Name, value: string | undefined): Uri {
   return value === undefined || value === '' ? uri : { ...uri, [name]: value };
-}
-
-/** Dialects of other tools: a pattern, and what the same key is called here. */
-const DIALECTS: readonly (readonly [RegExp, string])[] = [
-  [/^gcp-kms:\/\/(projects\/[^?]+)/, 'gcpkms://$1'],
-  [/^cloudkms:(?:resource=)?(projects\/[^?;]+)/, 'gcpkms://$1'],
-  [/^gcpkms:\/\/(projects\/[^?]+)\?/, 'gcpkms://$1'],
-  [/^aws-kms:\/\/(arn:[^?]+)/, 'awskms:///$1'],
-  [/^awskms:\/\/\/?((?:arn:|alias\/|[0-9a-fA-F-]{36})[^?]*)(?:\?.*)?$/, 'awskms:///$1'],
-  [/^awskms:(?:.*;)?key-id=([^;?]+)/, 'awskms:///$1'],
-  [/^azurekeyvault:\/\/([^/?]+)\/keys\/([^?]+)/, 'azurekms://$1/$2'],
-  [/^azurekms:name=([^;?]+);vault=([^;?]+)/, 'azurekms://$2.vault.azure.net/$1'],
-  [/^hcvault:\/\/[^/]+\/([^?]+)\/keys\/([^/?]+)$/, 'hashivault://$2?engine=$1'],
-  [/^https?:\/\/[^/]+\/v1\/([^?]+)\/keys\/([^/?]+)$/, 'hashivault://$2?engine=$1'],
-  [/^file:\/\/(\/[^?]+)$/, 'keyfile://$1'],
-  [/^(\/[^?]+)$/, 'keyfile://$1'],
-];
-
-function suggestSpelling(text: string): string | undefined {
-  for (const [pattern, replacement] of DIALECTS) {
-    const match = pattern.exec(text);
-    if (match === null) continue;
-    const spelling = match[0].replace(pattern, replacement).replace('?engine=transit', '');
-    if (spelling !== text && asKeyUri(spelling) !== undefined) return `here that key is ${spelling}`;
-  }
-  if (/^pkcs11:.*[?&]pin-value=/.test(text)) return 'a PIN does not belong in a URI: use pin-source=file:PATH';
-  if (text.startsWith('base64key:')) return 'a key does not belong in a URI: run ocicrypt-kms keygen FILE';
-  return undefined;
 }

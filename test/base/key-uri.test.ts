@@ -55,6 +55,58 @@ const DIALECTS: readonly (readonly [string, string])[] = [
   ['azurekms:name=k;vault=v?version=1', 'azurekms://v.vault.azure.net/k'],
   ['hcvault://vault.example.com:8200/transit/keys/k', 'hashivault://k'],
   ['https://vault.example.com:8200/v1/a/b/keys/k', 'hashivault://k?engine=a/b'],
+  [
+    'gcpkms:///projects/p/locations/l/keyRings/r/cryptoKeys/k',
+    'gcpkms://projects/p/locations/l/keyRings/r/cryptoKeys/k',
+  ],
+  [
+    'GCPKMS://projects/p/locations/l/keyRings/r/cryptoKeys/k',
+    'gcpkms://projects/p/locations/l/keyRings/r/cryptoKeys/k',
+  ],
+  [
+    'https://cloudkms.googleapis.com/v1/projects/p/locations/l/keyRings/r/cryptoKeys/k',
+    'gcpkms://projects/p/locations/l/keyRings/r/cryptoKeys/k',
+  ],
+  [
+    '//cloudkms.googleapis.com/projects/p/locations/l/keyRings/r/cryptoKeys/k',
+    'gcpkms://projects/p/locations/l/keyRings/r/cryptoKeys/k',
+  ],
+  ['gcpkms:projects/p/locations/l/keyRings/r/cryptoKeys/k/', 'gcpkms://projects/p/locations/l/keyRings/r/cryptoKeys/k'],
+  [
+    'gcpkms://projects/p/locations/l/keyrings/r/cryptokeys/k',
+    'gcpkms://projects/p/locations/l/keyRings/r/cryptoKeys/k',
+  ],
+  [
+    ' "gcpkms://projects/p/locations/l/keyRings/r/cryptoKeys/k"\n',
+    'gcpkms://projects/p/locations/l/keyRings/r/cryptoKeys/k',
+  ],
+  [
+    'provider:kmscrypt:gcpkms://projects/p/locations/l/keyRings/r/cryptoKeys/k',
+    'gcpkms://projects/p/locations/l/keyRings/r/cryptoKeys/k',
+  ],
+  ['awskms://arn:aws:kms:eu-west-1:111122223333:alias/x', 'awskms:///arn:aws:kms:eu-west-1:111122223333:alias/x'],
+  ['awskms:arn:aws:kms:eu-west-1:111122223333:alias/x', 'awskms:///arn:aws:kms:eu-west-1:111122223333:alias/x'],
+  ['ARN:aws:kms:eu-west-1:111122223333:alias/x', 'arn:aws:kms:eu-west-1:111122223333:alias/x'],
+  ['alias/x', 'awskms:///alias/x'],
+  ['AWSKMS:///alias/x', 'awskms:///alias/x'],
+  ['1234abcd-12ab-34cd-56ef-1234567890ab', 'awskms:///1234abcd-12ab-34cd-56ef-1234567890ab'],
+  ['mrk-1234abcd12ab34cd56ef1234567890ab', 'awskms:///mrk-1234abcd12ab34cd56ef1234567890ab'],
+  ['awskms:///key/1234abcd-12ab-34cd-56ef-1234567890ab', 'awskms:///1234abcd-12ab-34cd-56ef-1234567890ab'],
+  ['azurekms://H/keys/K', 'azurekms://H/K'],
+  [
+    'azurekms://h.vault.azure.net/keys/k/0123456789abcdef0123456789abcdef',
+    'azurekms://h.vault.azure.net/k/0123456789abcdef0123456789abcdef',
+  ],
+  ['h.vault.azure.net/keys/k', 'azurekms://h.vault.azure.net/k'],
+  ['http://h.vault.azure.net/keys/k', 'azurekms://h.vault.azure.net/k'],
+  ['hashivault:///k', 'hashivault://k'],
+  ['HASHIVAULT://k', 'hashivault://k'],
+  ['vault:k', 'hashivault://k'],
+  ['hashivault://a/b/keys/k', 'hashivault://k?engine=a/b'],
+  ['transit/keys/k', 'hashivault://k'],
+  ['keyfile:/x/app.key', 'keyfile:///x/app.key'],
+  ['pkcs11://token=t;object=k', 'pkcs11:token=t;object=k'],
+  ['PKCS11:token=t;object=k', 'pkcs11:token=t;object=k'],
 ];
 for (const [foreign, ours] of DIALECTS) {
   test(`shows our spelling of ${foreign}`, () => {
@@ -64,6 +116,27 @@ for (const [foreign, ours] of DIALECTS) {
     );
   });
 }
+
+test('a relative name of a file is told how files are named', () => {
+  for (const text of ['app.key', './app.key', 'keys/app.key', '~/app.key', 'keyfile:app.key', 'keyfile://app.key']) {
+    assert.throws(
+      () => parseKeyUri(text),
+      (error) => error instanceof OcicryptError && /--key=FILE/.test(error.hint ?? ''),
+    );
+  }
+});
+
+test('a token in the place of a key is not repeated', () => {
+  for (const text of [
+    'vault:hvs.CAESIJabcdefghijklmnopqrstuvwxyz123',
+    'hashivault:///hvs.CAESIJabcdefghijklmnopqrst',
+  ]) {
+    assert.throws(
+      () => parseKeyUri(text),
+      (error) => error instanceof OcicryptError && !`${error.message}${error.hint}`.includes('CAESI'),
+    );
+  }
+});
 
 test('an Azure vault without a dot is a vault of the public cloud, in any case', () => {
   assert.equal(azureHost('MyVault'), 'myvault.vault.azure.net');
