@@ -1,13 +1,15 @@
 // JSON to bytes: keys are spelled as base64 or numbers without ever becoming a JavaScript string.
 
 import { base64Length, wipe, writeBase64 } from './bytes.ts';
+import { JsonNumber } from './json.ts';
 
-/** What {@link writeJson} takes: bytes become base64 text. */
+/** What {@link writeJson} takes: bytes become base64 text, and a number that keeps its digits is written with them. */
 export type JsonInput =
   | null
   | boolean
   | number
   | string
+  | JsonNumber
   | Uint8Array
   | readonly JsonInput[]
   | { readonly [member: string]: JsonInput | undefined };
@@ -65,6 +67,7 @@ class Writer {
     if (typeof value === 'string') this.#string(value);
     else if (value instanceof Uint8Array) this.#bytes(value);
     else if (typeof value !== 'object' || value === null) this.#ascii(String(value));
+    else if (value instanceof JsonNumber) this.#ascii(value.text);
     else if (isList(value)) this.#list(value);
     else this.#object(value);
   }

@@ -5,7 +5,7 @@ import { decodeBase64 } from './bytes.ts';
 import { OcicryptError } from './errors.ts';
 
 /** A parsed value. Objects are maps, so that no member name can reach a prototype. */
-export type JsonValue = null | boolean | number | JsonString | readonly JsonValue[] | JsonObject;
+export type JsonValue = null | boolean | number | JsonNumber | JsonString | readonly JsonValue[] | JsonObject;
 export type JsonObject = ReadonlyMap<string, JsonValue>;
 
 /** No request or packet nests deeper than 5; a bound keeps hostile input from costing more than its length. */
@@ -28,7 +28,7 @@ const DELIMITERS: ReadonlySet<number | undefined> = new Set([
   0x7d,
   QUOTE,
 ]);
-const NUMBER = /^-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?$/;
+const NUMBER = /^-?(?:0|[1-9]\d*)((?:\.\d+)?(?:[eE][+-]?\d+)?)$/;
 const LITERALS: ReadonlyMap<string, null | boolean> = new Map([
   ['null', null],
   ['true', true],
@@ -72,8 +72,19 @@ export class JsonString {
 }
 
 /**
- * Parses one JSON document (RFC 8259) strictly: UTF-8, no trailing bytes, no member twice (readers differ about which
- * one counts), at most 16 levels deep, no recursion.
+ * A number that is no integer, is written as none (`2.0`, `1e3`), or is too large to be exact: Go takes none of these for
+ * an integer. So it is not one here either, and keeps its digits.
+ */
+export class JsonNumber {
+  readonly text: string;
+
+  constructor(text: string) {
+    this.text = text;
+  }
+}
+
+/**
+ * Parses one JSON document (RFC 8259) strictly: UTF-8, half of a surrogate pair read as U+FFFD as Go does, no trailing bytes, no member twice (readers differ about which one counts), at most 16 levels deep, no recursion.
  *
  * @param document the bytes; the result holds views of them
  * @param what how the document is called in an error ("the request")
@@ -88,31 +99,15 @@ export function asObject(value: JsonValue | undefined): JsonObject | undefined {
   return value instanceof Map ? value : undefined;
 }
 
-/**
- * A member as Go's encoding/json finds it: ASCII letters in either case, and the two letters beyond ASCII that fold to
- * one of them. Two spellings of one name mean that readers may differ.
- *
- * @throws OcicryptError `bad-input` for two spellings
- */
-export function findMember(object: JsonObject, name: string): JsonValue | undefined {
-  const wanted = name.toLowerCase();
-  let found: string | undefined;
-  for (const candidate of object.keys()) {
-    if (candidate.length !== name.length || foldCase(candidate) !== wanted) continue;
-    if (found !== undefined) throw new OcicryptError('bad-input', `"${name}" is spelled in two ways`);
-    found = candidate;
-  }
-  return found === undefined ? undefined : object.get(found);
-}
-
-/** The Kelvin sign is lowered to k by itself; the long s is a lower-case letter already. */
-function foldCase(name: string): string {
-  return name.toLowerCase().replaceAll('\u017f', 's');
-}
-
 /** The value as a string, or undefined; not for keys. */
 export function asText(value: JsonValue | undefined): string | undefined {
   return value instanceof JsonString ? value.text() : undefined;
+}
+
+/** The value as a number, or undefined. */
+export function asNumber(value: JsonValue | undefined): number | undefined {
+  if (value instanceof JsonNumber) return Number(value.text);
+  return typeof value === 'number' ? value : undefined;
 }
 
 /** The value as an array, or undefined. */
@@ -264,7 +259,10 @@ class Parser {
     const text = this.#bytes.toString('latin1', start, this.#offset);
     const literal = LITERALS.get(text);
     if (literal !== undefined) return literal;
-    return NUMBER.test(text) ? Number(text) : this.#fail('is not valid JSON');
+    const [, decimals] = NUMBER.exec(text) ?? this.#fail('is not valid JSON');
+    const number = Number(text);
+    // Adding 0 makes a plain 0 of -0.
+    return decimals === '' && Number.isSafeInteger(number) ? number + 0 : new JsonNumber(text);
   }
 
   #end(value: JsonValue): JsonValue {

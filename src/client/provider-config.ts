@@ -2,7 +2,8 @@
 // https://github.com/containers/ocicrypt/blob/main/config/keyprovider-config/config.go
 
 import { OcicryptError } from '../base/errors.ts';
-import { asArray, asObject, asText, findMember, type JsonObject, type JsonValue, parseJson } from '../base/json.ts';
+import { asArray, asObject, asText, type JsonObject, type JsonValue, parseJson } from '../base/json.ts';
+import { findMember } from '../base/json-members.ts';
 import { readPublicFile } from '../base/secret-file.ts';
 import { showPath, showValue } from '../base/shown.ts';
 import type { GrpcTarget, GrpcTls } from './grpc-client.ts';

@@ -2,7 +2,8 @@
 // https://github.com/containers/ocicrypt/blob/main/docs/keyprovider.md
 
 import { OcicryptError } from '../base/errors.ts';
-import { asArray, asObject, findMember, JsonString, parseJson } from '../base/json.ts';
+import { asArray, asObject, JsonString, parseJson } from '../base/json.ts';
+import { findMember } from '../base/json-members.ts';
 import { writeJson } from '../base/json-writer.ts';
 
 /** What the user named for a provider, by the provider's name. */

@@ -16,7 +16,7 @@ import {
   syncDirectory,
 } from './files.ts';
 import { EMPTY_INDEX, LAYOUT_FILE, LayoutIndex, type LayoutName } from './layout-index.ts';
-import { type Descriptor, isManifestType, MAXIMUM_MANIFEST, parseManifest } from './manifest.ts';
+import { checkLayoutFile, type Descriptor, isManifestType, MAXIMUM_MANIFEST, parseManifest } from './manifest.ts';
 import { notDurable, notWritten } from './not-written.ts';
 import { type BlobReader, type BlobWriter, checkContent, type ImageStore, type StoredManifest } from './store.ts';
 import { checkArchiveKind } from './tar-file.ts';
@@ -172,6 +172,8 @@ class ArchiveStore implements ImageStore {
         hint: 'archives of docker save are named docker-archive:FILE',
       });
     }
+    if (members.size('oci-layout') !== undefined)
+      checkLayoutFile(await members.readSmall('oci-layout'), `oci-layout of ${this.#path}`);
     return LayoutIndex.parse(await members.readSmall('index.json'), what);
   }
 

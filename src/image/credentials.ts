@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { decodeBase64 } from '../base/bytes.ts';
 import { OcicryptError, systemCode } from '../base/errors.ts';
 import { asObject, asText, type JsonObject, type JsonValue, parseJson } from '../base/json.ts';
+import { findMember } from '../base/json-members.ts';
 import { readPublicFile } from '../base/secret-file.ts';
 import { showPath } from '../base/shown.ts';
 import { DOCKER_HUB, normalizeHost } from './reference.ts';
@@ -87,13 +88,13 @@ async function lookUp(
   path: string,
 ): Promise<RegistryCredentials | undefined> {
   const spellings = host === DOCKER_HUB ? DOCKER_HUB_SPELLINGS : [host, `https://${host}`];
-  const helpers = asObject(file.get('credHelpers'));
+  const helpers = asObject(member(file, 'credHelpers', path));
   for (const spelling of spellings) {
     const helper = asText(helpers?.get(spelling));
     const found = helper === undefined ? undefined : await askHelper(helper, spelling);
     if (found !== undefined) return found;
   }
-  const rows = asObject(file.get('auths')) ?? new Map<string, JsonValue>();
+  const rows = asObject(member(file, 'auths', path)) ?? new Map<string, JsonValue>();
   for (const place of placesOf(host, name)) {
     // The row of exactly this spelling before others that mean the same.
     const others = [...rows.keys()].filter((row) => row !== place && normalizeRow(row) === place);
@@ -102,7 +103,7 @@ async function lookUp(
       if (found !== undefined) return found;
     }
   }
-  const store = asText(file.get('credsStore'));
+  const store = asText(member(file, 'credsStore', path));
   return store === undefined || store === ''
     ? undefined
     : askHelper(store, host === DOCKER_HUB ? DOCKER_HUB_SERVER : host);
@@ -131,11 +132,14 @@ function normalizeRow(row: string): string {
 
 /** Go's decoder passes over line breaks. */
 function fromEntry(entry: JsonObject | undefined, path: string): RegistryCredentials | undefined {
-  const token = asText(entry?.get('identitytoken'));
+  const token = asText(member(entry, 'identitytoken', path));
   if (token !== undefined && token !== '') return { kind: 'identity-token', token };
-  const auth = asText(entry?.get('auth'))?.replace(/[\r\n]/g, '');
+  const auth = asText(member(entry, 'auth', path))?.replace(/[\r\n]/g, '');
   if (auth === undefined || auth === '') {
-    const [username = '', password = ''] = [asText(entry?.get('username')), asText(entry?.get('password'))];
+    const [username = '', password = ''] = [
+      asText(member(entry, 'username', path)),
+      asText(member(entry, 'password', path)),
+    ];
     return username === '' || password === '' ? undefined : { kind: 'password', username, password };
   }
   const decoded = decodeBase64(new TextEncoder().encode(auth));
@@ -152,6 +156,18 @@ function fromEntry(entry: JsonObject | undefined, path: string): RegistryCredent
   return { kind: 'password', username: text.slice(0, colon), password: text.slice(colon + 1).replace(/\0+$/, '') };
 }
 
+/** As podman, docker and their helpers find it. @param what names the whole in an error */
+function member(object: JsonObject | undefined, name: string, what: string): JsonValue | undefined {
+  try {
+    return object && findMember(object, name);
+  } catch (cause) {
+    throw new OcicryptError('configuration', `${what} has ${name} in two spellings`, {
+      cause,
+      hint: 'keep one of them',
+    });
+  }
+}
+
 /** The helper is the user's own program: found in PATH, never named by a registry or an image. */
 async function askHelper(name: string, host: string): Promise<RegistryCredentials | undefined> {
   const program = `docker-credential-${name}`;
@@ -165,8 +181,8 @@ async function askHelper(name: string, host: string): Promise<RegistryCredential
     });
   }
   const answer = asObject(parseJson(new TextEncoder().encode(output), `answer of ${program}`));
-  const username = asText(answer?.get('Username'));
-  const secret = asText(answer?.get('Secret'));
+  const username = asText(member(answer, 'Username', `answer of ${program}`));
+  const secret = asText(member(answer, 'Secret', `answer of ${program}`));
   if (username === undefined || secret === undefined || secret === '') return undefined;
   if (username === '<token>') return { kind: 'identity-token', token: secret };
   return { kind: 'password', username, password: secret };

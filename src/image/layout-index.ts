@@ -2,7 +2,7 @@
 // afterwards. Tags are annotations, as skopeo has them.
 
 import { OcicryptError } from '../base/errors.ts';
-import { asArray, asObject, asText, type JsonObject, parseJson } from '../base/json.ts';
+import { asObject, asText, type JsonObject } from '../base/json.ts';
 import { type JsonInput, writeJson } from '../base/json-writer.ts';
 import type { BlobIdentity } from './cipher.ts';
 import {
@@ -13,6 +13,7 @@ import {
   MAXIMUM_MANIFEST,
   MEDIA_TYPES,
   parseDescriptor,
+  parseLayoutIndex,
   thaw,
 } from './manifest.ts';
 
@@ -46,13 +47,8 @@ export class LayoutIndex {
 
   /** @param what names it in an error. @throws OcicryptError `bad-input` */
   static parse(bytes: Uint8Array, what: string): LayoutIndex {
-    const json = asObject(parseJson(bytes, what));
-    const manifests = json?.get('manifests');
-    const entries = manifests === null ? [] : asArray(manifests)?.map(asObject);
-    const objects = entries?.filter((entry) => entry !== undefined);
-    if (json === undefined || entries === undefined || objects === undefined || objects.length < entries.length)
-      throw new OcicryptError('bad-input', `${what} is no image index`);
-    return new LayoutIndex(json, objects, what);
+    const { json, entries } = parseLayoutIndex(bytes, what);
+    return new LayoutIndex(json, entries, what);
   }
 
   /** All that the index names by digests that are read here. @throws OcicryptError `bad-input` */

@@ -1,8 +1,18 @@
 // The only code that reads and writes manifests, indexes and configs: OCI image-spec 1.1 and Docker schema 2, as hostile input.
 
 import { OcicryptError } from '../base/errors.ts';
-import { asArray, asObject, asText, type JsonObject, JsonString, type JsonValue, parseJson } from '../base/json.ts';
+import {
+  asArray,
+  asObject,
+  asText,
+  JsonNumber,
+  type JsonObject,
+  JsonString,
+  type JsonValue,
+  parseJson,
+} from '../base/json.ts';
 import { type JsonInput, writeJson } from '../base/json-writer.ts';
+import { CONFIG, checkShape, DOCUMENT, LAYOUT_FILE } from './manifest-shape.ts';
 
 /** The most that a registry must take, and all that we read: https://github.com/opencontainers/distribution-spec */
 export const MAXIMUM_MANIFEST = 4 * 1024 * 1024;
@@ -61,6 +71,11 @@ export function isManifestType(mediaType: string): boolean {
   return mediaType === MEDIA_TYPES.manifest || mediaType === MEDIA_TYPES.dockerManifest || isIndexType(mediaType);
 }
 
+/** Whether content of this type is an image's config, of either family. */
+export function isConfigType(mediaType: string): boolean {
+  return mediaType === MEDIA_TYPES.config || mediaType === MEDIA_TYPES.dockerConfig;
+}
+
 /** Whether content of this type is an index. */
 function isIndexType(mediaType: string): boolean {
   return mediaType === MEDIA_TYPES.index || mediaType === MEDIA_TYPES.dockerIndex;
@@ -76,16 +91,8 @@ function isIndexType(mediaType: string): boolean {
  */
 export function parseManifest(bytes: Uint8Array, mediaType: string, what: string): ImageManifest | ImageIndex {
   if (bytes.length > MAXIMUM_MANIFEST) throw bad(`${what} is larger than ${MAXIMUM_MANIFEST} bytes`);
-  const json = asObject(parseJson(bytes, what));
-  if (json === undefined) throw bad(`${what} is no JSON object`);
-  const own = json.get('mediaType');
-  if (own !== undefined && asText(own) !== mediaType) throw bad(`${what} says that it is of another media type`);
-  if (json.get('schemaVersion') !== 2)
-    throw bad(`${what} is not of schema version 2`, 'push it again with a current tool');
-  if (isIndexType(mediaType)) {
-    if (json.has('layers') || json.has('config')) throw bad(`${what} is an index and a manifest at once`);
-    return { kind: 'index', manifests: parseDescriptors(json.get('manifests'), `${what}: manifests`), json };
-  }
+  const json = parseDocument(bytes, mediaType, what);
+  if (isIndexType(mediaType)) return parseIndex(json, what);
   if (!isManifestType(mediaType))
     throw bad(`${what} is of the unknown media type ${JSON.stringify(mediaType.slice(0, 100))}`);
   if (json.has('manifests')) throw bad(`${what} is an index and a manifest at once`);
@@ -95,6 +102,32 @@ export function parseManifest(bytes: Uint8Array, mediaType: string, what: string
     layers: parseDescriptors(json.get('layers'), `${what}: layers`),
     json,
   };
+}
+
+/**
+ * Parses the `index.json` of a layout, which need not say what it is. Entries are for {@link parseDescriptor}: they may
+ * have digests that are not read here.
+ *
+ * @throws OcicryptError `bad-input`
+ */
+export function parseLayoutIndex(
+  bytes: Uint8Array,
+  what: string,
+): { readonly json: JsonObject; readonly entries: readonly JsonObject[] } {
+  const json = parseDocument(bytes, MEDIA_TYPES.index, what);
+  refuseManifest(json, what);
+  const manifests = json.get('manifests');
+  const entries = manifests === null ? [] : asArray(manifests)?.map(asObject);
+  const objects = entries?.filter((entry) => entry !== undefined);
+  if (objects === undefined || objects.length !== entries?.length) throw bad(`${what} is no image index`);
+  return { json, entries: objects };
+}
+
+/** Checks the `oci-layout` file of a layout. @throws OcicryptError `bad-input` for another version */
+export function checkLayoutFile(bytes: Uint8Array, what: string): void {
+  const json = asObject(parseJson(bytes, what));
+  if (json !== undefined) checkShape(json, LAYOUT_FILE, what);
+  if (asText(json?.get('imageLayoutVersion')) !== '1.0.0') throw bad(`${what} is not of version 1.0.0`);
 }
 
 /** The manifest with other layers; config and media type become OCI's where they were Docker's. */
@@ -134,27 +167,10 @@ export function changeDescriptor(descriptor: Descriptor, change: DescriptorChang
   return changed;
 }
 
-/**
- * Parses a descriptor.
- *
- * @throws OcicryptError `bad-input`; so no digest or media type that is returned can climb out of a path or a URL
- */
-export function parseDescriptor(value: JsonValue | undefined, what: string): Descriptor {
-  const json = asObject(value);
-  const mediaType = asText(json?.get('mediaType'));
-  const digest = asText(json?.get('digest'));
-  const size = json?.get('size');
-  if (json === undefined || mediaType === undefined || !MEDIA_TYPE.test(mediaType))
-    throw bad(`${what} has no media type`);
-  if (digest === undefined || !isDigest(digest)) throw bad(`${what} has no SHA-256 digest`);
-  if (typeof size !== 'number' || !Number.isSafeInteger(size) || size < 0) throw bad(`${what} has no size`);
-  const annotations = parseAnnotations(json.get('annotations'), what);
-  return { mediaType, digest, size, annotations, platform: parsePlatform(json.get('platform')), json };
-}
-
 /** Parses what is needed of a config blob. @throws OcicryptError `bad-input` */
 export function parseConfig(bytes: Uint8Array, what: string): ImageConfig {
   const json = asObject(parseJson(bytes, what));
+  if (json !== undefined) checkShape(json, CONFIG, what);
   const diffIds = asArray(asObject(json?.get('rootfs'))?.get('diff_ids')) ?? [];
   return {
     platform: parsePlatform(json),
@@ -180,6 +196,7 @@ export function formatPlatform(platform: Platform): string {
 /** What was parsed, as what can be written. */
 export function thaw(value: JsonValue): JsonInput {
   if (value instanceof JsonString) return value.text();
+  if (value instanceof JsonNumber) return value;
   const object = asObject(value);
   if (object !== undefined) return thawObject(object);
   const array = asArray(value);
@@ -191,11 +208,52 @@ export function thaw(value: JsonValue): JsonInput {
 const MEDIA_TYPE = /^[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}\/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}$/;
 const PLATFORM_PART = /^[A-Za-z0-9._-]{1,64}$/;
 
+function parseIndex(json: JsonObject, what: string): ImageIndex {
+  refuseManifest(json, what);
+  return { kind: 'index', manifests: parseDescriptors(json.get('manifests'), `${what}: manifests`), json };
+}
+
+function refuseManifest(json: JsonObject, what: string): void {
+  if (json.has('layers') || json.has('config')) throw bad(`${what} is an index and a manifest at once`);
+}
+
+/** The members of a manifest or an index that no reader takes for another one. */
+function parseDocument(bytes: Uint8Array, mediaType: string, what: string): JsonObject {
+  const json = asObject(parseJson(bytes, what));
+  if (json === undefined) throw bad(`${what} is no JSON object`);
+  checkShape(json, DOCUMENT, what);
+  const own = json.get('mediaType');
+  if (own !== undefined && asText(own) !== mediaType) throw bad(`${what} says that it is of another media type`);
+  if (json.get('schemaVersion') !== 2)
+    throw bad(`${what} is not of schema version 2`, 'push it again with a current tool');
+  // containers/image refuses what looks like schema 1 too.
+  if (json.has('fsLayers') || json.has('history')) throw bad(`${what} has members of schema version 1`);
+  return json;
+}
+
 function parseDescriptors(value: JsonValue | undefined, what: string): readonly Descriptor[] {
   const entries = value === null ? [] : asArray(value);
   if (entries === undefined) throw bad(`${what} is no list`);
   if (entries.length > MAXIMUM_ENTRIES) throw bad(`${what} has more than ${MAXIMUM_ENTRIES} entries`);
   return entries.map((entry, index) => parseDescriptor(entry, `${what}[${index}]`));
+}
+
+/**
+ * Parses a descriptor.
+ *
+ * @throws OcicryptError `bad-input`; so no digest or media type that is returned can climb out of a path or a URL
+ */
+export function parseDescriptor(value: JsonValue | undefined, what: string): Descriptor {
+  const json = asObject(value);
+  const mediaType = asText(json?.get('mediaType'));
+  const digest = asText(json?.get('digest'));
+  const size = json?.get('size');
+  if (json === undefined || mediaType === undefined || !MEDIA_TYPE.test(mediaType))
+    throw bad(`${what} has no media type`);
+  if (digest === undefined || !isDigest(digest)) throw bad(`${what} has no SHA-256 digest`);
+  if (typeof size !== 'number' || !Number.isSafeInteger(size) || size < 0) throw bad(`${what} has no size`);
+  const annotations = parseAnnotations(json.get('annotations'), what);
+  return { mediaType, digest, size, annotations, platform: parsePlatform(json.get('platform')), json };
 }
 
 function parseAnnotations(value: JsonValue | undefined, what: string): ReadonlyMap<string, string> {

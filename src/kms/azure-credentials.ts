@@ -4,7 +4,7 @@
 import { wipe } from '../base/bytes.ts';
 import { OcicryptError } from '../base/errors.ts';
 import { type HttpClient, parseRetryAfter } from '../base/http.ts';
-import { asArray, asText, type JsonObject } from '../base/json.ts';
+import { asArray, asNumber, asText, type JsonObject } from '../base/json.ts';
 import { readPublicFile } from '../base/secret-file.ts';
 import { share } from '../base/share.ts';
 import { showPath } from '../base/shown.ts';
@@ -176,8 +176,8 @@ function clientSource(
       const message = readObject(answer.body);
       if (answer.status !== 200) throw refusedBy(place, answer.status, message, parseRetryAfter(answer.headers));
       const access = asText(message?.get('access_token')) ?? '';
-      const seconds = message?.get('expires_in');
-      if (!/^[!-~]{1,16384}$/.test(access) || typeof seconds !== 'number') throw noToken(place, '');
+      const seconds = asNumber(message?.get('expires_in'));
+      if (!/^[!-~]{1,16384}$/.test(access) || seconds === undefined) throw noToken(place, '');
       return { access, end: Date.now() + seconds * 1000 };
     } finally {
       wipe(body);

@@ -8,7 +8,7 @@ import { readFileSync } from 'node:fs';
 import { eitherSignal } from '../base/deadline.ts';
 import { OcicryptError } from '../base/errors.ts';
 import type { HttpClient, HttpResponse } from '../base/http.ts';
-import { asText } from '../base/json.ts';
+import { asNumber, asText } from '../base/json.ts';
 import { share } from '../base/share.ts';
 import { readObject } from './answers.ts';
 import type { TokenSource } from './google-credentials.ts';
@@ -101,8 +101,8 @@ class MetadataServer {
     }
     const token = answer.status === 200 ? readObject(answer.body) : undefined;
     const access = asText(token?.get('access_token'));
-    const seconds = token?.get('expires_in');
-    if (access !== undefined && /^[!-~]{1,16384}$/.test(access) && typeof seconds === 'number') {
+    const seconds = asNumber(token?.get('expires_in'));
+    if (access !== undefined && /^[!-~]{1,16384}$/.test(access) && seconds !== undefined) {
       return { access, lifetime: seconds * 1000 };
     }
     throw new OcicryptError('unauthenticated', `the metadata server gives no token (${answer.status})`, {

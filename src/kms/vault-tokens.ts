@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { wipe } from '../base/bytes.ts';
 import { OcicryptError } from '../base/errors.ts';
 import { type HttpResponse, parseRetryAfter } from '../base/http.ts';
-import { asObject, asText, type JsonObject, parseJson } from '../base/json.ts';
+import { asNumber, asObject, asText, type JsonObject, parseJson } from '../base/json.ts';
 import { writeJson } from '../base/json-writer.ts';
 import { readSecretFile } from '../base/secret-file.ts';
 import { share } from '../base/share.ts';
@@ -184,14 +184,14 @@ function readLogin(body: Uint8Array, login: VaultLogin, start: number): Token {
     auth = asObject(asObject(parseJson(body, 'the answer'))?.get('auth'));
   } catch {}
   const text = asText(auth?.get('client_token'));
-  const lease = auth?.get('lease_duration');
+  const lease = asNumber(auth?.get('lease_duration'));
   if (text === undefined || !/^[!-~]+$/.test(text)) {
     throw new OcicryptError('unauthenticated', `the ${login} login to Vault gave no token`, {
       hint: 'a login that asks for a second factor cannot be used here',
     });
   }
   // A lease of no seconds is one without end.
-  const seconds = typeof lease === 'number' && lease > 0 ? lease : Number.POSITIVE_INFINITY;
+  const seconds = lease !== undefined && lease > 0 ? lease : Number.POSITIVE_INFINITY;
   return { text, start, end: start + seconds * 1000 * USABLE };
 }
 

@@ -1,7 +1,8 @@
 // The only code that looks inside a layer-key record ("optsdata"): what is not one is neither wrapped nor released.
 
 import { wipe } from '../base/bytes.ts';
-import { asObject, asText, findMember, type JsonObject, JsonString, type JsonValue, parseJson } from '../base/json.ts';
+import { asObject, asText, type JsonObject, JsonString, type JsonValue, parseJson } from '../base/json.ts';
+import { findMember } from '../base/json-members.ts';
 
 /** It is 193 bytes today; a request with a longer one is refused too (protocol.ts). */
 const MAXIMUM_LENGTH = 4096;

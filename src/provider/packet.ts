@@ -2,6 +2,7 @@
 
 import { OcicryptError } from '../base/errors.ts';
 import { asObject, asText, type JsonObject, JsonString, parseJson } from '../base/json.ts';
+import { checkSpelling, knownNames } from '../base/json-members.ts';
 import { writeJson } from '../base/json-writer.ts';
 import { asKeyUri, formatKeyUri, type KeyUri } from '../base/key-uri.ts';
 import type { EncryptionContext, WrappedKey } from '../kms/kek.ts';
@@ -44,8 +45,12 @@ export function decodePacket(packet: Uint8Array): Packet {
       });
     }
   }
+  // Its other reader is written in Go: to it a `Key_url` would be another key than the one that is judged here.
+  checkSpelling(object, V1_MEMBERS, 'the packet');
   return decodePacketV1(object);
 }
+
+const V1_MEMBERS = knownNames(['key_url', 'wrapped_key', 'wrap_type']);
 
 /** Members that give away a format that no key here can open. */
 const FOREIGN: readonly (readonly [string, string])[] = [

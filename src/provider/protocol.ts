@@ -2,16 +2,8 @@
 // https://github.com/containers/ocicrypt/blob/main/docs/keyprovider.md
 
 import { OcicryptError } from '../base/errors.ts';
-import {
-  asArray,
-  asObject,
-  asText,
-  findMember,
-  type JsonObject,
-  JsonString,
-  type JsonValue,
-  parseJson,
-} from '../base/json.ts';
+import { asArray, asObject, asText, type JsonObject, JsonString, type JsonValue, parseJson } from '../base/json.ts';
+import { findMember } from '../base/json-members.ts';
 import { type ByteSpelling, writeJson } from '../base/json-writer.ts';
 
 /** Values of a provider's parameters: bytes as decoded from the request; undefined where a value is not bytes. */
