@@ -87,7 +87,7 @@ function memberSchema(name: OptionName): object {
     choice: { enum: choices },
     pairs: { type: 'object', additionalProperties: { type: 'string' } },
     count: { type: 'integer', minimum: 1, maximum: 999_999 },
-    duration: { type: 'string', pattern: '^[0-9]{1,6}(ms|s)$' },
+    duration: { type: 'string', pattern: '^[0-9]{1,6}(ms|s|m|h)$' },
     switch: { type: 'boolean' },
   };
   return { description, ...schemas[kind] };

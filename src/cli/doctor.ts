@@ -28,7 +28,7 @@ export async function runDoctor(context: CommandContext): Promise<void> {
   const options = {
     openKek: (uri: KeyUri) => keks.open(uri),
     labels: settings.pairs('context') ?? {},
-    limits: limitsWithin(settings.duration('timeout') ?? DEFAULT_LIMITS.total),
+    limits: limitsWithin(settings.keyTime() ?? DEFAULT_LIMITS.total),
   };
   const probes: ProbeResult[] = [];
   try {

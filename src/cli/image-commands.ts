@@ -53,7 +53,7 @@ export function imageCommands(provider: readonly OptionName[]): readonly (readon
       {
         operands: 'IMAGE',
         describe: 'show who can open what in an image; needs no key and fetches no layer',
-        options: ['ca', 'authfile', 'json', 'config'],
+        options: ['timeout', 'ca', 'authfile', 'json', 'config'],
         run: async (context) => (await import('./inspect.ts')).runInspect(context),
       },
     ],
@@ -62,7 +62,7 @@ export function imageCommands(provider: readonly OptionName[]): readonly (readon
       {
         operands: 'IMAGE',
         describe: 'succeed only if every layer of every platform is encrypted, and to whom it should be',
-        options: ['require', 'only', 'unwrap', 'post-quantum', 'digest-tag', ...common],
+        options: ['require', 'only', 'unwrap', 'content', 'post-quantum', 'digest-tag', ...common],
         run: async (context) => (await import('./verify.ts')).runVerify(context),
       },
     ],

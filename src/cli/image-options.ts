@@ -63,6 +63,11 @@ export const IMAGE_OPTIONS = {
     describe: 'really open the layer keys, with each required key, or with any that may unwrap where none is required',
     member: null,
   },
+  content: {
+    kind: 'switch',
+    describe: 'also read every layer, and check that it is encrypted under its key; with --unwrap, which this includes',
+    member: null,
+  },
   'post-quantum': {
     kind: 'switch',
     describe:

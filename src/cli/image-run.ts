@@ -46,13 +46,17 @@ export async function runOnImage<Result>(
   try {
     return await untilInterrupted(
       terminal,
-      async (signal) => {
-        const result = await work({ tools, signal, onProgress, onSwitch }).finally(() => tools.close());
+      async (interrupted) => {
+        const limit = settings.duration('timeout');
+        const late = () => ended(`not done within ${limit} ms (--timeout)`, settings.operands.at(-1) ?? '', moving);
+        const result = await withinTime(limit, interrupted, late, (signal) =>
+          work({ tools, signal, onProgress, onSwitch }),
+        ).finally(() => tools.close());
         progress?.end();
         await report?.(result);
         return result;
       },
-      () => interrupted(settings.operands.at(-1) ?? '', moving),
+      () => ended('interrupted', settings.operands.at(-1) ?? '', moving),
     );
   } finally {
     progress?.end();
@@ -60,11 +64,30 @@ export async function runOnImage<Result>(
 }
 
 /** @param moving the digest that the image's name was about to stand for */
-function interrupted(image: string, moving: string | undefined): OcicryptError {
-  if (moving === undefined) return new OcicryptError('deadline-exceeded', 'interrupted, nothing was changed');
-  return new OcicryptError('deadline-exceeded', `interrupted while ${image} was written: it may be ${moving} already`, {
+function ended(how: string, image: string, moving: string | undefined): OcicryptError {
+  if (moving === undefined) return new OcicryptError('deadline-exceeded', `${how}, nothing was changed`);
+  return new OcicryptError('deadline-exceeded', `${how} while ${image} was written: it may be ${moving} already`, {
     hint: `see ocicrypt-kms inspect ${image}`,
   });
+}
+
+/** Ends the work at its time, whatever it waits for. @param late makes the error */
+function withinTime<Result>(
+  limit: number | undefined,
+  interrupted: AbortSignal,
+  late: () => OcicryptError,
+  work: (signal: AbortSignal) => Promise<Result>,
+): Promise<Result> {
+  if (limit === undefined) return work(interrupted);
+  const { promise, resolve, reject } = Promise.withResolvers<Result>();
+  const expired = new AbortController();
+  const timer = setTimeout(() => {
+    const error = late();
+    expired.abort(error);
+    reject(error);
+  }, limit);
+  work(AbortSignal.any([interrupted, expired.signal])).then(resolve, reject);
+  return promise.finally(() => clearTimeout(timer));
 }
 
 /**

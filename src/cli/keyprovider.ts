@@ -12,7 +12,7 @@ export async function runKeyprovider({ settings, terminal, personality }: Comman
   const remote = settings.text('remote');
   if (remote !== undefined) return (await import('./remote.ts')).runRemote(remote, { settings, terminal, personality });
   const { provider, close } = await openProvider(settings, { personality, door: 'command' });
-  const limit = settings.duration('timeout') ?? DEFAULT_LIMITS.total;
+  const limit = settings.requestTime() ?? DEFAULT_LIMITS.total;
   const signal = AbortSignal.timeout(limit);
   try {
     const request = await withDeadline(limit, undefined, 'reading the request', () => terminal.read(MAXIMUM_REQUEST));

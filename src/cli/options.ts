@@ -64,8 +64,8 @@ export const OPTIONS = {
   timeout: {
     kind: 'duration',
     value: 'TIME',
-    describe: 'the time for one request, as 10s or 500ms, 50s at the most',
-    fallback: '10s',
+    describe: 'the time for one request, as 10s or 500ms, at most 50s; for a whole image command, as 5m or 2h',
+    fallback: '10s for one request to a key; image commands end when they are done',
   },
   ca: {
     kind: 'list',

@@ -14,7 +14,7 @@ import type { Settings } from './settings.ts';
 export async function runRemote(address: string, { settings, terminal }: CommandContext): Promise<void> {
   const target = parseRemote(address);
   const tls = target.kind === 'tls' ? tlsFiles(settings) : undefined;
-  const timeout = settings.duration('timeout') ?? DEFAULT_LIMITS.total;
+  const timeout = settings.requestTime() ?? DEFAULT_LIMITS.total;
   const names = { configured: settings.text('provider'), fallback: 'kmscrypt' };
   const reply = await withDeadline(timeout, undefined, 'the server', async (signal) => {
     const request = await terminal.read(MAXIMUM_REQUEST);

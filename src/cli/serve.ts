@@ -180,6 +180,6 @@ function serverLimits(settings: Settings): ServerLimits {
     streams: settings.count('max-streams') ?? DEFAULT_SERVER_LIMITS.streams,
     active: settings.count('max-calls') ?? DEFAULT_SERVER_LIMITS.active,
     queue: settings.count('max-queue') ?? DEFAULT_SERVER_LIMITS.queue,
-    call: settings.duration('timeout') ?? DEFAULT_SERVER_LIMITS.call,
+    call: settings.requestTime() ?? DEFAULT_SERVER_LIMITS.call,
   };
 }

@@ -49,6 +49,19 @@ export class Settings {
     return text === undefined ? undefined : parseDuration(text);
   }
 
+  /** `--timeout` as the time for one request, whose client waits for it. @throws OcicryptError `usage` for more than 50 s */
+  requestTime(): number | undefined {
+    const time = this.duration('timeout');
+    if (time === undefined || time <= MAXIMUM_REQUEST_TIME) return time;
+    throw new OcicryptError('usage', 'option --timeout takes at most 50s here, where a client waits for each request');
+  }
+
+  /** `--timeout` as the time for one call of a key, where it is that of a whole image command. */
+  keyTime(): number | undefined {
+    const time = this.duration('timeout');
+    return time === undefined ? undefined : Math.min(time, MAXIMUM_REQUEST_TIME);
+  }
+
   count(name: CountName): number | undefined {
     const text = this.#texts.get(name)?.at(-1);
     return text === undefined ? undefined : Number(text);
@@ -175,16 +188,23 @@ function checkValue(name: OptionName, value: string): void {
     (kind === 'pairs' && !/^[^=]+=/.test(value) && 'takes NAME=VALUE') ||
     (value === '' && 'needs a value') ||
     (kind === 'count' && !/^[1-9]\d{0,5}$/.test(value) && 'takes a number from 1 to 999999') ||
-    (kind === 'duration' && parseDuration(value) === undefined && 'takes a time from 1ms to 50s, as 10s or 500ms');
+    (kind === 'duration' && parseDuration(value) === undefined && 'takes a time from 1ms to 24h, as 500ms, 10s or 5m');
   if (problem) throw new OcicryptError('usage', `option --${name} ${problem}, not ${showValue(value)}`);
 }
 
-/** Below the 50 s after which Confidential Containers' agent gives up. */
-const MAXIMUM_DURATION = 50_000;
+/** The time after which Confidential Containers' agent gives up. */
+const MAXIMUM_REQUEST_TIME = 50_000;
+const MAXIMUM_DURATION = 24 * 3_600_000;
+const UNITS: ReadonlyMap<string | undefined, number> = new Map([
+  ['ms', 1],
+  ['s', 1000],
+  ['m', 60_000],
+  ['h', 3_600_000],
+]);
 
 function parseDuration(text: string): number | undefined {
-  const match = /^(\d{1,6})(ms|s)$/.exec(text);
-  const milliseconds = Number(match?.[1]) * (match?.[2] === 's' ? 1000 : 1);
+  const match = /^(\d{1,6})(ms|s|m|h)$/.exec(text);
+  const milliseconds = Number(match?.[1]) * (UNITS.get(match?.[2]) ?? 0);
   return milliseconds >= 1 && milliseconds <= MAXIMUM_DURATION ? milliseconds : undefined;
 }
 

@@ -52,7 +52,7 @@ export async function openProvider(settings: Settings, setup: ProviderSetup): Pr
     packet: packetChoice(settings.text('packet'), reference),
     versions: reference ? 'ignored' : 'exact',
     spelling: settings.text('bytes') === 'array' ? 'array' : 'base64',
-    limits: limitsWithin(settings.duration('timeout') ?? DEFAULT_LIMITS.total),
+    limits: limitsWithin(settings.keyTime() ?? DEFAULT_LIMITS.total),
     ...(labels === undefined ? {} : { labels }),
     ...(defaultKeyText === undefined ? {} : { defaultKey: parseKeyUri(defaultKeyText) }),
     ...(auditFile === undefined ? {} : { audit: await openAudit(auditFile, setup.door) }),

@@ -33,7 +33,8 @@ async function verify(settings: Settings, { tools, signal }: ImageRun): Promise<
   const required = await Promise.all(settings.list('require').map((key) => tools.resolveKey(key)));
   const only = await Promise.all(settings.list('only').map((key) => tools.resolveKey(key)));
   const unwrappers = new Map<string | undefined, LayerKeyUnwrapper>();
-  if (settings.switch('unwrap')) {
+  const content = settings.switch('content');
+  if (content || settings.switch('unwrap')) {
     unwrappers.set(undefined, await tools.unwrapper());
     for (const { known, rule } of required) unwrappers.set(known, await tools.singleUnwrapper(rule));
   }
@@ -41,6 +42,7 @@ async function verify(settings: Settings, { tools, signal }: ImageRun): Promise<
   return verifyImage(tools.source(settings.operands[0]), {
     require: required.map(({ known }) => known),
     ...(only.length === 0 ? {} : { only: only.map(({ known }) => known) }),
+    content,
     digestTag: settings.switch('digest-tag'),
     postQuantum: settings.switch('post-quantum'),
     ...(any === undefined ? {} : { unwrapper: (key) => unwrappers.get(key) ?? any }),
@@ -58,14 +60,33 @@ function hintFor({ digestTag, reasons, report }: Verification, image: ImageRefer
 
 type VerifiedImage = Verification & { readonly deploy: readonly RuntimeName[] };
 
-function show({ ok, reasons, proven, report, inClear, deploy }: VerifiedImage): string {
+/** What each proof is for, and what gives it. */
+const PROOFS = {
+  keys: ['the layer keys were opened', 'that the keys open the layers (--unwrap)'],
+  content: [
+    'every layer is encrypted under its key',
+    'that the layers are encrypted at all: clients without a key run plain ones of an encrypted type (--content)',
+  ],
+} as const;
+
+function showProofs({ ok, notProved }: Verification): readonly string[] {
+  if (!ok) return [];
+  const proved = (['keys', 'content'] as const).filter((one) => !notProved.includes(one));
+  return [
+    ...(proved.length === 0 ? [] : [`      proved: ${proved.map((one) => PROOFS[one][0]).join('; ')}`]),
+    ...(notProved.length === 0 ? [] : [`      not proved: ${notProved.map((one) => PROOFS[one][1]).join('; ')}`]),
+  ];
+}
+
+function show(verification: VerifiedImage): string {
+  const { ok, reasons, report, inClear, deploy } = verification;
   const { name, digest, platforms, attachments } = report;
   const layers = platforms.reduce((sum, platform) => sum + platform.layers.length, 0);
-  const basis = proven ? 'the layer keys were opened' : 'this is what the metadata claims; --unwrap proves it';
   const lines = ok
     ? [
         `ok    ${name}  ${digest}`,
-        `      ${count(layers, 'layer')} on ${count(platforms.length, 'platform')}; ${basis}`,
+        `      ${count(layers, 'layer')} on ${count(platforms.length, 'platform')}`,
+        ...showProofs(verification),
       ]
     : [`FAIL  ${name}  ${digest}`, ...reasons.map((reason) => `      ${reason}`)];
   const beside = attachments.map(

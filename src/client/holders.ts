@@ -12,21 +12,35 @@ export interface KeyHolder {
 }
 
 /**
- * Asks each holder about each key that it may open, in their order, until one is open.
+ * How often holders may fail for each key that they opened, and at first: a hostile image has up to 64 wrapped keys a
+ * layer, and each of them may cost a key service a call. A refusal by the operator's own rules costs nothing.
+ */
+const FAILURES = { first: 64, each: 8 } as const;
+
+/**
+ * Asks each holder about each key that it may open, in their order, until one is open. In all it gives up after so many
+ * failures that only a hostile image has them.
  *
  * @param missing what to do where no holder is for any of the keys
  */
 export function createUnwrapper(holders: readonly KeyHolder[], missing: string): LayerKeyUnwrapper {
+  let failed = 0;
+  let opened = 0;
   return {
     async unwrap(keys, signal) {
       const failures: OcicryptError[] = [];
       for (const holder of holders) {
         for (const key of keys.filter(({ scheme }) => holder.opens(scheme))) {
+          if (failed > FAILURES.first + FAILURES.each * opened) throw tooMany(failed);
           try {
-            return await holder.open(key, signal);
+            const record = await holder.open(key, signal);
+            opened++;
+            return record;
           } catch (error) {
             signal.throwIfAborted();
-            failures.push(asOcicryptError(error));
+            const failure = asOcicryptError(error);
+            failures.push(failure);
+            if (failure.code !== 'not-allowed') failed++;
           }
         }
       }
@@ -42,6 +56,12 @@ const CODE_ORDER: readonly ErrorCode[] = [
 ];
 
 const SHOWN = 4;
+
+function tooMany(failed: number): OcicryptError {
+  return new OcicryptError('bad-input', `${failed} wrapped keys of this image did not open, and no more are tried`, {
+    hint: 'if it can be trusted, rewrap it for one key; ocicrypt-kms inspect shows what it is wrapped for',
+  });
+}
 
 function combine(failures: readonly OcicryptError[], keys: readonly WrappedKey[], missing: string): OcicryptError {
   const [first] = failures;

@@ -44,10 +44,13 @@ export function isEncryptedType(mediaType: string): boolean {
   return mediaType.endsWith(SUFFIX);
 }
 
-/** Whether this is the type of a layer, encrypted or not. */
+/** Whether this is the type of a layer, encrypted or not; as containerd sees it, known or not (core/images/mediatypes.go). */
 export function isLayerType(mediaType: string): boolean {
-  return PLAIN_TYPES.has(isEncryptedType(mediaType) ? mediaType.slice(0, -SUFFIX.length) : mediaType);
+  return LAYER_PREFIX.test(mediaType);
 }
+
+const LAYER_PREFIX =
+  /^application\/vnd\.(?:oci\.image\.layer\.|docker\.image\.rootfs\.|wasm\.content\.layer\.|erofs\.layer\.)/;
 
 /** Whether this is the type of a plain layer that may not be passed on: runtimes fetch it from an address in the manifest. */
 export function isForeignType(mediaType: string): boolean {
@@ -124,14 +127,35 @@ export function decodeEncryption(annotations: ReadonlyMap<string, string>, what:
 }
 
 /** Layers with one identity are alike in their bytes and in all that decides who can open them. */
-export function identifyLayer({ mediaType, digest, size, annotations }: Descriptor): string {
+export function identifyLayer(layer: Descriptor): string {
+  const known = identities.get(layer);
+  if (known !== undefined) return known;
+  const { mediaType, digest, size, annotations } = layer;
   const encryption = [...annotations].filter(([name]) => name.startsWith(ENCRYPTION_PREFIX)).sort();
-  return JSON.stringify([mediaType, digest, size, encryption]);
+  const identity = JSON.stringify([mediaType, digest, size, encryption]);
+  identities.set(layer, identity);
+  return identity;
 }
 
-/** The annotations without those of encryption. */
+/** Annotations may be large, and one manifest may be part of many images. */
+const identities = new WeakMap<Descriptor, string>();
+
+/**
+ * The annotation by which clients take parts of a layer, or another one that they have, and never look at the whole: a
+ * table of contents of zstd:chunked or eStargz, or whatever else containerd hands to its snapshotters. Of an encrypted
+ * layer that would be something in the clear.
+ */
+export function findShortcut(annotations: ReadonlyMap<string, string>): string | undefined {
+  return [...annotations.keys()].find(isShortcut);
+}
+
+/** The annotations that a layer keeps when its bytes change: without those of encryption, and without shortcuts to the old ones. */
 export function withoutEncryption(annotations: ReadonlyMap<string, string>): ReadonlyMap<string, string> {
-  return new Map([...annotations].filter(([name]) => !name.startsWith(ENCRYPTION_PREFIX)));
+  return new Map([...annotations].filter(([name]) => !name.startsWith(ENCRYPTION_PREFIX) && !isShortcut(name)));
+}
+
+function isShortcut(name: string): boolean {
+  return name.startsWith('io.github.containers.zstd-chunked.') || name.startsWith('containerd.io/snapshot/');
 }
 
 function splitPackets(value: string, what: string): readonly string[] {

@@ -34,6 +34,9 @@ const ENCRYPT: readonly Stage[] = [['digest'], ['crypt', 'hmac'], ['digest']];
  */
 const DECRYPT: readonly Stage[] = [['hmac'], ['crypt', 'digest']];
 
+/** With it: clients without a key know the layer by its digest alone. */
+const PROVE: readonly Stage[] = [['digest'], ['hmac', 'crypt'], ['digest']];
+
 /**
  * Encrypts a layer with a new random key and nonce.
  *
@@ -100,7 +103,7 @@ export async function encryptLayer<Wrapped>(
 /**
  * Decrypts a layer.
  *
- * @param source the ciphertext; its size and HMAC are checked, not its digest
+ * @param source the ciphertext; its size and HMAC are checked, and its digest only with `checkDigest`
  * @param sink gets the plaintext; the last bytes only after the HMAC has been found right, so that a sink that commits
  *   nothing before its end never shows unchecked bytes
  * @param layer what the manifest says of the encrypted layer
@@ -113,14 +116,20 @@ export async function decryptLayer(
   layer: BlobIdentity,
   publicOptions: PublicOptions,
   privateOptions: PrivateOptions,
-  options: LayerRunOptions = {},
+  { checkDigest = false, ...options }: LayerRunOptions & { readonly checkDigest?: boolean } = {},
 ): Promise<BlobIdentity> {
   let digest = '';
-  await runPipeline(source, sink, DECRYPT, privateOptions, {
+  await runPipeline(source, sink, checkDigest ? PROVE : DECRYPT, privateOptions, {
     ...options,
     size: layer.size,
-    check: ([mac, plain]) => {
+    check: (sums) => {
+      const [cipher, mac, plain] = checkDigest ? sums : [undefined, ...sums];
       if (mac === undefined || plain === undefined) throw missingSum();
+      if (cipher !== undefined && formatDigest(cipher) !== layer.digest) {
+        throw new OcicryptError('integrity', `layer ${layer.digest} does not have that digest`, {
+          hint: 'the image is damaged: fetch it again',
+        });
+      }
       if (mac.length !== publicOptions.hmac.length || !timingSafeEqual(mac, publicOptions.hmac)) {
         throw new OcicryptError('integrity', `layer ${layer.digest} does not match its HMAC`, {
           hint: 'the layer or its annotations were changed: fetch the image again',

@@ -5,13 +5,13 @@ import { OcicryptError } from '../base/errors.ts';
 import type { LayerKeyUnwrapper } from '../client/layer-keys.ts';
 import { compressionOf, decodeEncryption, decryptedType, isEncryptedType } from './annotations.ts';
 import { decryptLayer } from './cipher.ts';
-import { createDiffIdSink, type DiffIdSink } from './diff-id.ts';
+import { createDiffIdSink, type DiffIdSink, readDiffIds } from './diff-id.ts';
 import { decodePrivateOptions } from './layer-options.ts';
-import { type Descriptor, parseConfig } from './manifest.ts';
+import type { Descriptor } from './manifest.ts';
 import { countProgress, describeWritten, type WrittenImage } from './result.ts';
 import { retry } from './retry.ts';
 import { selectLayers } from './select.ts';
-import { type ImageSource, type ImageStore, moveBlob, readSmallBlob } from './store.ts';
+import { type ImageSource, type ImageStore, moveBlob } from './store.ts';
 import { type ChangedLayer, type ImageProgress, transformImage } from './transform.ts';
 import { imagesOf, type PlatformImage, readImageTree, selectPlatforms } from './tree.ts';
 
@@ -81,20 +81,6 @@ function selectEncrypted(
   }
   if (selected.size > 0) return selected;
   throw new OcicryptError('bad-input', `${name} is not encrypted`, { hint: `run ocicrypt-kms inspect ${name}` });
-}
-
-async function readDiffIds(
-  source: ImageSource,
-  images: readonly PlatformImage[],
-  signal: AbortSignal | undefined,
-): Promise<ReadonlyMap<PlatformImage, readonly string[]>> {
-  const diffIds = new Map<PlatformImage, readonly string[]>();
-  for (const image of images) {
-    const { config } = image.manifest;
-    const bytes = await readSmallBlob(source, config, 'config', signal);
-    diffIds.set(image, parseConfig(bytes, `config ${config.digest}`).diffIds);
-  }
-  return diffIds;
 }
 
 async function decryptOne(

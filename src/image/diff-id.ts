@@ -1,4 +1,4 @@
-// The digest of a layer once it is uncompressed, which an image's config calls its diff id.
+// The digest of a layer once it is uncompressed, which an image's config calls its diff id: computed, and as configs say it.
 
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
@@ -6,7 +6,10 @@ import { createGunzip, createZstdDecompress } from 'node:zlib';
 import { OcicryptError } from '../base/errors.ts';
 import type { Compression } from './annotations.ts';
 import { formatDigest } from './cipher.ts';
+import { isConfigType, parseConfig } from './manifest.ts';
+import { type ImageSource, readSmallBlob } from './store.ts';
 import type { ByteSink } from './streams.ts';
+import { MAXIMUM_BYTES, type PlatformImage } from './tree.ts';
 
 /** Takes the bytes of a layer as they are stored; nothing of what comes out is kept. */
 export interface DiffIdSink extends ByteSink {
@@ -14,6 +17,36 @@ export interface DiffIdSink extends ByteSink {
   finish(): Promise<string>;
   /** Stops. Harmless after {@link finish}. */
   discard(): void;
+}
+
+/**
+ * The diff ids that each image's config has, one config at a time; images without such a config are left out.
+ *
+ * @throws OcicryptError `bad-input` for configs that are no such thing or too large in all, `integrity`, `not-found`
+ */
+export async function readDiffIds(
+  source: ImageSource,
+  images: readonly PlatformImage[],
+  signal: AbortSignal | undefined,
+): Promise<ReadonlyMap<PlatformImage, readonly string[]>> {
+  const read = new Map<string, readonly string[]>();
+  const diffIds = new Map<PlatformImage, readonly string[]>();
+  let bytes = 0;
+  for (const image of images) {
+    const { config } = image.manifest;
+    if (!isConfigType(config.mediaType)) continue;
+    let found = read.get(config.digest);
+    if (found === undefined) {
+      bytes += config.size;
+      if (bytes > MAXIMUM_BYTES)
+        throw new OcicryptError('bad-input', `${source.name} has more than ${MAXIMUM_BYTES} bytes of configs`);
+      const content = await readSmallBlob(source, config, 'config', signal);
+      found = parseConfig(content, `config ${config.digest}`).diffIds;
+      read.set(config.digest, found);
+    }
+    diffIds.set(image, found);
+  }
+  return diffIds;
 }
 
 /** Starts the computation for a layer that is compressed so. */

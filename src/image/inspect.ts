@@ -1,12 +1,20 @@
 // Says who can open what in an image, from its manifests alone: no layer is fetched and no key is used.
 
 import { asOcicryptError } from '../base/errors.ts';
-import { decodeEncryption, isEncryptedType } from './annotations.ts';
+import { decodeEncryption, findShortcut, isEncryptedType } from './annotations.ts';
 import { LAYER_CIPHER } from './layer-options.ts';
 import type { Descriptor } from './manifest.ts';
 import { describePacket, type PacketDescription } from './packets.ts';
 import type { ImageSource } from './store.ts';
-import { attachmentsOf, type ImageNode, imagesOf, type PlatformImage, platformName, readImageTree } from './tree.ts';
+import {
+  attachmentsOf,
+  type ImageNode,
+  imagesOf,
+  type PlatformImage,
+  platformName,
+  readImageTree,
+  unknownEntriesOf,
+} from './tree.ts';
 
 export type InspectedLayer = {
   readonly digest: string;
@@ -16,6 +24,8 @@ export type InspectedLayer = {
   /** Undefined where the layer is plain, or its annotations make no sense. */
   readonly cipher: string | undefined;
   readonly keys: readonly PacketDescription[];
+  /** The annotation of an encrypted layer by which clients never look at its own bytes. */
+  readonly shortcut: string | undefined;
   /** Why the annotations of an encrypted layer make no sense, where they make none. */
   readonly problem: string | undefined;
 };
@@ -33,8 +43,10 @@ export type ImageReport = {
   readonly digest: string;
   readonly mediaType: string;
   readonly platforms: readonly InspectedPlatform[];
-  /** Attestations, signatures and artifacts beside the image: nobody runs them, and they are not encrypted. */
+  /** Attestations beside the image, which are for no platform: no client runs them, and they are not encrypted. */
   readonly attachments: readonly { readonly digest: string; readonly artifactType: string }[];
+  /** Entries of an index whose media type is not known: what they hold was not read, and some clients run it. */
+  readonly unknown: readonly { readonly digest: string; readonly mediaType: string }[];
 };
 
 /**
@@ -48,35 +60,40 @@ export async function inspectImage(source: ImageSource, signal?: AbortSignal): P
 
 /** The report of an image whose manifests have been read. */
 export function reportOf(name: string, tree: ImageNode): ImageReport {
+  // One manifest may be part of many images.
+  const layers = new Map<Descriptor, InspectedLayer>();
   return {
     name,
     digest: tree.stored.digest,
     mediaType: tree.stored.mediaType,
-    platforms: imagesOf(tree).map(inspectPlatform),
+    platforms: imagesOf(tree).map((image) => inspectPlatform(image, layers)),
     attachments: attachmentsOf(tree).map(({ stored, manifest }) => ({
       digest: stored.digest,
       artifactType: manifest.layers[0]?.mediaType ?? manifest.config.mediaType,
     })),
+    unknown: unknownEntriesOf(tree).map(({ digest, mediaType }) => ({ digest, mediaType })),
   };
 }
 
-function inspectPlatform(image: PlatformImage): InspectedPlatform {
-  return {
-    platform: platformName(image),
-    digest: image.stored.digest,
-    layers: image.manifest.layers.map(inspectLayer),
-  };
+function inspectPlatform(image: PlatformImage, known: Map<Descriptor, InspectedLayer>): InspectedPlatform {
+  const layers = image.manifest.layers.map((layer) => {
+    const inspected = known.get(layer) ?? inspectLayer(layer);
+    known.set(layer, inspected);
+    return inspected;
+  });
+  return { platform: platformName(image), digest: image.stored.digest, layers };
 }
 
 function inspectLayer(layer: Descriptor): InspectedLayer {
   const { digest, size, mediaType } = layer;
   const encrypted = isEncryptedType(mediaType);
-  const plain = { digest, size, mediaType, encrypted, cipher: undefined, keys: [], problem: undefined };
-  if (!encrypted) return plain;
+  const plain = { digest, size, mediaType, encrypted, cipher: undefined, keys: [] };
+  if (!encrypted) return { ...plain, shortcut: undefined, problem: undefined };
+  const shortcut = findShortcut(layer.annotations);
   try {
     const { keys } = decodeEncryption(layer.annotations, `layer ${digest}`);
-    return { ...plain, cipher: LAYER_CIPHER, keys: keys.map(describePacket) };
+    return { ...plain, cipher: LAYER_CIPHER, keys: keys.map(describePacket), shortcut, problem: undefined };
   } catch (error) {
-    return { ...plain, problem: asOcicryptError(error).message };
+    return { ...plain, shortcut, problem: asOcicryptError(error).message };
   }
 }

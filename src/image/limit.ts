@@ -1,5 +1,8 @@
 // Runs many pieces of work, a few at a time.
 
+/** How many layer keys are asked for side by side: key services answer several as fast as one, and limit their callers. */
+export const KEY_CALLS = 4;
+
 /**
  * Runs `work` on every item, at most `limit` at a time, in order of their start. The first failure ends all others
  * through the signal that they are given; it is thrown when all have stopped.

@@ -1,9 +1,11 @@
 // The only code that opens layer keys for no layer's sake: to learn who can.
 
 import { wipe } from '../base/bytes.ts';
+import { OcicryptError } from '../base/errors.ts';
 import type { LayerKeyUnwrapper, WrappedKey } from '../client/layer-keys.ts';
 import { decodeEncryption, isEncryptedType } from './annotations.ts';
 import { decodePrivateOptions } from './layer-options.ts';
+import type { Descriptor } from './manifest.ts';
 import { describePacket, type PacketDescription } from './packets.ts';
 import type { ImageSource } from './store.ts';
 import { imagesOf, platformName, readImageTree } from './tree.ts';
@@ -15,28 +17,41 @@ export type LayerGroup = {
   readonly keys: readonly { readonly wrapped: WrappedKey; readonly description: PacketDescription }[];
 };
 
+/** Each is tried with every key and provider there is. */
+const MAXIMUM_GROUPS = 64;
+
 /**
  * Sorts the layers of an image by who can open them.
  *
- * @throws OcicryptError `not-found`, `bad-input` (senseless annotations too), `integrity`
+ * @throws OcicryptError `not-found`, `bad-input` (senseless annotations too, and more than 64 groups), `integrity`
  */
 export async function groupLayers(source: ImageSource, signal: AbortSignal): Promise<readonly LayerGroup[]> {
   const tree = await readImageTree(source, signal);
-  const all = imagesOf(tree).flatMap((image) =>
-    image.manifest.layers.map((layer, index): LayerGroup => {
-      const encrypted = isEncryptedType(layer.mediaType);
-      const keys = encrypted ? decodeEncryption(layer.annotations, `layer ${layer.digest}`).keys : [];
-      return {
-        layers: [{ platform: platformName(image), index }],
-        keys: keys.map((wrapped) => ({ wrapped, description: describePacket(wrapped) })),
-      };
-    }),
-  );
-  const alike = Map.groupBy(all, ({ keys }) => JSON.stringify(keys.map(({ description }) => description)));
-  return [...alike.values()].map((groups) => ({
-    layers: groups.flatMap(({ layers }) => layers),
-    keys: groups[0]?.keys ?? [],
-  }));
+  // One manifest may be part of many images.
+  const known = new Map<Descriptor, Group>();
+  const groups = new Map<string, Group>();
+  for (const image of imagesOf(tree)) {
+    for (const [index, layer] of image.manifest.layers.entries()) {
+      const group = known.get(layer) ?? groupOf(layer, groups);
+      known.set(layer, group);
+      group.layers.push({ platform: platformName(image), index });
+    }
+  }
+  return [...groups.values()];
+}
+
+type Group = LayerGroup & { readonly layers: LayerGroup['layers'][number][] };
+
+function groupOf(layer: Descriptor, groups: Map<string, Group>): Group {
+  const wrapped = isEncryptedType(layer.mediaType)
+    ? decodeEncryption(layer.annotations, `layer ${layer.digest}`).keys
+    : [];
+  const keys = wrapped.map((key) => ({ wrapped: key, description: describePacket(key) }));
+  const name = JSON.stringify(keys.map(({ description }) => description));
+  const group = groups.get(name) ?? { layers: [], keys };
+  groups.set(name, group);
+  if (groups.size <= MAXIMUM_GROUPS) return group;
+  throw new OcicryptError('bad-input', `the layers are for more than ${MAXIMUM_GROUPS} different sets of recipients`);
 }
 
 /**

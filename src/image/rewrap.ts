@@ -11,7 +11,7 @@ import {
   withoutEncryption,
 } from './annotations.ts';
 import { decodePrivateOptions, encodePublicOptions } from './layer-options.ts';
-import { forEachLimited } from './limit.ts';
+import { forEachLimited, KEY_CALLS } from './limit.ts';
 import { changeDescriptor, type Descriptor, MEDIA_TYPES, thaw, writeManifest } from './manifest.ts';
 import { checkDistinct, describePacket, type PacketDescription, type PacketRecipient } from './packets.ts';
 import { wrapForAll } from './recipients.ts';
@@ -74,7 +74,7 @@ export async function rewrapImage(store: ImageStore, options: RewrapOptions): Pr
   const changes = new Map<string, Change>();
   await forEachLimited(
     [...packets],
-    PARALLEL,
+    KEY_CALLS,
     async ([key, layer], running) => {
       changes.set(key, await rewrapLayer(layer, options.keys, running));
     },
@@ -173,8 +173,6 @@ type Change = {
   readonly after: readonly WrappedKey[];
   readonly annotations: ReadonlyMap<string, string>;
 };
-
-const PARALLEL = 4;
 
 async function rewrapLayer(layer: Descriptor, rewrapper: LayerKeyRewrapper, signal: AbortSignal): Promise<Change> {
   const what = `layer ${layer.digest}`;

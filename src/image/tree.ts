@@ -47,8 +47,8 @@ export type ChildNode = { readonly descriptor: Descriptor; readonly node: ImageN
 /** Real indexes are one level deep; the bounds keep a hostile one from costing more than it sends. */
 const MAXIMUM_DEPTH = 4;
 const MAXIMUM_MANIFESTS = 1000;
-/** Of manifests, indexes and configs that differ: an image of 20 platforms with 100 layers each, wrapped for four, has 10 MiB. */
-const MAXIMUM_BYTES = 16 * 1024 * 1024;
+/** Of manifests and indexes, as often as they are named, and of configs: 20 platforms of 100 layers for four keys have 10 MiB. */
+export const MAXIMUM_BYTES = 16 * 1024 * 1024;
 /** Of all images together, those that are named twice counted twice. Runtimes take 127 of one image. */
 const MAXIMUM_LAYERS = 10_000;
 
@@ -154,10 +154,10 @@ class Walk {
 
   async #child(entry: Descriptor, depth: number): Promise<ImageNode | undefined> {
     if (!isManifestType(entry.mediaType)) return undefined;
+    this.#spend(entry.size);
     const key = `${entry.digest} ${entry.size} ${entry.mediaType}`;
     let parsed = this.#parsed.get(key);
     if (parsed === undefined) {
-      this.#spend(entry.size);
       parsed = parse(await this.#source.readManifest(entry, this.#signal));
       this.#parsed.set(key, parsed);
     }
@@ -175,7 +175,7 @@ class Walk {
     return this.#platforms.get(key);
   }
 
-  /** Before anything is read: an entry says how large its content is, and content of another size is refused. */
+  /** Before anything is read: a descriptor says how large its content is, and content of another size is refused. */
   #spend(bytes: number): void {
     this.#signal?.throwIfAborted();
     this.#bytes += bytes;

@@ -1,18 +1,17 @@
 // Decides, for CI and admission, whether an image is encrypted as it should be; what is only claimed is called a claim.
 
-import { asOcicryptError, OcicryptError } from '../base/errors.ts';
+import { OcicryptError } from '../base/errors.ts';
 import { asKeyUri } from '../base/key-uri.ts';
 import type { LayerKeyUnwrapper } from '../client/layer-keys.ts';
 import { type AllowRule, parseAllowRule, selectForPacket } from '../provider/policy.ts';
-import { decodeEncryption, decryptedType, identifyLayer } from './annotations.ts';
+import { decryptedType, isLayerType } from './annotations.ts';
 import { formatDigestTag, noDigestTags } from './digest-tag.ts';
 import { type ImageReport, type InspectedLayer, reportOf } from './inspect.ts';
-import type { Descriptor } from './manifest.ts';
 import type { PacketRecipient } from './packets.ts';
 import { findClassic } from './post-quantum.ts';
-import { tryLayerKey } from './probe.ts';
 import { type ImageSource, isTagSource } from './store.ts';
-import { imagesOf, readImageTree } from './tree.ts';
+import { imagesOf, type PlatformImage, platformName, readImageTree } from './tree.ts';
+import { proveLayers } from './verify-keys.ts';
 
 export type VerifyOptions = {
   /** Key URIs; every layer must be wrapped for each. Key files by thumbprint, AWS keys by ARN. */
@@ -24,6 +23,11 @@ export type VerifyOptions = {
    * opened, and the verdict is about what the metadata claims.
    */
   readonly unwrapper?: (key: string | undefined) => LayerKeyUnwrapper;
+  /**
+   * Whether to read every layer too, with an `unwrapper` only: that it is encrypted at all, under the key that was opened,
+   * and decrypts to what the config says. Clients without a key run a plain layer that is only called encrypted.
+   */
+  readonly content?: boolean;
   /** Whether no layer may be wrapped for anybody whom a quantum computer of the future could stand in for. */
   readonly postQuantum?: boolean;
   /** Whether the image must have its digest tag, and that tag stand for it. */
@@ -37,6 +41,8 @@ export type Verification = {
   readonly reasons: readonly string[];
   /** Whether the keys have really been used. */
   readonly proven: boolean;
+  /** What stays a claim: that keys open the layers, and that the layers are encrypted under them. */
+  readonly notProved: readonly ('keys' | 'content')[];
   /** What the image's digest tag was found to be, if that was asked. */
   readonly digestTag: 'missing' | 'moved' | 'ok' | undefined;
   readonly report: ImageReport;
@@ -45,7 +51,7 @@ export type Verification = {
 };
 
 /**
- * Visits every layer of every platform.
+ * Visits every layer of every platform. Keys and layers are tried only where the metadata is as it should be.
  *
  * @throws OcicryptError `usage` for a key that packets cannot be compared with; `not-found`, `bad-input`, `integrity`
  *   where the manifests cannot be read
@@ -54,29 +60,22 @@ export async function verifyImage(source: ImageSource, options: VerifyOptions = 
   const required = (options.require ?? []).map((key) => ({ key, rule: comparableRule(key) }));
   const only = options.only?.map(comparableRule);
   if (options.digestTag === true && !isTagSource(source)) throw noDigestTags(source.name);
-  const tree = await readImageTree(source, options.signal);
+  const { unwrapper, content = false, signal } = options;
+  const tree = await readImageTree(source, signal);
   const report = reportOf(source.name, tree);
-  const reasons: string[] = [];
-  if (report.platforms.length === 0) reasons.push(`${source.name} holds no image`);
-  for (const { platform, layers } of report.platforms) {
-    if (layers.length === 0) reasons.push(`${platform}: no layer`);
-    for (const [index, layer] of layers.entries()) {
-      for (const reason of judgeLayer(layer, required, only, options.postQuantum === true))
-        reasons.push(`${platform}: layer ${index} ${reason}`);
-    }
-  }
-  const { unwrapper, signal } = options;
-  if (unwrapper !== undefined && reasons.length === 0) {
+  const images = imagesOf(tree);
+  const reasons = [
+    ...judgeReport(report, { required, only, postQuantum: options.postQuantum === true }),
+    ...judgeConfigs(images),
+  ];
+  const proven = unwrapper !== undefined && reasons.length === 0;
+  if (proven) {
     const keys = required.length === 0 ? [undefined] : required.map(({ key }) => key);
-    for (const key of keys) {
-      for (const layer of distinctLayers(imagesOf(tree).flatMap(({ manifest }) => manifest.layers))) {
-        const reason = await tryKey(layer, unwrapper(key), signal ?? new AbortController().signal);
-        if (reason !== undefined) reasons.push(`layer ${layer.digest} is not opened by ${key ?? 'any key'}: ${reason}`);
-      }
-    }
+    reasons.push(...(await proveLayers(source, images, { keys, unwrapper, content, signal })));
   }
   const digestTag = await judgeDigestTag(source, report.digest, options, reasons);
-  return { ok: reasons.length === 0, reasons, proven: unwrapper !== undefined, digestTag, report, inClear: IN_CLEAR };
+  const notProved = [...(proven ? [] : ['keys' as const]), ...(proven && content ? [] : ['content' as const])];
+  return { ok: reasons.length === 0, reasons, proven, notProved, digestTag, report, inClear: IN_CLEAR };
 }
 
 /**
@@ -99,15 +98,48 @@ const IN_CLEAR = [
 
 type Required = { readonly key: string; readonly rule: AllowRule };
 
-function* judgeLayer(
-  layer: InspectedLayer,
-  required: readonly Required[],
-  only: readonly AllowRule[] | undefined,
-  postQuantum: boolean,
-): Generator<string> {
+/** What is asked of every layer. */
+type Wishes = {
+  readonly required: readonly Required[];
+  readonly only: readonly AllowRule[] | undefined;
+  readonly postQuantum: boolean;
+};
+
+/** A hostile image has as many reasons as it has layers and keys. */
+const MAXIMUM_REASONS = 1000;
+
+function judgeReport({ name, platforms, unknown }: ImageReport, wishes: Wishes): readonly string[] {
+  const reasons = unknown.map(
+    ({ digest, mediaType }) => `${digest} is of an unknown type (${mediaType}), which some clients run`,
+  );
+  if (platforms.length === 0) reasons.push(`${name} holds no image`);
+  for (const { platform, layers } of platforms) {
+    if (layers.length === 0) reasons.push(`${platform}: no layer`);
+    for (const [index, layer] of layers.entries()) {
+      for (const reason of judgeLayer(layer, wishes)) reasons.push(`${platform}: layer ${index} ${reason}`);
+      if (reasons.length > MAXIMUM_REASONS)
+        return [...reasons.slice(0, MAXIMUM_REASONS), 'and so on: there may be further reasons'];
+    }
+  }
+  return reasons;
+}
+
+/** What is called a layer in the place of the config, containerd unpacks first. */
+function judgeConfigs(images: readonly PlatformImage[]): readonly string[] {
+  return images.flatMap((image) => {
+    const { mediaType } = image.manifest.config;
+    return isLayerType(mediaType)
+      ? [`${platformName(image)}: the config is of the type of a layer (${mediaType})`]
+      : [];
+  });
+}
+
+function* judgeLayer(layer: InspectedLayer, { required, only, postQuantum }: Wishes): Generator<string> {
   if (!layer.encrypted) return yield `is plain (${layer.mediaType})`;
   if (decryptedType(layer.mediaType) === undefined) return yield `is of an unknown type (${layer.mediaType})`;
   if (layer.problem !== undefined) return yield `makes no sense: ${layer.problem}`;
+  if (layer.shortcut !== undefined)
+    yield `has the annotation ${layer.shortcut}, by which some clients run other content than its own`;
   const recipients = layer.keys.flatMap((packet) => (packet.problem === undefined ? packet.recipients : []));
   for (const { key, rule } of required) {
     if (!recipients.some((recipient) => isCovered(recipient, rule))) yield `is not wrapped for ${key}`;
@@ -160,23 +192,4 @@ function comparableRule(key: string): AllowRule {
     });
   }
   return rule;
-}
-
-function distinctLayers(layers: readonly Descriptor[]): readonly Descriptor[] {
-  return [...new Map(layers.map((layer) => [identifyLayer(layer), layer])).values()];
-}
-
-async function tryKey(
-  layer: Descriptor,
-  unwrapper: LayerKeyUnwrapper,
-  signal: AbortSignal,
-): Promise<string | undefined> {
-  const what = `layer ${layer.digest}`;
-  try {
-    await tryLayerKey(decodeEncryption(layer.annotations, what).keys, unwrapper, what, signal);
-    return undefined;
-  } catch (error) {
-    signal.throwIfAborted();
-    return asOcicryptError(error).message;
-  }
 }

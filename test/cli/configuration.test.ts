@@ -124,7 +124,7 @@ test('what is no mapping, or no YAML, or not UTF-8, is refused', async () => {
 });
 
 test('values are checked as those of the command line are, and the file is named', async () => {
-  for (const text of ['packet: v3', 'timeout: 1h', 'bytes: hex'])
+  for (const text of ['packet: v3', 'timeout: 1d', 'bytes: hex'])
     assert.match(await refused(text), /config-\d+\.yaml: /);
 });
 

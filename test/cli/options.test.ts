@@ -96,9 +96,9 @@ test('values of the wrong form are refused with what is right', async () => {
     '--context==x',
     '--timeout=10',
     '--timeout=0s',
-    '--timeout=51s',
     '--timeout=-1s',
-    '--timeout=1m',
+    '--timeout=25h',
+    '--timeout=1d',
     '--timeout=1e3ms',
     '--timeout=99999999s',
   ]) {
@@ -108,6 +108,10 @@ test('values of the wrong form are refused with what is right', async () => {
   }
   assert.equal((await parse(['--timeout=50s'])).duration('timeout'), 50_000);
   assert.equal((await parse(['--timeout=1ms'])).duration('timeout'), 1);
+  assert.equal((await parse(['--timeout=24h'])).duration('timeout'), 24 * 3_600_000);
+  assert.equal((await parse(['--timeout=50s'])).requestTime(), 50_000);
+  const longer = await parse(['--timeout=1m']);
+  assert.throws(() => longer.requestTime(), { code: 'usage' }, 'where a client waits');
 });
 
 test('lists keep every value, texts the last', async () => {

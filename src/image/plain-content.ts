@@ -1,0 +1,46 @@
+// Says whether bytes are what runtimes unpack: an encrypted layer that begins like one runs without any key.
+
+/** How many of the first bytes are looked at. */
+export const HEAD_BYTES = 512;
+
+/**
+ * What containers/storage (pkg/archive) and containerd (pkg/archive/compression) know a compressed tar by, whatever its
+ * media type says, and what a WASM module begins with. Three random bytes are one of these once in eight million layers.
+ */
+const MAGICS: readonly (readonly number[])[] = [
+  [0x1f, 0x8b, 0x08],
+  [0x42, 0x5a, 0x68],
+  [0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00],
+  [0x28, 0xb5, 0x2f, 0xfd],
+  // A skippable frame of zstd (RFC 8878 section 3.1.2), of which there are sixteen.
+  ...Array.from({ length: 16 }, (_, low) => [0x50 + low, 0x2a, 0x4d, 0x18]),
+  [0x00, 0x61, 0x73, 0x6d],
+];
+
+/**
+ * Whether content that begins like this is a layer in the clear.
+ *
+ * @param head the first {@link HEAD_BYTES}, or all where there are fewer
+ */
+export function isPlainContent(head: Uint8Array): boolean {
+  if (MAGICS.some((magic) => magic.every((byte, index) => head[index] === byte))) return true;
+  return head.length >= HEAD_BYTES && (head.every((byte) => byte === 0) || isTarHeader(head));
+}
+
+const CHECKSUM = { start: 148, end: 156 };
+
+/** By its checksum, with signed bytes too, as old writers counted: Go's archive/tar takes both. */
+function isTarHeader(head: Uint8Array): boolean {
+  const field = String.fromCharCode(...head.subarray(CHECKSUM.start, CHECKSUM.end));
+  const digits = /^[ \0]*([0-7]{1,8})[ \0]*/.exec(field)?.[1];
+  if (digits === undefined) return false;
+  let unsigned = 0;
+  let signed = 0;
+  for (const [index, byte] of head.subarray(0, HEAD_BYTES).entries()) {
+    const counted = index >= CHECKSUM.start && index < CHECKSUM.end ? 0x20 : byte;
+    unsigned += counted;
+    signed += counted > 127 ? counted - 256 : counted;
+  }
+  const checksum = Number.parseInt(digits, 8);
+  return checksum === unsigned || checksum === signed;
+}

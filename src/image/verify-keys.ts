@@ -1,0 +1,184 @@
+// Proves what an image's metadata claims: opens the layer keys, and reads the layers that they belong to.
+
+import { equalBytes, wipe } from '../base/bytes.ts';
+import { asOcicryptError, OcicryptError } from '../base/errors.ts';
+import type { LayerKeyUnwrapper } from '../client/layer-keys.ts';
+import { compressionOf, decodeEncryption, decryptedType, identifyLayer, type LayerEncryption } from './annotations.ts';
+import { decryptLayer } from './cipher.ts';
+import { createDiffIdSink, readDiffIds } from './diff-id.ts';
+import { decodePrivateOptions, type PrivateOptions } from './layer-options.ts';
+import { forEachLimited, KEY_CALLS } from './limit.ts';
+import type { Descriptor } from './manifest.ts';
+import { HEAD_BYTES, isPlainContent } from './plain-content.ts';
+import { retryTransfer } from './retry.ts';
+import type { BlobReader, ImageSource } from './store.ts';
+import type { PlatformImage } from './tree.ts';
+
+export type ProofOptions = {
+  /** Each must open every layer; undefined stands for any key that can. */
+  readonly keys: readonly (string | undefined)[];
+  readonly unwrapper: (key: string | undefined) => LayerKeyUnwrapper;
+  /** Whether to read the layers too. */
+  readonly content: boolean;
+  readonly signal: AbortSignal | undefined;
+};
+
+/** A layer that fails costs as many calls as it has wrapped keys: after so many the rest is not tried. */
+const MAXIMUM_FAILURES = 16;
+
+/**
+ * Opens every layer key of the images with every key. With `content` each layer is read once: it has the digest of its
+ * descriptor and the HMAC of its annotation, is no layer in the clear, and decrypts to what the config says. Nothing is
+ * written.
+ *
+ * @returns why not, in the order of the images; empty when all is well
+ * @throws OcicryptError `not-found`, `bad-input`, `integrity` for a config, and the signal's reason
+ */
+export async function proveLayers(
+  source: ImageSource,
+  images: readonly PlatformImage[],
+  options: ProofOptions,
+): Promise<readonly string[]> {
+  const layers = [...(await distinctLayers(source, images, options)).values()];
+  const reasons: string[][] = layers.map(() => []);
+  let failures = 0;
+  let skipped = 0;
+  const limit = options.content ? source.transfers : KEY_CALLS;
+  await forEachLimited(
+    [...layers.entries()],
+    limit,
+    async ([index, claimed], signal) => {
+      if (failures >= MAXIMUM_FAILURES) return void skipped++;
+      for await (const reason of proveLayer(source, claimed, options, signal)) reasons[index]?.push(reason);
+      if (reasons[index]?.length !== 0) failures++;
+    },
+    options.signal,
+  );
+  const found = reasons.flat();
+  return skipped === 0 ? found : [...found, `${skipped} layers were not tried after ${MAXIMUM_FAILURES} had failed`];
+}
+
+/** A layer, and the diff ids that configs have for it: one, unless images differ about it. */
+type ClaimedLayer = { readonly layer: Descriptor; readonly diffIds: Set<string> };
+
+async function distinctLayers(
+  source: ImageSource,
+  images: readonly PlatformImage[],
+  { content, signal }: ProofOptions,
+): Promise<ReadonlyMap<string, ClaimedLayer>> {
+  const configured = content ? await readDiffIds(source, images, signal) : undefined;
+  const layers = new Map<string, ClaimedLayer>();
+  for (const image of images) {
+    const diffIds = configured?.get(image);
+    for (const [index, layer] of image.manifest.layers.entries()) {
+      const key = identifyLayer(layer);
+      const claimed = layers.get(key) ?? { layer, diffIds: new Set() };
+      layers.set(key, claimed);
+      if (diffIds !== undefined) claimed.diffIds.add(diffIds[index] ?? 'none');
+    }
+  }
+  return layers;
+}
+
+async function* proveLayer(
+  source: ImageSource,
+  claimed: ClaimedLayer,
+  { keys, unwrapper, content }: ProofOptions,
+  signal: AbortSignal,
+): AsyncGenerator<string> {
+  const { layer } = claimed;
+  const what = `layer ${layer.digest}`;
+  const encryption = decodeEncryption(layer.annotations, what);
+  let opened: PrivateOptions | undefined;
+  try {
+    for (const key of keys) {
+      try {
+        const other = await openLayerKey(encryption, unwrapper(key), what, signal);
+        if (opened === undefined) opened = other;
+        else {
+          const same = equalBytes(opened.key, other.key) && equalBytes(opened.nonce, other.nonce);
+          wipe(other.key);
+          if (!same) yield `${what} has another layer key for ${key} than for ${keys[0]}`;
+        }
+      } catch (error) {
+        signal.throwIfAborted();
+        yield `${what} is not opened by ${key ?? 'any key'}: ${asOcicryptError(error).message}`;
+      }
+    }
+    if (!content || opened === undefined) return;
+    try {
+      const { publicOptions } = encryption;
+      const record = opened;
+      await retryTransfer(() => readLayer(source, claimed, publicOptions, record, signal), signal);
+    } catch (error) {
+      signal.throwIfAborted();
+      yield `${what} is not what it claims: ${asOcicryptError(error).message}`;
+    }
+  } finally {
+    wipe(opened?.key);
+  }
+}
+
+/** The layer key, to be wiped. @throws OcicryptError where it cannot be opened or is none */
+async function openLayerKey(
+  { keys }: LayerEncryption,
+  unwrapper: LayerKeyUnwrapper,
+  what: string,
+  signal: AbortSignal,
+): Promise<PrivateOptions> {
+  const record = await unwrapper.unwrap(keys, signal);
+  try {
+    return decodePrivateOptions(record, what);
+  } finally {
+    wipe(record);
+  }
+}
+
+/** @throws OcicryptError `integrity` */
+async function readLayer(
+  source: ImageSource,
+  { layer, diffIds }: ClaimedLayer,
+  publicOptions: LayerEncryption['publicOptions'],
+  privateOptions: PrivateOptions,
+  signal: AbortSignal,
+): Promise<void> {
+  const reader = await source.openBlob(layer, signal);
+  const sink = createDiffIdSink(compressionOf(decryptedType(layer.mediaType) ?? ''));
+  try {
+    const checked = checkHead(reader, `layer ${layer.digest}`);
+    await decryptLayer(checked, sink, layer, publicOptions, privateOptions, { signal, checkDigest: true });
+    const diffId = await sink.finish();
+    if ([...diffIds].every((expected) => expected === diffId)) return;
+    throw new OcicryptError('integrity', "what it decrypts to is not what the image's config says");
+  } finally {
+    sink.discard();
+    await reader.close();
+  }
+}
+
+/**
+ * A key that anybody may wrap for makes a valid HMAC over any bytes, a layer in the clear among them, which clients
+ * without a key run. Ciphertext begins like one by chance alone.
+ */
+function checkHead(reader: BlobReader, what: string): Pick<BlobReader, 'read'> {
+  const head = new Uint8Array(HEAD_BYTES);
+  let length = 0;
+  let checked = false;
+  return {
+    async read(into) {
+      const read = await reader.read(into);
+      const taken = into.subarray(0, Math.min(read, HEAD_BYTES - length));
+      head.set(taken, length);
+      length += taken.length;
+      if (!checked && (length === HEAD_BYTES || read === 0)) {
+        checked = true;
+        if (isPlainContent(head.subarray(0, length))) {
+          throw new OcicryptError('integrity', `${what} is stored in the clear`, {
+            hint: 'by chance this is so once in eight million layers: encrypt the image again',
+          });
+        }
+      }
+      return read;
+    },
+  };
+}

@@ -1,0 +1,382 @@
+/** Images whose author wants verify to pass what a client then runs in the clear. */
+import assert from 'node:assert/strict';
+import { createCipheriv, createHmac, randomBytes } from 'node:crypto';
+import { describe, it } from 'node:test';
+import { gzipSync, zstdCompressSync } from 'node:zlib';
+import { packTar } from 'modern-tar';
+import { type ErrorCode, OcicryptError } from '../../src/base/errors.ts';
+import { createUnwrapper, type KeyHolder } from '../../src/client/holders.ts';
+import { encodeEncryption } from '../../src/image/annotations.ts';
+import { inspectImage } from '../../src/image/inspect.ts';
+import { encodePrivateOptions, encodePublicOptions } from '../../src/image/layer-options.ts';
+import { MEDIA_TYPES } from '../../src/image/manifest.ts';
+import { CONFIG, DOCUMENT, type Shape } from '../../src/image/manifest-shape.ts';
+import { groupLayers } from '../../src/image/probe.ts';
+import { type Verification, type VerifyOptions, verifyImage } from '../../src/image/verify.ts';
+import { digestOf, rejects } from './harness.ts';
+import { MemorySource, type Named } from './memory-source.ts';
+import { packetKeys, v2Recipient } from './packet-recipients.ts';
+
+const KEY = 'gcpkms://projects/p/locations/global/keyRings/r/cryptoKeys/a';
+const OTHER = 'gcpkms://projects/p/locations/global/keyRings/r/cryptoKeys/b';
+const GZIP = 'application/vnd.oci.image.layer.v1.tar+gzip';
+const ENCRYPTED = `${GZIP}+encrypted`;
+const AMD64 = { architecture: 'amd64', os: 'linux' };
+const UNKNOWN = { architecture: 'unknown', os: 'unknown' };
+const TAR = await packTar([{ header: { name: 'hello', size: 5 }, body: 'hello' }]);
+const PLAIN = gzipSync(TAR);
+
+type Json = Record<string, unknown>;
+type EncryptedLayer = Named & { readonly annotations: Readonly<Record<string, string>> };
+
+/** Everything that can be asked of an image. */
+const STRICT: VerifyOptions = {
+  require: [KEY],
+  only: [KEY],
+  unwrapper: (key) => packetKeys([key ?? KEY]),
+  content: true,
+};
+
+describe('verify', () => {
+  it('passes an honest image, and says what it did not prove', async () => {
+    const source = new MemorySource();
+    const image = await manifestOf(source, [await encryptedLayer(source)]);
+    source.putRoot(image, MEDIA_TYPES.manifest);
+    assert.deepEqual(await notProved(source, STRICT), [true, []]);
+    assert.deepEqual(await notProved(source, { ...STRICT, content: false }), [true, ['content']]);
+    assert.deepEqual(await notProved(source, { require: [KEY], content: true }), [true, ['keys', 'content']]);
+    const attested = { ...source.put(await attestation(source), MEDIA_TYPES.manifest), platform: UNKNOWN };
+    const child = { ...source.put(image, MEDIA_TYPES.manifest), platform: AMD64 };
+    source.putRoot(indexOf([child, attested]), MEDIA_TYPES.index);
+    assert.deepEqual(await notProved(source, STRICT), [true, []]);
+    assert.equal((await inspectImage(source)).attachments.length, 1);
+  });
+
+  it('refuses every member that Go would take for another one, wherever it stands', async () => {
+    let refused = 0;
+    for (const [shape, path] of shapesOf(DOCUMENT)) {
+      for (const name of shape.known.values()) {
+        for (const spelling of spellingsOf(name)) {
+          for (const value of [null, [], {}, 'x', 0]) {
+            const source = new MemorySource();
+            const isIndex = path[0] === 'manifests';
+            const image = await manifestOf(source, [await encryptedLayer(source)]);
+            const child = source.put(image, MEDIA_TYPES.manifest);
+            const document = structuredClone(isIndex ? indexOf([{ ...child, platform: AMD64 }]) : image);
+            at(document, path)[spelling] = value;
+            source.putRoot(document, isIndex ? MEDIA_TYPES.index : MEDIA_TYPES.manifest);
+            await rejects('bad-input', verifyImage(source));
+            refused++;
+          }
+        }
+      }
+    }
+    assert.ok(refused > 1000, String(refused));
+  });
+
+  it('refuses configs that are read in two ways', async () => {
+    for (const [shape, path] of shapesOf(CONFIG)) {
+      for (const spelling of [...shape.known.values()].flatMap(spellingsOf)) {
+        const source = new MemorySource();
+        const layer = await encryptedLayer(source);
+        const config = structuredClone(configOf([digestOf(TAR)]));
+        at(config, path)[spelling] = 'x';
+        source.putRoot(await manifestOf(source, [layer], { config }), MEDIA_TYPES.manifest);
+        await rejects('bad-input', verifyImage(source, STRICT));
+      }
+    }
+  });
+
+  it('fails for entries of an index that some clients run and others do not see', async () => {
+    const plain = async (source: MemorySource) =>
+      source.put(await manifestOf(source, [source.put(PLAIN, GZIP)]), MEDIA_TYPES.manifest);
+    const foreign = async (source: MemorySource) =>
+      source.put(await manifestOf(source, [source.put(PLAIN, 'application/x')]), MEDIA_TYPES.manifest);
+    const attested = { 'vnd.docker.reference.type': 'attestation-manifest' };
+    const entries: readonly ((source: MemorySource) => Promise<object>)[] = [
+      async (source) => ({ ...(await plain(source)), mediaType: 'application/x', platform: AMD64 }),
+      async (source) => ({ ...(await plain(source)), mediaType: 'application/x' }),
+      async (source) => ({ ...(await plain(source)), annotations: attested, platform: AMD64 }),
+      async (source) => ({ ...(await plain(source)), annotations: attested }),
+      async (source) => ({ ...(await plain(source)), annotations: attested, platform: UNKNOWN }),
+      async (source) => ({ ...(await plain(source)), platform: { ...UNKNOWN, variant: 'v1' } }),
+      async (source) => ({ ...(await foreign(source)), annotations: attested, platform: AMD64 }),
+      async (source) => ({ ...(await foreign(source)), annotations: attested }),
+      async (source) => ({ ...(await foreign(source)), platform: { architecture: 'Unknown', os: 'unknown' } }),
+      async (source) => ({ ...(await foreign(source)), platform: { architecture: 'unknown', os: 'linux' } }),
+      async (source) => source.put(indexOf([await foreign(source)]), MEDIA_TYPES.index),
+      async (source) => ({ ...source.put(indexOf([await foreign(source)]), MEDIA_TYPES.index), platform: UNKNOWN }),
+    ];
+    for (const [number, entry] of entries.entries()) {
+      const source = new MemorySource();
+      const honest = source.put(await manifestOf(source, [await encryptedLayer(source)]), MEDIA_TYPES.manifest);
+      source.putRoot(indexOf([{ ...honest, platform: AMD64 }, await entry(source)]), MEDIA_TYPES.index);
+      assert.equal((await verifyImage(source)).ok, false, `entry ${number}`);
+    }
+  });
+
+  it('fails for layers of any type that is not encrypted, and for a config that is a layer', async () => {
+    for (const mediaType of [
+      GZIP,
+      'application/x',
+      'application/vnd.oci.image.layer.v1.tar+gzip+ENCRYPTED',
+      'application/vnd.oci.image.layer.v1.tar+encrypted+gzip',
+      'application/x+encrypted',
+      MEDIA_TYPES.config,
+    ]) {
+      const source = new MemorySource();
+      const layer = await encryptedLayer(source);
+      source.putRoot(await manifestOf(source, [layer, { ...layer, mediaType }]), MEDIA_TYPES.manifest);
+      assert.equal((await verifyImage(source)).ok, false, mediaType);
+    }
+    const source = new MemorySource();
+    const image = await manifestOf(source, [await encryptedLayer(source)]);
+    source.putRoot({ ...image, config: source.put(PLAIN, GZIP) }, MEDIA_TYPES.manifest);
+    assert.equal((await verifyImage(source)).ok, false);
+  });
+
+  it('fails for an encrypted layer whose annotations lead clients past its bytes', async () => {
+    for (const name of [
+      'io.github.containers.zstd-chunked.manifest-checksum',
+      'containerd.io/snapshot/stargz/toc.digest',
+      'containerd.io/snapshot/nydus-blob',
+    ]) {
+      const source = new MemorySource();
+      const layer = await encryptedLayer(source);
+      const annotations = { ...layer.annotations, [name]: digestOf(PLAIN) };
+      source.putRoot(await manifestOf(source, [{ ...layer, annotations }]), MEDIA_TYPES.manifest);
+      assert.equal((await verifyImage(source)).ok, false, name);
+    }
+  });
+});
+
+describe('verify with content', () => {
+  it('fails for what is only called encrypted', async () => {
+    const zstd = zstdCompressSync(TAR);
+    const own = randomBytes(32);
+    const nonce = randomBytes(16);
+    const claims: readonly (readonly [string, (source: MemorySource) => Promise<object>])[] = [
+      [
+        'annotations of another layer',
+        async (source) => ({ ...(await encryptedLayer(source)), ...source.put(PLAIN, ENCRYPTED) }),
+      ],
+      ['gzip under a valid HMAC', (source) => encryptedLayer(source, { stored: PLAIN })],
+      ['zstd under a valid HMAC', (source) => encryptedLayer(source, { stored: zstd })],
+      ['a tar under a valid HMAC', (source) => encryptedLayer(source, { stored: TAR })],
+      ['zeros under a valid HMAC', (source) => encryptedLayer(source, { stored: new Uint8Array(10240) })],
+      ['noise under a valid HMAC', (source) => encryptedLayer(source, { stored: randomBytes(10240) })],
+      ['another nonce', (source) => encryptedLayer(source, { recordNonce: randomBytes(16) })],
+      ['a digest that lies', async (source) => lie(source, await encryptedLayer(source))],
+      ['a size that lies', async (source) => resize(await encryptedLayer(source))],
+      ['something else than the config says', (source) => encryptedLayer(source, { plain: gzipSync('else') })],
+    ];
+    for (const [what, make] of claims) {
+      const source = new MemorySource();
+      source.putRoot(await manifestOf(source, [await make(source)]), MEDIA_TYPES.manifest);
+      const { ok, proven } = await verifyImage(source, STRICT);
+      assert.deepEqual([ok, proven], [false, true], what);
+    }
+    for (const diffIds of [[], [digestOf(PLAIN)]]) {
+      const source = new MemorySource();
+      const image = await manifestOf(source, [await encryptedLayer(source)], { config: configOf(diffIds) });
+      assert.equal((await verifyImage(source.putRoot(image, MEDIA_TYPES.manifest), STRICT)).ok, false);
+    }
+    const source = new MemorySource();
+    const twice = await encryptedLayer(source, { key: own, nonce });
+    const other = await encryptedLayer(source, { key: own, nonce, recordNonce: randomBytes(16), recipient: OTHER });
+    const name = 'org.opencontainers.image.enc.keys.provider.';
+    const both = {
+      ...twice,
+      annotations: { ...twice.annotations, [`${name}other`]: other.annotations[`${name}kmscrypt`] },
+    };
+    source.putRoot(await manifestOf(source, [both]), MEDIA_TYPES.manifest);
+    const verdict = await verifyImage(source, { ...STRICT, require: [KEY, OTHER], only: [KEY, OTHER] });
+    assert.match(verdict.reasons.join(), /another layer key/);
+  });
+});
+
+describe('what a hostile image costs', () => {
+  it('is the manifests that it names, each read once', async () => {
+    const source = new MemorySource();
+    const image = source.put(await manifestOf(source, [await encryptedLayer(source)]), MEDIA_TYPES.manifest);
+    source.putRoot(indexOf(Array.from({ length: 500 }, () => image)), MEDIA_TYPES.index);
+    assert.equal((await verifyImage(source, STRICT)).ok, true);
+    assert.equal(source.reads.get(image.digest), 1);
+    assert.deepEqual([...source.reads.values()].sort((a, b) => a - b).at(-1), 2, 'the config by tree and diff ids');
+  });
+
+  it('is at most 16 MiB of manifests, 1,000 of them and 10,000 layers', async () => {
+    const large = new MemorySource();
+    const image = await manifestOf(large, [await encryptedLayer(large)]);
+    const padded = large.put({ ...image, padding: 'x'.repeat(4 * 1024 * 1024 - 4096) }, MEDIA_TYPES.manifest);
+    large.putRoot(indexOf(Array.from({ length: 40 }, () => padded)), MEDIA_TYPES.index);
+    await rejects('bad-input', inspectImage(large));
+    assert.equal(large.reads.get(padded.digest), 1);
+
+    const many = new MemorySource();
+    const small = many.put(await manifestOf(many, []), MEDIA_TYPES.manifest);
+    const inner = many.put(indexOf(Array.from({ length: 600 }, () => small)), MEDIA_TYPES.index);
+    await rejects('bad-input', inspectImage(many.putRoot(indexOf([inner, inner]), MEDIA_TYPES.index)));
+
+    const wide = new MemorySource();
+    const layers = wide.put(
+      await manifestOf(
+        wide,
+        Array.from({ length: 1000 }, () => wide.put(PLAIN, GZIP)),
+      ),
+      MEDIA_TYPES.manifest,
+    );
+    await rejects(
+      'bad-input',
+      inspectImage(wide.putRoot(indexOf(Array.from({ length: 11 }, () => layers)), MEDIA_TYPES.index)),
+    );
+  });
+
+  it('is sixteen layers that do not open', async () => {
+    const source = new MemorySource();
+    const layers = await Promise.all(Array.from({ length: 200 }, () => encryptedLayer(source)));
+    source.putRoot(await manifestOf(source, layers), MEDIA_TYPES.manifest);
+    const stranger = packetKeys([OTHER]);
+    const { reasons } = await verifyImage(source, { ...STRICT, unwrapper: () => stranger });
+    assert.ok(stranger.calls() <= 16 + 4, String(stranger.calls()));
+    assert.ok(reasons.length <= 16 + 5, String(reasons.length));
+  });
+
+  it('is 64 wrapped keys that do not open, and 8 for each that does', async () => {
+    const wrapped = (count: number) =>
+      Array.from({ length: count }, (_, index) => ({ scheme: 'jwe', packet: Uint8Array.of(index) }));
+    let calls = 0;
+    const holder = (code: ErrorCode, opening: (first: number) => boolean): KeyHolder => ({
+      opens: () => true,
+      async open({ packet }) {
+        calls++;
+        if (opening(packet[0] ?? 0)) return new Uint8Array(0);
+        throw new OcicryptError(code, 'no');
+      },
+    });
+    const signal = new AbortController().signal;
+    const hostile = createUnwrapper([holder('integrity', () => false)], '');
+    for (let layer = 0; layer < 100; layer++) await assert.rejects(hostile.unwrap(wrapped(64), signal));
+    assert.equal(calls, 65);
+    calls = 0;
+    const slow = createUnwrapper([holder('integrity', (first) => first === 8)], '');
+    for (let layer = 0; layer < 1000; layer++) await slow.unwrap(wrapped(9), signal);
+    assert.equal(calls, 9000, 'eight failures for each success are an honest image');
+    const denied = createUnwrapper([holder('not-allowed', (first) => first === 63)], '');
+    for (let layer = 0; layer < 100; layer++) await denied.unwrap(wrapped(64), signal);
+  });
+
+  it('is 64 sets of recipients for the doctor', async () => {
+    const source = new MemorySource();
+    const layers = await Promise.all(
+      Array.from({ length: 65 }, (_, index) => encryptedLayer(source, { recipient: `${KEY}${index}` })),
+    );
+    source.putRoot(await manifestOf(source, layers), MEDIA_TYPES.manifest);
+    await rejects('bad-input', groupLayers(source, new AbortController().signal));
+    source.putRoot(await manifestOf(source, layers.slice(1)), MEDIA_TYPES.manifest);
+    assert.equal((await groupLayers(source, new AbortController().signal)).length, 64);
+  });
+});
+
+async function notProved(source: MemorySource, options: VerifyOptions): Promise<[boolean, Verification['notProved']]> {
+  const { ok, reasons, notProved: left } = await verifyImage(source, options);
+  assert.deepEqual(reasons, []);
+  return [ok, left];
+}
+
+type LayerWishes = {
+  readonly plain?: Uint8Array;
+  /** In place of the ciphertext, and what the HMAC is over. */
+  readonly stored?: Uint8Array;
+  readonly key?: Uint8Array;
+  readonly nonce?: Uint8Array;
+  /** In place of the nonce in the layer-key record. */
+  readonly recordNonce?: Uint8Array;
+  readonly recipient?: string;
+};
+
+/** What anybody can make who may encrypt to the key. */
+async function encryptedLayer(source: MemorySource, wishes: LayerWishes = {}): Promise<EncryptedLayer> {
+  const { plain = PLAIN, key = randomBytes(32), nonce = randomBytes(16), recipient = KEY } = wishes;
+  const stored = wishes.stored ?? createCipheriv('aes-256-ctr', key, nonce).update(plain);
+  const hmac = createHmac('sha256', key).update(stored).digest();
+  const record = encodePrivateOptions({ key, nonce: wishes.recordNonce ?? nonce, digest: digestOf(plain) });
+  const [packet] = await v2Recipient([recipient]).wrap(record, new AbortController().signal);
+  const keys = packet === undefined ? [] : [{ scheme: 'provider.kmscrypt', packet }];
+  const annotations = Object.fromEntries(encodeEncryption(encodePublicOptions({ hmac }), keys));
+  return { ...source.put(stored, ENCRYPTED), annotations };
+}
+
+/** The digest of other bytes than those that are stored under it, which have the HMAC. */
+function lie(source: MemorySource, layer: EncryptedLayer): EncryptedLayer {
+  const digest = digestOf(PLAIN);
+  source.alias(layer.digest, digest);
+  return { ...layer, digest };
+}
+
+function resize(layer: EncryptedLayer): EncryptedLayer {
+  return { ...layer, size: layer.size + 1 };
+}
+
+async function manifestOf(
+  source: MemorySource,
+  layers: readonly object[],
+  { config = configOf(layers.map(() => digestOf(TAR))) }: { readonly config?: Json } = {},
+): Promise<Json> {
+  const named = source.put(config, MEDIA_TYPES.config);
+  return {
+    schemaVersion: 2,
+    mediaType: MEDIA_TYPES.manifest,
+    config: named,
+    layers: layers.map((layer) => ({ ...layer })),
+  };
+}
+
+async function attestation(source: MemorySource): Promise<Json> {
+  return manifestOf(source, [source.put({ predicate: 'x' }, 'application/vnd.in-toto+json')]);
+}
+
+function configOf(diffIds: readonly string[]): Json {
+  return { ...AMD64, rootfs: { type: 'layers', diff_ids: diffIds } };
+}
+
+function indexOf(manifests: readonly object[]): Json {
+  return { schemaVersion: 2, mediaType: MEDIA_TYPES.index, manifests };
+}
+
+/** Every struct in a document and the way to one of it. */
+function* shapesOf(shape: Shape, path: readonly string[] = []): Generator<[Shape, readonly string[]]> {
+  yield [shape, path];
+  for (const [name, kind] of shape.members) {
+    if (typeof kind !== 'object') continue;
+    const inner = 'members' in kind ? kind : kind[0];
+    yield* shapesOf(inner, [...path, name]);
+  }
+}
+
+/** The object at the path; made where it is missing. */
+function at(document: Json, path: readonly string[]): Json {
+  let found = document;
+  for (const name of path) {
+    const value = found[name] ?? {};
+    found[name] = value;
+    found = isJson(value) ? (isJson(value[0]) ? value[0] : value) : {};
+  }
+  return found;
+}
+
+function isJson(value: unknown): value is Json {
+  return typeof value === 'object' && value !== null;
+}
+
+function spellingsOf(name: string): readonly string[] {
+  const all = [
+    name.toUpperCase(),
+    `${name[0]?.toUpperCase()}${name.slice(1)}`,
+    name.toLowerCase(),
+    name.replace('s', '\u017f'),
+    name.replace('k', '\u212a'),
+    name.replace(/S/i, '\u017f').toUpperCase().replace('\u0053', '\u017f'),
+  ];
+  return [...new Set(all)].filter((spelling) => spelling !== name);
+}
