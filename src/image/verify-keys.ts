@@ -10,7 +10,7 @@ import { decodePrivateOptions, type PrivateOptions } from './layer-options.ts';
 import { forEachLimited, KEY_CALLS } from './limit.ts';
 import type { Descriptor } from './manifest.ts';
 import { HEAD_BYTES, isPlainContent } from './plain-content.ts';
-import { retryTransfer } from './retry.ts';
+import { retry } from './retry.ts';
 import type { BlobReader, ImageSource } from './store.ts';
 import type { PlatformImage } from './tree.ts';
 
@@ -109,7 +109,7 @@ async function* proveLayer(
     try {
       const { publicOptions } = encryption;
       const record = opened;
-      await retryTransfer(() => readLayer(source, claimed, publicOptions, record, signal), signal);
+      await retry((running) => readLayer(source, claimed, publicOptions, record, running), signal);
     } catch (error) {
       signal.throwIfAborted();
       yield `${what} is not what it claims: ${asOcicryptError(error).message}`;
