@@ -84,7 +84,8 @@ export class JsonNumber {
 }
 
 /**
- * Parses one JSON document (RFC 8259) strictly: UTF-8, half of a surrogate pair read as U+FFFD as Go does, no trailing bytes, no member twice (readers differ about which one counts), at most 16 levels deep, no recursion.
+ * Parses one JSON document (RFC 8259) strictly: UTF-8, half of a surrogate pair read as U+FFFD as Go does, no trailing
+ * bytes, no member twice (readers differ about which one counts), at most 16 levels deep, no recursion.
  *
  * @param document the bytes; the result holds views of them
  * @param what how the document is called in an error ("the request")
