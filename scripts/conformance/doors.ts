@@ -43,6 +43,11 @@ export function commandDoor(command: string, referenceCommand: string | undefine
   };
 }
 
+/** What another program says, as a terminal may show it. */
+export function firstLine(text: string): string {
+  return (text.split('\n')[0] ?? '').replace(/[\p{Cc}\p{Cf}]+/gu, ' ').slice(0, 200);
+}
+
 /** Traces of Go, Node, Python and Rust: the program fell over, whatever its exit status. */
 const TRACE = /^panic: |^goroutine \d+ |^\s+at .+:\d+:\d+\)?$|^Traceback \(most recent|^thread '.*' .*panicked/m;
 
@@ -74,7 +79,7 @@ function runCommand(
     else if (output.length > 0)
       resolve({ kind: 'broken', why: `exit ${status} after ${output.length} bytes of output` });
     else if (text === '') resolve({ kind: 'broken', why: `exit ${status} without a word on standard error` });
-    else if (TRACE.test(text)) resolve({ kind: 'broken', why: `fell over: ${text.split('\n')[0]}` });
+    else if (TRACE.test(text)) resolve({ kind: 'broken', why: `fell over: ${firstLine(text)}` });
     else resolve({ kind: 'failure', status, text });
   });
   return promise.finally(() => clearTimeout(timer));

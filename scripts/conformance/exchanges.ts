@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { PROJECT } from '../process.ts';
 import type { Exchange } from '../vectors-exchanges.ts';
-import type { Door, Outcome } from './doors.ts';
+import { type Door, firstLine, type Outcome } from './doors.ts';
 import type { Result } from './report.ts';
 
 const DIRECTORY = join(PROJECT, 'test/vectors');
@@ -172,8 +172,7 @@ export function readBytes(reply: Buffer, outer: string, inner: string): Buffer |
 /** An outcome as a report says it: the first line is enough. */
 export function describe(outcome: Outcome): string {
   if (outcome.kind === 'reply') return 'it succeeded';
-  if (outcome.kind === 'broken') return outcome.why;
-  return `status ${outcome.status}: ${outcome.text.split('\n')[0]?.slice(0, 200)}`;
+  return outcome.kind === 'broken' ? outcome.why : `status ${outcome.status}: ${firstLine(outcome.text)}`;
 }
 
 function base64(bytes: Uint8Array | string): string {

@@ -183,7 +183,7 @@ function recipientMembers(recipient: WrappedKey) {
   };
 }
 
-/** The MAC commits to the data key and binds everything else in the packet (docs/packet.md section 4.3). */
+/** The MAC commits to the data key and binds everything else in the packet (docs/packet.md section 4.5). */
 function computeMac(dataKey: KeyObject, packet: Authenticated): Uint8Array {
   return createHmac('sha256', deriveKey(dataKey, 'mac')).update(writeMembers(packet, undefined)).digest();
 }

@@ -60,3 +60,23 @@ test('a section is one of a document that is named beside it', () => {
     });
   assert.deepEqual(nameless, []);
 });
+
+test('a section that is named of one of our documents is one of its headings', () => {
+  const missing: string[] = [];
+  let found = 0;
+  for (const file of files) {
+    const text = readFileSync(join(PROJECT, file), 'utf8');
+    for (const [, name = '', section = ''] of text.matchAll(
+      /(?<![\w/.-])([\w./-]{1,100}\.md) section (\d+(?:\.\d+)*)/g,
+    )) {
+      const path = [name, join(dirname(file), name), join('docs', name)].find((one) => existsSync(join(PROJECT, one)));
+      if (path === undefined) continue;
+      found++;
+      const heading = new RegExp(`^#+ ${section.replaceAll('.', '\\.')}\\.? `, 'm');
+      if (!heading.test(readFileSync(join(PROJECT, path), 'utf8')))
+        missing.push(`${file} → ${name} section ${section}`);
+    }
+  }
+  assert.deepEqual(missing, []);
+  assert.ok(found >= 8, `${found} sections`);
+});
