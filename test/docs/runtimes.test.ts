@@ -28,7 +28,7 @@ test('what is said of a name is what was seen in every runtime', async () => {
     { ...image, digest },
     { ...image, tag: formatDigestTag(digest) },
   ].map(runtimeName);
-  assert.equal(rows.length, 4 * names.length);
+  assert.equal(rows.length, 5 * names.length);
   for (const [index, [said = '', kind, ...cells]] of rows.entries()) {
     const name = names[index % names.length];
     assert.equal(kind, name?.kind);

@@ -19,10 +19,11 @@ import { createRuntimes, type Pull, runtimeArgv, runtimeVersions } from '../peer
 const CASES = [
   { said: 'not signed', repository: 'unsigned', node: 'careless', reads: false },
   { said: 'signed by cosign', repository: 'signed', node: 'careless', reads: false },
-  { said: 'signed, read as `registries.d` says', repository: 'signed', node: 'reading', reads: true },
-  { said: 'signed, enforced by `policy.json`', repository: 'signed', node: 'enforcing', reads: true },
+  { said: 'signed by cosign, read as `registries.d` says', repository: 'signed', node: 'reading', reads: true },
+  { said: 'signed by cosign, enforced by `policy.json`', repository: 'signed', node: 'enforcing', reads: true },
+  { said: 'signed by GPG, enforced by `policy.json`', repository: 'gpg', node: 'lookaside', reads: true },
 ] as const;
-const NODES = ['careless', 'reading', 'demanding', 'enforcing'] as const;
+const NODES = ['careless', 'reading', 'demanding', 'enforcing', 'lookaside'] as const;
 type Node = (typeof NODES)[number];
 
 /** What containers/image says of a refusal, and how the table says it. */
@@ -83,21 +84,55 @@ before(async () => {
     const flags = repository === 'recursive' ? ['--recursive'] : [];
     if (repository !== 'unsigned') await sign(`${registry.host}/${repository}@${digest}`, flags);
   }
+  await signByGpg();
 });
 
 /** What a node reads of signatures, as containers-policy.json(5) and containers-registries.d(5) have it. */
 async function setUp(home: string, node: Node): Promise<void> {
-  const keyPath = workspace.path('cosign.pub');
-  const enforced = [{ type: 'sigstoreSigned', keyPath, signedIdentity: { type: 'matchRepository' } }];
   const fallback = [{ type: 'insecureAcceptAnything' }];
-  const policy =
-    node === 'demanding' || node === 'enforcing'
-      ? { default: fallback, transports: { docker: { [registry.host]: enforced } } }
-      : { default: fallback };
+  const signedIdentity = { type: 'matchRepository' };
+  const cosign = { type: 'sigstoreSigned', keyPath: workspace.path('cosign.pub'), signedIdentity };
+  const gpg = { type: 'signedBy', keyType: 'GPGKeys', keyPath: workspace.path('gpg.pub'), signedIdentity };
+  const demanded = {
+    careless: fallback,
+    reading: fallback,
+    demanding: [cosign],
+    enforcing: [cosign],
+    lookaside: [gpg],
+  };
+  const policy = { default: fallback, transports: { docker: { [registry.host]: demanded[node] } } };
   await writeFile(join(home, '.config/containers/policy.json'), JSON.stringify(policy));
-  if (node === 'careless' || node === 'demanding') return;
-  const attachments = `docker:\n  "${registry.host}":\n    use-sigstore-attachments: true\n`;
-  await writeFile(join(home, '.config/containers/registries.d/registry.yaml'), attachments);
+  const attachments = { 'use-sigstore-attachments': true };
+  const place = `file://${workspace.path('signatures')}`;
+  const lookaside = { lookaside: place, 'lookaside-staging': place };
+  const found = { careless: {}, reading: attachments, demanding: {}, enforcing: attachments, lookaside };
+  // JSON is YAML.
+  const registries = { docker: { [registry.host]: found[node] } };
+  await writeFile(join(home, '.config/containers/registries.d/registry.yaml'), JSON.stringify(registries));
+}
+
+/** The image without a signature, copied under another name with one of GnuPG beside it. */
+async function signByGpg(): Promise<void> {
+  const GNUPGHOME = workspace.path('gnupg');
+  await mkdir(GNUPGHOME, { mode: 0o700 });
+  const env = { ...environments.get('lookaside'), GNUPGHOME };
+  const gpg = (...words: readonly string[]) => succeed(runClient(['gpg', '--batch', ...words], { env }));
+  await gpg('--passphrase', '', '--quick-gen-key', 'builder@example', 'rsa3072', 'sign', 'never');
+  t.after(() => runClient(['gpgconf', '--kill', 'all'], { env }));
+  await gpg('--armor', '--output', workspace.path('gpg.pub'), '--export', 'builder@example');
+  const trust = [`--src-cert-dir=${registry.certificateDirectory}`, `--dest-cert-dir=${registry.certificateDirectory}`];
+  const skopeo = [
+    ...(await runtimeArgv('skopeo')),
+    '--insecure-policy',
+    'copy',
+    ...trust,
+    '--preserve-digests',
+  ] as const;
+  for (const { name } of await namesOf('unsigned')) {
+    const copy = name.replace('/unsigned', '/gpg');
+    if (name.includes('@')) continue;
+    await succeed(runClient([...skopeo, '--sign-by=builder@example', `docker://${name}`, `docker://${copy}`], { env }));
+  }
 }
 
 async function sign(image: string, flags: readonly string[]): Promise<void> {
@@ -149,7 +184,7 @@ describe('an encrypted image is decrypted or refused by its name and its signatu
 });
 
 test('the table in docs/runtimes.md is of this run', async () => {
-  assert.equal(rows.length, 12);
+  assert.equal(rows.length, 15);
   const versions = await runtimeVersions();
   const head = ['image', 'named by', ...RUNTIMES.map((runtime) => `${runtime} ${versions[runtime]}`)];
   const table = [`| ${head.join(' | ')} |`, `|${head.map(() => '---|').join('')}`, ...rows].join('\n');
