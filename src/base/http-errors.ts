@@ -25,6 +25,8 @@ export function refusedByProxy(url: URL, proxy: URL | undefined, status: number)
 const NO_SUCH_HOST = /^(?:ENOTFOUND|DNS_ENOTFOUND)$/;
 const NOT_TRUSTED = /CERT|ISSUER|SELF_SIGNED|UNABLE_TO_|ERR_TLS|HOSTNAME_MISMATCH|CRL|INVALID_CA|INVALID_PURPOSE/;
 
+const OTHER_NAME = /ALTNAME|HOSTNAME_MISMATCH/;
+
 /** The runtime's error, by its code: both runtimes take theirs from the system and from OpenSSL. */
 export function networkError(url: URL, error: Error): OcicryptError {
   const code = 'code' in error ? String(error.code) : '';
@@ -37,7 +39,9 @@ export function networkError(url: URL, error: Error): OcicryptError {
   if (NOT_TRUSTED.test(code)) {
     return new OcicryptError('unavailable', `the certificate of ${url.host} is not trusted (${code})`, {
       cause: error,
-      hint: 'if its issuer is your own, name the issuer with --ca FILE',
+      hint: OTHER_NAME.test(code)
+        ? 'its subject alternative names do not have this host; a common name does not count'
+        : 'if its issuer is your own, name the issuer with --ca FILE',
     });
   }
   if (isNotTls(error)) {

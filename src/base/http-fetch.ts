@@ -5,6 +5,7 @@ import { OcicryptError } from './errors.ts';
 import type { HttpSettings, HttpTransport } from './http.ts';
 import { answeredTooMuch, brokenOff, deadlineExceeded, networkError } from './http-errors.ts';
 import { readClientCertificate, readRoots } from './roots.ts';
+import { identityCheck } from './server-identity.ts';
 
 /** https://bun.com/docs/runtime/networking/fetch */
 type BunRequestInit = RequestInit & {
@@ -15,12 +16,14 @@ type BunRequestInit = RequestInit & {
     readonly key?: Buffer;
     readonly serverName?: string;
     readonly rejectUnauthorized: true;
+    readonly checkServerIdentity: ReturnType<typeof identityCheck>;
   };
 };
 
 export function createFetchTransport(settings: HttpSettings): HttpTransport {
   const environment = settings.environment ?? process.env;
   const { clientCertificate, serverName } = settings;
+  const checkServerIdentity = identityCheck(serverName);
   let roots: (Buffer | string)[] | undefined;
   let own: ReturnType<typeof readClientCertificate> | undefined;
 
@@ -39,7 +42,11 @@ export function createFetchTransport(settings: HttpSettings): HttpTransport {
         redirect: 'manual',
         decompress: false,
         // Explicit, because NODE_TLS_REJECT_UNAUTHORIZED=0 changes the default.
-        tls: { ca: roots ?? [], ...own, ...(serverName === undefined ? {} : { serverName }), rejectUnauthorized: true },
+        tls: {
+          ...{ ca: roots ?? [], ...own },
+          ...(serverName === undefined ? {} : { serverName }),
+          ...{ rejectUnauthorized: true, checkServerIdentity },
+        },
         ...(body === undefined ? {} : { body }),
       };
       try {

@@ -9,6 +9,7 @@ import { OcicryptError } from './errors.ts';
 import { findProxy, type HttpRequest, type HttpResponse, type HttpSettings, type HttpTransport } from './http.ts';
 import { answeredTooMuch, brokenOff, deadlineExceeded, networkError, refusedByProxy } from './http-errors.ts';
 import { readClientCertificate, readRoots } from './roots.ts';
+import { identityCheck } from './server-identity.ts';
 
 export function createNodeTransport(settings: HttpSettings): HttpTransport {
   const environment = settings.environment ?? process.env;
@@ -27,6 +28,7 @@ export function createNodeTransport(settings: HttpSettings): HttpTransport {
       trust = {
         rejectUnauthorized: true,
         secureContext: createSecureContext({ ca, ...own, minVersion: 'TLSv1.2' }),
+        checkServerIdentity: identityCheck(settings.serverName),
         ...(settings.serverName === undefined ? {} : { servername: settings.serverName }),
       };
     }
@@ -50,6 +52,7 @@ export function createNodeTransport(settings: HttpSettings): HttpTransport {
 type Trust = {
   readonly rejectUnauthorized: true;
   readonly secureContext: SecureContext;
+  readonly checkServerIdentity: ReturnType<typeof identityCheck>;
   readonly servername?: string;
 };
 type BoundedRequest = HttpRequest & { readonly maximumBytes: number };

@@ -11,6 +11,7 @@ import { brokenOff, deadlineExceeded, networkError, refusedByProxy } from './htt
 import { releaseBytes } from './memory.ts';
 import { chooseProxy } from './proxy.ts';
 import { readRoots } from './roots.ts';
+import { identityCheck } from './server-identity.ts';
 
 export type StreamSettings = HttpSettings & {
   /**
@@ -105,10 +106,18 @@ export function createHttpStreams(settings: StreamSettings = {}): HttpStreams {
 
 function createTrust(settings: HttpSettings, environment: NodeJS.ProcessEnv): Trust {
   const ca = readRoots(settings, environment);
-  return { rejectUnauthorized: true, secureContext: createSecureContext({ ca, minVersion: 'TLSv1.2' }) };
+  return {
+    rejectUnauthorized: true,
+    secureContext: createSecureContext({ ca, minVersion: 'TLSv1.2' }),
+    checkServerIdentity: identityCheck(),
+  };
 }
 
-type Trust = { readonly rejectUnauthorized: true; readonly secureContext: SecureContext };
+type Trust = {
+  readonly rejectUnauthorized: true;
+  readonly secureContext: SecureContext;
+  readonly checkServerIdentity: ReturnType<typeof identityCheck>;
+};
 type Route = { readonly agent: Agent; readonly trust: Trust | undefined; readonly proxy: URL | undefined };
 
 async function createAgent(proxy: URL | undefined, trust: Trust): Promise<Agent> {

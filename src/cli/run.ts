@@ -59,11 +59,20 @@ async function runCommand(
   let settings = await parseSettings(words, command.options, personality === 'kms_oci_crypt' ? 'go' : 'ours');
   if (settings.switch('help')) return terminal.write((await import('./help.ts')).commandHelp(name, personality));
   checkOperands(name, command, settings);
+  refuseUncheckedTls(process.env);
   const file = settings.text('config');
   if (file !== undefined) settings = settings.over(await (await import('./configuration.ts')).readConfiguration(file));
   // One request is answered before compiled code would pay for its compilation.
   if (name !== 'keyprovider') compileHotCode();
   return command.run({ settings, terminal, personality });
+}
+
+/** Both runtimes obey it, in libraries that open connections of their own too. */
+function refuseUncheckedTls(environment: NodeJS.ProcessEnv): void {
+  if (environment.NODE_TLS_REJECT_UNAUTHORIZED?.trim() !== '0') return;
+  throw new OcicryptError('configuration', 'NODE_TLS_REJECT_UNAUTHORIZED=0 turns off the checking of certificates', {
+    hint: 'unset it, and name private authorities with --ca=FILE',
+  });
 }
 
 function checkOperands(name: string, command: Command, settings: Settings): void {

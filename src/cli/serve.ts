@@ -25,7 +25,6 @@ import type { Terminal } from './terminal.ts';
 
 /** Serves until it is told to stop. */
 export async function runServe({ settings, terminal, personality }: CommandContext): Promise<void> {
-  checkEnvironment(process.env);
   const log = createServerLog(terminal);
   const { options, close } = await openProvider(settings, { personality, door: 'server' });
   try {
@@ -67,14 +66,6 @@ function createServerLog(terminal: Terminal): ServerLog {
     info: (fields, message) => logger.info(fields, message),
     warn: (fields, message) => logger.warn(fields, message),
   };
-}
-
-/** It would turn off the checking of certificates in libraries that take their defaults from it. */
-function checkEnvironment(environment: NodeJS.ProcessEnv): void {
-  if (environment.NODE_TLS_REJECT_UNAUTHORIZED !== '0') return;
-  throw new OcicryptError('configuration', 'NODE_TLS_REJECT_UNAUTHORIZED=0 turns off the checking of certificates', {
-    hint: 'unset it, and name private authorities with --ca=FILE',
-  });
 }
 
 function noKeyAllowed(): OcicryptError {

@@ -10,6 +10,7 @@ import { ERROR_STATUS, type ErrorCode, isErrorCode, OcicryptError, showSystemCod
 import { CONTENT_TYPE, decodeStatusMessage, encodeFrame, FRAME_HEADER, formatTimeout } from '../base/grpc.ts';
 import { readRoots } from '../base/roots.ts';
 import { readSecretFile } from '../base/secret-file.ts';
+import { identityCheck } from '../base/server-identity.ts';
 import { showPath } from '../base/shown.ts';
 
 /** Where a server is. `tcp` is without TLS. */
@@ -68,6 +69,7 @@ function dial(target: GrpcTarget, tls: GrpcTls | undefined): ClientHttp2Session 
   return connect(`https://${authority}`, {
     settings,
     rejectUnauthorized: true,
+    checkServerIdentity: identityCheck(serverName),
     secureContext: createContext(tls),
     ...(serverName === undefined ? {} : { servername: serverName }),
   });

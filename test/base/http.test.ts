@@ -82,7 +82,8 @@ describe('an exchange', () => {
     });
     const client = trusting();
     for (let request = 0; request < 5; request++) await client.request(post(url, { body: bytes('x') }));
-    assert.equal(sockets.size, 1);
+    // Bun's first request of a host has its own.
+    assert.equal(sockets.size, 'bun' in process.versions ? 2 : 1);
     client.close();
   });
 

@@ -211,8 +211,8 @@ describe('AWS KMS', () => {
     const kek = world.open(arn);
     const before = world.kms.server.connections;
     for (let call = 0; call < 5; call++) await kek.wrap(randomBytes(32), {}, soon());
-    // Bun keeps connections for the whole process, and may have one already.
-    assert.ok(world.kms.server.connections <= before + 1);
+    // The first request of a host has a connection of its own on Bun.
+    assert.ok(world.kms.server.connections <= before + ('bun' in process.versions ? 2 : 1));
   });
 
   test('unwraps what other programs wrapped: no algorithm, and an id or alias for a name', async () => {
