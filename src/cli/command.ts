@@ -13,10 +13,19 @@ export type CommandContext = {
   readonly personality: Personality;
 };
 
+export type CommandMode = {
+  readonly option: OptionName;
+  /** The options that have an effect with it, and those of them that have none without it. */
+  readonly takes: readonly OptionName[];
+  readonly alone: readonly OptionName[];
+};
+
 export type Command = {
   readonly operands: string;
   readonly describe: string;
   readonly options: readonly OptionName[];
+  /** What one of the options changes about the others: what has no effect is refused and not ignored. */
+  readonly mode?: CommandMode;
   /** Runs the command; whatever goes wrong is thrown as an OcicryptError. */
   readonly run: (context: CommandContext) => Promise<void>;
 };

@@ -41,6 +41,12 @@ const PROVIDER_OPTIONS: readonly OptionName[] = [
   'config',
 ];
 
+/** What a command needs that forwards to a server. */
+const REMOTE_OPTIONS: readonly OptionName[] = ['tls-ca', 'tls-cert', 'tls-key'];
+
+/** What a request or its reply has, and no doctor. */
+const OF_REQUESTS: readonly OptionName[] = ['packet', 'bytes', 'provider'];
+
 /** What a server needs beside that. */
 const SERVE_OPTIONS: readonly OptionName[] = [
   'listen',
@@ -69,7 +75,13 @@ export const COMMANDS: ReadonlyMap<string, Command> = new Map<string, Command>([
     {
       operands: '',
       describe: 'answer one key-provider request on standard input, as a client\'s "cmd"',
-      options: [...PROVIDER_OPTIONS, 'remote', 'tls-ca', 'tls-cert', 'tls-key'],
+      options: [...PROVIDER_OPTIONS, 'remote', ...REMOTE_OPTIONS],
+      // What else there is of keys, policy and audit is the server's.
+      mode: {
+        option: 'remote',
+        takes: ['provider', 'timeout', 'debugLog', 'config', ...REMOTE_OPTIONS],
+        alone: REMOTE_OPTIONS,
+      },
       run: async (context) => (await import('./keyprovider.ts')).runKeyprovider(context),
     },
   ],
@@ -97,7 +109,7 @@ export const COMMANDS: ReadonlyMap<string, Command> = new Map<string, Command>([
     {
       operands: '[KEY|IMAGE]…',
       describe: 'try each key, or who can open an image here, and find what is wrong with the set-up',
-      options: [...PROVIDER_OPTIONS, 'authfile', 'json'],
+      options: [...PROVIDER_OPTIONS.filter((name) => !OF_REQUESTS.includes(name)), 'authfile', 'json'],
       run: async (context) => (await import('./doctor.ts')).runDoctor(context),
     },
   ],

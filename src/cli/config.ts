@@ -5,6 +5,7 @@ import { OcicryptError } from '../base/errors.ts';
 import { showValue } from '../base/shown.ts';
 import type { CommandContext } from './command.ts';
 import { DEFAULT_OPTIONS, SOCKET_UNIT, serviceUnit } from './config-systemd.ts';
+import type { OptionName } from './options.ts';
 import { nearest, type Settings } from './settings.ts';
 
 /** Prints one file to standard output; where it belongs is its first line or said on standard error. */
@@ -17,17 +18,27 @@ export async function runConfig({ settings, terminal }: CommandContext): Promise
       hint: near === undefined ? `there are ${[...FILES.keys()].join(', ')}` : `did you mean ${near}?`,
     });
   }
+  const idle = settings.names().find((name) => !file.takes.includes(name));
+  if (idle !== undefined) {
+    throw new OcicryptError('usage', `--${idle} has no effect on config ${kind}`, { hint: 'leave it out' });
+  }
   terminal.write(file.text(settings));
   terminal.say(file.advice);
 }
 
-type ConfigFile = { readonly advice: string; readonly text: (settings: Settings) => string };
+type ConfigFile = {
+  readonly advice: string;
+  /** The options that show in it. */
+  readonly takes: readonly OptionName[];
+  readonly text: (settings: Settings) => string;
+};
 
 const FILES: ReadonlyMap<string, ConfigFile> = new Map<string, ConfigFile>([
   [
     'ocicrypt',
     {
       advice: 'save it and export OCICRYPT_KEYPROVIDER_CONFIG=FILE before you run skopeo, buildah or podman',
+      takes: ['allow', 'key', 'adc', 'provider'],
       text: ocicryptFile,
     },
   ],
@@ -35,6 +46,7 @@ const FILES: ReadonlyMap<string, ConfigFile> = new Map<string, ConfigFile>([
     'containerd',
     {
       advice: 'add it to /etc/containerd/config.toml; it needs ctd-decoder and /etc/containerd/ocicrypt.json',
+      takes: [],
       text: () => CONTAINERD,
     },
   ],
@@ -42,6 +54,7 @@ const FILES: ReadonlyMap<string, ConfigFile> = new Map<string, ConfigFile>([
     'crio',
     {
       advice: 'save it as /etc/crio/crio.conf.d/20-ocicrypt.conf and set OCICRYPT_KEYPROVIDER_CONFIG in its unit',
+      takes: [],
       text: () => CRIO,
     },
   ],
@@ -50,6 +63,7 @@ const FILES: ReadonlyMap<string, ConfigFile> = new Map<string, ConfigFile>([
     {
       advice:
         'save it as /etc/systemd/system/ocicrypt-kms.service, and what config systemd-socket prints as ocicrypt-kms.socket beside it; then systemctl enable --now ocicrypt-kms.socket; what is in /home, /root and /tmp the service does not see',
+      takes: ['allow', 'key', 'adc', 'provider'],
       text: serviceFile,
     },
   ],
@@ -57,10 +71,11 @@ const FILES: ReadonlyMap<string, ConfigFile> = new Map<string, ConfigFile>([
     'systemd-socket',
     {
       advice: 'save it as /etc/systemd/system/ocicrypt-kms.socket, beside what config systemd prints',
+      takes: [],
       text: () => SOCKET_UNIT,
     },
   ],
-  ['policy', { advice: 'save it and name it with --config=FILE', text: policyFile }],
+  ['policy', { advice: 'save it and name it with --config=FILE', takes: ['allow', 'key'], text: policyFile }],
 ]);
 
 /** https://github.com/containers/ocicrypt/blob/main/docs/keyprovider.md */

@@ -10,6 +10,8 @@ const NOT_FOR_IMAGES: ReadonlySet<OptionName> = new Set<OptionName>(['kmsURI', '
 export function imageCommands(provider: readonly OptionName[]): readonly (readonly [string, Command])[] {
   const keys = provider.filter((name) => !NOT_FOR_IMAGES.has(name));
   const common: readonly OptionName[] = [...keys, 'authfile', 'json', 'config'];
+  // Packets know no name of ours: it is for what is wrapped.
+  const unwrapping = common.filter((name) => name !== 'provider');
   return [
     [
       'encrypt',
@@ -25,7 +27,7 @@ export function imageCommands(provider: readonly OptionName[]): readonly (readon
       {
         operands: 'SRC DST',
         describe: 'decrypt an image with a key; all of it or nothing',
-        options: ['layer', 'platform', 'check-diff-ids', 'digestfile', ...common],
+        options: ['layer', 'platform', 'check-diff-ids', 'digestfile', ...unwrapping],
         run: async (context) => (await import('./decrypt.ts')).runDecrypt(context),
       },
     ],
@@ -62,7 +64,7 @@ export function imageCommands(provider: readonly OptionName[]): readonly (readon
       {
         operands: 'IMAGE',
         describe: 'succeed only if every layer of every platform is encrypted, and to whom it should be',
-        options: ['require', 'only', 'unwrap', 'content', 'post-quantum', 'digest-tag', ...common],
+        options: ['require', 'only', 'unwrap', 'content', 'post-quantum', 'digest-tag', ...unwrapping],
         run: async (context) => (await import('./verify.ts')).runVerify(context),
       },
     ],

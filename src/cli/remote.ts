@@ -13,6 +13,12 @@ import type { Settings } from './settings.ts';
 /** Forwards one request to the server at `address`. */
 export async function runRemote(address: string, { settings, terminal }: CommandContext): Promise<void> {
   const target = parseRemote(address);
+  // On the command line it is refused as every option without an effect; a configuration file may be a server's too.
+  if (settings.text('audit-log') !== undefined) {
+    throw new OcicryptError('configuration', 'audit-log has no effect with --remote: the server writes its own', {
+      hint: 'take it out of the configuration file of this command',
+    });
+  }
   const tls = target.kind === 'tls' ? tlsFiles(settings) : undefined;
   const timeout = settings.requestTime() ?? DEFAULT_LIMITS.total;
   const names = { configured: settings.text('provider'), fallback: 'kmscrypt' };

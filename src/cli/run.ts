@@ -34,10 +34,11 @@ export async function run(invocation: Invocation, terminal: Terminal): Promise<n
 }
 
 async function dispatch(words: readonly string[], personality: Personality, terminal: Terminal): Promise<void> {
-  if (personality === 'kms_oci_crypt') {
-    return runCommand('keyprovider', words, personality, terminal);
-  }
   const [first, ...rest] = words;
+  if (personality === 'kms_oci_crypt') {
+    // Its one command needs no name, and may have it.
+    return runCommand('keyprovider', first === 'keyprovider' ? rest : words, personality, terminal);
+  }
   if (first === '--version' || first === 'version') {
     return terminal.write(`ocicrypt-kms ${(await import('./version.ts')).VERSION}\n`);
   }
@@ -45,7 +46,20 @@ async function dispatch(words: readonly string[], personality: Personality, term
     return terminal.write((await import('./help.ts')).overviewHelp());
   }
   if (first === undefined) throw new OcicryptError('usage', 'no command', { hint: 'run ocicrypt-kms --help' });
+  if (first.startsWith('-')) throw optionFirst(first);
   return runCommand(first, rest, personality, terminal);
+}
+
+/** So the reference provider and its server are called, whose names needed no command. */
+function optionFirst(word: string): OcicryptError {
+  const [, name = ''] = /^--?([^=]*)/.exec(word) ?? [];
+  const command = name === 'grpcport' ? 'serve' : /^(?:adc|kmsURI|debugLog)$/.test(name) ? 'keyprovider' : undefined;
+  return new OcicryptError('usage', `no command stands before the option ${showValue(word.replace(/=.*/s, ''))}`, {
+    hint:
+      command === undefined
+        ? 'name the command first: run ocicrypt-kms --help'
+        : `put ${command} first: ocicrypt-kms ${command} --${name}=…`,
+  });
 }
 
 async function runCommand(
@@ -58,13 +72,50 @@ async function runCommand(
   if (command === undefined) throw await unknownCommand(name);
   let settings = await parseSettings(words, command.options, personality === 'kms_oci_crypt' ? 'go' : 'ours');
   if (settings.switch('help')) return terminal.write((await import('./help.ts')).commandHelp(name, personality));
-  checkOperands(name, command, settings);
-  refuseUncheckedTls(process.env);
-  const file = settings.text('config');
-  if (file !== undefined) settings = settings.over(await (await import('./configuration.ts')).readConfiguration(file));
-  // One request is answered before compiled code would pay for its compilation.
-  if (name !== 'keyprovider') compileHotCode();
-  return command.run({ settings, terminal, personality });
+  try {
+    checkOperands(name, command, settings);
+    checkMode(command, settings);
+    refuseUncheckedTls(process.env);
+    const file = settings.text('config');
+    if (file !== undefined) {
+      settings = settings.over(await (await import('./configuration.ts')).readConfiguration(file));
+    }
+    // One request is answered before compiled code would pay for its compilation.
+    if (name !== 'keyprovider') compileHotCode();
+    await command.run({ settings, terminal, personality });
+  } catch (error) {
+    await logFailure(name, settings, error);
+    throw error;
+  }
+}
+
+/** The line that clients lose is in the debug log too, whatever failed. */
+async function logFailure(command: string, settings: Settings, error: unknown): Promise<void> {
+  const file = settings.text('debugLog');
+  if (file === undefined) return;
+  const [{ openDebugLog }, { reportError }] = await Promise.all([
+    import('./debug-log.ts'),
+    import('../base/error-report.ts'),
+  ]);
+  try {
+    openDebugLog(file).warn({ command, error: reportError(error) }, 'failed');
+  } catch {
+    // The failure is said on standard error all the same.
+  }
+}
+
+/** What would have no effect is refused: somebody relies on it. */
+function checkMode({ mode }: Command, settings: Settings): void {
+  if (mode === undefined) return;
+  const given = settings.names();
+  const isOn = given.includes(mode.option);
+  const idle = given.find((name) =>
+    isOn ? name !== mode.option && !mode.takes.includes(name) : mode.alone.includes(name),
+  );
+  if (idle === undefined) return;
+  throw new OcicryptError('usage', `--${idle} has no effect ${isOn ? 'with' : 'without'} --${mode.option}`, {
+    hint: isOn ? 'leave it out here: the server has its own' : `leave it out, or give --${mode.option} too`,
+  });
 }
 
 /** Both runtimes obey it, in libraries that open connections of their own too. */

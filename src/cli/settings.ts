@@ -31,6 +31,11 @@ export class Settings {
     }
   }
 
+  /** The options that are given. */
+  names(): readonly OptionName[] {
+    return [...this.#texts.keys()];
+  }
+
   list(name: ListName): readonly string[] {
     return this.#texts.get(name) ?? [];
   }

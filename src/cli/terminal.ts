@@ -18,6 +18,7 @@ export interface Terminal {
 /** The process's own three streams, without the runtime's stream objects: they cost a third of a cold start. */
 export const processTerminal: Terminal = {
   async read(maximum) {
+    if (!isPipe() && isTerminal(0)) throw typedByPerson();
     const readSome = openInput();
     let buffer = new Uint8Array(Math.min(USUAL_REQUEST, maximum + 1));
     let length = 0;
@@ -43,6 +44,13 @@ export const processTerminal: Terminal = {
     return isTerminal(2) ? drawText : undefined;
   },
 };
+
+/** A client would have written its request by now; a person waits for a word. */
+function typedByPerson(): OcicryptError {
+  return new OcicryptError('usage', 'this command answers a request on standard input, which is a terminal', {
+    hint: 'clients run it, as ocicrypt-kms config ocicrypt prints; to try a key run ocicrypt-kms doctor KEY',
+  });
+}
 
 function drawText(text: string): void {
   try {

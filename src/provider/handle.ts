@@ -4,6 +4,7 @@
 import { createHash } from 'node:crypto';
 import { wipe } from '../base/bytes.ts';
 import { withDeadline } from '../base/deadline.ts';
+import { reportError } from '../base/error-report.ts';
 import { asOcicryptError, OcicryptError } from '../base/errors.ts';
 import type { ByteSpelling } from '../base/json-writer.ts';
 import { formatKeyUri, type KeyUri } from '../base/key-uri.ts';
@@ -83,7 +84,7 @@ async function handle(
 ): Promise<Uint8Array> {
   const started = performance.now();
   const draft: Draft = call.caller === undefined ? {} : { caller: call.caller };
-  const record = async (outcome: AuditEvent['outcome']) => {
+  const record = async (outcome: AuditEvent['outcome'], error?: OcicryptError) => {
     if (!isObserved(options)) return;
     const milliseconds = Math.round((performance.now() - started) * 1000) / 1000;
     const event: AuditEvent = {
@@ -94,13 +95,13 @@ async function handle(
       outcome,
       milliseconds,
     };
-    options.log?.debug({ ...event }, 'request');
+    options.log?.debug({ ...event, ...(error === undefined ? {} : { error: reportError(error) }) }, 'request');
     await options.audit?.record(event);
   };
-  const finish = async (outcome: AuditEvent['outcome']) => {
+  const finish = async (outcome: AuditEvent['outcome'], error?: OcicryptError) => {
     let told: AuditEvent['outcome'] = 'not-written';
     try {
-      await record(outcome);
+      await record(outcome, error);
       told = outcome;
     } finally {
       options.onDecision?.({ operation: draft.operation ?? 'unknown', key: draft.keys?.[0], outcome: told });
@@ -112,7 +113,7 @@ async function handle(
     reply = await answer(decoded, draft, call, byOperation[decoded.operation]);
   } catch (error) {
     const known = asOcicryptError(error);
-    await finish(known.code);
+    await finish(known.code, known);
     throw known;
   }
   try {

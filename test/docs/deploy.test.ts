@@ -23,11 +23,11 @@ const SOURCES: readonly (readonly [name: string, unit: (file: string, command: s
       'that the executable prints',
       async (file) => {
         const kind = file.endsWith('.socket') ? 'systemd-socket' : 'systemd';
-        const key = kind === 'systemd' ? ['--key=/etc/my "keys"/100%$HOME\n.key'] : [];
+        const key = kind === 'systemd' ? ['--key=/etc/my "keys"/100%$HOME .key'] : [];
         const { status, stdout, stderr } = await runExecutable(['config', kind, ...key]);
         assert.equal(status, 0, stderr);
         if (kind === 'systemd') {
-          const start = `ExecStart=${executablePath()} serve "--key=/etc/my \\"keys\\"/100%%$$HOME\\u000a.key"\n`;
+          const start = `ExecStart=${executablePath()} serve "--key=/etc/my \\"keys\\"/100%%$$HOME .key"\n`;
           assert.ok(stdout.toString().includes(start), stdout.toString());
         }
         return stdout.toString();

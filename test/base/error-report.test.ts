@@ -1,0 +1,34 @@
+// What a log may hold of an error: nothing that a library or service could have put there.
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { reportError } from '../../src/base/error-report.ts';
+import { OcicryptError } from '../../src/base/errors.ts';
+import { CANARIES, WORDS } from '../fixtures/canaries.ts';
+import { seeded } from '../fixtures/seed.ts';
+
+for (const [what, { text, parts }] of Object.entries({ ...CANARIES, ...WORDS })) {
+  test(seeded(`${what} in a foreign error reaches no log, wherever it stands in it`), () => {
+    const inner = Object.assign(
+      new Error(`read ${text}\n    at f (${new URL('../../src/', import.meta.url).pathname}${text}:1:1)`),
+      {
+        name: what in WORDS ? 'Error' : `${text}Error`,
+        code: `E ${text}`,
+        body: text,
+      },
+    );
+    const chain = new TypeError(text, { cause: new AggregateError([inner], text, { cause: [inner, text, { text }] }) });
+    const report = reportError(new OcicryptError('unavailable', 'the service fails', { cause: chain }));
+    const written = JSON.stringify(report);
+    for (const part of parts) assert.ok(!written.includes(JSON.stringify(part).slice(1, -1)), written);
+    assert.match(written, /"name":"TypeError"/);
+    assert.match(written, /"name":"AggregateError"/);
+  });
+}
+
+test('causes are followed to a depth and a number, in a circle too', () => {
+  const one = new Error('one');
+  one.cause = one;
+  const wide = new Error('wide', { cause: Array.from({ length: 100 }, () => one) });
+  assert.ok(JSON.stringify(reportError(wide)).length < 100_000);
+  assert.equal(reportError(wide).code, 'internal');
+});
