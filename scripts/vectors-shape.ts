@@ -21,6 +21,8 @@ export type Setup = {
   readonly provider?: string;
   readonly packet?: 'v1' | 'v2';
   readonly context?: Readonly<Record<string, string>>;
+  /** Key files by the broker's names of their keys (`--kbs-key`). */
+  readonly 'kbs-key'?: Readonly<Record<string, string>>;
 };
 
 export type RequestPart = string | { readonly hex: string } | { readonly repeat: string; readonly times: number };
@@ -72,7 +74,11 @@ export function unwrapText(annotation: string, keys?: readonly string[]): string
   return `{"op":"keyunwrap","keywrapparams":{"ec":null,"optsdata":null},"keyunwrapparams":{"dc":{"Parameters":${parameters}},"annotation":${annotation}}}`;
 }
 
-export const REPLY = JSON.stringify({ keyunwrapresults: { optsdata: base64(OPTSDATA) } });
+export function replyOf(record: Uint8Array): string {
+  return JSON.stringify({ keyunwrapresults: { optsdata: base64(record) } });
+}
+
+export const REPLY = replyOf(OPTSDATA);
 
 /** The members of a packet for the first key file. */
 export const MEMBERS: Entry = sealMembers({ recipients: [keyfileEntry(KEYFILES.first)] });

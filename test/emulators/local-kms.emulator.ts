@@ -52,6 +52,7 @@ describeKek('local-kms', async () => {
     close() {},
     harness: {
       bindsContext: true,
+      versions: 'none',
       // The length of the ARN and the ARN, which the KeyId of the request makes superfluous.
       unreadBytes: 1 + first.length,
       openFirst: () => open(first),

@@ -59,6 +59,7 @@ for (const [type, bindsContext, maximumBytes] of [
       close() {},
       harness: {
         bindsContext,
+        versions: 'enforced',
         maximumBytes,
         openFirst: () => open(`hashivault://${first}`, { environment: { BAO_TOKEN } }),
         openSecond: () => open(`openbao://${second}`, { environment: { BAO_TOKEN } }),

@@ -46,6 +46,7 @@ for (const [type, bindsContext, maximumBytes] of [
       close() {},
       harness: {
         bindsContext,
+        versions: 'enforced',
         maximumBytes,
         openFirst: () => open(`${type}-first`),
         openSecond: () => open(`${type}-second`),

@@ -40,6 +40,7 @@ for (const kind of ['age1', 'age1pq1'] as const) {
       close: () => rm(directory, { recursive: true, force: true }),
       harness: {
         bindsContext: false,
+        versions: 'none',
         openFirst: () => openRecipient(first.recipient, { identityFiles: [second.file, first.file] }),
         openSecond: () => openAgeIdentityFile(second.file, { identityFiles: [] }),
         secrets: () => [first.secret, second.secret],

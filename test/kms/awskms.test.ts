@@ -57,6 +57,7 @@ function harnessOf({ kms, open }: World, first: string, second: string): KekHarn
   const always = (fault: Fault) => () => kms.server.setFault(() => fault);
   return {
     bindsContext: true,
+    versions: 'none',
     openFirst: () => open(`awskms:///${first}`),
     openSecond: () => open(second),
     secrets: () => [kms.accessKey.secret, 'AWS4-HMAC', kms.accessKey.id],

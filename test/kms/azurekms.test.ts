@@ -63,6 +63,7 @@ function harnessOf({ vault, open }: World, options: KeyOptions): KekHarness {
   const wraps = options.type === 'RSA' ? 'wrapKey' : 'encrypt';
   return {
     bindsContext: false,
+    versions: 'enforced in the key',
     openFirst: () => open('first'),
     openSecond: () => open('second'),
     secrets: () => [vault.client.secret, 'eyJ0.', 'Bearer'],

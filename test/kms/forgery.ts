@@ -2,7 +2,7 @@
 // labels beside the wrapped key, under a right MAC. docs/packet.md section 6 says for which keys it works.
 import assert from 'node:assert/strict';
 import { unwrapRequest } from '../../scripts/vectors-shape.ts';
-import { asOcicryptError, OcicryptError } from '../../src/base/errors.ts';
+import { asOcicryptError, type ErrorCode, OcicryptError } from '../../src/base/errors.ts';
 import { parseKeyUri } from '../../src/base/key-uri.ts';
 import type { Kek, WrappedKey } from '../../src/kms/kek.ts';
 import { createProvider } from '../../src/provider/handle.ts';
@@ -10,6 +10,7 @@ import { decodePacket } from '../../src/provider/packet.ts';
 import { contentDigest, packetContext, sealPacketV2 } from '../../src/provider/packet-v2.ts';
 import { canonicalJson, OPTSDATA, SWAPPED, sealMembers } from '../fixtures/packets.ts';
 import { soon } from './expect.ts';
+import type { KekHarness } from './kek-conformance.ts';
 
 const LABELS = { env: 'prod' };
 
@@ -38,6 +39,28 @@ export async function assertForgery(kek: Kek, bindsContext: boolean): Promise<vo
     if (bindsContext) assert.ok(opened instanceof OcicryptError && opened.code === 'integrity', String(opened));
     else assert.deepEqual(opened, record);
   }
+}
+
+/** Asserts what comes of a version that one who knows the data key writes into a packet in place of the right one. */
+export async function assertVersions(kek: Kek, versions: KekHarness['versions']): Promise<void> {
+  const sealed = (change: (honest: WrappedKey) => WrappedKey) =>
+    sealPacketV2(OPTSDATA, {}, async (dataKey, context) => [change(await kek.wrap(dataKey, context, soon()))]);
+  const honest = decodePacket(await sealed((entry) => entry));
+  const [wrapped] = honest.format === 'v2' ? honest.recipients : [];
+  const hasOwn = versions === 'found in the ciphertext' || versions === 'enforced';
+  assert.equal(wrapped?.version !== undefined, hasOwn, 'which keys say a version beside their name');
+  const opened = await open(kek, await sealed((entry) => ({ ...entry, version: '7' }))).catch(asOcicryptError);
+  if (versions === 'none' || versions === 'found in the ciphertext') assert.deepEqual(opened, OPTSDATA);
+  else if (versions === 'enforced') assertCode(opened, ['integrity', 'not-found']);
+  else {
+    assertCode(opened, ['bad-input']);
+    const other = await sealed((entry) => ({ ...entry, key: entry.key.replace(/[0-9a-f]{32}$/, '0'.repeat(32)) }));
+    assertCode(await open(kek, other).catch(asOcicryptError), ['integrity', 'not-found']);
+  }
+}
+
+function assertCode(error: unknown, codes: readonly ErrorCode[]): void {
+  assert.ok(error instanceof OcicryptError && codes.includes(error.code), String(error));
 }
 
 function entryOf({ key, version, algorithm, wrapped }: WrappedKey) {

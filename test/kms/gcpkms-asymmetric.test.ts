@@ -23,6 +23,7 @@ describeKek('Google Cloud KMS that is RSA', async () => {
     close,
     harness: {
       bindsContext: false,
+      versions: 'enforced',
       maximumBytes: 190,
       openFirst: () => open(first),
       openSecond: () => open(`gcpkms://${second}/cryptoKeyVersions/1`),

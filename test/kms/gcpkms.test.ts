@@ -17,6 +17,7 @@ describeKek('Google Cloud KMS', async () => {
     close,
     harness: {
       bindsContext: true,
+      versions: 'found in the ciphertext',
       openFirst: () => open(FIRST),
       openSecond: () => open(`gcpkms://${SECOND}`),
       secrets: () => [account.private_key, account.private_key.slice(60, 120), 'Bearer ey'],

@@ -78,6 +78,7 @@ describeKek('Vault', async () => {
     close,
     harness: {
       bindsContext: true,
+      versions: 'enforced',
       openFirst: () => open('hashivault://first'),
       openSecond: () => open('openbao://second'),
       secrets: () => [token],
@@ -110,6 +111,7 @@ describeKek('Vault (RSA)', async () => {
     close,
     harness: {
       bindsContext: false,
+      versions: 'enforced',
       maximumBytes: 190,
       openFirst: () => open('hashivault://rsa-1'),
       openSecond: () => open('hashivault://rsa-2'),

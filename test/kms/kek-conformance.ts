@@ -10,7 +10,7 @@ import { inspect } from 'node:util';
 import { type ErrorCode, OcicryptError } from '../../src/base/errors.ts';
 import type { EncryptionContext, Kek, WrappedKey } from '../../src/kms/kek.ts';
 import { soon } from './expect.ts';
-import { assertForgery } from './forgery.ts';
+import { assertForgery, assertVersions } from './forgery.ts';
 
 /** A backend under test. `first` and `second` are two keys that are opened anew for each test. */
 export interface KekHarness {
@@ -18,6 +18,11 @@ export interface KekHarness {
   openSecond(): Promise<Kek> | Kek;
   /** Whether the backend binds the context; a v2 packet does it alone where not. */
   readonly bindsContext: boolean;
+  /**
+   * What the version that a packet names is worth: there are none, or the service finds it in the ciphertext whatever is
+   * named, or it opens under that version only, or the version is a part of the key's name and opens under that only.
+   */
+  readonly versions: 'none' | 'found in the ciphertext' | 'enforced' | 'enforced in the key';
   /** What an RSA key takes at the most, where that is less than 4096 bytes: a v2 packet wraps 32. */
   readonly maximumBytes?: number;
   /** Bytes at the front of what it wraps that a stand-in of the service does not look at. */
@@ -191,6 +196,10 @@ export function describeKek(
 
       test('a packet that was forged by one who may only unwrap, where it binds the context', async () => {
         await assertForgery(await first(), harness.bindsContext);
+      });
+
+      test('a version that a packet makes up, where there are versions that can be asked for', async () => {
+        await assertVersions(await first(), harness.versions);
       });
 
       test('wrapped bytes with a bit changed anywhere, cut short, or longer', async () => {

@@ -22,6 +22,7 @@ describeKek('a file', async () => {
   return {
     harness: {
       bindsContext: true,
+      versions: 'none',
       openFirst: () => openKeyfile(join(home, 'one')),
       openSecond: () => openKeyfile(join(home, 'two')),
     },

@@ -78,6 +78,7 @@ if ('missing' in found) {
     close: () => {},
     harness: {
       bindsContext: true,
+      versions: 'none',
       openFirst: () => world.open(uri('aes-1')),
       openSecond: () => world.open(`${uri('aes-2')};type=secret-key`),
       secrets: () => [PIN],
@@ -88,6 +89,7 @@ if ('missing' in found) {
     close: () => {},
     harness: {
       bindsContext: false,
+      versions: 'none',
       maximumBytes: 200,
       openFirst: () => world.open(uri('rsa-1'), { oaepSha1: true }),
       openSecond: () => world.open(`${uri('rsa-2')};type=private`, { oaepSha1: true }),
