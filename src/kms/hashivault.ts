@@ -45,7 +45,7 @@ const NEVER_CREATE = 'ecdsa-p256';
 
 /**
  * Opens a transit key. Nobody is asked before the first call. The context is `associated_data` where the key's cipher
- * takes it, which its first answer tells; RSA keys, and servers before Vault 1.13, bind none, and the packet does.
+ * takes it, which its first answer tells; RSA keys, and servers before Vault 1.13, bind none.
  *
  * @param now a clock in milliseconds
  * @throws OcicryptError `configuration` for an address, a login or a variable that cannot be used

@@ -47,7 +47,7 @@ type Hash = keyof typeof OAEP;
 
 /**
  * Opens a key in a token. Nothing is loaded before the first call, and nobody is asked for a PIN to wrap with a public
- * key. AES-GCM binds the context; an RSA key does not, and the packet alone does.
+ * key. AES-GCM binds the context; an RSA key does not.
  */
 export function openPkcs11(uri: Extract<KeyUri, { scheme: 'pkcs11' }>, settings: Pkcs11Settings): Kek {
   const key = formatKeyUri(uri);

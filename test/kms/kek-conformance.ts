@@ -16,7 +16,7 @@ import { assertForgery, assertVersions } from './forgery.ts';
 export interface KekHarness {
   openFirst(): Promise<Kek> | Kek;
   openSecond(): Promise<Kek> | Kek;
-  /** Whether the backend binds the context; a v2 packet does it alone where not. */
+  /** Whether the backend binds the context (docs/packet.md section 6 says what is lost where it does not). */
   readonly bindsContext: boolean;
   /**
    * What the version that a packet names is worth: there are none, or the service finds it in the ciphertext whatever is

@@ -1,7 +1,16 @@
 // Key files: the conformance suite, and what a key file is and is not.
 import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
-import { chmodSync, existsSync, readFileSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  existsSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -118,4 +127,24 @@ describe('a key file', () => {
     const opened = await crypto.subtle.decrypt(parameters, key, wrapped.slice(12));
     assert.deepEqual(Buffer.from(opened), plaintext);
   });
+});
+
+test('what plainly is not random is refused with the reason, as its digest is public', () => {
+  const directory = mkdtempSync(join(tmpdir(), 'keyfile-'));
+  try {
+    const text = '0123456789abcdef0123456789abcde';
+    const cases = [Buffer.alloc(32), Buffer.alloc(32, 0xff), Buffer.from(`${text}f`), Buffer.from(`${text}\n`)];
+    for (const [index, bytes] of cases.entries()) {
+      const path = join(directory, String(index));
+      writeFileSync(path, bytes, { mode: 0o600 });
+      assert.throws(() => openKeyfile(path), { code: 'configuration', message: /random/ });
+    }
+    for (const byte of [0, 0x08, 0x0e, 0x1f, 0x7f, 0x80]) {
+      const path = join(directory, `good-${byte}`);
+      writeFileSync(path, Buffer.concat([Buffer.from(text), Buffer.of(byte)]), { mode: 0o600 });
+      openKeyfile(path).close?.();
+    }
+  } finally {
+    rmSync(directory, { recursive: true, force: true });
+  }
 });
