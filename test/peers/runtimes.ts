@@ -75,7 +75,7 @@ export async function runtimeVersions(): Promise<Readonly<Record<Runtime, string
   return {
     podman: await version('podman'),
     buildah: await version('buildah'),
-    'CRI-O': '1.37',
+    'CRI-O': '1.37 (its call)',
     containerd: await version('containerd'),
   };
 }
