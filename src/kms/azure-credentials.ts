@@ -10,7 +10,7 @@ import { share } from '../base/share.ts';
 import { showPath } from '../base/shown.ts';
 import { readObject } from './answers.ts';
 import type { AzurePlace } from './azure-cloud.ts';
-import { untilAborted } from './until-aborted.ts';
+import type { AzureTool } from './azure-tools.ts';
 
 /** Tokens for one audience, kept until shortly before they end. */
 export interface AzureCredentials {
@@ -31,11 +31,12 @@ export type AzureToken = { readonly access: string; readonly end: number };
 export type AzureTokenSource = (signal: AbortSignal) => Promise<AzureToken>;
 
 /** Identities are chosen by what is configured, never by what fails: a wrong secret must not end in another identity. */
-export type AzureIdentityName = 'certificate' | 'dev' | 'managed-identity' | 'secret' | 'workload';
+export type AzureIdentityName = AzureLibraryIdentity | AzureTool | 'dev' | 'secret' | 'workload';
+
+/** Those that Microsoft's library asks for. */
+export type AzureLibraryIdentity = 'certificate' | 'managed-identity';
 
 const REFRESH_MILLISECONDS = 5 * 60 * 1000;
-/** `az` is written in Python and takes seconds to start. */
-const TOOL_MILLISECONDS = 10_000;
 const MAXIMUM_ASSERTION_BYTES = 16 * 1024;
 
 /**
@@ -91,13 +92,16 @@ function chooseIdentity(environment: NodeJS.ProcessEnv): AzureIdentityName {
     case 'managedidentitycredential':
       return 'managed-identity';
     case 'dev':
-    case 'azureclicredential':
-    case 'azurepowershellcredential':
-    case 'azuredeveloperclicredential':
       return 'dev';
+    case 'azureclicredential':
+      return 'az';
+    case 'azurepowershellcredential':
+      return 'pwsh';
+    case 'azuredeveloperclicredential':
+      return 'azd';
     default:
       throw new OcicryptError('configuration', 'AZURE_TOKEN_CREDENTIALS has a value that is not supported', {
-        hint: 'it may be prod, dev, EnvironmentCredential, WorkloadIdentityCredential, ManagedIdentityCredential or AzureCliCredential',
+        hint: 'it may be prod, dev, EnvironmentCredential, WorkloadIdentityCredential, ManagedIdentityCredential, AzureCliCredential, AzurePowerShellCredential or AzureDeveloperCliCredential',
       });
   }
 }
@@ -116,15 +120,29 @@ function openSource(
         client_assertion_type: 'urn:ietf:params:oauth:client-assertion-type:jwt-bearer',
         client_assertion: readAssertion(environment.AZURE_FEDERATED_TOKEN_FILE),
       }));
+    case 'az':
+    case 'azd':
+    case 'pwsh':
+      return (signal) => toolToken([name], place, environment, signal);
     case 'dev':
-      return toolSource((signal) => libraryToken(name, place, environment, http, signal));
+      return (signal) => toolToken(['az', 'pwsh', 'azd'], place, environment, signal);
     default:
       return (signal) => libraryToken(name, place, environment, http, signal);
   }
 }
 
+async function toolToken(
+  tools: readonly AzureTool[],
+  place: AzurePlace,
+  environment: NodeJS.ProcessEnv,
+  signal: AbortSignal,
+): Promise<AzureToken> {
+  const { requestToolToken } = await import('./azure-tools.ts');
+  return requestToolToken(tools, place.audience, environment, signal);
+}
+
 async function libraryToken(
-  name: AzureIdentityName,
+  name: AzureLibraryIdentity,
   place: AzurePlace,
   environment: NodeJS.ProcessEnv,
   http: HttpClient,
@@ -132,22 +150,6 @@ async function libraryToken(
 ): Promise<AzureToken> {
   const { requestLibraryToken } = await import('./azure-identity.ts');
   return requestLibraryToken(name, place, environment, http, signal);
-}
-
-/** A tool may take longer than one attempt: it is left to end, and the next attempt takes what it says. */
-function toolSource(run: AzureTokenSource): AzureTokenSource {
-  let running: Promise<AzureToken> | undefined;
-  return (signal) => {
-    if (running === undefined) {
-      const started = run(AbortSignal.timeout(TOOL_MILLISECONDS));
-      const stop = () => {
-        running = undefined;
-      };
-      started.then(stop, stop);
-      running = started;
-    }
-    return untilAborted(running, signal);
-  };
 }
 
 /** The client credentials grant (RFC 6749 section 4.4), as Entra ID has it. */

@@ -1,20 +1,12 @@
-// The only code that loads Microsoft's identity library: managed identities, client certificates, developers' tools.
+// The only code that loads Microsoft's identity library: managed identities and client certificates.
 // All of its HTTP goes through our client, so that CA files, proxy, time limits and refusals hold there too.
 
 import { createHttpHeaders, type PipelineRequest, type PipelineResponse } from '@azure/core-rest-pipeline';
-import {
-  AzureCliCredential,
-  AzureDeveloperCliCredential,
-  AzurePowerShellCredential,
-  ChainedTokenCredential,
-  ClientCertificateCredential,
-  ManagedIdentityCredential,
-  type TokenCredential,
-} from '@azure/identity';
+import { ClientCertificateCredential, ManagedIdentityCredential, type TokenCredential } from '@azure/identity';
 import { OcicryptError } from '../base/errors.ts';
 import { type HttpClient, parseRetryAfter } from '../base/http.ts';
 import type { AzurePlace } from './azure-cloud.ts';
-import { type AzureIdentityName, type AzureToken, noToken, refusedBy } from './azure-credentials.ts';
+import { type AzureLibraryIdentity, type AzureToken, noToken, refusedBy } from './azure-credentials.ts';
 
 /**
  * Asks for one token. The library's object is made anew, because its memory would outlive the signal.
@@ -22,7 +14,7 @@ import { type AzureIdentityName, type AzureToken, noToken, refusedBy } from './a
  * @throws OcicryptError
  */
 export async function requestLibraryToken(
-  name: AzureIdentityName,
+  name: AzureLibraryIdentity,
   place: AzurePlace,
   environment: NodeJS.ProcessEnv,
   http: HttpClient,
@@ -40,7 +32,7 @@ export async function requestLibraryToken(
 }
 
 function createCredential(
-  name: AzureIdentityName,
+  name: AzureLibraryIdentity,
   place: AzurePlace,
   environment: NodeJS.ProcessEnv,
   httpClient: Transport,
@@ -60,12 +52,6 @@ function createCredential(
         },
         // Otherwise another request asks Microsoft whether the authority is Microsoft's.
         { ...options, disableInstanceDiscovery: true },
-      );
-    case 'dev':
-      return new ChainedTokenCredential(
-        new AzureCliCredential(),
-        new AzurePowerShellCredential(),
-        new AzureDeveloperCliCredential(),
       );
     default:
       return AZURE_CLIENT_ID

@@ -7,6 +7,7 @@ import type { OcicryptError } from '../base/errors.ts';
 import { createHttpClient, type HttpResponse } from '../base/http.ts';
 import { asObject, asText, type JsonObject, JsonString } from '../base/json.ts';
 import { asKeyUri, formatKeyUri } from '../base/key-uri.ts';
+import { SharedBySettings } from '../base/share.ts';
 import { damagedAnswer, readAnswer } from './answers.ts';
 import { type AzureCloudSettings, type AzureKeyUri, type AzurePlace, findAzurePlace } from './azure-cloud.ts';
 import { type AzureCredentials, openAzureCredentials } from './azure-credentials.ts';
@@ -42,6 +43,8 @@ export interface AzureVault {
   close(): void;
 }
 
+/** One token for all keys of one cloud. */
+const CREDENTIALS = new SharedBySettings<AzureCredentials>();
 const API_VERSION = '7.4';
 const MAXIMUM_ANSWER_BYTES = 64 * 1024;
 
@@ -51,11 +54,12 @@ export function openAzureVault(uri: AzureKeyUri, settings: AzureKmsSettings): Az
   const name = uri.key.toLowerCase();
   const place = findAzurePlace(uri, settings);
   const http = createHttpClient(settings);
-  let credentials: AzureCredentials | undefined;
 
   /** One call, made again once with a new token where the service does not take the first one. */
   async function call(path: string, body: Uint8Array | undefined, signal: AbortSignal): Promise<HttpResponse> {
-    credentials ??= openAzureCredentials(place, settings.environment, http);
+    const credentials = CREDENTIALS.get(settings, `${place.audience} ${place.authority}`, () =>
+      openAzureCredentials(place, settings.environment, createHttpClient(settings)),
+    );
     const answer = await send(await credentials.authorization(signal), path, body, signal);
     if (answer.status !== 401) return answer;
     credentials.forget();

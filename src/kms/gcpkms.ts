@@ -8,6 +8,7 @@ import { createHttpClient, type HttpResponse } from '../base/http.ts';
 import { asText } from '../base/json.ts';
 import { type JsonInput, writeJson } from '../base/json-writer.ts';
 import { formatKeyUri, type KeyUri } from '../base/key-uri.ts';
+import { SharedBySettings } from '../base/share.ts';
 import { readAnswer } from './answers.ts';
 import {
   checkedField,
@@ -43,6 +44,8 @@ export type GcpKmsSettings = {
   readonly environment: NodeJS.ProcessEnv;
 };
 
+const CREDENTIALS = new SharedBySettings<{ opening: Promise<GoogleCredentials> | undefined }>();
+
 type GcpKeyUri = Extract<KeyUri, { scheme: 'gcpkms' }>;
 
 /** Limits of a software key; an HSM takes 8 KiB for plaintext and additional data together, and says so itself. */
@@ -75,19 +78,21 @@ export function openGcpKms(uri: GcpKeyUri, settings: GcpKmsSettings, now = () =>
   const name = formatKeyUri({ scheme: 'gcpkms', key: uri.key });
   const http = createHttpClient(settings);
   const endpoint = settings.endpoint === undefined ? undefined : readEndpoint(settings.endpoint, '--gcp-endpoint');
-  let opening: Promise<GoogleCredentials> | undefined;
+  const shared = CREDENTIALS.get(settings, '', () => ({ opening: undefined }));
   let isAsymmetric = false;
   /** By version, whose material never changes. */
   const publicKeys = new Map<string, GooglePublicKey>();
   let newest: { readonly version: string; readonly until: number } | undefined;
 
-  /** Credentials that could not be opened may be there the next time. */
+  /** For all keys of these settings. Credentials that could not be opened may be there the next time. */
   function openCredentials(): Promise<GoogleCredentials> {
-    opening ??= openGoogleCredentials({ ...settings, http }).catch((error: unknown) => {
-      opening = undefined;
-      throw error;
-    });
-    return opening;
+    shared.opening ??= openGoogleCredentials({ ...settings, http: createHttpClient(settings) }).catch(
+      (error: unknown) => {
+        shared.opening = undefined;
+        throw error;
+      },
+    );
+    return shared.opening;
   }
 
   /** One call, made again once with a new token where the service does not take the first one. */

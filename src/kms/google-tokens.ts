@@ -7,6 +7,7 @@ import { type HttpClient, parseRetryAfter } from '../base/http.ts';
 import { share } from '../base/share.ts';
 import { showPath } from '../base/shown.ts';
 import { type CredentialsJson, invalidFile, type TokenSource } from './google-credentials.ts';
+import { findExecutable, readSubjectToken } from './google-executable.ts';
 
 /** Impersonation and token exchange need this one, whatever the token is used for afterwards. */
 const SCOPE = 'https://www.googleapis.com/auth/cloud-platform';
@@ -32,6 +33,7 @@ export function openLibraryCredentials(
   environment: NodeJS.ProcessEnv,
 ): TokenSource {
   refuseUnsupported(path, json, environment);
+  const executable = findExecutable(path, json);
   let client: AuthClient | undefined;
 
   const refresh = share(async (signal) => {
@@ -44,6 +46,15 @@ export function openLibraryCredentials(
     };
     signal.addEventListener('abort', drop);
     useTransport(used, transport.gaxios);
+    let failure: unknown;
+    if (executable !== undefined) {
+      const supply = () =>
+        readSubjectToken(executable, signal).catch((error: unknown) => {
+          failure = error;
+          throw error;
+        });
+      Reflect.set(used, 'retrieveSubjectToken', supply);
+    }
     try {
       const authorization = (await used.getRequestHeaders()).get('authorization');
       if (authorization !== null && BEARER.test(authorization)) return authorization;
@@ -53,7 +64,7 @@ export function openLibraryCredentials(
       signal.removeEventListener('abort', drop);
     }
     drop();
-    throw transport.failure ?? noToken(path);
+    throw failure ?? transport.failure ?? noToken(path);
   });
   return {
     authorization: refresh,

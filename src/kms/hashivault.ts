@@ -7,11 +7,12 @@ import type { HttpResponse } from '../base/http.ts';
 import { asObject, asText, type JsonObject, JsonString, parseJson } from '../base/json.ts';
 import { type JsonInput, writeJson } from '../base/json-writer.ts';
 import { formatKeyUri, type KeyUri } from '../base/key-uri.ts';
+import { SharedBySettings } from '../base/share.ts';
 import { damagedAnswer } from './answers.ts';
 import { cannotBeUnwrapped, checkPlaintext, contextBytes, type EncryptionContext, type Kek } from './kek.ts';
 import { openVaultConnection, type VaultConnection } from './vault-connection.ts';
 import { explainVaultError, isNotAead } from './vault-errors.ts';
-import { openVaultTokens, type VaultLogin } from './vault-tokens.ts';
+import { openVaultTokens, type VaultLogin, type VaultTokens } from './vault-tokens.ts';
 
 /** What the operator says about Vault; nothing of it ever comes from a packet. */
 export type VaultSettings = {
@@ -43,6 +44,9 @@ const MAXIMUM_ANSWER_BYTES = 64 * 1024;
  */
 const NEVER_CREATE = 'ecdsa-p256';
 
+/** One login for all keys of a namespace. */
+const TOKENS = new SharedBySettings<VaultTokens>();
+
 /**
  * Opens a transit key. Nobody is asked before the first call. The context is `associated_data` where the key's cipher
  * takes it, which its first answer tells; RSA keys, and servers before Vault 1.13, bind none.
@@ -54,7 +58,10 @@ export function openHashiVault(uri: VaultKeyUri, settings: VaultSettings, now: (
   const key = formatKeyUri(uri);
   const connection = openVaultConnection(settings);
   const namespace = uri.namespace ?? connection.namespace;
-  const tokens = openVaultTokens(connection, { ...settings, namespace: connection.namespace ?? uri.namespace }, now);
+  const login = connection.namespace ?? uri.namespace;
+  const tokens = TOKENS.get(settings, login ?? '', () =>
+    openVaultTokens(openVaultConnection(settings), { ...settings, namespace: login }, now),
+  );
   const path = (method: string) => [...(uri.engine ?? 'transit').split('/'), method, uri.key];
   let takesContext: boolean | undefined;
 

@@ -1,6 +1,6 @@
 // Azure identities that Microsoft's library finds, in a process of its own.
 import assert from 'node:assert/strict';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
@@ -34,15 +34,14 @@ after(async () => {
   await rm(directory, { recursive: true, force: true });
 });
 
-function wrap(environment: Readonly<Record<string, string>>, milliseconds = 15_000, attempts = 1): Promise<string> {
+function wrap(environment: Readonly<Record<string, string>>, milliseconds?: number): Promise<string> {
   const settings = { endpoint: vault.endpoint, caFiles: [authority] };
   const key = `azurekms://${vault.host}/image`;
   return wrapOnce({
     key,
     settings,
     environment: { HOME: directory, PATH: directory, ...environment },
-    milliseconds,
-    attempts,
+    ...(milliseconds === undefined ? {} : { milliseconds }),
   });
 }
 
@@ -68,12 +67,24 @@ describe('an Azure identity is', () => {
     assert.equal(code, 'unauthenticated');
   });
 
-  test("a developer's, whose tool takes longer than one attempt", async () => {
+  test("a developer's, whose tool takes longer than an attempt and is started once", async () => {
     const token = vault.issue('https://vault.azure.net');
-    const script = `#!/bin/sh\nsleep 2\necho '{"accessToken":"${token}","expiresOn":"2099-01-01 00:00:00.000000"}'\n`;
+    const script = `#!/bin/sh\necho x >> '${directory}/started'\nsleep 2\necho '{"accessToken":"${token}","expires_on":"4070908800"}'\n`;
     await writeFile(join(directory, 'az'), script, { mode: 0o755 });
-    const environment = { PATH: `${directory}:/usr/bin:/bin`, AZURE_TOKEN_CREDENTIALS: 'dev' };
-    assert.equal(await wrap(environment, 1500, 4), 'ok');
+    const PATH = `${directory}:/usr/bin:/bin`;
+    assert.equal(await wrap({ PATH, AZURE_TOKEN_CREDENTIALS: 'dev' }, 1500), 'ok');
+    assert.equal(await readFile(join(directory, 'started'), 'utf8'), 'x\n');
+  });
+
+  test("that of the first developer's tool that gives a token", async () => {
+    const token = vault.issue('https://vault.azure.net');
+    await writeFile(join(directory, 'az'), '#!/bin/sh\nexit 1\n', { mode: 0o755 });
+    const azd = `#!/bin/sh\necho '{"token":"${token}","expiresOn":"2099-01-01T00:00:00Z"}'\n`;
+    await writeFile(join(directory, 'azd'), azd, { mode: 0o755 });
+    const PATH = `${directory}:/usr/bin:/bin`;
+    assert.equal(await wrap({ PATH, AZURE_TOKEN_CREDENTIALS: 'dev' }), 'ok');
+    assert.equal(await wrap({ PATH, AZURE_TOKEN_CREDENTIALS: 'AzureDeveloperCliCredential' }), 'ok');
+    assert.equal(await wrap({ PATH, AZURE_TOKEN_CREDENTIALS: 'AzureCliCredential' }), 'unauthenticated');
   });
 
   test('nobody where a certificate cannot be read', async () => {
