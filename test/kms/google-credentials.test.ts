@@ -1,7 +1,7 @@
 // Every kind of Google credentials, against token services that check what they are sent.
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { chmod, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, afterEach, before, describe, test } from 'node:test';
@@ -103,19 +103,26 @@ describe('a token comes', () => {
       id_token: 'subject-of-executable',
       expiration_time: Math.floor(Date.now() / 1000) + 3600,
     };
-    await writeFile(script, `#!/bin/sh\necho '${JSON.stringify(output)}'\n`, { mode: 0o700 });
-    const path = await write(federated({ executable: { command: script, timeout_millis: 5000 } }));
+    const started = join(directory, 'started');
+    const text = `#!/bin/sh\necho "$GOOGLE_EXTERNAL_ACCOUNT_AUDIENCE $1" >> '${started}'\nsleep 0.7\necho '${JSON.stringify(output)}'\n`;
+    await writeFile(script, text, { mode: 0o700 });
+    const path = await write(federated({ executable: { command: `${script} "a b"`, timeout_millis: 5000 } }));
     await fails(authorize(path), 'configuration', /GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES=1/);
-    const saved = process.env.GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES;
-    // The library reads the process's own.
-    process.env.GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES = '1';
-    try {
-      const environment = { GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES: '1' };
-      assert.equal(await whoami(path, environment), 'executable-workload');
-    } finally {
-      if (saved === undefined) delete process.env.GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES;
-      else process.env.GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES = saved;
+    const environment = { GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES: '1' };
+    assert.equal(await whoami(path, environment), 'executable-workload');
+    assert.match(await readFile(started, 'utf8'), /^\S+ a b\n$/, 'started once');
+    for (const [words, expected] of [
+      ['exit 3', 'unauthenticated'],
+      ['echo junk', 'unauthenticated'],
+      [`echo '{"version":1,"success":false,"code":"401","message":"canary"}'`, 'unauthenticated'],
+    ] as const) {
+      await writeFile(script, `#!/bin/sh\n${words}\n`, { mode: 0o700 });
+      await fails(authorize(path, environment), expected, /by hand/);
     }
+    const absent = await write(federated({ executable: { command: '/nowhere/at-all' } }));
+    await fails(authorize(absent, environment), 'configuration', /whole path/);
+    const impatient = await write(federated({ executable: { command: script, timeout_millis: 10 } }));
+    await fails(authorize(impatient, environment), 'configuration', /timeout_millis/);
   });
   test('by federation with the role of an AWS instance', async () => {
     const { url } = tokens.metadata;
