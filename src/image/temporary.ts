@@ -109,8 +109,12 @@ function scope(): string {
 /** When a process was started, in the kernel's ticks: another one may have its number by now. Undefined if it is gone. */
 function startOf(pid: number): string | undefined {
   const status = readText(`/proc/${pid}/stat`);
-  // The second field is the program's name in parentheses, which may hold anything.
-  if (status !== undefined) return status.slice(status.lastIndexOf(')') + 2).split(' ')[19];
+  if (status !== undefined) {
+    // The second field is the program's name in parentheses, which may hold anything.
+    const fields = status.slice(status.lastIndexOf(')') + 2).split(' ');
+    // Dead, and nobody has asked yet how it ended: containers often have no process that does.
+    return /^[ZXx]$/.test(fields[0] ?? '') ? undefined : fields[19];
+  }
   if (readText('/proc/self/stat') !== undefined) return undefined;
   try {
     process.kill(pid, 0);

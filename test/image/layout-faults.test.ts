@@ -3,10 +3,20 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { chmodSync, lutimesSync, mkdirSync, readdirSync, symlinkSync, utimesSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  lutimesSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  symlinkSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
 import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { decryptImage } from '../../src/image/decrypt.ts';
 import { encryptImage } from '../../src/image/encrypt.ts';
 import { inspectImage } from '../../src/image/inspect.ts';
@@ -163,6 +173,23 @@ test('temporary files are removed if they are ours and their run is dead, and no
     [own, '.ocicrypt-kms-000000000000-1-1-a', `${dead}-3`, 'other'].sort(),
   );
   assert.deepEqual(readdirSync(outside), ['precious']);
+});
+
+test('a run that was killed and that nobody has waited for is dead', async (t) => {
+  // The shell becomes a program that never asks how its child ended.
+  const parent = spawn('/bin/sh', ['-c', 'sleep 0.05 & echo $!; exec sleep 60'], {
+    stdio: ['ignore', 'pipe', 'ignore'],
+  });
+  t.after(() => parent.kill('SIGKILL'));
+  const [line] = await once(parent.stdout, 'data');
+  const pid = Number(String(line));
+  const state = () => readFileSync(`/proc/${pid}/stat`, 'utf8');
+  while (!state().includes(') Z ')) await sleep(10);
+  const start = state()
+    .slice(state().lastIndexOf(')') + 2)
+    .split(' ')[19];
+  const name = temporaryName().replace(/^(\.ocicrypt-kms-[0-9a-f]{12})-\d+-\d+-/, `$1-${pid}-${start}-`);
+  assert.equal(isRunning(name), false);
 });
 
 test('a run that unpacks removes what killed runs have left in the temporary directory', async (t) => {
