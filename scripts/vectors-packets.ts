@@ -394,6 +394,11 @@ function cryptographicFaults(): readonly Named[] {
         ),
       ),
     ),
+    damaged(
+      'v2-content-spellings-folded',
+      'content with symkey beside a spelling with U+017F and U+212A, which fold to s and k',
+      holding(Buffer.from(OPTSDATA.toString().replace('{', '{"\u017fym\u212aey":"x",'))),
+    ),
     damaged('v2-content-trailing', 'content with a byte behind it', holding(Buffer.concat([OPTSDATA, Buffer.of(0)]))),
   ];
 }

@@ -75,13 +75,14 @@ function report(probes: readonly ProbeResult[], images: readonly ImageProbe[], f
 }
 
 /** A probe as lines: what was asked, what answered, how long it took, and what to grant. */
-function showProbe({ key, backend, wrapped, phases, failure }: ProbeResult): string {
+function showProbe({ key, backend, wrapped, wrapsOnly, phases, failure }: ProbeResult): string {
   const times = phases.map(({ phase, milliseconds }) => `${phase} ${milliseconds} ms`).join(', ');
   const version = wrapped?.version === undefined ? '' : `, version ${wrapped.version}`;
   return showBlock(failure === undefined ? 'ok' : 'fail', shortenKey(key), [
     ['backend', backend],
     ['known as', wrapped === undefined || wrapped.key === key ? undefined : shortenKey(wrapped.key)],
     ['algorithm', wrapped === undefined ? undefined : `${wrapped.algorithm}${version}`],
+    ['allows', wrapsOnly ? 'wrapping only: to unwrap, allow the key without its version' : undefined],
     ['time', failure === undefined ? times : `${times} (failed)`],
     ['error', failure === undefined ? undefined : `${failure.code}: ${failure.message}`],
     ['to do', failure?.hint],

@@ -9,6 +9,7 @@ import type { Kek, WrappedKey } from '../kms/kek.ts';
 import { type Limits, withAttempts } from './attempts.ts';
 import type { Labels } from './labels.ts';
 import { contentDigest, packetContext } from './packet-v2.ts';
+import { isForWrappingOnly } from './policy.ts';
 
 export type ProbePhase = 'open' | 'wrap' | 'unwrap';
 
@@ -19,6 +20,8 @@ export type ProbeResult = {
   readonly backend: string;
   /** What the service said of the key that wrapped. */
   readonly wrapped?: Pick<WrappedKey, 'algorithm' | 'key' | 'version'>;
+  /** That an entry of the operator's with this URI allows wrapping only, although the probe was unwrapped. */
+  readonly wrapsOnly?: true;
   readonly phases: readonly { readonly phase: ProbePhase; readonly milliseconds: number }[];
   readonly failure?: OcicryptError;
 };
@@ -57,6 +60,9 @@ export async function probeKey(uri: KeyUri, options: ProbeOptions): Promise<Prob
     key,
     backend: uri.scheme,
     phases,
+    ...(isForWrappingOnly({ kind: 'key', uri }, uri, wrapped?.algorithm ?? '', 'exact')
+      ? { wrapsOnly: true as const }
+      : {}),
     ...(wrapped === undefined
       ? {}
       : {

@@ -9,10 +9,12 @@ import { asOcicryptError, OcicryptError } from '../../src/base/errors.ts';
 import { asKeyUri, formatKeyUri, type KeyUri, parseKeyUri } from '../../src/base/key-uri.ts';
 import { openAzureKms } from '../../src/kms/azurekms.ts';
 import type { Kek, WrappedKey } from '../../src/kms/kek.ts';
+import { DEFAULT_LIMITS } from '../../src/provider/attempts.ts';
 import { createProvider, type ProviderOptions } from '../../src/provider/handle.ts';
 import { encodePacketV1 } from '../../src/provider/packet.ts';
 import { sealPacketV2 } from '../../src/provider/packet-v2.ts';
 import { parseAllowRule } from '../../src/provider/policy.ts';
+import { probeKey } from '../../src/provider/probe.ts';
 import { type FakeAzureVault, startFakeAzureVault } from '../fakes/azure-key-vault.ts';
 import { createCertificateAuthority } from '../fixtures/certificates.ts';
 import { OPTSDATA } from '../fixtures/packets.ts';
@@ -99,6 +101,18 @@ describe('a version of a Google key in an entry', () => {
     }));
     const error = await unwrap(open, `gcpkms://${FIRST}/cryptoKeyVersions/2`, lying);
     assert.ok(error instanceof OcicryptError && error.code !== 'not-allowed', String(error));
+  });
+
+  test('is told by doctor to allow wrapping only, where it does', async () => {
+    const limits = { ...DEFAULT_LIMITS, attempts: 1 };
+    for (const [key, wrapsOnly] of [
+      [`${FIRST}/cryptoKeyVersions/1`, true],
+      [FIRST, undefined],
+      [`${rsa}/cryptoKeyVersions/1`, undefined],
+    ] as const) {
+      const probe = await probeKey(parseKeyUri(key), { openKek: async (uri) => open(uri), labels: {}, limits });
+      assert.deepEqual([probe.failure, probe.wrapsOnly], [undefined, wrapsOnly], key);
+    }
   });
 
   test('of an asymmetric one allows just that version, since Google is asked for it by its name', async () => {

@@ -145,7 +145,7 @@ function checkRecord(optsdata: string): void {
     [record, ['symkey', 'digest', 'cipheroptions']],
     [record.cipheroptions, ['nonce']],
   ]) {
-    const folded = Object.keys(object).map((name) => name.toLowerCase());
+    const folded = Object.keys(object).map((name) => name.replaceAll('\u017f', 's').toLowerCase());
     for (const name of names) assert.equal(folded.filter((one) => one === name).length, 1, name);
   }
 }
