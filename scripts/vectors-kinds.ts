@@ -6,6 +6,7 @@ import {
   BROKER_KEY,
   canonicalJson,
   counting,
+  DATA_KEY,
   type Entry,
   KEYFILES,
   OPTSDATA,
@@ -32,7 +33,7 @@ function ageVectors(): readonly Named[] {
       'ok-v2-age-swapped',
       {
         comment:
-          'a forgery that opens: whoever may unwrap, or knows the recipient, can make it, since age binds no context (docs/packet.md section 6)',
+          'a forgery that opens: anybody who knows the recipient can make it, since age binds no context (docs/packet.md section 6)',
         expect: 'ok',
         setup,
         request: sealed(entry, SWAPPED),
@@ -126,6 +127,25 @@ function cocoVectors(): readonly Named[] {
       'not-allowed',
       { ...setup, context: { env: 'prod' } },
       packet(),
+    ),
+    fault(
+      'v2-broker-key',
+      'a v2 packet for a key of the broker, which binds no context and has no place there',
+      'integrity',
+      setup,
+      unwrapRequest(
+        canonicalJson(
+          sealMembers({
+            recipients: [
+              {
+                algorithm: 'A256GCM',
+                key: BROKER_KEY,
+                wrapped_key: base64(wrapWithKeyfile(KEYFILES.first, DATA_KEY, {}, counting(208, 12))),
+              },
+            ],
+          }),
+        ),
+      ),
     ),
     fault('coco-not-wrapped', 'the broker’s key does not wrap here', 'bad-input', setup, wrapRequest([BROKER_KEY])),
   ];

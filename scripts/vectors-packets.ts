@@ -342,7 +342,7 @@ function cryptographicFaults(): readonly Named[] {
     ),
     damaged(
       'v2-swapped-keyfile',
-      'another record under the same data key: whoever may only unwrap makes this, and the key file refuses it',
+      'another record beside the same wrapped key, as somebody makes it who may only unwrap: the key file refuses it',
       sealed(entry, { optsdata: SWAPPED }),
     ),
     damaged('v2-data-key-short', 'a data key of 31 bytes', consistent({ dataKey: short })),

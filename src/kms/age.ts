@@ -12,7 +12,7 @@ const MAXIMUM_WRAPPED_BYTES = 16 * 1024;
 
 /**
  * Opens a recipient: wrapping needs nothing else, unwrapping an identity in one of the operator's files. An age file
- * has no place for a context, and whoever knows the recipient can make one.
+ * has no place for a context, and anybody who knows the recipient can make one.
  */
 export function openAgeRecipient(uri: Extract<KeyUri, { scheme: 'age' }>, settings: AgeSettings): Kek {
   const key = uri.recipient;

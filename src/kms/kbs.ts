@@ -36,9 +36,11 @@ export function openKbsKey(uri: Extract<KeyUri, { scheme: 'kbs' }>, settings: Kb
         hint: 'a guest that unwraps with AWS KMS reads --packet coco-v2',
       });
     },
-    async unwrap({ algorithm, wrapped }) {
+    async unwrap({ algorithm, wrapped }, context) {
       if (secret === undefined) throw new OcicryptError('internal', `${key} is closed`);
-      const plaintext = algorithm === 'A256GCM' ? unseal(secret, wrapped) : undefined;
+      // A v2 packet has a context, which nothing here could bind.
+      const fits = algorithm === 'A256GCM' && Object.keys(context).length === 0;
+      const plaintext = fits ? unseal(secret, wrapped) : undefined;
       if (plaintext === undefined) throw cannotBeUnwrapped(key);
       return plaintext;
     },

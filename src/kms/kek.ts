@@ -4,8 +4,8 @@ import { OcicryptError } from '../base/errors.ts';
 
 /**
  * Names and values that a wrapped key is bound to: additional authenticated data, AWS encryption context.
- * Public: services log it. Empty means none, as in v1 packets. Backends without such a thing ignore it; whoever may only
- * unwrap with such a key can put anything beside what it wrapped (docs/packet.md section 6).
+ * Public: services log it. Empty means none, as in v1 packets. Backends without such a thing ignore it:
+ * who may only unwrap with such a key can put anything beside what it wrapped (docs/packet.md section 6).
  */
 export type EncryptionContext = Readonly<Record<string, string>>;
 
