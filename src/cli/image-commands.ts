@@ -64,7 +64,7 @@ export function imageCommands(provider: readonly OptionName[]): readonly (readon
       {
         operands: 'IMAGE',
         describe: 'succeed only if every layer of every platform is encrypted, and to whom it should be',
-        options: ['require', 'only', 'unwrap', 'content', 'post-quantum', 'digest-tag', ...unwrapping],
+        options: ['require', 'only', 'unwrap', 'content', 'post-quantum', 'digest-tag', 'allow-absent', ...unwrapping],
         run: async (context) => (await import('./verify.ts')).runVerify(context),
       },
     ],

@@ -74,6 +74,11 @@ export const IMAGE_OPTIONS = {
       'no layer may be wrapped for RSA, X25519 or an unknown kind of key; symmetric keys and age1pq… recipients hold against quantum computers',
     member: null,
   },
+  'allow-absent': {
+    kind: 'switch',
+    describe: 'pass an index some platforms of which were not copied: nothing is known of them',
+    member: null,
+  },
   authfile: {
     kind: 'text',
     value: 'FILE',

@@ -18,7 +18,7 @@ export async function runInspect(context: CommandContext): Promise<void> {
 
 /** The report as text; every text of the image's own is made harmless. */
 export function showReport(report: ImageReport): string {
-  const { name, digest, platforms, attachments, unknown } = report;
+  const { name, digest, platforms, attachments, unknown, absent } = report;
   const parts = [
     count(platforms.length, 'platform'),
     ...(attachments.length > 0 ? [count(attachments.length, 'attachment')] : []),
@@ -26,6 +26,7 @@ export function showReport(report: ImageReport): string {
   const lines = [
     `${name}  ${digest}  ${parts.join(', ')}`,
     ...platforms.flatMap(showPlatform),
+    ...absent.map(({ digest: own, platform }) => `\n${platform}  ${own}  not here`),
     ...unknown.map(({ digest: own, mediaType }) => `\nof an unknown type, not read: ${mediaType}  ${own}`),
     ...attachments.map(({ digest: own, artifactType }) => `\nbeside it, not encrypted: ${artifactType}  ${own}`),
   ];

@@ -44,6 +44,7 @@ async function verify(settings: Settings, { tools, signal }: ImageRun): Promise<
     ...(only.length === 0 ? {} : { only: only.map(({ known }) => known) }),
     content,
     digestTag: settings.switch('digest-tag'),
+    allowAbsent: settings.switch('allow-absent'),
     postQuantum: settings.switch('post-quantum'),
     ...(any === undefined ? {} : { unwrapper: (key) => unwrappers.get(key) ?? any }),
     signal,

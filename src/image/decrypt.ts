@@ -13,7 +13,7 @@ import { retry } from './retry.ts';
 import { selectLayers } from './select.ts';
 import { type ImageSource, type ImageStore, moveBlob } from './store.ts';
 import { type ChangedLayer, type ImageProgress, transformImage } from './transform.ts';
-import { imagesOf, type PlatformImage, readImageTree, selectPlatforms } from './tree.ts';
+import { type PlatformImage, readImageTree, selectPlatforms } from './tree.ts';
 
 export type DecryptOptions = {
   readonly keys: LayerKeyUnwrapper;
@@ -43,7 +43,7 @@ export async function decryptImage(
 ): Promise<WrittenImage> {
   const { signal } = options;
   const tree = await readImageTree(source, signal);
-  const images = selectPlatforms(imagesOf(tree), options.platforms ?? []);
+  const images = selectPlatforms(tree, options.platforms ?? [], source.name);
   const selected = selectEncrypted(images, options.layers, source.name);
   const diffIds = options.checkDiffIds === true ? await readDiffIds(source, [...selected.keys()], signal) : undefined;
 

@@ -11,7 +11,7 @@ import { retry } from './retry.ts';
 import { selectLayers } from './select.ts';
 import { findReferrers, type ImageSource, type ImageStore, moveBlob, removeUnnamed } from './store.ts';
 import { type ChangedLayer, type ImageProgress, transformImage } from './transform.ts';
-import { imagesOf, type PlatformImage, readImageTree, selectPlatforms } from './tree.ts';
+import { type PlatformImage, readImageTree, selectPlatforms } from './tree.ts';
 
 export type EncryptOptions = {
   /** Every one wraps every layer key, or nothing is written. */
@@ -54,7 +54,7 @@ export async function encryptImage(
   if (options.recipients.length === 0)
     throw new OcicryptError('usage', 'nobody to encrypt to', { hint: 'add --recipient KEY' });
   const tree = await readImageTree(source, signal);
-  const images = selectPlatforms(imagesOf(tree), options.platforms ?? []);
+  const images = selectPlatforms(tree, options.platforms ?? [], source.name);
   if (images.length === 0) throw new OcicryptError('bad-input', `${source.name} holds no image`);
   const foreign = new Set<string>();
   const selected = new Map(

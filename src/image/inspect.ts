@@ -7,7 +7,9 @@ import type { Descriptor } from './manifest.ts';
 import { describePacket, type PacketDescription } from './packets.ts';
 import type { ImageSource } from './store.ts';
 import {
+  absentEntriesOf,
   attachmentsOf,
+  entryPlatform,
   type ImageNode,
   imagesOf,
   type PlatformImage,
@@ -47,6 +49,8 @@ export type ImageReport = {
   readonly attachments: readonly { readonly digest: string; readonly artifactType: string }[];
   /** Entries of an index whose media type is not known: what they hold was not read, and some clients run it. */
   readonly unknown: readonly { readonly digest: string; readonly mediaType: string }[];
+  /** Entries of an index whose manifests are not here: only some platforms were copied. */
+  readonly absent: readonly { readonly digest: string; readonly platform: string }[];
 };
 
 /**
@@ -72,6 +76,7 @@ export function reportOf(name: string, tree: ImageNode): ImageReport {
       artifactType: manifest.layers[0]?.mediaType ?? manifest.config.mediaType,
     })),
     unknown: unknownEntriesOf(tree).map(({ digest, mediaType }) => ({ digest, mediaType })),
+    absent: absentEntriesOf(tree).map((entry) => ({ digest: entry.digest, platform: entryPlatform(entry) })),
   };
 }
 

@@ -17,7 +17,7 @@ import { checkDistinct, describePacket, type PacketDescription, type PacketRecip
 import { wrapForAll } from './recipients.ts';
 import { createNewManifest, findReferrers, type ImageStore, type StoredManifest } from './store.ts';
 import { rewriteTree } from './transform.ts';
-import { type ImageNode, imagesOf, type PlatformImage, readImageTree } from './tree.ts';
+import { type ImageNode, type PlatformImage, readImageTree, selectPlatforms } from './tree.ts';
 
 /** Turns the wrapped keys of one layer into others. */
 export interface LayerKeyRewrapper {
@@ -63,7 +63,7 @@ export type RewrappedImage = {
 export async function rewrapImage(store: ImageStore, options: RewrapOptions): Promise<RewrappedImage> {
   const { signal } = options;
   const tree = await readImageTree(store, signal);
-  const images = imagesOf(tree);
+  const images = selectPlatforms(tree, [], store.name);
   const layers = images.flatMap(({ manifest }) => manifest.layers.filter((layer) => isEncryptedType(layer.mediaType)));
   const packets = new Map(layers.map((layer) => [identifyLayer(layer), layer]));
   if (packets.size === 0) {

@@ -41,7 +41,7 @@ export type IndexNode = {
 /** A manifest as part of an image. */
 export type ImageNode = PlatformImage | Attachment | IndexNode;
 
-/** Entries whose type is not known are kept as they are named and not read. */
+/** Without a node are entries whose type is not known, and those of a sparse index: they stay as they are named. */
 export type ChildNode = { readonly descriptor: Descriptor; readonly node: ImageNode | undefined };
 
 /** Real indexes are one level deep; the bounds keep a hostile one from costing more than it sends. */
@@ -83,9 +83,18 @@ export function attachmentsOf(node: ImageNode): readonly Attachment[] {
 
 /** All entries of the tree that are of no known type, in order. */
 export function unknownEntriesOf(node: ImageNode): readonly Descriptor[] {
+  return entriesWithoutNode(node).filter(({ mediaType }) => !isManifestType(mediaType));
+}
+
+/** All entries of the tree whose manifest is not where the index is, in order: the index is sparse. */
+export function absentEntriesOf(node: ImageNode): readonly Descriptor[] {
+  return entriesWithoutNode(node).filter(({ mediaType }) => isManifestType(mediaType));
+}
+
+function entriesWithoutNode(node: ImageNode): readonly Descriptor[] {
   if (node.kind !== 'index') return [];
   return node.children.flatMap((child) =>
-    child.node === undefined ? [child.descriptor] : unknownEntriesOf(child.node),
+    child.node === undefined ? [child.descriptor] : entriesWithoutNode(child.node),
   );
 }
 
@@ -93,25 +102,54 @@ export function unknownEntriesOf(node: ImageNode): readonly Descriptor[] {
  * The images that `platforms` (`os/architecture[/variant]`) name; all where it is empty. A platform without variant
  * names every variant.
  *
- * @throws OcicryptError `not-found` where one names none
+ * @param name of the image, for errors
+ * @throws OcicryptError `not-found` where one names none, or one that is not where the index is
  */
-export function selectPlatforms(
-  images: readonly PlatformImage[],
-  platforms: readonly string[],
-): readonly PlatformImage[] {
-  const names = images.map(platformName);
+export function selectPlatforms(tree: ImageNode, platforms: readonly string[], name: string): readonly PlatformImage[] {
+  const images = imagesOf(tree);
+  const absent = absentEntriesOf(tree).filter((entry) => entryPlatform(entry) !== NO_PLATFORM);
+  const here = images.map(platformName);
+  const named = [...here, ...absent.map(entryPlatform)];
   for (const wanted of platforms) {
-    if (names.some((name) => isPlatform(name, wanted))) continue;
+    if (named.some((platform) => isPlatform(platform, wanted))) continue;
+    const known = [...new Set(named)].filter((platform) => platform !== 'unknown');
     throw new OcicryptError('not-found', `no platform ${wanted} in this image`, {
-      hint: `it has ${names.slice(0, 12).join(', ')}`,
+      hint: known.length === 0 ? 'it names none: leave --platform out' : `it has ${known.slice(0, 12).join(', ')}`,
     });
   }
-  if (platforms.length === 0) return images;
-  return images.filter((_, index) => platforms.some((wanted) => isPlatform(names[index] ?? '', wanted)));
+  const isWanted = (platform: string) =>
+    platforms.length === 0 || platforms.some((wanted) => isPlatform(platform, wanted));
+  const missing = absent.find((entry) => isWanted(entryPlatform(entry)));
+  if (missing !== undefined) {
+    throw new OcicryptError(
+      'not-found',
+      `${name} names ${missing.digest} (${entryPlatform(missing)}), which is not here`,
+      {
+        hint:
+          here.length === 0
+            ? 'copy the image with all its platforms'
+            : `choose with --platform: ${here.slice(0, 12).join(', ')}`,
+      },
+    );
+  }
+  return images.filter((_, index) => isWanted(here[index] ?? ''));
+}
+
+/** What attestations are for: no client chooses it. */
+const NO_PLATFORM = 'unknown/unknown';
+
+/** The platform that an index says an entry is for, or `unknown`. */
+export function entryPlatform({ platform }: Descriptor): string {
+  return platform === undefined ? 'unknown' : formatPlatform(platform);
 }
 
 function isPlatform(name: string, wanted: string): boolean {
-  return name === wanted || name.startsWith(`${wanted}/`);
+  return name.startsWith(`${wanted}/`) || withoutUsual(name) === withoutUsual(wanted);
+}
+
+/** The variant that a platform has if none is named: https://github.com/containerd/platforms */
+function withoutUsual(platform: string): string {
+  return platform.replace(/(?<=\/arm64)\/v8$|(?<=\/amd64)\/v1$|(?<=\/arm)\/v7$/, '');
 }
 
 type Parsed = { readonly stored: StoredManifest; readonly manifest: ImageManifest | ImageIndex };
@@ -158,10 +196,22 @@ class Walk {
     const key = `${entry.digest} ${entry.size} ${entry.mediaType}`;
     let parsed = this.#parsed.get(key);
     if (parsed === undefined) {
-      parsed = parse(await this.#source.readManifest(entry, this.#signal));
+      const stored = await this.#readIfThere(entry);
+      if (stored === undefined) return undefined;
+      parsed = parse(stored);
       this.#parsed.set(key, parsed);
     }
     return this.#node(parsed, entry, depth + 1);
+  }
+
+  /** An index is sparse where only some platforms were copied. */
+  async #readIfThere(entry: Descriptor): Promise<StoredManifest | undefined> {
+    try {
+      return await this.#source.readManifest(entry, this.#signal);
+    } catch (error) {
+      if (error instanceof OcicryptError && error.code === 'not-found') return undefined;
+      throw error;
+    }
   }
 
   async #platformOf({ config }: ImageManifest): Promise<Platform | undefined> {
@@ -197,6 +247,6 @@ function parse(stored: StoredManifest): Parsed {
  * that where it holds the layer of a file system.
  */
 function isAttachment(manifest: ImageManifest, descriptor: Descriptor | undefined): boolean {
-  if (descriptor?.platform === undefined || formatPlatform(descriptor.platform) !== 'unknown/unknown') return false;
+  if (descriptor?.platform === undefined || formatPlatform(descriptor.platform) !== NO_PLATFORM) return false;
   return !manifest.layers.some((layer) => isLayerType(layer.mediaType));
 }

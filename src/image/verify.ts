@@ -30,6 +30,8 @@ export type VerifyOptions = {
   readonly content?: boolean;
   /** Whether no layer may be wrapped for anybody whom a quantum computer of the future could stand in for. */
   readonly postQuantum?: boolean;
+  /** Whether a sparse index passes, of which some manifests are not here: nothing is known of them. */
+  readonly allowAbsent?: boolean;
   /** Whether the image must have its digest tag, and that tag stand for it. */
   readonly digestTag?: boolean;
   readonly signal?: AbortSignal;
@@ -67,6 +69,7 @@ export async function verifyImage(source: ImageSource, options: VerifyOptions = 
   const reasons = [
     ...judgeReport(report, { required, only, postQuantum: options.postQuantum === true }),
     ...judgeConfigs(images),
+    ...(options.allowAbsent === true ? [] : judgeAbsent(report)),
   ];
   const proven = unwrapper !== undefined && reasons.length === 0;
   if (proven) {
@@ -122,6 +125,11 @@ function judgeReport({ name, platforms, unknown }: ImageReport, wishes: Wishes):
     }
   }
   return reasons;
+}
+
+/** Whoever has the manifest may put it beside the index later. */
+function judgeAbsent({ absent }: ImageReport): readonly string[] {
+  return absent.map(({ platform, digest }) => `${platform}: ${digest} is not here`);
 }
 
 /** What is called a layer in the place of the config, containerd unpacks first. */

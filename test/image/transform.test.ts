@@ -5,12 +5,14 @@ import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import type { LayerKeyWrapper } from '../../src/client/layer-keys.ts';
+import { decryptImage } from '../../src/image/decrypt.ts';
 import { encryptImage } from '../../src/image/encrypt.ts';
 import { inspectImage } from '../../src/image/inspect.ts';
 import { openLayout } from '../../src/image/layout.ts';
 import { parseImageReference } from '../../src/image/reference.ts';
 import { addKeys, rewrapImage } from '../../src/image/rewrap.ts';
-import { blobPath, readImages, writeImage } from '../fixtures/images.ts';
+import { verifyImage } from '../../src/image/verify.ts';
+import { blobPath, readImages, writeImage, writeIndex } from '../fixtures/images.ts';
 import { writeRsaKey } from '../fixtures/keys.ts';
 import { digestOf, rejects, scratch } from './harness.ts';
 import { jweKey, jweRecipient } from './jwe-recipient.ts';
@@ -114,6 +116,55 @@ test('a manifest that nobody could read is refused before anything is written', 
   await assert.rejects(readFile(join(fresh, 'index.json')));
   assert.equal(await readFile(join(path, 'index.json'), 'utf8'), before);
   assert.equal((await inspectImage(image())).platforms.length, 1);
+});
+
+test('a sparse index can be used: what is not here stays as it is named, and verify fails for it', async (t) => {
+  const { path, index, recipient, key } = await setUp(t);
+  const absent = { mediaType: MANIFEST, digest: `sha256:${'b'.repeat(64)}`, size: 500 };
+  const attestation = { mediaType: MANIFEST, digest: `sha256:${'c'.repeat(64)}`, size: 500 };
+  const entries = [
+    { ...absent, platform: { os: 'linux', architecture: 'arm64', variant: 'v8' } },
+    { ...attestation, platform: { os: 'unknown', architecture: 'unknown' } },
+  ];
+  await index(entries);
+  const image = () => openLayout(path, undefined, `oci:${path}`);
+  const encrypt = (platforms?: readonly string[]) =>
+    encryptImage(image(), image(), { recipients: [recipient], ...(platforms === undefined ? {} : { platforms }) });
+  for (const platforms of [undefined, ['linux/arm64'], ['linux/arm64/v8']]) {
+    await assert.rejects(encrypt(platforms), { code: 'not-found', message: /b{64}/ });
+  }
+  await encrypt(['linux/amd64']);
+  assert.deepEqual((await readRoot(path)).manifests.slice(1), entries);
+  assert.deepEqual((await inspectImage(image())).absent, [
+    { digest: absent.digest, platform: 'linux/arm64/v8' },
+    { digest: attestation.digest, platform: 'unknown/unknown' },
+  ]);
+  assert.equal((await verifyImage(image())).reasons.length, 2);
+  assert.equal((await verifyImage(image(), { allowAbsent: true })).ok, true);
+  await assert.rejects(rewrapImage(image(), { keys: addKeys(key, []) }), { code: 'not-found', message: /b{64}/ });
+  await decryptImage(image(), image(), { keys: key, platforms: ['linux/amd64/v1'] });
+});
+
+test('a variant that is the usual one need not be named', async (t) => {
+  const directory = await scratch(t);
+  const { recipient } = await setUp(t);
+  const images = [
+    { os: 'linux', architecture: 'arm64' },
+    { os: 'linux', architecture: 'arm', variant: 'v7' },
+    { os: 'linux', architecture: 'arm', variant: 'v6' },
+  ];
+  const [first, ...others] = images.map((platform) => ({ platform }));
+  assert.ok(first !== undefined);
+  const made = await writeIndex(join(directory, 'index'), [first, ...others]);
+  const selected = async (platform: string) => {
+    const to = openLayout(join(directory, 'enc'), 'a', 'oci:enc');
+    const from = openLayout(made.directory, undefined, 'oci:x');
+    return (await encryptImage(from, to, { recipients: [recipient], platforms: [platform] })).images.length;
+  };
+  assert.equal(await selected('linux/arm64/v8'), 1);
+  assert.equal(await selected('linux/arm/v7'), 1);
+  assert.equal(await selected('linux/arm'), 2);
+  await rejects('not-found', selected('linux/arm64/v9'));
 });
 
 test('a path that is not UTF-8 is refused for what it is', () => {
