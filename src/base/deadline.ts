@@ -164,8 +164,9 @@ function runWithin<Value>(
   const { promise, resolve, reject } = Promise.withResolvers<Value>();
   const controller = new AbortController();
   const end = (reason: OcicryptError) => {
-    reject(reason);
+    // Whatever runs has heard of it before the caller does.
     controller.abort(reason);
+    reject(reason);
   };
   const subject = () => (typeof what === 'function' ? what() : what);
   const cancel = () => end(endOf(outer, subject(), scope.current()));

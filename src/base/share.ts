@@ -29,7 +29,19 @@ export class SharedRun<Result> {
   async join(signal: AbortSignal, onDeserted: () => void): Promise<Result> {
     this.#waiting++;
     const left = Promise.withResolvers<never>();
-    const stop = () => left.reject(endedBy(signal));
+    let isWaiting = true;
+    const leave = () => {
+      if (!isWaiting) return;
+      isWaiting = false;
+      if (--this.#waiting > 0) return;
+      onDeserted();
+      this.#controller.abort(endedBy(signal));
+    };
+    // At once: whoever asks next must not join a run that is about to end.
+    const stop = () => {
+      left.reject(endedBy(signal));
+      leave();
+    };
     if (signal.aborted) stop();
     else signal.addEventListener('abort', stop, { once: true });
     try {
@@ -41,10 +53,7 @@ export class SharedRun<Result> {
       );
     } finally {
       signal.removeEventListener('abort', stop);
-      if (--this.#waiting === 0) {
-        onDeserted();
-        this.#controller.abort(endedBy(signal));
-      }
+      leave();
     }
   }
 }

@@ -98,6 +98,13 @@ test('shared work runs once, under a clock of its own, and every caller is told 
   }
 });
 
+test('whoever asks right after the last caller has left starts anew', async () => {
+  let runs = 0;
+  const shared = share(() => (++runs === 1 ? never() : Promise.resolve('done')));
+  const first = withDeadline(30, undefined, 'x', shared).catch(() => withDeadline(5000, undefined, 'x', shared));
+  assert.equal(await first, 'done');
+});
+
 test('shared work ends with its last caller', async () => {
   let ended: unknown;
   const shared = share((signal) => {

@@ -47,7 +47,7 @@ export function trySource(source: CredentialSource): void {
     test(`P33 ${source.name} that is ${trouble} once does no harm`, async () => {
       const kek = await source.open('long');
       await source.break(trouble, 'once');
-      if (source.isPatient && trouble === 'silent') await useOnce(kek, { ...LIMITS, total: 400 }).catch(() => {});
+      if (source.isPatient && trouble === 'silent') await useOnce(kek, { ...LIMITS, total: 1500 }).catch(() => {});
       await useOnce(kek);
       await source.mend();
     });
