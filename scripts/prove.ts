@@ -103,6 +103,12 @@ for (const [promise, what, files, environment] of [
     ['test/kms/gcpkms-promises.test.ts'],
     {},
   ],
+  [
+    'P32',
+    'secrets of every form in the place of each option, variable and word: 0 in output, errors, logs and what callers of a server read',
+    ['test/executable/names.test.ts'],
+    {},
+  ],
 ] as const) {
   rows.push({ promise, what, figures: await proveTests(promise, files, environment) });
 }

@@ -20,6 +20,11 @@ export function showValue(value: string): string {
   return isSecret(value) ? HIDDEN_VALUE : JSON.stringify(cut(value, MAXIMUM_VALUE));
 }
 
+/** A name as a report has it, whole and without quotes. */
+export function showName(name: string): string {
+  return isSecret(name) ? HIDDEN_VALUE : name;
+}
+
 /** A key's text that could not be read; of parts that are named as secrets the value is left out. */
 export function showKeyText(text: string): string {
   const open = text.replace(NAMED_SECRET, '$1…').replace(/(?<=:\/\/)[^/@]*@/, '…@');

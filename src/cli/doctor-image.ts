@@ -1,6 +1,7 @@
 // What the doctor says of an image: who can open which of its layers here, and what is in the way.
 
 import { asOcicryptError, OcicryptError } from '../base/errors.ts';
+import { showName } from '../base/shown.ts';
 import { createUnwrapper, type KeyHolder } from '../client/holders.ts';
 import type { PacketDescription } from '../image/packets.ts';
 import { groupLayers, type LayerGroup, tryLayerKey } from '../image/probe.ts';
@@ -51,10 +52,10 @@ export async function probeImage(context: CommandContext, image: string): Promis
         groups.push(await probeGroup(group, tools, signal));
       }
       const closed = groups.find(({ recipients, openedBy }) => recipients.length > 0 && openedBy.length === 0);
-      return { image, named, groups, failure: closed?.refusals[0]?.error };
+      return { image: showName(image), named, groups, failure: closed?.refusals[0]?.error };
     } catch (error) {
       signal.throwIfAborted();
-      return { image, named, groups: [], failure: asOcicryptError(error) };
+      return { image: showName(image), named, groups: [], failure: asOcicryptError(error) };
     }
   });
 }

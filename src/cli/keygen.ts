@@ -3,12 +3,16 @@
 import { rmSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { asOcicryptError, OcicryptError } from '../base/errors.ts';
+import { readFileName } from '../base/operator-text.ts';
+import { showPath } from '../base/shown.ts';
 import { createKeyfile } from '../kms/keyfile.ts';
 import type { CommandContext } from './command.ts';
 
 /** Makes the file and prints the URI to encrypt to, and the one by which packets will know the key. */
 export async function runKeygen({ settings, terminal }: CommandContext): Promise<void> {
-  const file = resolve(settings.operands[0] ?? '');
+  const name = readFileName(settings.operands[0] ?? '');
+  if (typeof name !== 'string') throw new OcicryptError('usage', `FILE ${name.problem}`, { hint: name.hint });
+  const file = resolve(name);
   const thumbprint = createKeyfile(file);
   const uri = `keyfile://${file}`;
   try {
@@ -24,7 +28,7 @@ function withoutKey(file: string, error: unknown): OcicryptError {
   const { code, message } = asOcicryptError(error);
   try {
     rmSync(file);
-    return new OcicryptError(code, `${message}, so ${file} was removed`, { cause: error, hint: 'run again' });
+    return new OcicryptError(code, `${message}, so ${showPath(file)} was removed`, { cause: error, hint: 'run again' });
   } catch {
     return new OcicryptError(code, `${message}, and the new key stays: keyfile://${file}`, { cause: error });
   }

@@ -94,8 +94,9 @@ function listenTargets(settings: Settings, log: ServerLog): readonly ListenTarge
   const port = settings.text('grpcport');
   const named: readonly ListenTarget[] = settings.list('listen').map(parseListenAddress);
   if (port !== undefined) {
+    const target = parseGrpcPort(port);
     log.warn({ grpcport: port }, 'serving in clear on the loopback: every local user may ask for keys; see --listen');
-    return [...named, parseGrpcPort(port)];
+    return [...named, target];
   }
   const inherited = inheritedTargets(process.env);
   if (named.length > 0 || inherited.length > 0) return [...inherited, ...named];

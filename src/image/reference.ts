@@ -1,7 +1,7 @@
 // The only code that parses image names, spelled as skopeo spells them: containers-transports(5).
 
 import { OcicryptError } from '../base/errors.ts';
-import { showValue } from '../base/shown.ts';
+import { isContentOfFile, showValue } from '../base/shown.ts';
 
 /** An image by where it is. Paths are as typed, relative to the current directory; a tag `@N` is the number of an image. */
 export type ImageReference =
@@ -126,7 +126,7 @@ function suggestTransport(text: string): string {
 }
 
 function nonEmpty(path: string, text: string): string {
-  if (path === '' || path.includes('\0')) throw notAnImage(text, 'a path is missing');
+  if (path === '' || path.includes('\0') || isContentOfFile(path)) throw notAnImage(text, 'a path is missing');
   // What the runtime puts in the place of bytes that it cannot read: the path would name another file.
   if (path.includes('\ufffd'))
     throw notAnImage(text, 'its path is not UTF-8: give the file another name, or a link that has one');

@@ -5,6 +5,7 @@ import { readFileSync, statSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { OcicryptError, showSystemCode, systemCode } from '../base/errors.ts';
+import { isSecret } from '../base/shown.ts';
 
 /** The settings of one section, by their names in lower case; those below another as `kms.endpoint_url`. */
 export type AwsSection = ReadonlyMap<string, string>;
@@ -43,6 +44,11 @@ export function readAwsProfiles(environment: NodeJS.ProcessEnv): AwsProfiles {
   }
   for (const [title, section] of credentials) add(title, section);
   const named = environment.AWS_PROFILE || environment.AWS_DEFAULT_PROFILE;
+  if (named && isSecret(named)) {
+    throw new OcicryptError('configuration', 'AWS_PROFILE is not the name of a profile: it may hold a secret', {
+      hint: 'see the profiles that there are with: aws configure list-profiles',
+    });
+  }
   return {
     name: named || 'default',
     isNamed: Boolean(named),

@@ -191,3 +191,23 @@ test('P2 an error is one line that begins with the name and the code', async () 
   assert.match(stderr, /^ocicrypt-kms: usage: \P{Cc}+\n$/u);
   assert.ok(asOcicryptError(new OcicryptError('usage', 'x')).code === 'usage');
 });
+
+for (const name of OPTION_NAMES.filter((one) => optionSpec(one).kind !== 'switch')) {
+  test(`--${name} has what slipped in around its value taken off, or says so`, async () => {
+    const { value, kind } = optionSpec(name);
+    const usual = value === 'FILE' || value === 'DIR' ? '/nowhere/name' : sampleValue(name);
+    const isName = value === 'FILE' || value === 'DIR' || kind === 'pairs';
+    const read = async (text: string) => {
+      const settings = await parse([`--${name}=${text}`]);
+      return Reflect.apply(Reflect.get(settings, kindMethod(name)), settings, [name]);
+    };
+    const expected = await read(usual);
+    for (const stray of [`${usual}\n`, `${usual}\r`, ` ${usual}`, `\uFEFF${usual}`]) {
+      if (isName && kind !== 'pairs') assert.equal((await failed(read(stray))).code, 'usage', JSON.stringify(stray));
+      else if (kind !== 'pairs') assert.deepEqual(await read(stray), expected, JSON.stringify(stray));
+    }
+    for (const bad of ['', ' ', '\n', `${usual}\0${usual}`]) {
+      if (kind !== 'pairs' || bad === '') assert.equal((await failed(read(bad))).code, 'usage', JSON.stringify(bad));
+    }
+  });
+}
