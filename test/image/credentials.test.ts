@@ -143,6 +143,18 @@ test('helpers are asked for the host alone, and files are looked for where podma
     password: '2',
   });
   assert.equal(await findCredentials('other.example.com', 'a', { environment }), undefined);
+  // A helper that knows the host comes before the file's rows, and one that does not know it leaves them.
+  const authFile = join(directory, 'helped.json');
+  const rows = { 'helped.example.com/a': auth('row:3'), 'unknown.example.com': auth('row:4') };
+  const credHelpers = { 'helped.example.com': 'test', 'unknown.example.com': 'test' };
+  await writeFile(authFile, JSON.stringify({ credHelpers, auths: rows }));
+  for (const [host, username] of [
+    ['helped.example.com', 'u'],
+    ['unknown.example.com', 'row'],
+  ] as const) {
+    const found = await findCredentials(host, 'a', { authFile });
+    assert.equal(found?.kind === 'password' && found.username, username);
+  }
 });
 
 test('files and helpers that are no such thing are said to be so', async (t) => {
