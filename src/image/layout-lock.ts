@@ -37,7 +37,8 @@ export async function lockIndex(directory: string, signal?: AbortSignal): Promis
     await sleep(INTERVAL);
   }
   return async () => {
-    if ((await readFile(path, 'utf8').catch(() => '')) === own) await rm(path, { force: true });
+    // A lock that cannot be removed keeps nobody out once this run has ended.
+    if ((await readFile(path, 'utf8').catch(() => '')) === own) await rm(path, { force: true }).catch(() => undefined);
   };
 }
 

@@ -120,27 +120,21 @@ class LayoutStore implements ImageStore {
     }
   }
 
-  /** What stays of `digests` is what something here still names, or cannot be removed; the latter is returned. */
+  /** What something here still names stays; what does not and stays all the same is returned. Never fails. */
   async removeUnnamed(digests: readonly string[]): Promise<readonly string[]> {
-    const unlock = await lockIndex(this.#directory);
+    const present: string[] = [];
+    for (const digest of new Set(digests)) if (await exists(this.#blobPath(digest))) present.push(digest);
+    if (present.length === 0) return [];
     try {
-      const present = [];
-      for (const digest of new Set(digests)) if (await exists(this.#blobPath(digest))) present.push(digest);
-      const named = await findNamed(present, (await this.#readIndex()).entries(), (entry) => this.readManifest(entry));
-      const left = [];
-      for (const digest of present) {
-        if (named.has(digest)) continue;
-        const removed = await rm(this.#blobPath(digest)).then(
-          () => true,
-          () => false,
-        );
-        if (!removed) left.push(digest);
+      const unlock = await lockIndex(this.#directory);
+      try {
+        return await this.#removeUnnamed(present);
+      } finally {
+        await unlock();
       }
-      return left;
     } catch {
-      return digests;
-    } finally {
-      await unlock();
+      // The image is written; that nobody can tell what else is named here is no fault of it.
+      return present;
     }
   }
 
@@ -148,6 +142,15 @@ class LayoutStore implements ImageStore {
     for (const { file } of this.#staged.values()) await file.discard();
     this.#staged.clear();
     if (this.#made !== undefined) await removeEmptyDirectories(this.#blobs(), this.#made);
+  }
+
+  async #removeUnnamed(present: readonly string[]): Promise<readonly string[]> {
+    const named = await findNamed(present, (await this.#readIndex()).entries(), (entry) => this.readManifest(entry));
+    const left: string[] = [];
+    for (const digest of present) {
+      if (!named.has(digest)) await rm(this.#blobPath(digest)).catch(() => left.push(digest));
+    }
+    return left;
   }
 
   async #stage(digest: string, staged: Staged): Promise<void> {

@@ -9,6 +9,7 @@ import { gzipSync } from 'node:zlib';
 import { packTar } from 'modern-tar';
 import { type Finished, runExecutable } from '../fixtures/executable.ts';
 import { writeImage } from '../fixtures/images.ts';
+import { startFakeRegistry } from '../image/fake-registry.ts';
 import { createImageWorkspace } from './image-workspace.ts';
 
 const DIGEST = /sha256:[0-9a-f]{64}/;
@@ -114,6 +115,20 @@ test('a write that is cut short never replaces an archive, plain or compressed',
     await ours('verify', archive);
     await ours('decrypt', archive, archive, '--key', key.file);
   }
+});
+
+test('what stays plain is said: the old digest in a registry', async (t) => {
+  const { directory, key, path, run } = await createImageWorkspace(t);
+  const { reference } = await writeImage(path('plain'));
+  const registry = await startFakeRegistry(t, directory);
+  const remote = `docker://${registry.host}/a:1`;
+  const words = (from: string) => ['encrypt', from, remote, '--recipient', key.uri, `--ca=${registry.authority}`];
+  const sent = await run(words(reference));
+  assert.equal(sent.exitCode, 0, sent.stderr);
+  assert.ok(!sent.stderr.includes('plain image'), sent.stderr);
+  const opened = await run(['decrypt', remote, remote, '--key', key.file, `--ca=${registry.authority}`]);
+  const again = await run(words(remote));
+  assert.ok(again.stderr.includes(`plain image by its digest: delete ${opened.digest}`), again.stderr);
 });
 
 /** Runs the command and sends SIGTERM as soon as `due`. */

@@ -5,6 +5,7 @@ import { execFileSync } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
 import {
   chmodSync,
+  chownSync,
   mkdirSync,
   readdirSync,
   readFileSync,
@@ -229,15 +230,22 @@ test('what is no archive is an error with a sentence', async (t) => {
   await withSource(`oci-archive:${path}`, 'copy', (source) => rejects('not-found', source.readRoot()));
 });
 
-test('in place an archive keeps its mode and stays where a link leads', async (t) => {
+test('in place an archive keeps its mode and owner and stays where a link leads', async (t) => {
   const { path, directory, recipient, key } = await encryptable(t);
-  chmodSync(path, 0o600);
+  // Neither what new files have nor what the temporary one has.
+  chmodSync(path, 0o640);
+  if (process.geteuid?.() === 0) chownSync(path, 12_345, 12_346);
+  const ofFile = async () => {
+    const { mode, uid, gid } = await stat(path);
+    return { mode, uid, gid };
+  };
+  const before = await ofFile();
   symlinkSync('a.tar', join(directory, 'link.tar'));
   const name = `oci-archive:${join(directory, 'link.tar')}`;
   await inPlace(name, (store) => encryptImage(store, store, { recipients: [recipient] }));
-  assert.equal((await stat(path)).mode & 0o777, 0o600);
+  assert.deepEqual(await ofFile(), before);
   await inPlace(name, (store) => decryptImage(store, store, { keys: key }));
-  assert.equal((await stat(path)).mode & 0o777, 0o600);
+  assert.deepEqual(await ofFile(), before);
   assert.deepEqual((await readdir(directory)).sort(), ['a.tar', 'key.pem', 'key.pub.pem', 'link.tar'].sort());
 });
 
