@@ -19,6 +19,7 @@ const EXECUTABLE_REQUESTS = count('OCICRYPT_PROVE_EXECUTABLE', 2000);
 const REQUESTS = count('OCICRYPT_PROVE_REQUESTS', 100_000);
 const PLAINTEXTS = count('OCICRYPT_PROVE_PLAINTEXTS', 100_000);
 const SOAK = count('OCICRYPT_PROVE_SOAK', 1_000_000);
+const READINGS = count('OCICRYPT_PROVE_READINGS', 1_000_000);
 const KILLS = count('OCICRYPT_PROVE_KILLS', 200);
 
 type Row = { readonly promise: string; readonly what: string; readonly figures: string };
@@ -102,6 +103,12 @@ for (const [promise, what, files, environment] of [
     'Google KMS: 1,000 unwraps while the key changes its version 10 times: 0 errors, 0 wrong keys',
     ['test/kms/gcpkms-promises.test.ts'],
     {},
+  ],
+  [
+    'P31',
+    `${number(READINGS)} mutated manifests, indexes, layouts and archives: what verify passes is read alike by Go's encoding/json and containers/image`,
+    ['test/emulators/go-readers.emulator.ts'],
+    { OCICRYPT_TEST_RUNS: String(READINGS) },
   ],
   [
     'P32',

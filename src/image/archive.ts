@@ -51,6 +51,8 @@ class ArchiveStore implements ImageStore {
   #members: Promise<ArchiveMembers> | undefined;
   #target: Promise<Target> | undefined;
   #found: Descriptor | undefined;
+  /** As it was when the image was read. */
+  #index: LayoutIndex | undefined;
   #unpacked: Promise<void> | undefined;
 
   constructor(path: string, wanted: LayoutName, writing: boolean) {
@@ -61,7 +63,8 @@ class ArchiveStore implements ImageStore {
   }
 
   async readRoot(signal?: AbortSignal): Promise<StoredManifest> {
-    this.#found = (await this.#readIndex(await this.#open(signal))).select(this.#wanted);
+    this.#index = await this.#readIndex(await this.#open(signal));
+    this.#found = this.#index.select(this.#wanted);
     return this.readManifest(this.#found, signal);
   }
 
@@ -69,6 +72,7 @@ class ArchiveStore implements ImageStore {
     const { digest, mediaType, size } = descriptor;
     if (size > MAXIMUM_MANIFEST)
       throw new OcicryptError('bad-input', `manifest ${digest} is larger than ${MAXIMUM_MANIFEST} bytes`);
+    this.#index?.checkType(descriptor);
     const staged = this.#staged.get(digest);
     const bytes =
       staged === undefined

@@ -56,6 +56,20 @@ export class LayoutIndex {
     return this.#objects.flatMap((entry, index) => (hasOtherDigest(entry) ? [] : [this.#parse(entry, index)]));
   }
 
+  /**
+   * Checks what another manifest says of content that the index names too: containers/image takes its type from here.
+   *
+   * @throws OcicryptError `bad-input` for another type
+   */
+  checkType({ digest, mediaType }: Descriptor): void {
+    for (const entry of this.#objects) {
+      if (asText(entry.get('digest')) !== digest || asText(entry.get('mediaType')) === mediaType) continue;
+      throw new OcicryptError('bad-input', `${this.#what} says that ${digest} is of another type`, {
+        hint: 'readers disagree about what such an image holds: make it anew with a current tool',
+      });
+    }
+  }
+
   /** The entry that a name stands for. @throws OcicryptError `not-found`, `bad-input` */
   select({ name, tag }: LayoutName): Descriptor {
     // One entry that other readers may take for something else makes all of them doubtful.

@@ -45,6 +45,8 @@ class LayoutStore implements ImageStore {
   #prepared: Promise<void> | undefined;
   /** What the name was found to stand for: in place, the new image takes its place. */
   #found: Descriptor | undefined;
+  /** As it was when the image was read. */
+  #index: LayoutIndex | undefined;
   /** The outermost directory that was made here, until something is in it. */
   #made: string | undefined;
 
@@ -55,7 +57,8 @@ class LayoutStore implements ImageStore {
   }
 
   async readRoot(): Promise<StoredManifest> {
-    this.#found = (await this.#readIndex()).select(this.#wanted);
+    this.#index = await this.#readIndex();
+    this.#found = this.#index.select(this.#wanted);
     return this.readManifest(this.#found);
   }
 
@@ -64,6 +67,7 @@ class LayoutStore implements ImageStore {
     const what = `manifest ${digest}`;
     if (size > MAXIMUM_MANIFEST)
       throw new OcicryptError('bad-input', `${what} is larger than ${MAXIMUM_MANIFEST} bytes`);
+    this.#index?.checkType(descriptor);
     const bytes = await readSmallFile(this.#blobPath(digest), what);
     checkContent(bytes, descriptor, 'manifest');
     return { bytes, digest, mediaType, size };

@@ -7,6 +7,7 @@ import { type AllowRule, parseAllowRule, selectForPacket } from '../provider/pol
 import { decryptedType, isLayerType } from './annotations.ts';
 import { formatDigestTag, noDigestTags } from './digest-tag.ts';
 import { type ImageReport, type InspectedLayer, reportOf } from './inspect.ts';
+import { MEDIA_TYPES } from './manifest.ts';
 import type { PacketRecipient } from './packets.ts';
 import { findClassic } from './post-quantum.ts';
 import { type ImageSource, isTagSource } from './store.ts';
@@ -68,7 +69,7 @@ export async function verifyImage(source: ImageSource, options: VerifyOptions = 
   const images = imagesOf(tree);
   const reasons = [
     ...judgeReport(report, { required, only, postQuantum: options.postQuantum === true }),
-    ...judgeConfigs(images),
+    ...judgeManifests(images),
     ...(options.allowAbsent === true ? [] : judgeAbsent(report)),
   ];
   const proven = unwrapper !== undefined && reasons.length === 0;
@@ -132,13 +133,21 @@ function judgeAbsent({ absent }: ImageReport): readonly string[] {
   return absent.map(({ platform, digest }) => `${platform}: ${digest} is not here`);
 }
 
-/** What is called a layer in the place of the config, containerd unpacks first. */
-function judgeConfigs(images: readonly PlatformImage[]): readonly string[] {
+/**
+ * What is called a layer in the place of the config, containerd unpacks first. In Docker's manifests encrypted layers have
+ * no place: containerd reads them and containers/image refuses them.
+ */
+function judgeManifests(images: readonly PlatformImage[]): readonly string[] {
   return images.flatMap((image) => {
     const { mediaType } = image.manifest.config;
-    return isLayerType(mediaType)
-      ? [`${platformName(image)}: the config is of the type of a layer (${mediaType})`]
-      : [];
+    return [
+      ...(isLayerType(mediaType)
+        ? [`${platformName(image)}: the config is of the type of a layer (${mediaType})`]
+        : []),
+      ...(image.stored.mediaType === MEDIA_TYPES.manifest
+        ? []
+        : [`${platformName(image)}: encrypted layers need an OCI manifest (${image.stored.mediaType})`]),
+    ];
   });
 }
 

@@ -74,6 +74,33 @@ test('an index that names itself, nests without end or lies about a size is refu
   await rejects('bad-input', readImageTree(await layoutOf(t, inner, {}, directory)));
 });
 
+test('an image is refused where index.json says of what it names that it is of another type', async (t) => {
+  // containers/image takes the type of a child from there, whatever its own index says.
+  const directory = await scratch(t);
+  const config = { mediaType: MEDIA_TYPES.config, digest: OTHER, size: 2 };
+  const manifest = { schemaVersion: 2, config, layers: [] };
+  const child = {
+    ...(await put(directory, manifest, MEDIA_TYPES.manifest)),
+    platform: { os: 'linux', architecture: 'x' },
+  };
+  const root = await put(directory, { schemaVersion: 2, manifests: [child] }, MEDIA_TYPES.index);
+  const annotations = { 'org.opencontainers.image.ref.name': 'latest' };
+  for (const [mediaType, readable] of [
+    [MEDIA_TYPES.manifest, true],
+    [MEDIA_TYPES.dockerManifest, false],
+    ['application/x', false],
+  ] as const) {
+    const manifests = [
+      { ...child, mediaType },
+      { ...root, annotations },
+    ];
+    await writeFile(join(directory, 'index.json'), JSON.stringify({ schemaVersion: 2, manifests }));
+    const tree = readImageTree(openLayout(directory, 'latest', 'oci:x'));
+    if (readable) assert.equal((await tree).kind, 'index');
+    else await rejects('bad-input', tree);
+  }
+});
+
 test('junk in the annotations of an encrypted layer is refused within bounds', () => {
   const options = Buffer.from(
     `{"cipher":"AES_256_CTR_HMAC_SHA256","hmac":"${Buffer.alloc(32).toString('base64')}","cipheroptions":{}}`,

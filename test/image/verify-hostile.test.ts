@@ -133,6 +133,8 @@ describe('verify', () => {
     const image = await manifestOf(source, [await encryptedLayer(source)]);
     source.putRoot({ ...image, config: source.put(PLAIN, GZIP) }, MEDIA_TYPES.manifest);
     assert.equal((await verifyImage(source)).ok, false);
+    source.putRoot({ ...image, mediaType: MEDIA_TYPES.dockerManifest }, MEDIA_TYPES.dockerManifest);
+    assert.equal((await verifyImage(source)).ok, false, 'containers/image refuses encrypted layers there');
   });
 
   it('fails for an encrypted layer whose annotations lead clients past its bytes', async () => {
