@@ -89,6 +89,7 @@ export function readToken(named: string, path: string): string {
 
 /**
  * @param isExpected whether the configuration says that this is an instance
+ * @param vendorFile where the firmware says it
  * @throws OcicryptError
  */
 export async function readInstanceCredentials(
@@ -97,6 +98,7 @@ export async function readInstanceCredentials(
   http: HttpClient,
   isExpected: boolean,
   signal: AbortSignal,
+  vendorFile = '/sys/class/dmi/id/sys_vendor',
 ): Promise<AwsIdentity> {
   const named = environment.AWS_EC2_METADATA_SERVICE_ENDPOINT || section?.get('ec2_metadata_service_endpoint');
   const mode =
@@ -122,7 +124,7 @@ export async function readInstanceCredentials(
       insecurePlaintext: true,
     });
 
-  const opened = await openSession(ask, named !== undefined || isExpected || isInstance(), host, signal);
+  const opened = await openSession(ask, named !== undefined || isExpected || isInstance(vendorFile), host, signal);
   const isFallback = [403, 404, 405].includes(opened.status);
   if (isFallback && asSwitch(environment.AWS_EC2_METADATA_V1_DISABLED) === true) {
     throw refused(
@@ -179,9 +181,9 @@ async function openSession(ask: Ask, isExpected: boolean, host: string, signal: 
 }
 
 /** By its firmware, which containers see too. */
-function isInstance(): boolean {
+function isInstance(vendorFile: string): boolean {
   try {
-    return /^Amazon EC2/.test(readFileSync('/sys/class/dmi/id/sys_vendor', 'latin1'));
+    return /^Amazon EC2/.test(readFileSync(vendorFile, 'latin1'));
   } catch {
     return false;
   }

@@ -5,7 +5,11 @@ import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import type { Fault, WireServer } from '../fakes/wire.ts';
+import { endedBy, withAttempt } from '../../src/base/deadline.ts';
+import { OcicryptError } from '../../src/base/errors.ts';
+import type { HttpClient } from '../../src/base/http.ts';
+import { readInstanceCredentials } from '../../src/kms/aws-metadata.ts';
+import type { Fault } from '../fakes/wire.ts';
 import {
   type AwsWorld,
   processOutput,
@@ -20,7 +24,6 @@ import {
 } from './aws-world.ts';
 import {
   type CredentialFault,
-  type CredentialSource,
   compareFaultTable,
   type FaultRow,
   readFault,
@@ -43,9 +46,12 @@ after(() => world.close());
 
 const keys = () => `aws_access_key_id=${world.kms.accessKey.id}\naws_secret_access_key=${world.kms.accessKey.secret}\n`;
 const config = (text: string) => ({ '.aws/config': text });
-const instance = () => ({ AWS_EC2_METADATA_SERVICE_ENDPOINT: world.metadata.url, AWS_EC2_METADATA_DISABLED: 'false' });
-const container = () => ({
-  AWS_CONTAINER_CREDENTIALS_FULL_URI: `${world.metadata.url}/container`,
+const instance = ({ metadata } = world) => ({
+  AWS_EC2_METADATA_SERVICE_ENDPOINT: metadata.url,
+  AWS_EC2_METADATA_DISABLED: 'false',
+});
+const container = ({ metadata } = world) => ({
+  AWS_CONTAINER_CREDENTIALS_FULL_URI: `${metadata.url}/container`,
   AWS_CONTAINER_AUTHORIZATION_TOKEN: 'pod',
 });
 const webIdentity = () => ({ AWS_WEB_IDENTITY_TOKEN_FILE: token, AWS_ROLE_ARN: ROLE });
@@ -148,19 +154,56 @@ credential_source=Ec2InstanceMetadata
   });
 });
 
+describe('a metadata server of AWS that nobody announced', () => {
+  const ask = (request: HttpClient['request'], vendor: string) =>
+    withAttempt(2000, new AbortController().signal, 'key', async (signal) => {
+      const file = await world.write(`vendor-${vendor.length}`, vendor);
+      return readInstanceCredentials({}, undefined, { request, close() {} }, false, signal, file);
+    });
+  const silent: HttpClient['request'] = ({ signal }) =>
+    new Promise((_, reject) => signal.addEventListener('abort', () => reject(endedBy(signal))));
+
+  test('is given a second where the firmware is not Amazon’s, and may answer the next time', async () => {
+    const started = performance.now();
+    const error = {
+      code: 'unauthenticated',
+      retryable: true,
+      message: /169\.254\.169\.254 does not answer within 1000 ms/,
+    };
+    await assert.rejects(ask(silent, 'QEMU'), error);
+    assert.ok(performance.now() - started < 1900);
+  });
+  test('is waited for as long as an attempt on an instance', async () => {
+    await assert.rejects(ask(silent, 'Amazon EC2\n'), { code: 'deadline-exceeded' });
+  });
+  test('is not there where nothing can be reached, and trying again changes nothing', async () => {
+    const absent = () => Promise.reject(new OcicryptError('unavailable', 'cannot reach it', { retryable: true }));
+    await assert.rejects(ask(absent, 'QEMU'), { code: 'unauthenticated', retryable: false });
+  });
+});
+
 /** Whether a process is there and no zombie that nobody waited for. */
 async function isRunning(pid: number): Promise<boolean> {
   const status = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => '');
   return status !== '' && !/^\d+ \(.*\) Z/.test(status);
 }
 
-/** A source behind a server of the world. */
+const worlds: AwsWorld[] = [];
+after(() => Promise.all(worlds.map((one) => one.close())));
+
+async function openWorld(): Promise<AwsWorld> {
+  const one = await startAwsWorld();
+  worlds.push(one);
+  return one;
+}
+
+/** A source behind a server, each in a world of its own, since all are tried at once. */
 function served(
   name: string,
-  server: () => WireServer,
+  server: 'metadata' | 'sts',
   path: RegExp,
   waitingFor: RegExp,
-  open: CredentialSource['open'],
+  open: (own: AwsWorld) => ReturnType<AwsWorld['open']>,
 ) {
   const faults: Readonly<Record<Trouble, Fault>> = {
     slow: { kind: 'latency', milliseconds: SLOW_MILLISECONDS },
@@ -168,41 +211,46 @@ function served(
     throttled: { kind: 'answer', status: 429, body: '' },
     silent: { kind: 'silent' },
   };
+  let own: AwsWorld | undefined;
   trySource({
     name,
     async open(lifetime) {
+      own ??= await openWorld();
       const end = lifetime === 'long' ? LONG : new Date(Date.now() + 120_000).toISOString();
-      world.expiration = () => end;
-      return open(lifetime);
+      own.expiration = () => end;
+      return open(own);
     },
     break(trouble, times) {
       let left = times === 'once' ? 1 : Number.POSITIVE_INFINITY;
-      server().setFault((request) => (path.test(request.path) && left-- > 0 ? faults[trouble] : undefined));
+      own?.[server].setFault((request) => (path.test(request.path) && left-- > 0 ? faults[trouble] : undefined));
     },
-    mend: () => server().setFault(undefined),
+    mend: () => own?.[server].setFault(undefined),
     waitingFor,
   });
 }
 
-describe('AWS credentials survive', () => {
-  const sts = () => world.sts;
-  const metadata = () => world.metadata;
-  const assumed = () =>
-    world.open(
-      { AWS_PROFILE: 'role' },
-      config(`[default]\n${keys()}[profile role]\nrole_arn=${ROLE}\nsource_profile=default\n`),
-    );
-  served('an assumed role', sts, /./, /waiting for the token service 127/, assumed);
-  served('web identity', sts, /./, /waiting for the token service 127/, () => world.open(webIdentity()));
-  served('single sign-on', sts, /federation/, /waiting for the token service 127/, () => sso(ssoSession(later())));
-  served('a session of single sign-on that is renewed', sts, /^\/token/, /waiting for the token service 127/, () =>
-    sso(ssoSession('2020-01-01T00:00:00Z', { clientId: 'c', clientSecret: 's', refreshToken: 'refresh-1' })),
+describe('AWS credentials survive', { concurrency: true }, () => {
+  const signedOn = (own: AwsWorld, session: string) =>
+    own.open({ AWS_PROFILE: 'sso' }, { ...config(SSO_CONFIG), [ssoCache('s')]: session });
+  const role = (own: AwsWorld) => {
+    const { id, secret } = own.kms.accessKey;
+    const text = `[default]\naws_access_key_id=${id}\naws_secret_access_key=${secret}\n[profile role]\nrole_arn=${ROLE}\nsource_profile=default\n`;
+    return own.open({ AWS_PROFILE: 'role' }, config(text));
+  };
+  const renewable = { clientId: 'c', clientSecret: 's', refreshToken: 'refresh-1' };
+  const [sts, agent, imds] = ['the token service 127', 'the container agent 127', 'the metadata server 127'].map(
+    (who) => new RegExp(`waiting for ${who}`),
   );
-  served('a container', metadata, /./, /waiting for the container agent 127/, () => world.open(container()));
-  served('an instance', metadata, /api.token/, /waiting for the metadata server 127/, () => world.open(instance()));
-  served('the role of an instance', metadata, /image/, /waiting for the metadata server 127/, () =>
-    world.open(instance()),
+  assert.ok(sts !== undefined && agent !== undefined && imds !== undefined);
+  served('an assumed role', 'sts', /./, sts, role);
+  served('web identity', 'sts', /./, sts, (own) => own.open(webIdentity()));
+  served('single sign-on', 'sts', /federation/, sts, (own) => signedOn(own, ssoSession(later())));
+  served('a session of single sign-on that is renewed', 'sts', /^\/token/, sts, (own) =>
+    signedOn(own, ssoSession('2020-01-01T00:00:00Z', renewable)),
   );
+  served('a container', 'metadata', /./, agent, (own) => own.open(container(own)));
+  served('an instance', 'metadata', /api.token/, imds, (own) => own.open(instance(own)));
+  served('the role of an instance', 'metadata', /image/, imds, (own) => own.open(instance(own)));
 
   let runs = 0;
   let mood = '';

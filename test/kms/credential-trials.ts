@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { readFile, writeFile } from 'node:fs/promises';
-import { test } from 'node:test';
+import { describe, test } from 'node:test';
 import { withDeadline } from '../../src/base/deadline.ts';
 import { asOcicryptError, type ErrorCode, OcicryptError } from '../../src/base/errors.ts';
 import type { Kek } from '../../src/kms/kek.ts';
@@ -28,7 +28,7 @@ export type CredentialSource = {
   readonly isPatient?: boolean;
 };
 
-const ATTEMPT = 500;
+const ATTEMPT = 1500;
 /** Shorter than an attempt, as the one of a source that answers at last is. */
 export const SLOW_MILLISECONDS = 250;
 const LIMITS: Limits = { total: 20_000, attempt: ATTEMPT, attempts: 3, stagger: 300 };
@@ -42,9 +42,14 @@ export function useOnce(kek: Kek, limits: Limits = LIMITS): Promise<unknown> {
 
 /** P33: the next call works, and the one that failed named what it had waited for. */
 export function trySource(source: CredentialSource): void {
+  // One after the other, whatever other sources do meanwhile.
+  describe(`P33 ${source.name}`, { concurrency: 1 }, () => tryTroubles(source));
+}
+
+function tryTroubles(source: CredentialSource): void {
   for (const trouble of ['slow', 'unavailable', 'throttled', 'silent'] as const) {
     if (source.not?.includes(trouble)) continue;
-    test(`P33 ${source.name} that is ${trouble} once does no harm`, async () => {
+    test(`that is ${trouble} once does no harm`, async () => {
       const kek = await source.open('long');
       await source.break(trouble, 'once');
       if (source.isPatient && trouble === 'silent') await useOnce(kek, { ...LIMITS, total: 1500 }).catch(() => {});
@@ -53,7 +58,7 @@ export function trySource(source: CredentialSource): void {
     });
   }
 
-  test(`P33 ${source.name} that says nothing is named, and the next call works`, async () => {
+  test('that says nothing is named, and the next call works', async () => {
     const kek = await source.open('long');
     await source.break('silent', 'always');
     const error = await useOnce(kek, { ...LIMITS, total: 500, attempt: 250 }).then(() => undefined, asOcicryptError);
@@ -64,7 +69,7 @@ export function trySource(source: CredentialSource): void {
   });
 
   if (source.not?.includes('unavailable')) return;
-  test(`P33 ${source.name} that is not there at renewal leaves what is good still`, async () => {
+  test('that is not there at renewal leaves what is good still', async () => {
     const kek = await source.open('ending');
     await useOnce(kek);
     await source.break('unavailable', 'always');
