@@ -135,8 +135,13 @@ export class RegistryLogin {
       const lacksPush = isWrite && this.#scopes.get(`repository:${this.#image.name}`)?.has('push') !== true;
       return lacksPush && this.#answered?.scheme === 'bearer' ? [this.#answered] : [];
     }
-    this.#offered ??= parseChallenges(await this.#askForChallenges(signal));
-    return this.#offered;
+    try {
+      this.#offered ??= parseChallenges(await this.#askForChallenges(signal));
+      return this.#offered;
+    } catch {
+      // The refusal itself says more than this.
+      return [];
+    }
   }
 
   #find(): Promise<RegistryCredentials | undefined> {

@@ -166,12 +166,12 @@ test('an account that may only read asks for no more to read, and a registry tha
   await rejects('not-found', open('app:enc').readRoot());
   assert.deepEqual(asked.splice(0), ['repository:app:pull']);
   const plain = openLayout(made.directory, 'latest', 'oci:plain');
-  await rejects('refused', encryptImage(plain, open('app:enc'), { recipients: [v2Recipient([A])] }));
-  asked.splice(0);
+  await rejects('refused', encryptImage(plain, open('other:enc'), { recipients: [v2Recipient([A])] }));
   mayPush = true;
   await encryptImage(plain, open('app:enc'), { recipients: [v2Recipient([A])] });
-  assert.equal(asked.filter((scope) => scope === 'repository:app:pull,push').length, 1);
-  assert.ok(asked.length <= 2, asked.join());
+  const ofApp = asked.filter((scope) => scope.startsWith('repository:app:'));
+  assert.equal(ofApp.filter((scope) => scope === 'repository:app:pull,push').length, 1);
+  assert.ok(ofApp.length <= 2, asked.join());
   const back = openLayout(join(directory, 'back'), 'latest', 'oci:back');
   await decryptImage(open('app:enc'), back, { keys: packetKeys([A]) });
 });

@@ -63,7 +63,8 @@ test('a redirect that changes the method, never ends, or names no address is not
     fake.fault = (_, response) => end(response, 307, { location });
     fake.requests.splice(0);
     await rejects('unavailable', open('app:enc').readRoot());
-    assert.ok(fake.requests.length <= 5);
+    // The command before may have left one on its way.
+    assert.ok(fake.requests.filter(({ path }) => path.endsWith('/enc')).length <= 5, location);
   }
 });
 
