@@ -214,6 +214,7 @@ test('verify says yes and no, and what it rests on', async (t) => {
   }
   // A key that only its service could tell from others proves nothing.
   await refused('usage', 'verify', full, '--require', 'awskms:///alias/app');
+  await refused('deadline-exceeded', 'verify', full, '--content', '--key', key.file, '--timeout=1ms');
 
   const json = await run(['verify', part, '--json']);
   assert.equal(json.exitCode, 76);

@@ -1,12 +1,15 @@
 // podman of Debian 13 with our provider: it runs what we encrypt and what we decrypt, and we open what it encrypts.
 
 import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { test } from 'node:test';
 import { createPodman } from '../clients/podman.ts';
 import { startRegistry } from '../clients/registry.ts';
 import { copy } from '../clients/skopeo.ts';
 import { realClients, toolArgv } from '../clients/tools.ts';
-import { writeImage } from '../fixtures/images.ts';
+import { blobPath, readImages, writeImage } from '../fixtures/images.ts';
 import { assertRefused, createImageWorkspace } from './image-workspace.ts';
 import { keyprovider, succeed } from './workspace.ts';
 
@@ -96,3 +99,44 @@ test('podman decrypts by tag and by digest tag, and refuses a digest, as verify 
 });
 
 type Deployable = { readonly name: string; readonly runtimes: readonly string[] };
+
+test('podman runs without a key what is only called encrypted, and only verify --content notices', async (t) => {
+  if (!(await realClients(t, ['podman', 'busybox']))) return;
+  const { path, oci, key, ours, refused } = await createImageWorkspace(t);
+  const podman = await createPodman(path('podman'));
+  const [shell] = await toolArgv('busybox');
+  const source = await writeImage(path('plain'), { layers: [{ shell }] });
+  await ours('encrypt', source.reference, oci('encrypted'), '--recipient', key.uri);
+  const [encrypted] = await readImages(path('encrypted'));
+  const [layer] = source.images[0].layers;
+  const annotations = encrypted?.layers[0]?.annotations;
+  assert.ok(encrypted !== undefined && layer !== undefined && annotations !== undefined);
+
+  // The type, the keys and the HMAC of an encrypted layer, and the blob of the plain one.
+  const forged = { ...layer, mediaType: `${layer.mediaType}+encrypted`, annotations };
+  const manifest = Buffer.from(JSON.stringify({ schemaVersion: 2, config: encrypted.config, layers: [forged] }));
+  const digest = `sha256:${createHash('sha256').update(manifest).digest('hex')}`;
+  await writeFile(blobPath(path('plain'), digest), manifest);
+  const mediaType = 'application/vnd.oci.image.manifest.v1+json';
+  const entry = { mediaType, digest, size: manifest.length };
+  await writeFile(join(path('plain'), 'index.json'), JSON.stringify({ schemaVersion: 2, manifests: [entry] }));
+
+  const { stdout } = await succeed(podman([...RUN, `oci:${path('plain')}`]));
+  assert.equal(new TextDecoder().decode(stdout), 'hello\n', 'no key is configured');
+  const words = [
+    'verify',
+    `oci:${path('plain')}`,
+    '--require',
+    key.thumbprint,
+    '--only',
+    key.thumbprint,
+    '--key',
+    key.file,
+  ];
+  const unwrapped = await ours(...words, '--unwrap');
+  assert.match(unwrapped.stdout, /not proved: that the layers are encrypted at all/);
+  await refused('integrity', ...words, '--content');
+  const honest = await ours('verify', oci('encrypted'), ...words.slice(2), '--content');
+  assert.doesNotMatch(honest.stdout, /not proved/);
+  assert.notEqual((await podman([...RUN, oci('encrypted')])).exitCode, 0);
+});
