@@ -12,7 +12,12 @@ const MAXIMUM_VALUE = 80;
  * a bare word may be the PIN or password itself.
  */
 export function showPath(path: string): string {
-  return withheldFromCallers(isShownPath(path) ? cut(path, MAXIMUM_PATH) : HIDDEN_PATH);
+  return withheldFromCallers(namePath(path));
+}
+
+/** The same for a report that is for people here alone. */
+export function namePath(path: string): string {
+  return isShownPath(path) ? cut(path, MAXIMUM_PATH) : HIDDEN_PATH;
 }
 
 /** A value as an error shows it, in quotes. */

@@ -1,9 +1,11 @@
 // What can be seen of a client's set-up from here: its configuration of key providers, and containerd's.
 // https://github.com/containers/ocicrypt/blob/main/docs/keyprovider.md
 
-import { accessSync, constants, readFileSync, statSync } from 'node:fs';
+import { accessSync, constants, statSync } from 'node:fs';
 import { connect } from 'node:net';
 import { delimiter, isAbsolute, join } from 'node:path';
+import { readPublicFile } from '../base/secret-file.ts';
+import { namePath } from '../base/shown.ts';
 import { findContainerdTraps } from './doctor-containerd.ts';
 import type { Finding } from './doctor-finding.ts';
 
@@ -31,7 +33,7 @@ async function examineVariable(environment: NodeJS.ProcessEnv): Promise<readonly
   if (problem !== undefined) return [problem];
   const findings = await Promise.all([...providers].map(([name, entry]) => examineProvider(name, entry, environment)));
   return [
-    { level: 'ok', subject: VARIABLE, message: `${file} names ${providers.size} provider(s)` },
+    { level: 'ok', subject: VARIABLE, message: `${namePath(file)} names ${providers.size} provider(s)` },
     ...findings.flat(),
   ];
 }
@@ -46,19 +48,21 @@ function readProviders(file: string): Providers {
   const hint = 'ocicrypt-kms config ocicrypt prints one that works';
   let text: string;
   try {
-    if (statSync(file).size > MAXIMUM_FILE) return fail(`${file} is too large to be a configuration`, hint);
-    text = readFileSync(file, 'utf8');
+    const bytes = readPublicFile(file, 'the configuration of providers', MAXIMUM_FILE);
+    if (bytes.length > MAXIMUM_FILE) return fail(`${namePath(file)} is too large to be a configuration`, hint);
+    text = new TextDecoder().decode(bytes);
   } catch {
-    return fail(`${file} cannot be read: clients say nothing and call no provider`, hint);
+    return fail(`${namePath(file)} cannot be read: clients say nothing and call no provider`, hint);
   }
   let json: unknown;
   try {
     json = JSON.parse(text);
   } catch {
-    return fail(`${file} is not JSON`, hint);
+    return fail(`${namePath(file)} is not JSON`, hint);
   }
   const providers = isJson(json) ? json['key-providers'] : undefined;
-  if (!isJson(providers) || Object.keys(providers).length === 0) return fail(`${file} has no "key-providers"`, hint);
+  if (!isJson(providers) || Object.keys(providers).length === 0)
+    return fail(`${namePath(file)} has no "key-providers"`, hint);
   return { providers: new Map(Object.entries(providers).map(([name, entry]) => [name, isJson(entry) ? entry : {}])) };
 }
 

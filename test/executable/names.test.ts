@@ -1,5 +1,6 @@
 // P32: a secret in the place of every file name, option value, variable and word; it is in nothing that is written.
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -95,6 +96,12 @@ function wordsFor(name: OptionName, value: string): readonly string[] {
   return [command, ...keys, ...others, ...(BESIDE[name] ?? []), `--${name}=${pair}`];
 }
 
+/** The environment in which a variable is looked at. */
+function variable(name: string, value: string): Readonly<Record<string, string>> {
+  const unset = Object.fromEntries((UNSET[name] ?? []).map((one) => [one, '']));
+  return { ...unset, ...WITH[name], [name]: value };
+}
+
 type Run = {
   readonly words: readonly string[];
   readonly environment?: Readonly<Record<string, string>>;
@@ -170,9 +177,7 @@ describe('P32 no secret in any error: a canary', () => {
   test(seeded('P32 in the place of every variable’s value'), async (context) => {
     const runs = [...VARIABLES].flatMap(([name, kind], index) =>
       canariesFor(index, /^(?:file|secret)$/.test(kind)).map((canary) => {
-        const { [name]: _, ...others } = ENVIRONMENT;
-        const unset = Object.fromEntries((UNSET[name] ?? []).map((one) => [one, '']));
-        const environment = { ...others, ...unset, ...WITH[name], [name]: canary.text };
+        const environment = variable(name, canary.text);
         const encrypts = /^(?:OCICRYPT|REGISTRY|DOCKER|XDG)_/.test(name);
         const words = encrypts
           ? ['encrypt', 'docker://127.0.0.1:1/a', 'oci:/nowhere/b', '--recipient=provider:other:x']
@@ -199,6 +204,33 @@ describe('P32 no secret in any error: a canary', () => {
     await assertHidden([...runs, ...own]);
     context.diagnostic(`figures: ${runs.length + own.length} runs with a secret as a word`);
   });
+});
+
+test('a pipe in the place of any file holds nothing up: refused at once, and as a mistake of this machine', async () => {
+  const pipe = join(directory, 'pipe');
+  assert.equal(spawnSync('mkfifo', [pipe]).status, 0);
+  const writes = new Set<OptionName>(['audit-log', 'debugLog', 'digestfile']);
+  const options = OPTION_NAMES.filter(
+    (name) => isFileOption(name) && !writes.has(name) && !PRINTS.has(commandOf(name)),
+  ).map((name) => ({ name, words: wordsFor(name, pipe), environment: {} }));
+  const variables = [...VARIABLES]
+    .filter(([, kind]) => kind === 'file')
+    .map(([name]) => ({
+      name,
+      words: ['doctor', ...keysFor(name), ...(CALLS.doctor ?? [])],
+      environment: variable(name, pipe),
+    }));
+  const faults: string[] = [];
+  for (const { name, words, environment } of [...options, ...variables]) {
+    const { status, stdout, stderr, milliseconds } = await runExecutable(words, {
+      environment: { ...ENVIRONMENT, ...environment },
+      input: wrapRequest([KEYS[3] ?? '']),
+      cwd: directory,
+    });
+    if (status === 70 || status === null || milliseconds > 4000)
+      faults.push(`${name}: ${status}, ${milliseconds} ms, ${stdout}${stderr}`);
+  }
+  assert.deepEqual(faults, []);
 });
 
 test('P32 no path of the server’s own credentials reaches a caller; its log has them', async (t) => {
