@@ -6,6 +6,7 @@ import { Readable } from 'node:stream';
 import { createGzip } from 'node:zlib';
 import { OcicryptError } from '../base/errors.ts';
 import { asArray, asObject, asText, type JsonObject, parseJson } from '../base/json.ts';
+import { findMember } from '../base/json-members.ts';
 import { writeJson } from '../base/json-writer.ts';
 import { ArchiveMembers } from './archive-members.ts';
 import { type BlobIdentity, formatDigest } from './cipher.ts';
@@ -88,8 +89,8 @@ class DockerArchiveSource implements ImageSource {
   async #read(members: ArchiveMembers, signal: AbortSignal | undefined): Promise<Image> {
     if (members.size('manifest.json') === undefined) throw this.#damaged('it holds no manifest.json');
     const entry = this.#select(await members.readSmall('manifest.json', signal));
-    const configName = asText(entry.get('Config'));
-    const names = asArray(entry.get('Layers'))?.map(asText) ?? [];
+    const configName = asText(findMember(entry, 'Config'));
+    const names = asArray(findMember(entry, 'Layers'))?.map(asText) ?? [];
     if (configName === undefined || names.length > MAXIMUM_LAYERS)
       throw this.#damaged('its manifest.json names no image');
     const config = await members.readSmall(configName, signal);
@@ -261,7 +262,7 @@ function canonicalName(name: string): string {
 }
 
 function tagsOf(entry: JsonObject): readonly string[] {
-  return asArray(entry.get('RepoTags'))?.flatMap((tag) => asText(tag) ?? []) ?? [];
+  return asArray(findMember(entry, 'RepoTags'))?.flatMap((tag) => asText(tag) ?? []) ?? [];
 }
 
 function namesIn(entries: readonly (JsonObject | undefined)[]): string {

@@ -4,7 +4,7 @@ import { wipe } from '../base/bytes.ts';
 import { OcicryptError } from '../base/errors.ts';
 import type { LayerKeyUnwrapper, WrappedKey } from '../client/layer-keys.ts';
 import { decodeEncryption, isEncryptedType } from './annotations.ts';
-import { decodePrivateOptions } from './layer-options.ts';
+import { decodePrivateOptions, type PrivateOptions } from './layer-options.ts';
 import type { Descriptor } from './manifest.ts';
 import { describePacket, type PacketDescription } from './packets.ts';
 import type { ImageSource } from './store.ts';
@@ -54,21 +54,27 @@ function groupOf(layer: Descriptor, groups: Map<string, Group>): Group {
   throw new OcicryptError('bad-input', `the layers are for more than ${MAXIMUM_GROUPS} different sets of recipients`);
 }
 
+/** Opens a layer key and forgets it. @throws OcicryptError as {@link openLayerKey} */
+export async function tryLayerKey(...words: Parameters<typeof openLayerKey>): Promise<void> {
+  wipe((await openLayerKey(...words)).key);
+}
+
 /**
- * Opens a layer key and forgets it.
+ * Opens a layer key, for who reads no layer or keeps nothing of it.
  *
  * @param what names the layer in an error
+ * @returns the key among others, to be wiped
  * @throws OcicryptError what the unwrapper throws; `integrity` where it opened something that is no layer key
  */
-export async function tryLayerKey(
+export async function openLayerKey(
   keys: readonly WrappedKey[],
   unwrapper: LayerKeyUnwrapper,
   what: string,
   signal: AbortSignal,
-): Promise<void> {
+): Promise<PrivateOptions> {
   const record = await unwrapper.unwrap(keys, signal);
   try {
-    wipe(decodePrivateOptions(record, what).key);
+    return decodePrivateOptions(record, what);
   } finally {
     wipe(record);
   }

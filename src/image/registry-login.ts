@@ -4,6 +4,7 @@ import { OcicryptError } from '../base/errors.ts';
 import { bareHost, isLoopback } from '../base/hosts.ts';
 import type { HttpStreams } from '../base/http-stream.ts';
 import { asObject, asText, parseJson } from '../base/json.ts';
+import { findMember } from '../base/json-members.ts';
 import { type Challenge, parseChallenges } from './challenge.ts';
 import { type CredentialSettings, findCredentials, type RegistryCredentials } from './credentials.ts';
 import type { RegistryReference } from './reference.ts';
@@ -174,7 +175,7 @@ export class RegistryLogin {
       throw isLogin.includes(refusal.status) ? this.error(refusal) : errorOf(refusal, realm.host, false);
     }
     const answer = asObject(parseJson(await readBody(response, MAXIMUM_TOKEN, realm.host), `answer of ${realm.host}`));
-    const token = asText(answer?.get('token')) || asText(answer?.get('access_token'));
+    const token = answer && (asText(findMember(answer, 'token')) || asText(findMember(answer, 'access_token')));
     if (token === undefined || !/^[\x21-\x7e]+$/.test(token)) {
       throw new OcicryptError('unavailable', `${realm.host} answered without a token`);
     }

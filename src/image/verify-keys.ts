@@ -6,10 +6,11 @@ import type { LayerKeyUnwrapper } from '../client/layer-keys.ts';
 import { compressionOf, decodeEncryption, decryptedType, identifyLayer, type LayerEncryption } from './annotations.ts';
 import { decryptLayer } from './cipher.ts';
 import { createDiffIdSink, readDiffIds } from './diff-id.ts';
-import { decodePrivateOptions, type PrivateOptions } from './layer-options.ts';
+import type { PrivateOptions } from './layer-options.ts';
 import { forEachLimited, KEY_CALLS } from './limit.ts';
 import type { Descriptor } from './manifest.ts';
 import { HEAD_BYTES, isPlainContent } from './plain-content.ts';
+import { openLayerKey } from './probe.ts';
 import { retry } from './retry.ts';
 import type { BlobReader, ImageSource } from './store.ts';
 import type { PlatformImage } from './tree.ts';
@@ -93,7 +94,7 @@ async function* proveLayer(
   try {
     for (const key of keys) {
       try {
-        const other = await openLayerKey(encryption, unwrapper(key), what, signal);
+        const other = await openLayerKey(encryption.keys, unwrapper(key), what, signal);
         if (opened === undefined) opened = other;
         else {
           const same = equalBytes(opened.key, other.key) && equalBytes(opened.nonce, other.nonce);
@@ -116,21 +117,6 @@ async function* proveLayer(
     }
   } finally {
     wipe(opened?.key);
-  }
-}
-
-/** The layer key, to be wiped. @throws OcicryptError where it cannot be opened or is none */
-async function openLayerKey(
-  { keys }: LayerEncryption,
-  unwrapper: LayerKeyUnwrapper,
-  what: string,
-  signal: AbortSignal,
-): Promise<PrivateOptions> {
-  const record = await unwrapper.unwrap(keys, signal);
-  try {
-    return decodePrivateOptions(record, what);
-  } finally {
-    wipe(record);
   }
 }
 
