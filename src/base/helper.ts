@@ -40,12 +40,16 @@ export function runHelper(helper: Helper, signal: AbortSignal): Promise<HelperRe
 async function run(helper: Helper, signal: AbortSignal): Promise<HelperResult> {
   if (signal.aborted) throw endedBy(signal);
   const [program, ...words] = typeof helper.command === 'string' ? ['/bin/sh', '-c', helper.command] : helper.command;
+  let started: ChildProcess | undefined;
+  // Before there is anything that could be left behind.
+  const forget = endWithProcess(() => endGroup(started));
   // A session of its own, so that all of it can be ended at once, and no terminal asks anybody anything.
   const child = spawn(program, words, {
     env: { ...process.env, ...helper.variables },
     detached: true,
     stdio: ['ignore', 'pipe', 'ignore'],
   });
+  started = child;
   const { promise, resolve, reject } = Promise.withResolvers<HelperResult>();
   const chunks: Uint8Array[] = [];
   let length = 0;
@@ -59,7 +63,6 @@ async function run(helper: Helper, signal: AbortSignal): Promise<HelperResult> {
   const stop = () => reject(endedBy(signal));
   signal.addEventListener('abort', stop, { once: true });
   const timer = helper.limit === undefined ? undefined : setTimeout(() => reject(tookTooLong(helper)), helper.limit);
-  const forget = endWithProcess(child);
   try {
     return await promise;
   } catch (error) {
@@ -73,8 +76,8 @@ async function run(helper: Helper, signal: AbortSignal): Promise<HelperResult> {
   }
 }
 
-function endGroup(child: ChildProcess): void {
-  if (child.pid === undefined) return;
+function endGroup(child: ChildProcess | undefined): void {
+  if (child?.pid === undefined) return;
   try {
     process.kill(-child.pid, 'SIGKILL');
   } catch {
@@ -85,8 +88,7 @@ function endGroup(child: ChildProcess): void {
 const SIGNALS = ['SIGHUP', 'SIGINT', 'SIGTERM'] as const;
 
 /** The terminal's interrupt does not reach another session: a process that is about to end takes its helper along. */
-function endWithProcess(child: ChildProcess): () => void {
-  const end = () => endGroup(child);
+function endWithProcess(end: () => void): () => void {
   // Where somebody else decides what a signal means, the call ends in its own way.
   const handlers = SIGNALS.filter((name) => process.listenerCount(name) === 0).map((name) => {
     const handler = () => {
