@@ -34,7 +34,7 @@ type Reading = {
   readonly config: Named | undefined;
   readonly layers: readonly Read[];
   readonly manifests: readonly Read[];
-  /** Of an index; undefined where what an entry names is not read. */
+  /** Of an index; undefined where what an entry names is not read, or passed over. */
   readonly children: readonly (Reading | undefined)[];
   /** Entries that no client is believed to run. */
   readonly passedOver: readonly string[];
@@ -103,7 +103,8 @@ function readingOf(node: ImageNode): Reading {
   return {
     ...read,
     manifests: node.index.manifests.map(readDescriptor),
-    children: nodes.map((child) => (child === undefined ? undefined : readingOf(child))),
+    // Clients may refuse to read what no client runs: Docker's manifests, say, hold no attestation.
+    children: nodes.map((child) => (child === undefined || child.kind === 'attachment' ? undefined : readingOf(child))),
     passedOver,
   };
 }
