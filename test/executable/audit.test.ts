@@ -34,7 +34,7 @@ const unwrap = (words: readonly string[], shell?: string, input: string = unwrap
     ...(shell === undefined ? {} : { shell }),
   });
 
-function linesOf(file: string): readonly Record<string, unknown>[] {
+function linesOf(file: string): readonly (Record<string, unknown> & { readonly error?: { readonly code: string } })[] {
   return readFileSync(file, 'utf8')
     .trimEnd()
     .split('\n')
@@ -152,8 +152,12 @@ describe('the debug log', () => {
     await unwrap([`--debugLog=${file}`], undefined, unwrapRequest('{}'));
     assert.equal(statSync(file).mode & 0o777, 0o600);
     assert.deepEqual(
-      linesOf(file).map(({ outcome }) => outcome),
-      ['ok', 'bad-input'],
+      linesOf(file).map(({ msg, outcome, error }) => [msg, outcome, error?.code]),
+      [
+        ['request', 'ok', undefined],
+        ['request', 'bad-input', 'bad-input'],
+        ['failed', undefined, 'bad-input'],
+      ],
     );
   });
 
