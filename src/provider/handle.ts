@@ -16,7 +16,15 @@ import { showKey } from './name-key.ts';
 import { decodePacket, type Packet, recipientsOf } from './packet.ts';
 import { contentDigest } from './packet-v2.ts';
 import { type NamedKeys, type NameOptions, namedKeys } from './parameters.ts';
-import { type AllowRule, covers, hasOperatorParts, selectForCaller, type VersionMatching } from './policy.ts';
+import {
+  type AllowRule,
+  covers,
+  hasOperatorParts,
+  isByAlias,
+  selectForCaller,
+  type VersionMatching,
+  versionOf,
+} from './policy.ts';
 import { decodeRequest, encodeUnwrapReply, encodeWrapReply, type KeyRequest } from './protocol.ts';
 import { selectKeyfile, unwrapLayerKey } from './unwrap.ts';
 import { type PacketChoice, wrapLayerKey } from './wrap.ts';
@@ -135,7 +143,7 @@ function answer(request: KeyRequest, draft: Draft, call: Call, options: Provider
     async (signal) => {
       const named = namedKeys(request.parameters, options.names);
       if (named.provider !== undefined) draft.provider = named.provider;
-      checkDefaultKey(named, options);
+      checkDefaultKey(named, request.operation, options);
       return request.operation === 'wrap'
         ? answerWrap(request.optsdata, named, draft, options, signal)
         : answerUnwrap(request.annotation, named, draft, options, signal);
@@ -206,8 +214,14 @@ async function answerUnwrap(
 /** The named keys, each of them allowed; else the default key; else the only key that the operator allows. */
 async function keysForWrap(named: NamedKeys, options: ProviderOptions): Promise<readonly KeyUri[]> {
   if (named.keys.length > 0) {
-    const keys = await Promise.all(named.keys.map((uri) => selectNamed(uri, options)));
-    return [...new Map(keys.map((uri) => [formatKeyUri(uri), uri])).values()];
+    const keys = new Map<string, KeyUri>();
+    for (const uri of named.keys) {
+      const selected = await selectNamed(uri, 'wrap', options);
+      // The file of a recipient of age may hold other identities, too: what is wrapped goes to the one that was named.
+      const key = uri.scheme === 'age' ? uri : selected;
+      keys.set(formatKeyUri(key), key);
+    }
+    return [...keys.values()];
   }
   if (options.defaultKey !== undefined) return [options.defaultKey];
   const [only, ...others] = options.rules;
@@ -220,20 +234,41 @@ async function keysForWrap(named: NamedKeys, options: ProviderOptions): Promise<
 /** Named keys narrow what the operator allows; where none is named, all of it may be tried. */
 async function rulesForUnwrap(named: NamedKeys, options: ProviderOptions): Promise<readonly AllowRule[]> {
   if (named.keys.length === 0) return options.rules;
-  const selected = await Promise.allSettled(named.keys.map((uri) => selectNamed(uri, options)));
-  const uris = selected.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []));
-  const [refused] = selected.flatMap((result) => (result.status === 'rejected' ? [result.reason] : []));
-  if (uris.length === 0) throw refused;
-  return uris.map((uri) => ({ kind: 'key', uri }));
+  const rules: AllowRule[] = [];
+  let refused: unknown;
+  for (const key of named.keys) {
+    try {
+      rules.push({ kind: 'key', uri: await selectNamed(key, 'unwrap', options), named: key });
+    } catch (error) {
+      refused ??= error;
+    }
+  }
+  if (rules.length === 0) throw refused;
+  return rules;
 }
 
-async function selectNamed(uri: KeyUri, options: ProviderOptions): Promise<KeyUri> {
+/**
+ * The key to open for one that the caller named. A file of the operator's that cannot be used hides no other; its fault
+ * is said only if it may be why the key is not found.
+ */
+async function selectNamed(uri: KeyUri, operation: 'wrap' | 'unwrap', options: ProviderOptions): Promise<KeyUri> {
   const name = formatKeyUri(uri);
+  let unusable: unknown;
   for (const rule of options.rules) {
-    const selected =
-      selectForCaller(rule, uri, options.versions ?? 'exact') ?? (await selectKeyfile(rule, { key: name }, options));
+    if (operation === 'wrap' && rule.kind === 'key' && isByAlias(rule.uri, uri)) continue;
+    const selected = selectForCaller(rule, uri, options.versions ?? 'exact');
     if (selected !== undefined) return selected;
   }
+  for (const rule of options.rules) {
+    try {
+      const selected = await selectKeyfile(rule, { key: name }, options);
+      if (selected !== undefined) return selected;
+    } catch (error) {
+      unusable ??= error;
+    }
+  }
+  // A thumbprint opens nothing by itself: the caller's right to it is of no use without the file.
+  if (unusable !== undefined && (uri.scheme === 'keyfile' || !options.callerKeysAllowed)) throw unusable;
   if (options.callerKeysAllowed && !hasOperatorParts(uri)) return uri;
   throw new OcicryptError('not-allowed', `key ${name} is not allowed here`, {
     hint: `to allow it, add --allow=${name}`,
@@ -241,12 +276,12 @@ async function selectNamed(uri: KeyUri, options: ProviderOptions): Promise<KeyUr
 }
 
 /** The reference provider replaced the key that the user typed; here a conflict is said. */
-function checkDefaultKey(named: NamedKeys, options: ProviderOptions): void {
+function checkDefaultKey(named: NamedKeys, operation: 'wrap' | 'unwrap', options: ProviderOptions): void {
   const { defaultKey, versions = 'exact' } = options;
   if (defaultKey === undefined) return;
   for (const uri of named.keys) {
-    const version = 'version' in uri ? uri.version : undefined;
-    if (covers(defaultKey, uri, version, versions)) continue;
+    const isKnown = operation === 'unwrap' || !isByAlias(defaultKey, uri);
+    if (isKnown && covers(defaultKey, uri, versionOf(uri), versions)) continue;
     throw new OcicryptError(
       'bad-input',
       `the caller named key ${formatKeyUri(uri)}, --kmsURI is ${showKey(formatKeyUri(defaultKey))}`,

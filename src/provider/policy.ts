@@ -9,6 +9,8 @@ import { showValue } from '../base/shown.ts';
 export type AllowRule = {
   /** The one operation that is allowed, where not both are. */
   readonly operation?: 'wrap' | 'unwrap';
+  /** The key that the caller named, where the line may open more: of an alias or a file only that key is opened. */
+  readonly named?: KeyUri;
 } & ({ readonly kind: 'key'; readonly uri: KeyUri } | { readonly kind: 'prefix'; readonly prefix: string });
 
 /** Whether versions of one Google key are different keys; users of the reference provider mix them. */
@@ -80,6 +82,26 @@ export function selectForCaller(rule: AllowRule, named: KeyUri, versions: Versio
   return versionOf(rule.uri) === undefined && versionOf(named) !== undefined ? named : rule.uri;
 }
 
+/**
+ * Whether only the service can tell that the operator's entry is the named key: an alias, where the caller named an ARN.
+ * When unwrapping the answer is compared; what is wrapped would be for whatever key the alias is of.
+ */
+export function isByAlias(entry: KeyUri, named: KeyUri): boolean {
+  if (entry.scheme !== 'awskms' || named.scheme !== 'awskms') return false;
+  return /^(?:arn:.*:)?alias\//.test(entry.key) && entry.key !== named.key;
+}
+
+/** Whether a recipient is what the caller named, if it named a key: a path says nothing of what the file holds. */
+export function isNamed(
+  { named }: AllowRule,
+  recipient: KeyUri,
+  version: string | undefined,
+  versions: VersionMatching,
+): boolean {
+  if (named === undefined || (named.scheme === 'keyfile' && 'path' in named)) return true;
+  return covers(named, recipient, versionOf(recipient) ?? version, versions);
+}
+
 /** Whether the URI holds what only the operator may set: an endpoint, a module, a PIN source. */
 export function hasOperatorParts(uri: KeyUri): boolean {
   return (uri.scheme === 'awskms' && uri.endpoint !== undefined) || (uri.scheme === 'pkcs11' && uri.query.size > 0);
@@ -148,6 +170,7 @@ function coversPkcs11(entry: ReadonlyMap<string, string>, asked: ReadonlyMap<str
   );
 }
 
-function versionOf(uri: KeyUri): string | undefined {
+/** The version that a URI names, in its canonical form. */
+export function versionOf(uri: KeyUri): string | undefined {
   return uri.scheme === 'gcpkms' || uri.scheme === 'azurekms' ? uri.version?.toLowerCase() : undefined;
 }

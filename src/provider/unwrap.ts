@@ -11,7 +11,7 @@ import { isLayerKeyRecord } from './layer-key.ts';
 import { nameKey } from './name-key.ts';
 import { type Packet, recipientsOf } from './packet.ts';
 import { contentDigest, contextLabels, openPacketV2, packetContext } from './packet-v2.ts';
-import { type AllowRule, isForWrappingOnly, selectForPacket, type VersionMatching } from './policy.ts';
+import { type AllowRule, isForWrappingOnly, isNamed, selectForPacket, type VersionMatching } from './policy.ts';
 
 export type UnwrapOptions = {
   readonly rules: readonly AllowRule[];
@@ -50,6 +50,7 @@ async function selectCandidates(
     const asked = parseKeyUri(recipient.key);
     for (const rule of options.rules) {
       if (isForWrappingOnly(rule, asked, recipient.algorithm, options.versions)) continue;
+      if (!isNamed(rule, asked, recipient.version, options.versions)) continue;
       const uri =
         selectForPacket(rule, asked, recipient.version, options.versions) ??
         (await selectKeyfileCandidate(rule, recipient, options));
