@@ -17,6 +17,7 @@ import type { Vector } from './vectors-shape.ts';
 const LIBRARY_REQUESTS = count('OCICRYPT_PROVE_LIBRARY', 1_000_000);
 const EXECUTABLE_REQUESTS = count('OCICRYPT_PROVE_EXECUTABLE', 2000);
 const REQUESTS = count('OCICRYPT_PROVE_REQUESTS', 100_000);
+const PACKETS = count('OCICRYPT_PROVE_PACKETS', 10_000);
 const PLAINTEXTS = count('OCICRYPT_PROVE_PLAINTEXTS', 100_000);
 const SOAK = count('OCICRYPT_PROVE_SOAK', 1_000_000);
 const READINGS = count('OCICRYPT_PROVE_READINGS', 1_000_000);
@@ -52,6 +53,12 @@ for (const [promise, what, files, environment] of [
     `${number(REQUESTS)} damaged requests are understood as by a reader that is made of docs/protocol.md and docs/keys.md alone`,
     ['test/docs/protocol-reader.test.ts'],
     { OCICRYPT_TEST_RUNS: String(REQUESTS) },
+  ],
+  [
+    'P3',
+    `a second provider, in Go, made of docs/ alone: ${number(PACKETS)} packets of each are opened by the other, ${number(PACKETS)} changed ones and as many under a right MAC end alike`,
+    ['test/docs/second.test.ts'],
+    { OCICRYPT_TEST_RUNS: String(PACKETS) },
   ],
   ['P4', 'a request over the limit is refused before it is parsed', ['test/provider/protocol.test.ts'], {}],
   ...SERVER_PROMISES,

@@ -46,6 +46,8 @@ export interface FakeAwsKms {
   /** Replicates a multi-Region key and returns the ARN of the replica. */
   replicate(arn: string, region: string): string;
   createAlias(name: string, arn: string): void;
+  /** The first secret of a key, or its private key: for a second implementation of it. */
+  material(arn: string): Buffer | KeyObject;
   deleteKey(arn: string): void;
   rotate(arn: string): void;
   setState(arn: string, state: KeyState): void;
@@ -180,6 +182,10 @@ export async function startFakeAwsKms(options: {
     createAlias(name, arn) {
       aliases.set(`${arn.split(':')[3]} ${name}`, arn);
     },
+    material(arn) {
+      const { material } = get(arn);
+      return material.kind === 'rsa' ? material.privateKey : (material.secrets[0] ?? Buffer.alloc(0));
+    },
     deleteKey: (arn) => void keys.delete(arn),
     rotate(arn) {
       const { material } = get(arn);
@@ -313,6 +319,7 @@ function readContext(message: Message): Buffer {
   const context = message.get('EncryptionContext') ?? {};
   if (typeof context !== 'object' || context === null) throw new Refusal('SerializationException');
   const pairs: [string, unknown][] = Object.entries(context);
+  if (pairs.length === 0) return Buffer.alloc(0);
   if (!pairs.every(([, value]) => typeof value === 'string')) throw new Refusal('SerializationException');
-  return Buffer.from(JSON.stringify(pairs.sort(([a], [b]) => (a < b ? -1 : 1))));
+  return Buffer.from(JSON.stringify(Object.fromEntries(pairs.sort(([a], [b]) => (a < b ? -1 : 1)))));
 }

@@ -40,6 +40,8 @@ export interface FakeAzureVault {
   /** A token that the token service takes for the client's, as Kubernetes projects it. */
   readonly assertion: string;
   createKey(name: string, options: KeyOptions): void;
+  /** The newest version of a key, and its secret or private key: for a second implementation of it. */
+  material(name: string): { readonly version: string; readonly material: Buffer | KeyObject };
   deleteKey(name: string): void;
   /** Makes a version, which becomes the newest. */
   rotate(name: string): void;
@@ -172,6 +174,12 @@ export async function startFakeAzureVault(options: {
       const version = randomBytes(16).toString('hex');
       const versions = new Map([[version, createMaterial(keyOptions)]]);
       keys.set(name, { options: keyOptions, versions, newest: version, enabled: true });
+    },
+    material(name) {
+      const { newest, versions } = find(name);
+      const material = versions.get(newest);
+      if (material === undefined) throw new Error(`no fake key ${name}`);
+      return { version: newest, material: 'secret' in material ? material.secret : material.privateKey };
     },
     deleteKey: (name) => void keys.delete(name),
     rotate(name) {

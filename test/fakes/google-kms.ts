@@ -13,7 +13,7 @@
  *
  * `node test/fakes/google-kms-main.ts` starts one by hand.
  */
-import { randomBytes } from 'node:crypto';
+import { type KeyObject, randomBytes } from 'node:crypto';
 import type { CertificateFiles } from '../fixtures/certificates.ts';
 import type { GoogleIdentities } from './google-identities.ts';
 import {
@@ -42,6 +42,8 @@ export interface FakeGoogleKms {
   /** Makes an ASYMMETRIC_DECRYPT key with one version; other algorithms than RSA-OAEP get an RSA key of 2048 bits, too. */
   createAsymmetricKey(name: string, algorithm?: string): void;
   deleteKey(name: string): void;
+  /** The private key of an asymmetric key's first version, for a second implementation of it. */
+  privateKey(name: string): KeyObject;
   /** Makes a version, which becomes the primary one of a symmetric key, and returns its number. */
   rotate(name: string): number;
   setState(name: string, version: number, state: VersionState): void;
@@ -136,6 +138,12 @@ export async function startFakeGoogleKms(
     },
     setWrongPurpose(status) {
       wrongPurpose = status;
+    },
+    privateKey(name) {
+      const key = find(name);
+      const [version] = key.kind === 'asymmetric' ? key.versions : [];
+      if (version === undefined) throw new Error(`no private key ${name}`);
+      return version.secret;
     },
     deleteKey(name) {
       keys.delete(name);

@@ -45,6 +45,8 @@ export interface FakeVault {
   /** @param path `[NAMESPACE/]MOUNT/KEY` */
   createKey(path: string, type?: KeyType): void;
   hasKey(path: string): boolean;
+  /** The secret of a key's first version, or its private key: for a second implementation of it. */
+  material(path: string): Buffer | KeyObject;
   deleteKey(path: string): void;
   setDeleted(path: string, isDeleted: boolean): void;
   rotate(path: string): number;
@@ -224,6 +226,11 @@ export async function startFakeVault(options: WireOptions): Promise<FakeVault> {
       keys.set(path, { type, versions: [createVersion(type)], minimum: 1, isDeleted: false });
     },
     hasKey: (path) => keys.has(path),
+    material(path) {
+      const [version] = find(path).versions;
+      if (version === undefined) throw new Error(`no fake key ${path}`);
+      return version.pair?.privateKey ?? version.secret;
+    },
     deleteKey: (path) => void keys.delete(path),
     setDeleted(path, isDeleted) {
       find(path).isDeleted = isDeleted;

@@ -18,7 +18,7 @@ const CACHE = fileURLToPath(new URL('../../.cache/fetched', import.meta.url));
 /** Two cores compile the largest of them in some minutes. */
 const PATIENCE = 900_000;
 /** Nobody looks into these programs with a debugger. */
-const GO_BUILD = ['-trimpath', '-ldflags=-s -w'];
+const GO_BUILD = ['-ldflags=-s -w'];
 const GO_ENVIRONMENT = { ...process.env, CGO_ENABLED: '0' };
 
 /** A directory for PYTHONPATH that holds the package. @param requirement as pip takes it, with its version */
@@ -39,9 +39,9 @@ export async function fetchGo(module: string): Promise<string> {
 }
 
 /**
- * A small program of ours around modules of others.
+ * A small program of ours, around modules of others if there are any.
  *
- * @param source the directory that holds its main.go
+ * @param source the directory that holds its sources and nothing else
  * @param modules with their versions: everything else follows from them
  * @param tags that leave out what needs C
  */
@@ -51,13 +51,18 @@ export async function buildGoProgram(
   tags: readonly string[] = [],
 ): Promise<string> {
   const name = basename(fileURLToPath(source));
-  const main = await readFile(new URL('main.go', source));
-  const directory = await once([name, ...modules, sha256(main)].join(' '), async (scratch) => {
+  const files = (await readdir(source)).toSorted();
+  const bytes = await Promise.all(files.map((file) => readFile(new URL(file, source))));
+  const directory = await once([name, ...modules, sha256(Buffer.concat(bytes))].join(' '), async (scratch) => {
     await cp(source, scratch, { recursive: true });
     for (const words of [
       ['mod', 'init', `peer/${name}`],
-      ['get', ...modules],
-      ['mod', 'tidy'],
+      ...(modules.length === 0
+        ? []
+        : [
+            ['get', ...modules],
+            ['mod', 'tidy'],
+          ]),
       ['build', ...GO_BUILD, `-tags=${tags.join()}`, '-o', 'program', '.'],
     ]) {
       await command('go', words, scratch, GO_ENVIRONMENT);
