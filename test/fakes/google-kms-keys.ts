@@ -12,7 +12,20 @@ import {
 import { crc32c } from '../../src/kms/crc32c.ts';
 import type { WireAnswer } from './wire.ts';
 
-export type VersionState = 'DESTROYED' | 'DISABLED' | 'ENABLED';
+/** All that Google has (CryptoKeyVersionState), of which one can be used. */
+export const VERSION_STATES = [
+  'ENABLED',
+  'DISABLED',
+  'DESTROYED',
+  'DESTROY_SCHEDULED',
+  'PENDING_GENERATION',
+  'GENERATION_FAILED',
+  'PENDING_IMPORT',
+  'IMPORT_FAILED',
+  'PENDING_EXTERNAL_DESTRUCTION',
+  'EXTERNAL_DESTRUCTION_FAILED',
+] as const;
+export type VersionState = (typeof VERSION_STATES)[number];
 
 export type Version<Secret> = { readonly secret: Secret; state: VersionState };
 export type SymmetricKey = {

@@ -82,11 +82,13 @@ export async function startFakeGoogleKms(
         'ACCESS_TOKEN_EXPIRED',
       );
     }
-    const route = ROUTE.exec(request.path);
+    const [path = '', query] = request.path.split('?');
+    const route = ROUTE.exec(path);
     const [, name = '', version, method = 'list'] = route ?? [];
     if (route === null || (request.method === 'GET') !== GETS.has(method)) {
       throw new Refusal(404, 'NOT_FOUND', 'Method not found.');
     }
+    checkQuery(new URLSearchParams(query), method);
     if (method === 'decrypt' && version !== undefined) {
       throw new Refusal(404, 'NOT_FOUND', 'Decrypt takes the name of a CryptoKey.');
     }
@@ -170,8 +172,25 @@ export async function startFakeGoogleKms(
 }
 
 const ROUTE =
-  /^\/v1\/(projects\/[^/]+\/locations\/[^/]+\/keyRings\/[^/]+\/cryptoKeys\/[^/:]+)(?:\/cryptoKeyVersions\/(\d+))?(?:[:/](encrypt|decrypt|asymmetricDecrypt|publicKey)|\/cryptoKeyVersions\?filter=state%3DENABLED&pageSize=\d+)$/;
+  /^\/v1\/(projects\/[^/]+\/locations\/[^/]+\/keyRings\/[^/]+\/cryptoKeys\/[^/:]+)(?:\/cryptoKeyVersions\/(\d+))?(?:[:/](encrypt|decrypt|asymmetricDecrypt|publicKey)|\/cryptoKeyVersions)$/;
 const GETS: ReadonlySet<string> = new Set(['list', 'publicKey']);
+/** What this service knows of lists, and Google's own clients' wish for numbers, which their reading does not need. */
+const QUERIES: Readonly<Record<string, RegExp>> = {
+  $alt: /^json(;enum-encoding=int)?$/,
+  filter: /^state=ENABLED$/i,
+  pageSize: /^\d+$/,
+};
+
+function checkQuery(query: URLSearchParams, method: string): void {
+  for (const [name, value] of query) {
+    if ((name !== '$alt' && method !== 'list') || QUERIES[name]?.test(value) !== true) {
+      throw new Refusal(400, 'INVALID_ARGUMENT', `Invalid value at '${name}'.`);
+    }
+  }
+  if (method === 'list' && !query.has('filter'))
+    throw new Refusal(400, 'INVALID_ARGUMENT', 'A fake has no other list.');
+}
+
 /** By method, what {@link FakeGoogleKms.deny} calls it, and what IAM does. */
 const PERMISSIONS: Readonly<Record<string, readonly [Method, string]>> = {
   encrypt: ['encrypt', 'cloudkms.cryptoKeyVersions.useToEncrypt'],

@@ -17,6 +17,8 @@ export const GOOGLE_NAMES = [
   'sts.googleapis.com',
   'iamcredentials.googleapis.com',
   'cloudkms.googleapis.com',
+  // Google's library looks for the name of a federation's project there, and does without.
+  'cloudresourcemanager.googleapis.com',
 ];
 
 /** What the token services know. */
@@ -181,7 +183,8 @@ function impersonate(target: string, request: WireRequest, identities: GoogleIde
   const source = identities.identify(request.headers.authorization);
   if (source === undefined) throw new OAuthError('unauthenticated', 401);
   if (!world.impersonations.has(`${source} ${target}`)) throw new OAuthError('permission_denied', 403);
-  const expireTime = new Date(Date.now() + world.lifetime * 1000).toISOString();
+  // Whole seconds: Google's own clients read no others.
+  const expireTime = new Date(Date.now() + world.lifetime * 1000).toISOString().replace(/\.\d+Z$/, 'Z');
   return { accessToken: identities.issue(target, world.lifetime), expireTime };
 }
 
@@ -207,7 +210,12 @@ function serveMetadata(request: WireRequest, identities: GoogleIdentities, world
   }
   if (request.headers['metadata-flavor'] !== 'Google' && path !== '/') throw new OAuthError('missing header', 403);
   if (path === '/') return {};
-  if (path !== '/computeMetadata/v1/instance/service-accounts/default/token' || world.machine === undefined) {
+  const account = '/computeMetadata/v1/instance/service-accounts/default/';
+  if (!path.startsWith(account) || world.machine === undefined) throw new OAuthError('not_found', 404);
+  if (path === account) {
+    return { aliases: ['default'], email: world.machine, scopes: ['https://www.googleapis.com/auth/cloud-platform'] };
+  }
+  if (path !== `${account}token` && path !== `/computeMetadata/v1/instance/service-accounts/${world.machine}/token`) {
     throw new OAuthError('not_found', 404);
   }
   return {
@@ -227,7 +235,7 @@ async function startProxy(route: (host: string) => number): Promise<{ port: numb
   const server = createServer((socket) => {
     track(socket);
     socket.once('data', (head) => {
-      const host = /^CONNECT (\S+) HTTP\/1\.1\r\n/.exec(head.toString('latin1'))?.[1];
+      const host = /^CONNECT (\S+) HTTP\/1\.[01]\r\n/.exec(head.toString('latin1'))?.[1];
       if (host === undefined) return socket.end('HTTP/1.1 400 Bad Request\r\n\r\n');
       const upstream = connect(route(host), '127.0.0.1', () => {
         socket.write('HTTP/1.1 200 Connection established\r\n\r\n');

@@ -28,6 +28,18 @@ export function fetchPython(requirement: string): Promise<string> {
   );
 }
 
+/**
+ * A directory for PYTHONPATH that holds the packages of a list, and nothing besides.
+ *
+ * @param list a file of requirements, as `pip freeze` writes it: all packages, with their versions
+ */
+export async function fetchPythonClient(list: string): Promise<string> {
+  const name = `${basename(list, '.txt')}-${sha256(await readFile(list))}`;
+  return once(name, (directory) =>
+    command('python3', ['-m', 'pip', 'install', '--quiet', '--no-deps', '--target', '.', '-r', list], directory),
+  );
+}
+
 /** The program that a Go module is. @param module with its version */
 export async function fetchGo(module: string): Promise<string> {
   const directory = await once(module, (GOBIN) =>

@@ -1,0 +1,68 @@
+/**
+ * The clients that vendors publish for their own key services, driven by a test line by line.
+ *
+ *     const google = await startVendorClient('google', { HTTPS_PROXY: … });
+ *     await google.ask('call', { rpc: 'Encrypt', request: { … } });
+ *     await google.close();
+ */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
+import { fetchPythonClient } from './fetched.ts';
+
+export interface VendorClient {
+  /** @throws VendorError with what the client raised */
+  ask(method: string, parameters: object): Promise<unknown>;
+  close(): Promise<void>;
+}
+
+/** What a client raised: its own name for it, and the members that it has. */
+class VendorError extends Error {
+  constructor(error: { readonly type: string; readonly message: string }) {
+    super(error.message);
+    Object.assign(this, error, { name: error.type });
+  }
+}
+
+/** @param vendor as in `vendors/VENDOR_client.py`, and the packages in `.txt` beside it */
+export async function startVendorClient(
+  vendor: 'aws' | 'azure' | 'google' | 'vault',
+  environment: NodeJS.ProcessEnv,
+): Promise<VendorClient> {
+  const place = new URL(`vendors/${vendor}_client`, import.meta.url);
+  const PYTHONPATH = await fetchPythonClient(fileURLToPath(`${place}.txt`));
+  const child = spawn('python3', [fileURLToPath(`${place}.py`)], {
+    env: { PATH: process.env.PATH, HOME: '/nonexistent', PYTHONDONTWRITEBYTECODE: '1', PYTHONPATH, ...environment },
+    stdio: ['pipe', 'pipe', 'pipe'],
+  });
+  let complaints = '';
+  child.stderr.on('data', (chunk: Buffer) => (complaints += chunk));
+  const closed = once(child, 'close');
+  const end = () => child.kill('SIGKILL');
+  process.once('exit', end);
+  const replies = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
+  let previous: Promise<unknown> = Promise.resolve();
+
+  async function exchange(method: string, parameters: object): Promise<unknown> {
+    child.stdin.write(`${JSON.stringify({ method, parameters })}\n`);
+    const { done, value } = await replies.next();
+    if (done === true) throw new Error(`the client of ${vendor} has ended:\n${complaints}`);
+    const reply = JSON.parse(value);
+    if (reply.error !== undefined) throw new VendorError(reply.error);
+    return reply.result;
+  }
+
+  return {
+    ask(method, parameters) {
+      const next = previous.then(() => exchange(method, parameters));
+      previous = next.catch(() => {});
+      return next;
+    },
+    async close() {
+      end();
+      await closed;
+      process.off('exit', end);
+    },
+  };
+}
