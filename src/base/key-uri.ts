@@ -10,7 +10,7 @@ export type KeyUri =
   | { readonly scheme: 'awskms'; readonly key: string; readonly endpoint?: string }
   | { readonly scheme: 'azurekms'; readonly host: string; readonly key: string; readonly version?: string }
   | { readonly scheme: 'hashivault'; readonly key: string; readonly engine?: string; readonly namespace?: string }
-  | { readonly scheme: 'pkcs11'; readonly path: Attributes; readonly query: Attributes }
+  | { readonly scheme: 'pkcs11'; readonly path: Attributes; readonly slot?: string; readonly query: Attributes }
   | { readonly scheme: 'keyfile'; readonly path: string }
   | { readonly scheme: 'keyfile'; readonly thumbprint: string }
   | { readonly scheme: 'age'; readonly recipient: string }
@@ -204,17 +204,23 @@ function formatVaultQuery(uri: { readonly engine?: string; readonly namespace?: 
 const PKCS11_PATH = new Set(['token', 'manufacturer', 'serial', 'model', 'object', 'type', 'id']);
 const PKCS11_QUERY = new Set(['pin-source', 'module-name', 'module-path']);
 
-/** Splits a PKCS#11 URI; a `pin-value` is refused, since a URI is shown in process lists and errors. */
+/**
+ * Splits a PKCS#11 URI; a `pin-value` is refused, since a URI is shown in process lists and errors. `slot-id` says where
+ * to look on one machine and names no key, so that it stays out of the canonical form.
+ */
 function parsePkcs11(rest: string): KeyUri | undefined {
   const [pathText = '', queryText, ...more] = rest.split('?');
   if (more.length > 0) return undefined;
   const path = parsePairs(pathText, ';', unescapePkcs11);
   const query = queryText === undefined ? new Map<string, string>() : parsePairs(queryText, '&', unescapePkcs11);
   if (path === undefined || query === undefined) return undefined;
+  const slot = path.get('slot-id');
+  path.delete('slot-id');
+  if (path.size === 0 || !/^(?:\d{1,20})?$/.test(slot ?? '')) return undefined;
   for (const name of path.keys()) if (!PKCS11_PATH.has(name)) return undefined;
   for (const name of query.keys()) if (!PKCS11_QUERY.has(name)) return undefined;
   const sorted = new Map([...path].sort(([a], [b]) => (a < b ? -1 : 1)));
-  return { scheme: 'pkcs11', path: sorted, query };
+  return { scheme: 'pkcs11', path: sorted, ...(slot === undefined ? {} : { slot }), query };
 }
 
 /** `a=b` pairs into a map, or undefined where one is malformed or named twice. */

@@ -49,6 +49,7 @@ export function backendSettings(settings: Settings): BackendSettings {
       bindingDirectory: settings.text('pkcs11-binding'),
       pinFile: settings.text('pkcs11-pin-file'),
       pinVariable: settings.text('pkcs11-pin-env'),
+      finalTry: settings.switch('pkcs11-final-try'),
       oaepSha1: settings.switch('pkcs11-oaep-sha1'),
       prompt: askSecret,
       environment,

@@ -35,6 +35,7 @@ const PROVIDER_OPTIONS: readonly OptionName[] = [
   'pkcs11-binding',
   'pkcs11-pin-file',
   'pkcs11-pin-env',
+  'pkcs11-final-try',
   'pkcs11-oaep-sha1',
   'audit-log',
   'debugLog',

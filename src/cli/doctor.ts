@@ -24,7 +24,12 @@ const CONTAINERD_CONFIG = '/etc/containerd/config.toml';
  */
 export async function runDoctor(context: CommandContext): Promise<void> {
   const { settings, terminal } = context;
-  const keks = createKekStore(backendSettings(settings));
+  const backends = backendSettings(settings);
+  // Who reads what the doctor says can type a PIN, too.
+  const { pkcs11 } = backends;
+  const keks = createKekStore(
+    pkcs11 === undefined ? backends : { ...backends, pkcs11: { ...pkcs11, askInDoubt: true } },
+  );
   const options = {
     openKek: (uri: KeyUri) => keks.open(uri),
     labels: settings.pairs('context') ?? {},

@@ -204,6 +204,11 @@ export const OPTIONS = {
     describe: 'the environment variable that holds the PIN of the token',
     member: ['pkcs11', 'pin-env'],
   },
+  'pkcs11-final-try': {
+    kind: 'switch',
+    describe: 'use the configured PIN for a token that locks at the next wrong one, as some always say of themselves',
+    member: ['pkcs11', 'final-try'],
+  },
   'pkcs11-oaep-sha1': {
     kind: 'switch',
     describe: 'permit RSA-OAEP with SHA-1, for tokens that know no other',

@@ -10,6 +10,7 @@ const CKR_OPERATION_ACTIVE = 0x90;
 const CKR_SESSION_CLOSED = 0xb0;
 const CKR_SESSION_HANDLE_INVALID = 0xb3;
 const CKR_TOKEN_NOT_PRESENT = 0xe0;
+const CKR_TOKEN_NOT_RECOGNIZED = 0xe1;
 const CKR_USER_NOT_LOGGED_IN = 0x101;
 
 /** After these a new session may do it. */
@@ -35,6 +36,16 @@ const CKR_MECHANISM_PARAM_INVALID = 0x71;
 /** Whether the session is of no use any more. */
 export function sessionIsLost(error: unknown): boolean {
   return LOST.has(returnValue(error));
+}
+
+/** Whether the slot holds nothing that its module can speak to. */
+export function isAbsentToken(error: unknown): boolean {
+  return returnValue(error) === CKR_TOKEN_NOT_RECOGNIZED;
+}
+
+/** Whether the token wants a login first, whatever it said before. */
+export function wantsLogin(error: unknown): boolean {
+  return returnValue(error) === CKR_USER_NOT_LOGGED_IN;
 }
 
 /** Whether the token has the mechanism, but not with these parameters. */
@@ -66,7 +77,7 @@ export function explainPkcs11Error(error: unknown, key: string): OcicryptError {
       return fail(
         'configuration',
         `the token of ${key} has neither AES-GCM nor RSA-OAEP for it`,
-        'see: pkcs11-tool --module MODULE --list-mechanisms',
+        'use an RSA key where the token has no AES-GCM, as a TPM; see: pkcs11-tool --module MODULE --list-mechanisms',
       );
     case CKR_DATA_LEN_RANGE:
       return fail('bad-input', `${key} takes less than that`, 'packets of format v2 wrap 32 bytes only');

@@ -6,7 +6,8 @@ import { OcicryptError } from '../base/errors.ts';
 import { formatKeyUri, type KeyUri } from '../base/key-uri.ts';
 import { showPath } from '../base/shown.ts';
 import { cannotBeUnwrapped, checkPlaintext, contextBytes, type EncryptionContext, type Kek } from './kek.ts';
-import { explainPkcs11Error, isUnknownParameter, isUnusable, sessionIsLost } from './pkcs11-errors.ts';
+import { explainPkcs11Error, isUnknownParameter, isUnusable, sessionIsLost, wantsLogin } from './pkcs11-errors.ts';
+import { isLoginRequired, logIn, type Pkcs11PinSettings } from './pkcs11-login.ts';
 import {
   type Handle,
   type Mechanism,
@@ -15,15 +16,7 @@ import {
   type ParameterTypes,
   type Pkcs11ModuleSettings,
 } from './pkcs11-module.ts';
-import {
-  findKey,
-  findSlot,
-  logIn,
-  openSession,
-  type Pkcs11PinSettings,
-  type Purpose,
-  type TokenKey,
-} from './pkcs11-token.ts';
+import { findKey, findSlot, openSession, type Purpose, type TokenKey } from './pkcs11-token.ts';
 import { readRsaPublicKey, wrapRsaOaep } from './rsa-oaep.ts';
 
 /** What the operator says about tokens; nothing of it ever comes from a packet. */
@@ -32,6 +25,9 @@ export type Pkcs11Settings = Pkcs11ModuleSettings &
     /** Permits OAEP with SHA-1, for tokens that know no other. */
     readonly oaepSha1?: boolean | undefined;
   };
+
+/** Whether to log in where the token does not say that it wants it. */
+type Login = 'always' | 'if-required';
 
 type Found = { readonly slot: Handle; readonly handle: Handle; readonly found: TokenKey };
 
@@ -55,12 +51,21 @@ export function openPkcs11(uri: Extract<KeyUri, { scheme: 'pkcs11' }>, settings:
   let session: { readonly slot: Handle; readonly handle: Handle } | undefined;
   let last: Promise<unknown> = Promise.resolve();
 
-  /** A session does one thing at a time. */
-  function exclusively<Result>(work: (open: OpenModule) => Promise<Result>): Promise<Result> {
+  /**
+   * A session does one thing at a time. Some tokens say only when a key is used, a public one too, that they want a
+   * login first.
+   *
+   * @param work with whether to log in, whatever the token says of itself
+   */
+  function exclusively<Result>(work: (open: OpenModule, first: Login) => Promise<Result>): Promise<Result> {
     const next = last.then(async () => {
       try {
         module ??= openModule(uri.query, settings);
-        return await work(module);
+        const open = module;
+        return await work(open, 'if-required').catch((error: unknown) => {
+          if (wantsLogin(error)) return work(open, 'always');
+          throw error;
+        });
       } catch (error) {
         if (sessionIsLost(error)) endSession();
         throw explainPkcs11Error(error, key);
@@ -79,16 +84,18 @@ export function openPkcs11(uri: Extract<KeyUri, { scheme: 'pkcs11' }>, settings:
     session = undefined;
   }
 
-  async function findIn(open: OpenModule, purpose: Purpose): Promise<Found> {
+  async function findIn(open: OpenModule, purpose: Purpose, first: Login): Promise<Found> {
     if (session === undefined) {
-      const slot = findSlot(key, open.cryptoki, uri.path);
+      const slot = findSlot(key, open.cryptoki, uri);
       session = { slot, handle: openSession(open.cryptoki, slot) };
     }
     const { slot, handle } = session;
     const find = (half: Purpose) => findKey(key, open.cryptoki, handle, uri.path, half);
-    let found = purpose === 'wrap' ? find('wrap') : undefined;
+    let found = purpose === 'wrap' && first === 'if-required' ? find('wrap') : undefined;
     if (found?.kind !== 'rsa-public') {
-      await logIn(key, open, slot, handle, uri.query, settings);
+      if (first === 'always' || isLoginRequired(open.cryptoki, slot)) {
+        await logIn({ key, module: open, slot, session: handle, query: uri.query }, settings);
+      }
       // A private key knows its public half, which not every token keeps as an object.
       found = find(purpose) ?? find('unwrap');
     }
@@ -104,11 +111,12 @@ export function openPkcs11(uri: Extract<KeyUri, { scheme: 'pkcs11' }>, settings:
     object: Handle,
     mechanisms: readonly Mechanism[],
     plaintext: Uint8Array,
+    room: number,
   ): Promise<Uint8Array> {
     begin(mechanisms, (mechanism) => open.cryptoki.C_EncryptInit(handle, mechanism, object));
     const input = Buffer.from(plaintext);
     try {
-      return Uint8Array.from(await open.cryptoki.C_EncryptAsync(handle, input, Buffer.alloc(MAXIMUM_WRAPPED_BYTES)));
+      return Uint8Array.from(await open.cryptoki.C_EncryptAsync(handle, input, Buffer.alloc(room)));
     } finally {
       wipe(input);
     }
@@ -162,7 +170,9 @@ export function openPkcs11(uri: Extract<KeyUri, { scheme: 'pkcs11' }>, settings:
       return wrapped;
     }
     try {
-      return await encrypt(open, handle, object, mechanisms, plaintext);
+      // Exactly what OAEP makes: tpm2-pkcs11 calls all the room that it is given its result.
+      const room = publicHalf(open, handle, object).modulus.length;
+      return await encrypt(open, handle, object, mechanisms, plaintext, room);
     } catch (error) {
       // Some tokens decrypt and leave what is public to others.
       if (!isUnusable(error) || !open.cryptoki.C_GetMechanismList(slot).includes(CKM_RSA_PKCS_OAEP)) throw error;
@@ -174,19 +184,26 @@ export function openPkcs11(uri: Extract<KeyUri, { scheme: 'pkcs11' }>, settings:
     local: true,
     key,
     wrap(plaintext, context) {
-      return exclusively(async (open) => {
+      return exclusively(async (open, first) => {
         checkPlaintext(key, plaintext);
-        const place = await findIn(open, 'wrap');
+        const place = await findIn(open, 'wrap', first);
         if (place.found.kind !== 'aes') return { key, ...(await wrapRsa(open, place, plaintext)) };
         const nonce = randomBytes(NONCE_BYTES);
         const mechanisms = gcm(open.parameterTypes, nonce, context);
-        const sealed = await encrypt(open, place.handle, place.found.object, mechanisms, plaintext);
+        const sealed = await encrypt(
+          open,
+          place.handle,
+          place.found.object,
+          mechanisms,
+          plaintext,
+          MAXIMUM_WRAPPED_BYTES,
+        );
         return { key, algorithm: GCM, wrapped: concatBytes(nonce, sealed) };
       });
     },
     unwrap({ wrapped, algorithm }, context) {
-      return exclusively(async (open) => {
-        const { handle, found } = await findIn(open, 'unwrap');
+      return exclusively(async (open, first) => {
+        const { handle, found } = await findIn(open, 'unwrap', first);
         const isAes = found.kind === 'aes';
         const minimum = isAes ? NONCE_BYTES + TAG_BYTES + 1 : MINIMUM_RSA_BYTES;
         const isKnown = isAes ? algorithm === GCM : algorithm === OAEP.sha256 || algorithm === OAEP.sha1;
@@ -251,19 +268,18 @@ function begin(mechanisms: readonly Mechanism[], init: (mechanism: Mechanism) =>
 const CKA_MODULUS = 0x120;
 const CKA_PUBLIC_EXPONENT = 0x122;
 
-/** Wraps on this machine, with what the token says of the key's public half. */
-function wrapHere(
-  key: string,
-  { cryptoki }: OpenModule,
-  session: Handle,
-  object: Handle,
-  plaintext: Uint8Array,
-  hash: Hash,
-) {
-  const values = cryptoki
+/** What the token says of a key's public half; without leading zeros, which some tokens add. */
+function publicHalf({ cryptoki }: OpenModule, session: Handle, object: Handle) {
+  const [modulus = '', exponent = ''] = cryptoki
     .C_GetAttributeValue(session, object, [{ type: CKA_MODULUS }, { type: CKA_PUBLIC_EXPONENT }])
-    .map(({ value }) => (Buffer.isBuffer(value) ? value.toString('base64url') : ''));
-  const publicKey = readRsaPublicKey({ n: values[0] ?? '', e: values[1] ?? '' });
+    .map(({ value }) => (Buffer.isBuffer(value) ? value.toString('hex').replace(/^(?:00)+/, '') : ''));
+  return { modulus: Buffer.from(modulus, 'hex'), exponent: Buffer.from(exponent, 'hex') };
+}
+
+/** Wraps on this machine, with what the token says of the key's public half. */
+function wrapHere(key: string, open: OpenModule, session: Handle, object: Handle, plaintext: Uint8Array, hash: Hash) {
+  const { modulus, exponent } = publicHalf(open, session, object);
+  const publicKey = readRsaPublicKey({ n: modulus.toString('base64url'), e: exponent.toString('base64url') });
   if (publicKey !== undefined) return wrapRsaOaep(key, publicKey, plaintext, hash);
   throw new OcicryptError('configuration', `the token has no usable public key for ${key}`, {
     hint: 'RSA keys must have 2048 bits or more',

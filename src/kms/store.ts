@@ -101,6 +101,6 @@ class HeldKek implements Kek {
 /** The canonical form leaves out what only the operator may set, so it is added. */
 function cacheName(uri: KeyUri): string {
   const endpoint = uri.scheme === 'awskms' ? (uri.endpoint ?? '') : '';
-  const query = uri.scheme === 'pkcs11' ? JSON.stringify([...uri.query]) : '';
+  const query = uri.scheme === 'pkcs11' ? JSON.stringify([uri.slot ?? '', ...uri.query]) : '';
   return `${formatKeyUri(uri)} ${endpoint}${query}`;
 }

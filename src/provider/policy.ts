@@ -102,9 +102,10 @@ export function isNamed(
   return covers(named, recipient, versionOf(recipient) ?? version, versions);
 }
 
-/** Whether the URI holds what only the operator may set: an endpoint, a module, a PIN source. */
+/** Whether the URI holds what only the operator may set: an endpoint, a module, a slot, a PIN source. */
 export function hasOperatorParts(uri: KeyUri): boolean {
-  return (uri.scheme === 'awskms' && uri.endpoint !== undefined) || (uri.scheme === 'pkcs11' && uri.query.size > 0);
+  if (uri.scheme === 'pkcs11') return uri.slot !== undefined || uri.query.size > 0;
+  return uri.scheme === 'awskms' && uri.endpoint !== undefined;
 }
 
 /** Whether the operator's entry is the asked key, or every version of it where the entry names none. */

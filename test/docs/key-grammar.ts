@@ -38,7 +38,8 @@ export function canonicalForm(text: string): string {
   }
   if (scheme === 'pkcs11') {
     const [path = ''] = text.slice('pkcs11:'.length).split('?');
-    const attributes = path.split(';').map((attribute) => [attribute.split('=')[0], attribute.replace(/^.*?=/, '')]);
+    const named = path.split(';').filter((attribute) => !attribute.startsWith('slot-id='));
+    const attributes = named.map((attribute) => [attribute.split('=')[0], attribute.replace(/^.*?=/, '')]);
     return `pkcs11:${attributes
       .map(([name, value = '']) => `${name}=${escapeValue(value)}`)
       .sort()
