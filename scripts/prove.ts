@@ -123,6 +123,12 @@ for (const [promise, what, files, environment] of [
     ['test/executable/names.test.ts'],
     {},
   ],
+  [
+    'P33',
+    'every source of credentials: slow once, one 503 at renewal, one 429, one silence',
+    ['test/kms/aws-credentials.test.ts', 'test/kms/azure-credentials.test.ts'],
+    {},
+  ],
 ] as const) {
   rows.push({ promise, what, figures: await proveTests(promise, files, environment) });
 }

@@ -39,7 +39,7 @@ export type HttpRequest = {
   readonly insecurePlaintext?: boolean | undefined;
 };
 
-export type CredentialRole = 'container agent' | 'metadata server' | 'token service';
+export type CredentialRole = 'container agent' | 'identity agent' | 'metadata server' | 'token service';
 
 export type HttpResponse = {
   /** 200 to 299, or 400 and above. */

@@ -7,8 +7,12 @@ import type { VaultSettings } from '../kms/hashivault.ts';
 import type { BackendSettings } from '../kms/open.ts';
 import type { Settings } from './settings.ts';
 
-/** The settings of every backend, from options, configuration file and environment. Reads nothing yet. */
-export function backendSettings(settings: Settings): BackendSettings {
+/**
+ * The settings of every backend, from options, configuration file and environment. Reads nothing yet.
+ *
+ * @param warn told what works and may not be meant so
+ */
+export function backendSettings(settings: Settings, warn: (line: string) => void): BackendSettings {
   const environment = checkedEnvironment(process.env);
   const common = { caFiles: settings.list('ca'), environment };
   return {
@@ -26,6 +30,7 @@ export function backendSettings(settings: Settings): BackendSettings {
       endpoint: settings.text('azure-endpoint'),
       domain: settings.text('azure-domain'),
       authority: settings.text('azure-authority'),
+      warn,
       ...common,
     },
     gcpkms: {

@@ -24,7 +24,7 @@ const CONTAINERD_CONFIG = '/etc/containerd/config.toml';
  */
 export async function runDoctor(context: CommandContext): Promise<void> {
   const { settings, terminal } = context;
-  const backends = backendSettings(settings);
+  const backends = backendSettings(settings, (line) => terminal.say(`warning: ${line}`));
   // Who reads what the doctor says can type a PIN, too.
   const { pkcs11 } = backends;
   const keks = createKekStore(

@@ -180,9 +180,13 @@ export class ImageTools {
   }
 
   async #openKeys(): Promise<Keys> {
-    const { personality } = this.#context;
+    const { personality, terminal } = this.#context;
     const { settings, jwe, parameters } = await sortKeys(this.#context.settings);
-    const { options, close } = await openProvider(settings, { personality, door: 'command' });
+    const { options, close } = await openProvider(settings, {
+      personality,
+      door: 'command',
+      warn: (line) => terminal.say(`warning: ${line}`),
+    });
     this.#cleanups.push(close);
     // An image command names its keys: the key meant where a call names none has no place here.
     const { defaultKey, spelling, ...rest } = options;

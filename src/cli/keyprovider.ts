@@ -11,7 +11,11 @@ import { openProvider } from './setup.ts';
 export async function runKeyprovider({ settings, terminal, personality }: CommandContext): Promise<void> {
   const remote = settings.text('remote');
   if (remote !== undefined) return (await import('./remote.ts')).runRemote(remote, { settings, terminal, personality });
-  const { provider, close } = await openProvider(settings, { personality, door: 'command' });
+  const { provider, close } = await openProvider(settings, {
+    personality,
+    door: 'command',
+    warn: (line) => terminal.say(`warning: ${line}`),
+  });
   const limit = settings.requestTime() ?? DEFAULT_LIMITS.total;
   const signal = AbortSignal.timeout(limit);
   try {

@@ -26,7 +26,11 @@ import type { Terminal } from './terminal.ts';
 /** Serves until it is told to stop. */
 export async function runServe({ settings, terminal, personality }: CommandContext): Promise<void> {
   const log = createServerLog(terminal);
-  const { options, close } = await openProvider(settings, { personality, door: 'server' });
+  const { options, close } = await openProvider(settings, {
+    personality,
+    door: 'server',
+    warn: (problem) => log.warn({ problem }, 'a key works, and may not be meant so'),
+  });
   try {
     const instruments = new Instruments();
     const shared = shareKeys(options, settings, instruments);

@@ -19,6 +19,8 @@ export type ProviderSetup = {
   readonly personality: Personality;
   /** A command runs with its caller's rights, so that the keys its caller names are allowed; a server has many callers. */
   readonly door: 'command' | 'server';
+  /** Told what works and may not be meant so. */
+  readonly warn: (line: string) => void;
 };
 
 /** A provider and what is to be closed after it. */
@@ -43,7 +45,7 @@ export async function openProvider(settings: Settings, setup: ProviderSetup): Pr
   const auditFile = settings.text('audit-log');
   const debugFile = settings.text('debugLog');
   const rules = parseRules(settings);
-  const keks = createKekStore(backendSettings(settings));
+  const keks = createKekStore(backendSettings(settings, setup.warn));
   const options: ProviderOptions = {
     openKek: (uri) => keks.open(uri),
     rules,

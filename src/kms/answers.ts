@@ -1,6 +1,7 @@
 // What the answers of key services have in common: JSON objects, which arrive whole or are not believed.
 
 import { OcicryptError } from '../base/errors.ts';
+import { type HttpResponse, parseRetryAfter } from '../base/http.ts';
 import { asObject, type JsonObject, parseJson } from '../base/json.ts';
 
 /** @throws OcicryptError as {@link damagedAnswer} for what is no JSON object */
@@ -27,4 +28,26 @@ export function readObject(body: Uint8Array): JsonObject | undefined {
   } catch {
     return undefined;
   }
+}
+
+/**
+ * The error for a source of credentials that may give them later, or undefined where its answer is final.
+ *
+ * @param source as it stands in errors: `the token service sts.amazonaws.com`
+ * @param what it does not give: `token`
+ * @param passing statuses that pass there, beside those that pass everywhere
+ */
+export function notNow(
+  source: string,
+  what: string,
+  { headers, status }: HttpResponse,
+  passing: readonly number[] = [],
+): OcicryptError | undefined {
+  if (status !== 408 && status !== 429 && status < 500 && !passing.includes(status)) return undefined;
+  const retryAfter = parseRetryAfter(headers);
+  return new OcicryptError('unavailable', `${source} gives no ${what} now (${status})`, {
+    hint: 'try again later',
+    retryable: true,
+    ...(retryAfter === undefined ? {} : { retryAfter }),
+  });
 }

@@ -5,21 +5,19 @@
 // Not by AWS's SDK, whose client for both has limits of a second, obeys NODE_TLS_REJECT_UNAUTHORIZED and takes no signal.
 
 import { readFileSync } from 'node:fs';
-import { eitherSignal } from '../base/deadline.ts';
 import { OcicryptError, showSystemCode } from '../base/errors.ts';
 import { bareHost, isLoopback } from '../base/hosts.ts';
-import { type HttpClient, type HttpResponse, parseRetryAfter } from '../base/http.ts';
+import type { HttpClient, HttpResponse } from '../base/http.ts';
 import { asText } from '../base/json.ts';
-import { readObject } from './answers.ts';
+import { notNow, readObject } from './answers.ts';
 import { type AwsIdentity, checkIdentity } from './aws-identity.ts';
 import { asSwitch } from './aws-profiles.ts';
+import { askMetadataServer, firmwareSays } from './metadata-server.ts';
 
 const CONTAINER_HOST = 'http://169.254.170.2';
 /** The agents of ECS and EKS, which have no TLS. */
 const CONTAINER_HOSTS: ReadonlySet<string> = new Set(['169.254.170.2', '169.254.170.23', 'fd00:ec2::23']);
 const ROLE_PATH = '/latest/meta-data/iam/security-credentials/';
-/** Where there is no instance, packets vanish: that is not waited for as long as an instance is. */
-const PRESENCE_MILLISECONDS = 1000;
 
 /** Whether the environment says that credentials come from the container's agent. */
 export function hasContainerCredentials(environment: NodeJS.ProcessEnv): boolean {
@@ -124,7 +122,17 @@ export async function readInstanceCredentials(
       insecurePlaintext: true,
     });
 
-  const opened = await openSession(ask, named !== undefined || isExpected || isInstance(vendorFile), host, signal);
+  const ttl = { 'x-aws-ec2-metadata-token-ttl-seconds': '21600' };
+  const opened = await askMetadataServer(
+    {
+      host,
+      isExpected: named !== undefined || isExpected || firmwareSays(vendorFile, /^Amazon EC2/),
+      none: 'there are no AWS credentials in the environment or in a profile',
+      hint: 'set AWS_PROFILE, or see which are found with: aws sts get-caller-identity; on an instance, AWS_EC2_METADATA_SERVICE_ENDPOINT makes this wait longer',
+    },
+    signal,
+    (end) => ask('PUT', '/latest/api/token', ttl, end),
+  );
   const isFallback = [403, 404, 405].includes(opened.status);
   if (isFallback && asSwitch(environment.AWS_EC2_METADATA_V1_DISABLED) === true) {
     throw refused(
@@ -149,45 +157,6 @@ export async function readInstanceCredentials(
 
 const INSTANCE_HINT =
   'check the role of the instance; in a container its hop limit must be 2: aws ec2 modify-instance-metadata-options';
-
-type Ask = (
-  method: 'GET' | 'PUT',
-  path: string,
-  headers: Record<string, string>,
-  end?: AbortSignal,
-) => Promise<HttpResponse>;
-
-/** The first request, which tells whether there is a server at all. */
-async function openSession(ask: Ask, isExpected: boolean, host: string, signal: AbortSignal): Promise<HttpResponse> {
-  const patience = AbortSignal.timeout(PRESENCE_MILLISECONDS);
-  const headers = { 'x-aws-ec2-metadata-token-ttl-seconds': '21600' };
-  try {
-    return await ask('PUT', '/latest/api/token', headers, isExpected ? signal : eitherSignal(signal, patience));
-  } catch (error) {
-    if (isExpected || signal.aborted) throw error;
-    const isSlow = patience.aborted;
-    const why = isSlow ? `does not answer within ${PRESENCE_MILLISECONDS} ms` : 'cannot be reached';
-    throw new OcicryptError(
-      'unauthenticated',
-      `there are no AWS credentials in the environment or in a profile, and the metadata server ${host} ${why}`,
-      {
-        cause: error,
-        hint: 'set AWS_PROFILE, or see which are found with: aws sts get-caller-identity; on an instance, AWS_EC2_METADATA_SERVICE_ENDPOINT makes this wait longer',
-        // A server that is there may be slow once.
-        retryable: isSlow,
-      },
-    );
-  }
-}
-
-/** By its firmware, which containers see too. */
-function isInstance(vendorFile: string): boolean {
-  try {
-    return /^Amazon EC2/.test(readFileSync(vendorFile, 'latin1'));
-  } catch {
-    return false;
-  }
-}
 
 /** A token or the name of a role; it goes into a header or a path. */
 function readLine({ body }: HttpResponse): string {
@@ -221,14 +190,7 @@ function readIdentity(source: string, { body }: HttpResponse): AwsIdentity {
 
 /** A source that refuses, or that may give credentials later. */
 export function refused(source: string, answer: HttpResponse, hint: string): OcicryptError {
-  const { status } = answer;
-  const retryAfter = parseRetryAfter(answer.headers);
-  if (status === 408 || status === 429 || status >= 500) {
-    return new OcicryptError('unavailable', `${source} gives no AWS credentials now (${status})`, {
-      hint: 'try again later',
-      retryable: true,
-      ...(retryAfter === undefined ? {} : { retryAfter }),
-    });
-  }
-  return new OcicryptError('unauthenticated', `${source} refuses AWS credentials (${status})`, { hint });
+  const final = () =>
+    new OcicryptError('unauthenticated', `${source} refuses AWS credentials (${answer.status})`, { hint });
+  return notNow(source, 'AWS credentials', answer) ?? final();
 }

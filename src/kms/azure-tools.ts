@@ -1,12 +1,15 @@
 // Tokens of whoever is logged in with a developer's tool: az, PowerShell, azd. Each is asked for one, and ends with its call.
 // https://learn.microsoft.com/cli/azure/account#az-account-get-access-token
 
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { wipe } from '../base/bytes.ts';
 import { OcicryptError } from '../base/errors.ts';
 import { NOT_FOUND, runHelper } from '../base/helper.ts';
-import { asText } from '../base/json.ts';
+import { asArray, asText } from '../base/json.ts';
 import { readObject } from './answers.ts';
 import type { AzureToken } from './azure-credentials.ts';
+import { readEnd } from './azure-token-service.ts';
 
 /** A tool, what it is asked, and where its answer has the token and its end. */
 type Tool = {
@@ -14,6 +17,8 @@ type Tool = {
   readonly token: string;
   readonly end: readonly string[];
   readonly login: string;
+  /** Whether its own files say that nobody has logged in, which it does not tell by its status. */
+  readonly isUnused?: (environment: NodeJS.ProcessEnv) => boolean;
 };
 
 const TOOLS = {
@@ -22,6 +27,7 @@ const TOOLS = {
     token: 'accessToken',
     end: ['expires_on', 'expiresOn'],
     login: 'az login',
+    isUnused: hasNoSubscription,
   },
   pwsh: {
     words: (audience) => ['pwsh', '-NoProfile', '-NonInteractive', '-Command', powerShell(audience)],
@@ -38,6 +44,18 @@ const TOOLS = {
 } as const satisfies Readonly<Record<string, Tool>>;
 
 export type AzureTool = keyof typeof TOOLS;
+
+/** `az` keeps the subscriptions of those who are logged in beside their tokens. */
+function hasNoSubscription({ AZURE_CONFIG_DIR: directory, HOME = '' }: NodeJS.ProcessEnv): boolean {
+  try {
+    const file = readFileSync(join(directory || join(HOME, '.azure'), 'azureProfile.json'));
+    // It begins with a byte order mark.
+    const profile = readObject(file.subarray(file.indexOf('{')));
+    return (asArray(profile?.get('subscriptions')) ?? []).length === 0;
+  } catch {
+    return true;
+  }
+}
 
 /** The audience is one of a fixed list, or the operator's own domain: no quote is in it. */
 function powerShell(audience: string): string {
@@ -61,8 +79,9 @@ export async function requestToolToken(
   signal: AbortSignal,
 ): Promise<AzureToken> {
   const faults: string[] = [];
+  const hints: string[] = [];
   for (const name of tools) {
-    const { words, token, end }: Tool = TOOLS[name];
+    const { words, token, end, login, isUnused }: Tool = TOOLS[name];
     const variables = environment.PATH === undefined ? {} : { PATH: environment.PATH };
     const { status, output } = await runHelper({ name, command: words(audience), variables }, signal);
     try {
@@ -72,28 +91,20 @@ export async function requestToolToken(
         .map((member) => readEnd(message?.get(member)))
         .filter((one) => !Number.isNaN(one));
       if (/^[!-~]{1,16384}$/.test(access) && !Number.isNaN(ends)) return { access, end: ends };
-      faults.push(`${name} ${faultOf(status)}`);
+      faults.push(`${name} ${faultOf(status, isUnused?.(environment) ?? false)}`);
+      if (status !== NOT_FOUND) hints.push(login);
     } finally {
       wipe(output);
     }
   }
-  throw new OcicryptError(
-    'unauthenticated',
-    `no developer's tool gives a token for ${audience}: ${faults.join(', ')}`,
-    {
-      hint: `log in with: ${tools.map((name) => TOOLS[name].login).join(', or ')}`,
-    },
-  );
+  const none = 'install one of them, or unset AZURE_TOKEN_CREDENTIALS and configure another identity';
+  throw new OcicryptError('unauthenticated', `no developer's tool gives a token for Azure: ${faults.join(', ')}`, {
+    hint: hints.length === 0 ? none : `log in with: ${hints.join(', or ')}`,
+  });
 }
 
-function faultOf(status: number): string {
+function faultOf(status: number, isUnused: boolean): string {
   if (status === NOT_FOUND) return 'is not installed';
-  return status === 0 ? 'writes something else' : `failed (exit status ${status})`;
-}
-
-/** Seconds since 1970 as a number or text, or a date. */
-function readEnd(value: Parameters<typeof asText>[0]): number {
-  if (typeof value === 'number') return value * 1000;
-  const text = asText(value) ?? '';
-  return /^\d+$/.test(text) ? Number(text) * 1000 : Date.parse(text);
+  if (status === 0) return 'writes something else';
+  return isUnused ? 'has nobody logged in' : `failed (exit status ${status}): its login may have expired`;
 }

@@ -11,7 +11,7 @@ import { SharedBySettings } from '../base/share.ts';
 import { damagedAnswer, readAnswer } from './answers.ts';
 import { type AzureCloudSettings, type AzureKeyUri, type AzurePlace, findAzurePlace } from './azure-cloud.ts';
 import { type AzureCredentials, openAzureCredentials } from './azure-credentials.ts';
-import { explainAzureError } from './azurekms-errors.ts';
+import { explainAzureError, isOther } from './azurekms-errors.ts';
 
 /** What the operator says about Azure; nothing of it ever comes from a packet. */
 export type AzureKmsSettings = AzureCloudSettings & {
@@ -19,6 +19,8 @@ export type AzureKmsSettings = AzureCloudSettings & {
   readonly caFiles?: readonly string[] | undefined;
   /** Where the variables of Azure's tools, SSL_CERT_FILE and the proxy's are read. */
   readonly environment: NodeJS.ProcessEnv;
+  /** Told what works and may not be meant so. */
+  readonly warn?: ((line: string) => void) | undefined;
 };
 
 export type AzureOperation = 'decrypt' | 'encrypt' | 'unwrapkey' | 'wrapkey';
@@ -101,7 +103,7 @@ export function openAzureVault(uri: AzureKeyUri, settings: AzureKmsSettings): Az
     place,
     async read(version, signal) {
       const answer = await call(version === undefined ? name : `${name}/${version}`, undefined, signal);
-      if (answer.status === 403) return undefined;
+      if (answer.status === 403 && !isOther(answer)) return undefined;
       if (answer.status !== 200) throw explainAzureError(answer, { key, name, place, purpose: 'wrap' });
       const message = readAnswer('Azure', key, answer.body);
       const kid = readKid(asText(asObject(message.get('key'))?.get('kid')), version);

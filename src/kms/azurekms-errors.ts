@@ -34,10 +34,12 @@ export function explainAzureError(answer: HttpResponse, call: AzureCall): Ocicry
     case 403:
       return explainForbidden(answer, call);
     case 404:
+      if (isOther(answer)) return unknownAnswer(404, call);
       return new OcicryptError('not-found', `there is no key ${key}, or not in the version asked for`, {
-        hint: `compare with: az keyvault key list-versions ${vaultFlag(call)} --name ${call.name}`,
+        hint: `compare with: az keyvault key list-versions ${vaultFlag(call)} --name ${call.name}; one that was deleted may be recovered: az keyvault key recover ${vaultFlag(call)} --name ${call.name}`,
       });
     case 409:
+      if (isOther(answer)) return unknownAnswer(409, call);
       return new OcicryptError('key-disabled', `${key} is deleted`, {
         hint: `it may be recovered: az keyvault key recover ${vaultFlag(call)} --name ${call.name}`,
       });
@@ -62,17 +64,41 @@ export function explainAzureError(answer: HttpResponse, call: AzureCall): Ocicry
   }
 }
 
-/** A key that is there and may not be used: the same error whether the service says so or its attributes do. */
-export function disabled({ key, place, name }: Omit<AzureCall, 'purpose'>): OcicryptError {
-  return new OcicryptError('key-disabled', `${key} is disabled, expired or not yet valid`, {
-    hint: `see: az keyvault key show ${vaultFlag({ place })} --name ${name}`,
+/** Why a key that is there may not be used, and the attribute that says so. */
+const DISABLED = {
+  KeyDisabled: ['is disabled', '--enabled true'],
+  KeyExpired: ['has expired', '--expires DATE'],
+  KeyNotYetValid: ['is not valid yet', '--not-before DATE'],
+} as const;
+
+/** The same error whether the service says so or the attributes of the key do. @param date since or until when */
+export function disabled(why: keyof typeof DISABLED, call: Omit<AzureCall, 'purpose'>, date?: Date): OcicryptError {
+  const [what, flag] = DISABLED[why];
+  const since = date === undefined ? '' : ` (${date.toISOString()})`;
+  return new OcicryptError('key-disabled', `${call.key} ${what}${since}`, {
+    hint: `az keyvault key set-attributes ${vaultFlag(call)} --name ${call.name} ${flag}; see: az keyvault key show ${vaultFlag(call)} --name ${call.name}`,
   });
 }
 
+/** A key whose `key_ops` lack the operation: the same error whether the service or the key says so. */
+export function notPermitted(call: AzureCall): OcicryptError {
+  return new OcicryptError('configuration', `${call.key} does not permit the operation to ${call.purpose}`, {
+    hint: `az keyvault key set-attributes ${vaultFlag(call)} --name ${call.name} --ops wrapKey unwrapKey encrypt decrypt`,
+  });
+}
+
+/** How a service refuses a version of its API, which has the code of a parameter. */
+const OTHER_VERSION = /specified version .*is not recognized|api-version/i;
+
 function explainBadRequest(answer: HttpResponse, call: AzureCall): OcicryptError {
-  const { code } = readRefusal(answer.body);
+  const { code, message } = readRefusal(answer.body);
   // Anything but Azure's own words may come from a proxy.
   if (code === '') return unknownAnswer(400, call);
+  if (OTHER_VERSION.test(message)) {
+    return new OcicryptError('configuration', `the service of ${call.key} does not know this version of its API`, {
+      hint: 'it is older or newer than Key Vault of the public cloud: check --azure-endpoint, or update ocicrypt-kms',
+    });
+  }
   if (call.purpose === 'unwrap') return cannotBeUnwrapped(call.key);
   return new OcicryptError('configuration', `${call.key} is not a key that can wrap`, {
     hint: `it must be of type RSA, RSA-HSM or oct-HSM and permit wrapKey and unwrapKey: az keyvault key show ${vaultFlag(call)} --name ${call.name}`,
@@ -80,8 +106,10 @@ function explainBadRequest(answer: HttpResponse, call: AzureCall): OcicryptError
 }
 
 /** The challenge names the tenant that the vault trusts; it is told, not followed. */
-function explainUnauthenticated(answer: HttpResponse, { key, place }: AzureCall): OcicryptError {
+function explainUnauthenticated(answer: HttpResponse, call: AzureCall): OcicryptError {
+  const { key, place } = call;
   const challenge = answer.headers['www-authenticate'] ?? '';
+  if (!/^Bearer\b/i.test(challenge) && isOther(answer)) return unknownAnswer(401, call);
   const resource = /\b(?:resource|scope)="([^"]*)"/.exec(challenge)?.[1]?.replace(/\/\.default$/, '');
   if (resource !== undefined && resource.replace(/\/+$/, '') !== place.audience) {
     return new OcicryptError('unauthenticated', `the host of ${key} asks for tokens of another service`, {
@@ -104,16 +132,14 @@ function explainForbidden(answer: HttpResponse, call: AzureCall): OcicryptError 
     case 'KeyDisabled':
     case 'KeyExpired':
     case 'KeyNotYetValid':
-      return disabled(call);
+      return disabled(inner, call);
     case 'ForbiddenByFirewall':
     case 'ForbiddenByConnection':
       return new OcicryptError('refused', `the firewall of the vault does not let ${key} be used from here`, {
         hint: `use a private endpoint, or: az keyvault network-rule add ${vaultFlag(call)} --ip-address ADDRESS`,
       });
     case 'KeyOperationForbidden':
-      return new OcicryptError('configuration', `${key} does not permit the operation to ${purpose}`, {
-        hint: `az keyvault key set-attributes ${vaultFlag(call)} --name ${call.name} --ops wrapKey unwrapKey encrypt decrypt`,
-      });
+      return notPermitted(call);
     default:
       if (code === '') return unknownAnswer(403, call);
       return new OcicryptError('refused', `Azure does not permit this identity to ${purpose} with ${key}`, {
@@ -130,14 +156,20 @@ function unknownAnswer(status: number, { key }: AzureCall): OcicryptError {
   });
 }
 
-/** `{"error": {"code", "innererror": {"code"}}}`; empty where something else than Azure answered. */
-function readRefusal(body: Uint8Array): { readonly code: string; readonly inner: string } {
+/** Whether something else than Azure answered. */
+export function isOther({ body }: HttpResponse): boolean {
+  return readRefusal(body).code === '';
+}
+
+/** `{"error": {"code", "message", "innererror": {"code"}}}`; empty where something else than Azure answered. */
+function readRefusal(body: Uint8Array): { readonly code: string; readonly inner: string; readonly message: string } {
   let error: JsonObject | undefined;
   try {
     error = asObject(asObject(parseJson(body, 'the answer'))?.get('error'));
   } catch {}
   return {
     code: asText(error?.get('code')) ?? '',
+    message: asText(error?.get('message')) ?? '',
     inner: asText(asObject(error?.get('innererror'))?.get('code')) ?? '',
   };
 }

@@ -3,7 +3,7 @@
 
 import { concatBytes, wipe } from '../base/bytes.ts';
 import { OcicryptError } from '../base/errors.ts';
-import { asArray, asObject, asText } from '../base/json.ts';
+import { asArray, asNumber, asObject, asText } from '../base/json.ts';
 import { asKeyUri, formatKeyUri } from '../base/key-uri.ts';
 import type { AzureKeyUri } from './azure-cloud.ts';
 import {
@@ -15,7 +15,7 @@ import {
   openAzureVault,
   readBytes,
 } from './azure-vault.ts';
-import { disabled } from './azurekms-errors.ts';
+import { disabled, notPermitted } from './azurekms-errors.ts';
 import {
   cannotBeUnwrapped,
   checkPlaintext,
@@ -35,28 +35,53 @@ const RSA = 'RSA-OAEP-256';
 const KEY_WRAP = 'A256KW';
 const GCM = 'A256GCM';
 
+/** How long a version with its attributes is taken for what it was. */
+const FRESH_MILLISECONDS = 5 * 60 * 1000;
+
 /** Wraps with one version of a key by one algorithm. */
 type Wrapper = (plaintext: Uint8Array, context: EncryptionContext, signal: AbortSignal) => Promise<WrappedKey>;
 
 /**
  * Opens a key. Nobody is asked before the first call. Packets get the id of the version that wrapped, and unwrapping
  * asks for that version: an older one stays usable when the key is rotated. An entry without version asks for the
- * newest each time it wraps; the public half of one with a version is fetched once. The context is bound by A256GCM only.
+ * newest each time it wraps; one with a version is fetched again after five minutes. The context is bound by A256GCM only.
  *
+ * Wrapping with an RSA key asks nobody, so what the service would look at is looked at here before each wrap: whether
+ * the key is enabled, its dates and its operations. Dates do not matter when unwrapping, as the service has it.
+ *
+ * @param now a clock in milliseconds since 1970
  * @throws OcicryptError `configuration` for a host that is not in a known cloud
  */
-export function openAzureKms(uri: AzureKeyUri, settings: AzureKmsSettings): Kek {
+export function openAzureKms(uri: AzureKeyUri, settings: AzureKmsSettings, now: () => number = Date.now): Kek {
   const key = formatKeyUri(uri);
   const version = uri.version?.toLowerCase();
   const vault = openAzureVault(uri, settings);
-  let kept: Wrapper | undefined;
+  const call = { key, name: uri.key, place: vault.place };
+  let kept: { readonly found: UsableKey; readonly until: number } | undefined;
+  let hasWarned = false;
+
+  async function readKey(signal: AbortSignal): Promise<UsableKey | undefined> {
+    if (kept !== undefined && now() < kept.until) return kept.found;
+    const answer = await vault.read(version, signal);
+    return answer === undefined ? undefined : describeKey(answer);
+  }
 
   async function findWrapper(signal: AbortSignal): Promise<Wrapper> {
-    const answer = await vault.read(version, signal);
+    const found = await readKey(signal);
     // Who may not read the key may be permitted to wrap with it all the same; then it must be RSA.
-    if (answer === undefined) return remoteWrapper(vault, key, RSA, version);
-    const wrapper = chooseWrapper(uri, answer, vault);
-    if (version !== undefined) kept = wrapper;
+    if (found === undefined) return remoteWrapper(vault, key, RSA, version);
+    const wrapper = chooseWrapper(key, found, vault);
+    const { isEnabled, validFrom, validUntil, operations } = found;
+    if (!isEnabled) throw disabled('KeyDisabled', call);
+    if (validUntil !== undefined && now() >= validUntil) throw disabled('KeyExpired', call, new Date(validUntil));
+    if (validFrom !== undefined && now() < validFrom) throw disabled('KeyNotYetValid', call, new Date(validFrom));
+    const [wraps, unwraps] = operations.includes('encrypt') && !isRsa(found) ? GCM_OPERATIONS : WRAP_OPERATIONS;
+    if (!operations.includes(wraps)) throw notPermitted({ ...call, purpose: 'wrap' });
+    if (!operations.includes(unwraps) && !hasWarned) {
+      hasWarned = true;
+      settings.warn?.(`${key} permits ${wraps} and not ${unwraps}: what it wraps cannot be opened with it`);
+    }
+    if (version !== undefined && found !== kept?.found) kept = { found, until: now() + FRESH_MILLISECONDS };
     return wrapper;
   }
 
@@ -65,7 +90,7 @@ export function openAzureKms(uri: AzureKeyUri, settings: AzureKmsSettings): Kek 
     key,
     async wrap(plaintext, context, signal) {
       checkPlaintext(key, plaintext);
-      const wrapper = kept ?? (await findWrapper(signal));
+      const wrapper = await findWrapper(signal);
       return wrapper(plaintext, context, signal);
     },
     async unwrap(wrapped, context, signal) {
@@ -86,23 +111,53 @@ export function openAzureKms(uri: AzureKeyUri, settings: AzureKmsSettings): Kek 
   };
 }
 
-/** By the kind of key that the service says it is. */
-function chooseWrapper(uri: AzureKeyUri, { kid, message }: AzureAnswer, vault: AzureVault): Wrapper {
-  const key = formatKeyUri(uri);
+/** What the service says of a version of a key; dates are milliseconds since 1970. */
+type UsableKey = {
+  readonly kid: AzureKeyUri;
+  readonly type: string;
+  readonly rsa: ReturnType<typeof readRsaPublicKey>;
+  readonly isEnabled: boolean;
+  readonly validFrom: number | undefined;
+  readonly validUntil: number | undefined;
+  readonly operations: readonly string[];
+};
+
+const WRAP_OPERATIONS = ['wrapKey', 'unwrapKey'] as const;
+const GCM_OPERATIONS = ['encrypt', 'decrypt'] as const;
+
+/** https://learn.microsoft.com/rest/api/keyvault/keys/get-key/get-key#keybundle */
+function describeKey({ kid, message }: AzureAnswer): UsableKey {
   const found = asObject(message.get('key'));
-  if (asObject(message.get('attributes'))?.get('enabled') === false) {
-    throw disabled({ key, name: uri.key, place: vault.place });
-  }
-  const type = (asText(found?.get('kty')) ?? '').toUpperCase();
-  if (type === 'RSA' || type === 'RSA-HSM') {
-    const rsa = readRsaPublicKey({ n: asText(found?.get('n')) ?? '', e: asText(found?.get('e')) ?? '' });
+  const attributes = asObject(message.get('attributes'));
+  const date = (name: string) => {
+    const seconds = asNumber(attributes?.get(name));
+    return seconds === undefined ? undefined : seconds * 1000;
+  };
+  return {
+    kid,
+    type: (asText(found?.get('kty')) ?? '').toUpperCase(),
+    rsa: readRsaPublicKey({ n: asText(found?.get('n')) ?? '', e: asText(found?.get('e')) ?? '' }),
+    isEnabled: attributes?.get('enabled') !== false,
+    validFrom: date('nbf'),
+    validUntil: date('exp'),
+    operations: asArray(found?.get('key_ops'))?.map((operation) => asText(operation) ?? '') ?? WRAP_OPERATIONS,
+  };
+}
+
+function isRsa({ type }: UsableKey): boolean {
+  return type === 'RSA' || type === 'RSA-HSM';
+}
+
+/** By the kind of key that the service says it is. */
+function chooseWrapper(key: string, found: UsableKey, vault: AzureVault): Wrapper {
+  const { kid, rsa, type, operations } = found;
+  if (isRsa(found)) {
     if (rsa === undefined) throw damaged(key, 'no RSA key');
     const name = formatKeyUri(kid);
     return async (plaintext) => ({ key: name, algorithm: RSA, wrapped: wrapRsaOaep(key, rsa, plaintext) });
   }
   if (type === 'OCT' || type === 'OCT-HSM') {
-    const permitted = (asArray(found?.get('key_ops')) ?? []).map((operation) => asText(operation));
-    return remoteWrapper(vault, key, permitted.includes('encrypt') ? GCM : KEY_WRAP, kid.version?.toLowerCase());
+    return remoteWrapper(vault, key, operations.includes('encrypt') ? GCM : KEY_WRAP, kid.version?.toLowerCase());
   }
   throw new OcicryptError('configuration', `${key} is not a key that can wrap`, {
     hint: 'it must be of type RSA, RSA-HSM or oct-HSM',

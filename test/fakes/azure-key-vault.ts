@@ -5,6 +5,8 @@
  *     const vault = await startFakeAzureVault({ tls });
  *     vault.createKey('image', { type: 'RSA' });
  *     vault.rotate('image'); vault.setEnabled('image', false); vault.deny('unwrapKey');
+ *     vault.setDates('image', { until: 0 });                // wrapping is refused, unwrapping is not
+ *     vault.deleteKey('image'); vault.recoverKey('image');  // a deleted key is kept, as soft deletion has it
  *     vault.server.faults.push({ kind: 'truncated' });      // wire.ts has them all
  */
 import {
@@ -17,6 +19,8 @@ import {
   privateDecrypt,
   publicEncrypt,
   randomBytes,
+  verify,
+  X509Certificate,
 } from 'node:crypto';
 import type { CertificateFiles } from '../fixtures/certificates.ts';
 import { startWireServer, type WireAnswer, type WireRequest, type WireServer } from './wire.ts';
@@ -29,7 +33,16 @@ export type KeyOptions = {
 };
 
 type Material = { readonly privateKey: KeyObject } | { readonly secret: Buffer };
-type Key = { readonly options: KeyOptions; readonly versions: Map<string, Material>; newest: string; enabled: boolean };
+/** Milliseconds since 1970. */
+export type KeyDates = { readonly from?: number; readonly until?: number };
+
+type Key = {
+  readonly options: KeyOptions;
+  readonly versions: Map<string, Material>;
+  newest: string;
+  enabled: boolean;
+  dates: KeyDates;
+};
 
 export interface FakeAzureVault {
   readonly endpoint: string;
@@ -39,13 +52,22 @@ export interface FakeAzureVault {
   readonly client: { readonly id: string; readonly secret: string };
   /** A token that the token service takes for the client's, as Kubernetes projects it. */
   readonly assertion: string;
+  /** A certificate of the application, whose key may sign assertions. @param pem the certificate */
+  trustCertificate(pem: string): void;
+  /** How long tokens live, in seconds. */
+  lifetime: number;
   createKey(name: string, options: KeyOptions): void;
   /** The newest version of a key, and its secret or private key: for a second implementation of it. */
   material(name: string): { readonly version: string; readonly material: Buffer | KeyObject };
+  /** Keeps it, so that it can be recovered and no other key of its name be made. */
   deleteKey(name: string): void;
+  recoverKey(name: string): void;
   /** Makes a version, which becomes the newest. */
   rotate(name: string): void;
   setEnabled(name: string, enabled: boolean): void;
+  setDates(name: string, dates: KeyDates): void;
+  /** The versions of the API that it knows, the newest last: a private cloud is years behind. */
+  apiVersions: readonly string[];
   deny(...permissions: Permission[]): void;
   permit(): void;
   /** A token for an audience, good for some seconds. */
@@ -58,12 +80,20 @@ export interface FakeAzureVault {
 /** Thrown by the service's own code to answer with an error. */
 class Refusal extends Error {
   readonly answer: WireAnswer;
-  constructor(status: number, code: string, inner?: string, headers: Readonly<Record<string, string>> = {}) {
+  constructor(
+    status: number,
+    code: string,
+    inner?: string,
+    { headers = {}, message = 'told' }: { headers?: Readonly<Record<string, string>>; message?: string } = {},
+  ) {
     super(code);
     const innererror = inner === undefined ? undefined : { code: inner };
-    this.answer = { status, headers, body: JSON.stringify({ error: { code, message: 'told', innererror } }) };
+    this.answer = { status, headers, body: JSON.stringify({ error: { code, message, innererror } }) };
   }
 }
+
+/** How a JWT begins that PS256 has signed: {"alg":"PS256" */
+const PS256 = Buffer.from('{"alg":"PS256"').toString('base64url').slice(0, 18);
 
 const OPERATIONS: Readonly<Record<string, Permission>> = {
   decrypt: 'decrypt',
@@ -88,6 +118,8 @@ export async function startFakeAzureVault(options: {
     .map((part) => part.toString('base64url'))
     .join('.');
 
+  const certificates = new Map<string, KeyObject>();
+
   function answer(request: WireRequest): WireAnswer {
     try {
       return { status: 200, body: JSON.stringify(handle(request)) };
@@ -98,11 +130,17 @@ export async function startFakeAzureVault(options: {
   }
 
   function handle(request: WireRequest): unknown {
-    if (request.path === `/${tenant}/oauth2/v2.0/token`) return giveToken(request);
+    const ofTenant = /^\/([^/]+)\/oauth2\/v2\.0\/token$/.exec(request.path)?.[1];
+    if (ofTenant !== undefined) return giveToken(ofTenant, request);
     authenticate(request);
     const { pathname, searchParams } = new URL(request.path, server.url);
     const route = /^\/keys\/([0-9A-Za-z-]+)(?:\/([0-9a-f]{32})?(?:\/([a-z]+))?)?$/.exec(pathname);
-    if (route === null || searchParams.get('api-version') !== '7.4') throw new Refusal(400, 'BadParameter');
+    const asked = searchParams.get('api-version') ?? '';
+    if (!vault.apiVersions.includes(asked)) {
+      const message = `The specified version (${asked}) is not recognized. Consider using the latest supported version (${vault.apiVersions.at(-1)}).`;
+      throw new Refusal(400, 'BadParameter', undefined, { message });
+    }
+    if (route === null) throw new Refusal(400, 'BadParameter');
     const [, name = '', version, operation] = route;
     const permission = operation === undefined ? 'get' : OPERATIONS[operation];
     if (permission === undefined || request.method !== (permission === 'get' ? 'GET' : 'POST')) {
@@ -116,29 +154,55 @@ export async function startFakeAzureVault(options: {
     const kid = `https://${host}/keys/${name}/${number}`;
     if (permission === 'get') return describe(kid, key, material);
     if (!key.enabled) throw new Refusal(403, 'Forbidden', 'KeyDisabled');
+    const { from = 0, until = Number.POSITIVE_INFINITY } = key.dates;
+    if (permission === 'wrapKey' || permission === 'encrypt') {
+      if (Date.now() >= until) throw new Refusal(403, 'Forbidden', 'KeyExpired');
+      if (Date.now() < from) throw new Refusal(403, 'Forbidden', 'KeyNotYetValid');
+    }
     if (key.options.operations?.includes(permission) === false)
       throw new Refusal(403, 'Forbidden', 'KeyOperationForbidden');
     return { kid, ...operate(permission, material, parseMessage(request.body)) };
   }
 
-  /** The client credentials grant. */
-  function giveToken(request: WireRequest): unknown {
-    const form = new URLSearchParams(Buffer.from(request.body).toString());
-    const bySecret = form.get('client_secret') === client.secret;
-    const byAssertion =
-      form.get('client_assertion') === assertion &&
-      form.get('client_assertion_type') === 'urn:ietf:params:oauth:client-assertion-type:jwt-bearer';
-    const scope = form.get('scope') ?? '';
-    if (
-      form.get('grant_type') !== 'client_credentials' ||
-      form.get('client_id') !== client.id ||
-      !(bySecret || byAssertion)
-    ) {
-      const body = { error: 'invalid_client', error_description: 'told', error_codes: [7000215] };
-      const refusal = new Refusal(401, '');
-      throw Object.assign(refusal, { answer: { status: 401, body: JSON.stringify(body) } });
+  /** The client credentials grant, and the number of what is wrong with it. */
+  function giveToken(asked: string, { body, path }: WireRequest): unknown {
+    const form = new URLSearchParams(Buffer.from(body).toString());
+    const shown = form.get('client_assertion');
+    const isAssertion =
+      form.get('client_assertion_type') === 'urn:ietf:params:oauth:client-assertion-type:jwt-bearer' && shown !== null;
+    const number = () => {
+      if (asked !== tenant) return 90002;
+      if (form.get('client_id') !== client.id) return 700016;
+      if (!isAssertion) return form.get('client_secret') === client.secret ? undefined : 7000215;
+      if (shown === assertion) return undefined;
+      if (!shown.startsWith(PS256)) return 700213;
+      return isSignedFor(shown, `${server.url}${path}`) ? undefined : 700027;
+    };
+    const fault = form.get('grant_type') === 'client_credentials' ? number() : 70003;
+    if (fault !== undefined) {
+      const error = { error: 'invalid_client', error_description: 'told', error_codes: [fault] };
+      throw Object.assign(new Refusal(401, ''), { answer: { status: 401, body: JSON.stringify(error) } });
     }
-    return { token_type: 'Bearer', expires_in: 3599, access_token: issue(scope.replace(/\/\.default$/, '')) };
+    const scope = form.get('scope') ?? '';
+    const access_token = issue(scope.replace(/\/\.default$/, ''), vault.lifetime);
+    return { token_type: 'Bearer', expires_in: vault.lifetime, access_token };
+  }
+
+  function isSignedFor(jwt: string, audience: string): boolean {
+    const [header = '', claims = '', signature = ''] = jwt.split('.');
+    const read = (part: string) => JSON.parse(Buffer.from(part, 'base64url').toString());
+    const key = certificates.get(read(header)['x5t#S256']);
+    const { aud, iss, sub, exp, nbf, jti } = read(claims);
+    const now = Date.now() / 1000;
+    const isRight = aud === audience && iss === client.id && sub === client.id && nbf <= now && now < exp && jti;
+    if (key === undefined || !isRight) return false;
+    const padding = { padding: constants.RSA_PKCS1_PSS_PADDING, saltLength: constants.RSA_PSS_SALTLEN_DIGEST };
+    return verify(
+      'sha256',
+      Buffer.from(`${header}.${claims}`),
+      { key, ...padding },
+      Buffer.from(signature, 'base64url'),
+    );
   }
 
   function issue(to: string, seconds = 3600): string {
@@ -151,7 +215,7 @@ export async function startFakeAzureVault(options: {
     const token = tokens.get(/^Bearer (\S+)$/.exec(request.headers.authorization ?? '')?.[1] ?? '');
     if (token !== undefined && token.audience === audience && Date.now() < token.end) return;
     const challenge = `Bearer authorization="https://login.microsoftonline.com/${tenant}", resource="${audience}"`;
-    throw new Refusal(401, 'Unauthorized', undefined, { 'WWW-Authenticate': challenge });
+    throw new Refusal(401, 'Unauthorized', undefined, { headers: { 'WWW-Authenticate': challenge } });
   }
 
   const server = await startWireServer(answer, {
@@ -163,17 +227,36 @@ export async function startFakeAzureVault(options: {
     if (key === undefined) throw new Error(`no fake key ${name}`);
     return key;
   };
-  return {
+  const deleted = new Map<string, Key>();
+  const vault: FakeAzureVault = {
     endpoint: server.url,
     host,
     server,
     tenant,
     client,
     assertion,
+    lifetime: 3599,
+    trustCertificate(pem) {
+      const { fingerprint256, publicKey } = new X509Certificate(pem);
+      const thumbprint = Buffer.from(fingerprint256.replaceAll(':', ''), 'hex').toString('base64url');
+      certificates.set(thumbprint, publicKey);
+    },
+    apiVersions: ['7.1', '7.2', '7.3', '7.4'],
     createKey(name, keyOptions) {
+      if (deleted.has(name)) throw new Error(`the fake key ${name} is deleted, and can be recovered`);
       const version = randomBytes(16).toString('hex');
       const versions = new Map([[version, createMaterial(keyOptions)]]);
-      keys.set(name, { options: keyOptions, versions, newest: version, enabled: true });
+      keys.set(name, { options: keyOptions, versions, newest: version, enabled: true, dates: {} });
+    },
+    deleteKey(name) {
+      deleted.set(name, find(name));
+      keys.delete(name);
+    },
+    recoverKey(name) {
+      const key = deleted.get(name);
+      if (key === undefined) throw new Error(`the fake key ${name} is not deleted`);
+      keys.set(name, key);
+      deleted.delete(name);
     },
     material(name) {
       const { newest, versions } = find(name);
@@ -181,7 +264,6 @@ export async function startFakeAzureVault(options: {
       if (material === undefined) throw new Error(`no fake key ${name}`);
       return { version: newest, material: 'secret' in material ? material.secret : material.privateKey };
     },
-    deleteKey: (name) => void keys.delete(name),
     rotate(name) {
       const key = find(name);
       key.newest = randomBytes(16).toString('hex');
@@ -189,6 +271,9 @@ export async function startFakeAzureVault(options: {
     },
     setEnabled(name, enabled) {
       find(name).enabled = enabled;
+    },
+    setDates(name, dates) {
+      find(name).dates = dates;
     },
     deny(...permissions) {
       for (const permission of permissions) denied.add(permission);
@@ -198,6 +283,7 @@ export async function startFakeAzureVault(options: {
     revokeTokens: () => tokens.clear(),
     close: () => server.close(),
   };
+  return vault;
 }
 
 function createMaterial({ type, bits }: KeyOptions): Material {
@@ -210,7 +296,12 @@ function describe(kid: string, key: Key, material: Material): unknown {
   const operations = key.options.operations ?? ['wrapKey', 'unwrapKey', 'encrypt', 'decrypt'];
   return {
     key: { kid, kty: key.options.type, key_ops: operations, ...('n' in jwk ? { n: jwk.n, e: jwk.e } : {}) },
-    attributes: { enabled: key.enabled, recoveryLevel: 'Recoverable' },
+    attributes: {
+      enabled: key.enabled,
+      ...(key.dates.from === undefined ? {} : { nbf: Math.floor(key.dates.from / 1000) }),
+      ...(key.dates.until === undefined ? {} : { exp: Math.floor(key.dates.until / 1000) }),
+      recoveryLevel: 'Recoverable',
+    },
   };
 }
 

@@ -9,7 +9,6 @@ import { endedBy, withAttempt } from '../../src/base/deadline.ts';
 import { OcicryptError } from '../../src/base/errors.ts';
 import type { HttpClient } from '../../src/base/http.ts';
 import { readInstanceCredentials } from '../../src/kms/aws-metadata.ts';
-import type { Fault } from '../fakes/wire.ts';
 import {
   type AwsWorld,
   processOutput,
@@ -28,8 +27,8 @@ import {
   type FaultRow,
   readFault,
   SLOW_MILLISECONDS,
-  type Trouble,
   trySource,
+  trySourceAt,
   useOnce,
 } from './credential-trials.ts';
 
@@ -205,14 +204,8 @@ function served(
   waitingFor: RegExp,
   open: (own: AwsWorld) => ReturnType<AwsWorld['open']>,
 ) {
-  const faults: Readonly<Record<Trouble, Fault>> = {
-    slow: { kind: 'latency', milliseconds: SLOW_MILLISECONDS },
-    unavailable: { kind: 'answer', status: 503, body: '' },
-    throttled: { kind: 'answer', status: 429, body: '' },
-    silent: { kind: 'silent' },
-  };
   let own: AwsWorld | undefined;
-  trySource({
+  trySourceAt(() => own?.[server], path, {
     name,
     async open(lifetime) {
       own ??= await openWorld();
@@ -220,11 +213,6 @@ function served(
       own.expiration = () => end;
       return open(own);
     },
-    break(trouble, times) {
-      let left = times === 'once' ? 1 : Number.POSITIVE_INFINITY;
-      own?.[server].setFault((request) => (path.test(request.path) && left-- > 0 ? faults[trouble] : undefined));
-    },
-    mend: () => own?.[server].setFault(undefined),
     waitingFor,
   });
 }

@@ -21,7 +21,7 @@ type World = {
   readonly directory: string;
   readonly vault: FakeAzureVault;
   readonly environment: NodeJS.ProcessEnv;
-  readonly open: (key: string, more?: Partial<AzureKmsSettings>) => Kek;
+  readonly open: (key: string, more?: Partial<AzureKmsSettings>, now?: () => number) => Kek;
   readonly close: () => Promise<void>;
 };
 
@@ -40,11 +40,11 @@ async function startWorld(host = 'testvault.vault.azure.net'): Promise<World> {
     directory,
     vault,
     environment,
-    open(key, more = {}) {
+    open(key, more = {}, now) {
       const uri = parseKeyUri(key.includes(':') ? key : `azurekms://${host}/${key}`);
       assert.ok(uri.scheme === 'azurekms');
       const caFiles = [authority.certificate];
-      const kek = openAzureKms(uri, { endpoint: vault.endpoint, caFiles, environment, ...more });
+      const kek = openAzureKms(uri, { endpoint: vault.endpoint, caFiles, environment, ...more }, now);
       opened.push(kek);
       return kek;
     },
@@ -173,6 +173,85 @@ describe('Azure Key Vault', () => {
     await code(kek.unwrap({ ...wrapped, algorithm: 'A256GCM' }, {}, soon()), 'configuration');
   });
 
+  describe('looks, before each wrap, at what the vault would look at', () => {
+    const day = 86_400_000;
+    const key = async (options: KeyOptions, name: string, more: Partial<AzureKmsSettings> = {}) => {
+      world.vault.createKey(name, options);
+      const kek = world.open(name, more);
+      return { kek, wrapped: await kek.wrap(randomBytes(32), {}, soon()) };
+    };
+
+    for (const type of ['RSA', 'oct-HSM'] as const) {
+      test(`the dates of a key of type ${type}, which do not matter when unwrapping`, async () => {
+        const { kek, wrapped } = await key({ type }, `dates-${type.toLowerCase()}`);
+        for (const [dates, hint] of [
+          [{ until: Date.now() - day }, /--expires/],
+          [{ from: Date.now() + day }, /--not-before/],
+        ] as const) {
+          world.vault.setDates(`dates-${type.toLowerCase()}`, dates);
+          const error = await code(kek.wrap(randomBytes(32), {}, soon()), 'key-disabled');
+          assert.match(error.hint ?? '', hint);
+          assert.match(error.message, /\(20\d\d-/);
+          await kek.unwrap(wrapped, {}, soon());
+        }
+        world.vault.setDates(`dates-${type.toLowerCase()}`, { from: Date.now() - day, until: Date.now() + day });
+        await kek.wrap(randomBytes(32), {}, soon());
+      });
+    }
+
+    test('those of an entry with a version, also while it is not fetched again', async () => {
+      world.vault.createKey('pinned', { type: 'RSA' });
+      world.vault.setDates('pinned', { until: Date.now() + 1000 * day });
+      const { key: name } = await world.open('pinned').wrap(randomBytes(32), {}, soon());
+      let time = Date.now();
+      const kek = world.open(name, {}, () => time);
+      await kek.wrap(randomBytes(32), {}, soon());
+      const before = world.vault.server.requests.length;
+      await kek.wrap(randomBytes(32), {}, soon());
+      assert.equal(world.vault.server.requests.length, before);
+      world.vault.setEnabled('pinned', false);
+      time += 301_000;
+      await code(kek.wrap(randomBytes(32), {}, soon()), 'key-disabled');
+      world.vault.setEnabled('pinned', true);
+      await kek.wrap(randomBytes(32), {}, soon());
+      time += 1001 * day;
+      await code(kek.wrap(randomBytes(32), {}, soon()), 'key-disabled');
+    });
+
+    test('whether the key permits it; that it permits no unwrapping is said once', async () => {
+      const warnings: string[] = [];
+      world.vault.createKey('signs', { type: 'RSA', operations: ['unwrapKey'] });
+      const error = await code(world.open('signs').wrap(randomBytes(32), {}, soon()), 'configuration');
+      assert.match(error.hint ?? '', /set-attributes .*--ops wrapKey/);
+      const warn = (line: string) => warnings.push(line);
+      const { kek, wrapped } = await key({ type: 'RSA', operations: ['wrapKey'] }, 'one-way', { warn });
+      await kek.wrap(randomBytes(32), {}, soon());
+      assert.equal(warnings.length, 1);
+      assert.match(warnings[0] ?? '', /one-way permits wrapKey and not unwrapKey/);
+      await code(kek.unwrap(wrapped, {}, soon()), 'configuration');
+    });
+
+    test('whether it was deleted, and can be recovered', async () => {
+      const { kek, wrapped } = await key({ type: 'RSA' }, 'lost');
+      world.vault.deleteKey('lost');
+      for (const call of [kek.wrap(randomBytes(32), {}, soon()), kek.unwrap(wrapped, {}, soon())]) {
+        assert.match((await code(call, 'not-found')).hint ?? '', /az keyvault key recover/);
+      }
+      world.vault.recoverKey('lost');
+      await kek.unwrap(wrapped, {}, soon());
+    });
+  });
+
+  test('is told by a service that knows no such version of its API', async () => {
+    const kek = world.open('image');
+    const wrapped = await kek.wrap(randomBytes(32), {}, soon());
+    world.vault.apiVersions = ['7.0', '7.1'];
+    for (const call of [kek.wrap(randomBytes(32), {}, soon()), kek.unwrap(wrapped, {}, soon())]) {
+      assert.match((await code(call, 'configuration')).message, /version of its API/);
+    }
+    world.vault.apiVersions = ['7.4', '7.5'];
+  });
+
   test('sends tokens to no host but those of Azure', async () => {
     const before = world.vault.server.requests.length;
     for (const host of [
@@ -212,7 +291,7 @@ describe('Azure Key Vault', () => {
         world.open('image', { environment }).wrap(randomBytes(32), {}, soon()),
         'unauthenticated',
       );
-      assert.match(error.message, /AADSTS7000215/);
+      assert.match(error.message, /AADSTS700213/);
       await writeFile(file, `${world.vault.assertion}\n`);
       await world.open('image', { environment }).wrap(randomBytes(32), {}, soon());
     });
@@ -303,7 +382,9 @@ describe('Azure Key Vault', () => {
       [403, 'ForbiddenByFirewall', 'refused', /network-rule/],
       [403, 'KeyDisabled', 'key-disabled', /az keyvault key show --vault-name testvault --name image/],
       [403, 'KeyOperationForbidden', 'configuration', /set-attributes/],
-      [404, 'KeyNotFound', 'not-found', /list-versions/],
+      [403, 'KeyExpired', 'key-disabled', /--expires/],
+      [403, 'KeyNotYetValid', 'key-disabled', /--not-before/],
+      [404, 'KeyNotFound', 'not-found', /list-versions.*az keyvault key recover --vault-name testvault --name image/],
       [409, 'ObjectIsDeletedButRecoverable', 'key-disabled', /recover/],
       [400, 'BadParameter', 'integrity', /^$/],
     ] as const) {

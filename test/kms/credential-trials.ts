@@ -9,6 +9,7 @@ import { withDeadline } from '../../src/base/deadline.ts';
 import { asOcicryptError, type ErrorCode, OcicryptError } from '../../src/base/errors.ts';
 import type { Kek } from '../../src/kms/kek.ts';
 import { type Limits, withAttempts } from '../../src/provider/attempts.ts';
+import type { Fault, WireServer } from '../fakes/wire.ts';
 
 /** What a source does wrong. */
 export type Trouble = 'silent' | 'slow' | 'throttled' | 'unavailable';
@@ -76,6 +77,28 @@ function tryTroubles(source: CredentialSource): void {
     await useOnce(kek);
     await source.mend();
     await useOnce(kek);
+  });
+}
+
+/** A source behind a server. @param path of the requests that break */
+export function trySourceAt(
+  server: () => WireServer | undefined,
+  path: RegExp,
+  source: Pick<CredentialSource, 'name' | 'open' | 'waitingFor'>,
+): void {
+  const faults: Readonly<Record<Trouble, Fault>> = {
+    slow: { kind: 'latency', milliseconds: SLOW_MILLISECONDS },
+    unavailable: { kind: 'answer', status: 503, body: '' },
+    throttled: { kind: 'answer', status: 429, body: '' },
+    silent: { kind: 'silent' },
+  };
+  trySource({
+    ...source,
+    break(trouble, times) {
+      let left = times === 'once' ? 1 : Number.POSITIVE_INFINITY;
+      server()?.setFault((request) => (path.test(request.path) && left-- > 0 ? faults[trouble] : undefined));
+    },
+    mend: () => server()?.setFault(undefined),
   });
 }
 
