@@ -126,7 +126,7 @@ for (const [promise, what, files, environment] of [
   [
     'P33',
     'every source of credentials: slow once, one 503 at renewal, one 429, one silence',
-    ['test/kms/aws-credentials.test.ts', 'test/kms/azure-credentials.test.ts'],
+    ['aws', 'azure', 'vault'].map((cloud) => `test/kms/${cloud}-credentials.test.ts`),
     {},
   ],
 ] as const) {

@@ -118,7 +118,16 @@ function refuseUnsafe(environment: NodeJS.ProcessEnv): void {
 
 /** The first that is given, of those with their names. */
 function readAddress(named: readonly (readonly [string | undefined, string])[]): string {
-  for (const [address, name] of named) if (address !== undefined) return readEndpoint(address, name);
+  for (const [address, name] of named) {
+    if (address === undefined) continue;
+    if (/^unix:/.test(address)) {
+      throw new OcicryptError('configuration', `${name} names a socket (unix://), which is not supported`, {
+        hint: 'let the agent or proxy listen on this machine: listener "tcp" { address = "127.0.0.1:8100", tls_disable = true }',
+      });
+    }
+    // The path of the API belongs to the request: Vault would be asked for /v1/v1.
+    return readEndpoint(address, name).replace(/\/v1$/, '');
+  }
   throw new OcicryptError('configuration', 'nothing says where Vault or OpenBao is', {
     hint: 'set VAULT_ADDR or BAO_ADDR, or give --vault-addr=https://HOST:8200',
   });

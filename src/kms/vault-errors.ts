@@ -15,6 +15,12 @@ export type VaultCall = {
   readonly method: 'decrypt' | 'encrypt';
 };
 
+/**
+ * A token that is unknown or has ended: OpenBao says so bare, and Vault beside it. What a policy forbids stands in a list
+ * of one.
+ */
+const NO_TOKEN = /^permission denied$|invalid token|bad token/;
+
 /** Whether the answer says that this key's cipher has no place for associated data. */
 export function isNotAead(answer: HttpResponse): boolean {
   return answer.status === 400 && /associated_data.*non-AEAD/i.test(readErrors(answer.body) ?? '');
@@ -34,20 +40,23 @@ export function explainVaultError(answer: HttpResponse, call: VaultCall): Ocicry
     case 400:
       return explainBadRequest(text, call);
     case 403:
-      if (text !== undefined && /invalid token/.test(text)) {
-        return fail('unauthenticated', `Vault does not accept the token for ${key}`, {
-          hint: 'renew it with: vault login (or bao login)',
+      if (text === undefined) return notVault(key, 403);
+      if (NO_TOKEN.test(text)) {
+        return fail('unauthenticated', `Vault does not know the token for ${key}, or not any more`, {
+          hint: 'renew it with: vault login (or bao login); it may also be of another namespace, or bound to another address',
         });
       }
       return fail('refused', `Vault does not permit this token to ${method} with ${key}`, {
-        hint: `its policy needs: path "${mount}/${method}/${uri.key}" { capabilities = ["update"] }; so it answers too where the key is missing or the token has ended`,
+        hint: `its policy needs: path "${mount}/${method}/${uri.key}" { capabilities = ["update"] }; Vault answers the same if the key is missing`,
       });
     case 404:
     case 405:
+      if (text === undefined) return notVault(key, answer.status);
       return fail('not-found', `there is no key ${key}`, {
         hint: `no transit engine is mounted as ${mount} in this namespace; see: vault secrets list`,
       });
     case 412:
+      if (text === undefined) return notVault(key, 412);
       return later('unavailable', `this server of Vault is not up to date yet for ${key} (412)`, 'try again');
     case 413:
       return fail('bad-input', `Vault takes no request of this size for ${key}`, {});
@@ -65,6 +74,7 @@ export function explainVaultError(answer: HttpResponse, call: VaultCall): Ocicry
         'name the active server, or the load balancer before it, in VAULT_ADDR',
       );
     case 501:
+      if (text === undefined) return notVault(key, 501);
       return fail('unavailable', `this server of Vault is not initialised, asked for ${key}`, {
         hint: 'check the address; vault operator init makes a new one',
       });
@@ -137,7 +147,7 @@ function notVault(key: string, status: number): OcicryptError {
 }
 
 /** The lines of `{"errors": [...]}`, or undefined where the body is something else. */
-function readErrors(body: Uint8Array): string | undefined {
+export function readErrors(body: Uint8Array): string | undefined {
   try {
     const errors = asArray(asObject(parseJson(body, 'the answer'))?.get('errors'));
     return errors?.map((line) => asText(line) ?? '').join('\n');

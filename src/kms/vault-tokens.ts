@@ -1,16 +1,19 @@
 // Who we are to Vault: a token that is there already, or a login that gives one.
 // https://developer.hashicorp.com/vault/docs/auth
 
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { wipe } from '../base/bytes.ts';
 import { OcicryptError } from '../base/errors.ts';
-import { type HttpResponse, parseRetryAfter } from '../base/http.ts';
+import type { HttpResponse } from '../base/http.ts';
 import { asNumber, asObject, asText, type JsonObject, parseJson } from '../base/json.ts';
 import { writeJson } from '../base/json-writer.ts';
 import { readSecretFile } from '../base/secret-file.ts';
 import { share } from '../base/share.ts';
 import { showPath } from '../base/shown.ts';
+import { notNow } from './answers.ts';
 import { type VaultConnection, vaultVariable } from './vault-connection.ts';
+import { readErrors } from './vault-errors.ts';
 
 /** The ways to a token: one that is there, or a login of that name. */
 export type VaultLogin = 'approle' | 'cert' | 'jwt' | 'kubernetes' | 'token';
@@ -81,13 +84,7 @@ function findToken({ credentialsFile, environment }: VaultTokenSettings): string
   if (token !== undefined) return checkToken(token.trim(), 'VAULT_TOKEN');
   const { BAO_TOKEN_PATH: path, HOME: home } = environment;
   const file = path || (home && join(home, '.vault-token'));
-  if (!file) return undefined;
-  try {
-    return readCredential(file, 'the token file');
-  } catch (error) {
-    if (error instanceof OcicryptError && error.code === 'not-found') return undefined;
-    throw error;
-  }
+  return file && existsSync(file) ? readCredential(file, 'the token file') : undefined;
 }
 
 function openLogin(
@@ -162,11 +159,23 @@ function loginMessage(login: VaultLogin, { role, credentialsFile }: VaultTokenSe
 }
 
 function readCredential(path: string, what: string, secret = true): string {
-  const file = readSecretFile(path, what, MAXIMUM_CREDENTIAL_BYTES, { isSecret: () => secret, ofAgent: true });
+  const file = readFile(path, what, secret);
   try {
     return checkToken(new TextDecoder('latin1').decode(file).trim(), `${what} ${showPath(path)}`);
   } finally {
     wipe(file);
+  }
+}
+
+function readFile(path: string, what: string, secret: boolean): Uint8Array {
+  try {
+    return readSecretFile(path, what, MAXIMUM_CREDENTIAL_BYTES, { isSecret: () => secret, ofAgent: true });
+  } catch (error) {
+    if (!(error instanceof OcicryptError) || error.code !== 'not-found') throw error;
+    throw error.with({
+      code: 'configuration',
+      hint: 'an agent or Kubernetes writes it: check the volume, and --vault-credentials',
+    });
   }
 }
 
@@ -195,16 +204,86 @@ function readLogin(body: Uint8Array, login: VaultLogin, start: number): Token {
   return { text, start, end: start + seconds * 1000 * USABLE };
 }
 
+/** What the login says of itself, and what is wrong then. */
+const REASONS: readonly (readonly [
+  said: RegExp,
+  code: 'configuration' | 'unauthenticated',
+  what: string,
+  hint: string,
+])[] = [
+  [
+    /invalid role or secret ID|invalid secret_id|invalid role_id|role_id/,
+    'unauthenticated',
+    'role id or secret id is not known, or has ended',
+    'make another: vault write -f auth/MOUNT/role/NAME/secret-id',
+  ],
+  [
+    /invalid role name|role "[^"]*" could not be found|missing role/,
+    'configuration',
+    'there is no such role',
+    'see those that there are with: vault list auth/MOUNT/role',
+  ],
+  [
+    /aud(?:ience)?\b.*(?:claim|bound)|invalid audience/,
+    'unauthenticated',
+    'the token is for another audience',
+    'compare with bound_audiences of: vault read auth/MOUNT/role/ROLE',
+  ],
+  [
+    /(?:service ?account name|namespace) not authorized|sub(?:ject)?\b.*claim|bound_?claims?/i,
+    'unauthenticated',
+    'the role is not for this service account or subject',
+    'see: vault read auth/MOUNT/role/ROLE',
+  ],
+  [
+    /expired|token is not yet valid|exp\b/i,
+    'unauthenticated',
+    'the token is out of its time',
+    'check the clock, and that the token is renewed',
+  ],
+  [
+    /no client certificate|no certificate was matched|no chain matching/,
+    'unauthenticated',
+    'the certificate is not one that it knows',
+    'VAULT_CLIENT_CERT names it; see: vault list auth/MOUNT/certs',
+  ],
+  [
+    /error validating token|verify|signature/i,
+    'unauthenticated',
+    'the token is not of its issuer',
+    'see: vault read auth/MOUNT/config',
+  ],
+];
+
+/** Its own reason by an allow-list; its text is never repeated. */
 function explainRefusal(answer: HttpResponse, login: VaultLogin, mount: string): OcicryptError {
-  const retryAfter = parseRetryAfter(answer.headers);
-  if (answer.status === 412 || answer.status === 429 || answer.status >= 470) {
-    return new OcicryptError('unavailable', `Vault takes no ${login} login now (${answer.status})`, {
-      hint: 'try again later; vault status shows whether it is sealed',
-      retryable: true,
-      ...(retryAfter === undefined ? {} : { retryAfter }),
+  const source = `the ${login} login to Vault`;
+  const passing = notNow(source, 'token', answer, [412, 472, 473]);
+  if (passing !== undefined) return passing;
+  const text = readErrors(answer.body);
+  if (text === undefined) {
+    return new OcicryptError(
+      'unavailable',
+      `something that is not Vault answered the ${login} login (${answer.status})`,
+      {
+        hint: 'check VAULT_ADDR and the proxy',
+      },
+    );
+  }
+  const named = (hint: string) => hint.replace('MOUNT', mount);
+  const reason = REASONS.find(([said]) => said.test(text));
+  if (reason !== undefined) {
+    const [, code, what, hint] = reason;
+    return new OcicryptError(code, `Vault refuses the ${login} login: ${what}`, { hint: named(hint) });
+  }
+  if (answer.status === 404 || /no handler for route|unsupported path/.test(text)) {
+    return new OcicryptError('configuration', `Vault has no ${login} login at auth/${mount}`, {
+      hint: 'it may be mounted elsewhere (--vault-login-path), or in another namespace (VAULT_NAMESPACE); see: vault auth list',
     });
   }
   return new OcicryptError('unauthenticated', `Vault refuses the ${login} login (${answer.status})`, {
-    hint: `compare role and credentials with: vault read auth/${mount}/role/ROLE; where it is mounted elsewhere, say --vault-login-path`,
+    hint: named(
+      'compare role and credentials with: vault read auth/MOUNT/role/ROLE; without a login there Vault answers the same: --vault-login-path says where it is',
+    ),
   });
 }

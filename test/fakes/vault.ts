@@ -31,15 +31,19 @@ type Login = {
   readonly mount: string;
   readonly credentials: Readonly<Record<string, string>>;
   readonly policy: Policy;
-  readonly seconds: number;
+  readonly seconds: number | undefined;
 };
 
 export interface FakeVault {
   readonly server: WireServer;
   readonly address: string;
   sealed: boolean;
+  /** Whose words it has for a token that it does not know. */
+  product: 'OpenBao' | 'Vault';
   /** A server from before Vault 1.13, which ignores `associated_data`. */
   isOld: boolean;
+  /** How long the tokens of logins live that have no time of their own, in seconds. */
+  lifetime: number;
   /** The logins so far. */
   readonly logins: number;
   /** @param path `[NAMESPACE/]MOUNT/KEY` */
@@ -103,14 +107,14 @@ export async function startFakeVault(options: WireOptions): Promise<FakeVault> {
         Object.keys(message).length === Object.keys(one.credentials).length &&
         Object.entries(one.credentials).every(([name, value]) => message[name] === value),
     );
-    if (login === undefined) throw new Refusal(mount === 'approle' ? 400 : 403, 'permission denied');
+    if (login === undefined) throw refusalOf(mount, message, logins);
     loginCount++;
     const token = createToken(login.policy);
     given.add(token);
     return {
       auth: {
         client_token: token,
-        lease_duration: login.seconds,
+        lease_duration: login.seconds ?? vault.lifetime,
         renewable: true,
         policies: ['default'],
       },
@@ -125,7 +129,14 @@ export async function startFakeVault(options: WireOptions): Promise<FakeVault> {
     const id = [...(namespace === undefined ? [] : [namespace]), mount, name].join('/');
     const key = keys.get(id);
     const token = tokens.get(headers['x-vault-token'] ?? '');
-    if (token === undefined) throw new Refusal(403, '2 errors occurred:\n\t* permission denied\n\t* invalid token\n\n');
+    if (token === undefined) {
+      throw new Refusal(
+        403,
+        vault.product === 'OpenBao'
+          ? 'permission denied'
+          : '2 errors occurred:\n\t* permission denied\n\t* invalid token\n\n',
+      );
+    }
     const wanted: Capability = method === 'encrypt' && key === undefined ? 'create' : 'update';
     const path = `${mount}/${method}/${name}`;
     if (path === denied || !permits(token.policy, path, wanted)) {
@@ -218,6 +229,8 @@ export async function startFakeVault(options: WireOptions): Promise<FakeVault> {
     server,
     address: server.url,
     sealed: false,
+    product: 'OpenBao',
+    lifetime: 3600,
     isOld: false,
     get logins() {
       return loginCount;
@@ -246,7 +259,7 @@ export async function startFakeVault(options: WireOptions): Promise<FakeVault> {
     revokeLogins() {
       for (const token of given) tokens.delete(token);
     },
-    permitLogin(mount, credentials, policy, seconds = 3600) {
+    permitLogin(mount, credentials, policy, seconds) {
       logins.push({ mount, credentials, policy, seconds });
     },
     setDenied(path) {
@@ -255,6 +268,25 @@ export async function startFakeVault(options: WireOptions): Promise<FakeVault> {
     close: () => server.close(),
   };
   return vault;
+}
+
+/** What each login of OpenBao says of credentials that it does not take. */
+function refusalOf(mount: string, message: Message, logins: readonly Login[]): Refusal {
+  const known = logins.filter((login) => login.mount === mount);
+  if (known.length === 0) return new Refusal(403, 'permission denied');
+  if ('role_id' in message) return new Refusal(400, 'invalid role or secret ID');
+  const hasRole = known.some(({ credentials }) => credentials.role === message.role);
+  if ('jwt' in message && mount.includes('kubernetes')) {
+    return hasRole
+      ? new Refusal(403, 'permission denied')
+      : new Refusal(400, `invalid role name ${JSON.stringify(message.role)}`);
+  }
+  if ('jwt' in message) {
+    return hasRole
+      ? new Refusal(400, 'error validating token: told')
+      : new Refusal(400, `role ${JSON.stringify(message.role)} could not be found`);
+  }
+  return new Refusal(400, 'invalid certificate or no client certificate supplied');
 }
 
 const OAEP = { padding: constants.RSA_PKCS1_OAEP_PADDING, oaepHash: 'sha256' };
@@ -268,7 +300,7 @@ function createVersion(type: KeyType): Version {
 }
 
 function checkType(key: Key): void {
-  if (key.isDeleted) throw new Refusal(400, 'key has been soft-deleted');
+  if (key.isDeleted) throw new Refusal(400, 'refusing to use soft-deleted key');
   if (key.type === 'ecdsa-p256') throw new Refusal(400, 'message encryption not supported for key type ecdsa-p256');
 }
 
