@@ -27,6 +27,8 @@ const ROLES: { readonly [method in GoogleKmsMethod]: string } = {
 };
 
 type Refusal = {
+  /** Whether Google said it, by its form. */
+  readonly isGoogle: boolean;
   /** `google.rpc.Code`, empty where something else than Google answered. */
   readonly status: string;
   readonly message: string;
@@ -46,6 +48,10 @@ export function explainGoogleError(answer: HttpResponse, call: GoogleKmsCall): O
   const retryAfter = parseRetryAfter(answer.headers) ?? refusal.retryDelay;
   const fail = (code: ErrorCode, message: string, details: ErrorDetails) => new OcicryptError(code, message, details);
 
+  // What a middlebox refuses has another form: of Google's own, `error` is an object.
+  if (!refusal.isGoogle && answer.status < 500 && answer.status !== 408 && answer.status !== 429) {
+    return unknownAnswer(answer.status, call);
+  }
   switch (answer.status) {
     case 400:
       return explainBadRequest(refusal, call);
@@ -76,10 +82,14 @@ export function explainGoogleError(answer: HttpResponse, call: GoogleKmsCall): O
         ...(retryAfter === undefined ? {} : { retryAfter }),
       });
     default:
-      return fail('unavailable', `something that is not Google KMS answered for ${key} (${answer.status})`, {
-        hint: 'check the endpoint and the proxy',
-      });
+      return unknownAnswer(answer.status, call);
   }
+}
+
+function unknownAnswer(status: number, { key }: GoogleKmsCall): OcicryptError {
+  return new OcicryptError('unavailable', `something that is not Google KMS answered for ${key} (${status})`, {
+    hint: 'check the endpoint and the proxy',
+  });
 }
 
 /**
@@ -87,7 +97,8 @@ export function explainGoogleError(answer: HttpResponse, call: GoogleKmsCall): O
  * its public half.
  */
 export function mayBeAsymmetric(answer: HttpResponse): boolean {
-  const { status, message, reason } = readRefusal(answer.body);
+  const { isGoogle, status, message, reason } = readRefusal(answer.body);
+  if (!isGoogle) return false;
   if (answer.status === 403) return reason === '' || reason === 'IAM_PERMISSION_DENIED';
   if (answer.status !== 400 || reason === 'API_KEY_INVALID') return false;
   return status === 'FAILED_PRECONDITION' || (status === 'INVALID_ARGUMENT' && !isAboutChecksum(message));
@@ -104,9 +115,7 @@ function explainBadRequest({ status, message, reason }: Refusal, call: GoogleKms
     return new OcicryptError('unauthenticated', `Google does not accept the credentials for ${key}`);
   }
   if (status !== 'INVALID_ARGUMENT') {
-    return new OcicryptError('unavailable', `something that is not Google KMS answered for ${key} (400)`, {
-      hint: 'check the endpoint and the proxy',
-    });
+    return unknownAnswer(400, call);
   }
   if (isAboutChecksum(message)) {
     return new OcicryptError('integrity', `the request to Google KMS about ${key} was damaged on its way`, {
@@ -173,6 +182,7 @@ function readRefusal(body: Uint8Array): Refusal {
     details.map((detail) => asText(detail?.get(member))).find((text) => text !== undefined);
   const delay = /^(\d{1,6}(?:\.\d{1,9})?)s$/.exec(find('retryDelay') ?? '');
   return {
+    isGoogle: error !== undefined,
     status: asText(error?.get('status')) ?? '',
     message: asText(error?.get('message')) ?? '',
     reason: find('reason') ?? '',
