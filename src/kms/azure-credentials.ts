@@ -2,10 +2,10 @@
 
 import { OcicryptError } from '../base/errors.ts';
 import type { HttpClient } from '../base/http.ts';
-import { share } from '../base/share.ts';
 import type { AzurePlace } from './azure-cloud.ts';
 import { type AzureProof, incomplete, openTokenService } from './azure-token-service.ts';
 import type { AzureTool } from './azure-tools.ts';
+import { keepToken } from './kept-token.ts';
 
 /** Tokens for one audience, kept until shortly before they end. */
 export interface AzureCredentials {
@@ -45,27 +45,10 @@ export function openAzureCredentials(
 ): AzureCredentials {
   const name = chooseIdentity(environment);
   const source = openSource(name, place, environment, http);
-  let token: AzureToken | undefined;
-  const refresh = share(async (signal) => {
-    token = await source(signal);
-    return `Bearer ${token.access}`;
+  return keepToken(REFRESH_MILLISECONDS, async (signal) => {
+    const { access, end } = await source(signal);
+    return { authorization: `Bearer ${access}`, end };
   });
-  return {
-    async authorization(signal) {
-      if (token !== undefined && Date.now() < token.end - REFRESH_MILLISECONDS) return `Bearer ${token.access}`;
-      const previous = token;
-      try {
-        return await refresh(signal);
-      } catch (error) {
-        // What cannot be renewed now is good until it ends.
-        if (previous !== undefined && Date.now() < previous.end) return `Bearer ${previous.access}`;
-        throw error;
-      }
-    },
-    forget() {
-      token = undefined;
-    },
-  };
 }
 
 function chooseIdentity(environment: NodeJS.ProcessEnv): AzureIdentityName {

@@ -72,11 +72,7 @@ export function readPublicKey(uri: GcpKeyUri, key: string, body: Uint8Array): Go
   if (version === undefined) throw damaged(key, 'another key answered');
   const name = asText(answer.get('algorithm')) ?? '';
   const algorithm = parseRsaAlgorithm(name);
-  if (algorithm === undefined) {
-    throw new OcicryptError('configuration', `${key} is a key of ${JSON.stringify(name.slice(0, 64))}`, {
-      hint: 'usable are symmetric encryption and asymmetric decryption with RSA-OAEP',
-    });
-  }
+  if (algorithm === undefined) throw otherAlgorithm(key, name);
   const pem = asText(answer.get('pem')) ?? '';
   if (!hasChecksum(answer, 'pem', new TextEncoder().encode(pem))) throw damaged(key, 'pemCrc32c');
   const rsa = readRsaPublicKey({ pem });
@@ -85,11 +81,16 @@ export function readPublicKey(uri: GcpKeyUri, key: string, body: Uint8Array): Go
 }
 
 /**
- * The newest of the versions in an answer that are enabled and not symmetric; undefined where there is none.
+ * The newest of the versions in an answer that are enabled and not symmetric; undefined where there is none, and whether
+ * those that there are are symmetric.
  *
  * @throws OcicryptError `configuration` where there are more versions than one answer holds
  */
-export function readNewestVersion(uri: GcpKeyUri, key: string, body: Uint8Array): string | undefined {
+export function readNewestVersion(
+  uri: GcpKeyUri,
+  key: string,
+  body: Uint8Array,
+): { readonly version: string | undefined; readonly isSymmetric: boolean } {
   const answer = readAnswer('Google KMS', key, body);
   if ((asText(answer.get('nextPageToken')) ?? '') !== '') {
     throw new OcicryptError('configuration', `${key} has too many versions to find the newest one`, {
@@ -100,10 +101,22 @@ export function readNewestVersion(uri: GcpKeyUri, key: string, body: Uint8Array)
   const numbers = versions.flatMap((entry) => {
     const version = readVersion(uri, asText(entry?.get('name')) ?? '');
     const isUsable = asText(entry?.get('state')) === 'ENABLED';
-    const isAsymmetric = asText(entry?.get('algorithm')) !== SYMMETRIC;
-    return version !== undefined && isUsable && isAsymmetric ? [Number(version)] : [];
+    const algorithm = asText(entry?.get('algorithm')) ?? '';
+    if (version === undefined || !isUsable || algorithm === SYMMETRIC) return [];
+    if (algorithm !== '' && parseRsaAlgorithm(algorithm) === undefined) throw otherAlgorithm(key, algorithm);
+    return [Number(version)];
   });
-  return numbers.length === 0 ? undefined : String(Math.max(...numbers));
+  return {
+    version: numbers.length === 0 ? undefined : String(Math.max(...numbers)),
+    isSymmetric: versions.some((entry) => asText(entry?.get('algorithm')) === SYMMETRIC),
+  };
+}
+
+/** MAC, raw, signing and key-encapsulation keys. */
+function otherAlgorithm(key: string, name: string): OcicryptError {
+  return new OcicryptError('configuration', `${key} is a key of ${JSON.stringify(name.slice(0, 64))}`, {
+    hint: 'usable are symmetric encryption and asymmetric decryption with RSA-OAEP',
+  });
 }
 
 export function damaged(key: string, how: string): OcicryptError {

@@ -34,6 +34,8 @@ type Refusal = {
   readonly message: string;
   /** `reason` of `google.rpc.ErrorInfo`. */
   readonly reason: string;
+  /** Types of the violations of `google.rpc.PreconditionFailure`. */
+  readonly violations: readonly string[];
   /** Milliseconds of `google.rpc.RetryInfo`. */
   readonly retryDelay: number | undefined;
 };
@@ -57,7 +59,7 @@ export function explainGoogleError(answer: HttpResponse, call: GoogleKmsCall): O
       return explainBadRequest(refusal, call);
     case 401:
       return fail('unauthenticated', `Google does not accept the credentials for ${key}`, {
-        hint: 'try them with: gcloud auth application-default print-access-token',
+        hint: 'try them with: gcloud auth application-default print-access-token; a clock that is off has the same effect: date',
       });
     case 403:
       return explainForbidden(refusal, call);
@@ -71,7 +73,16 @@ export function explainGoogleError(answer: HttpResponse, call: GoogleKmsCall): O
         retryable: true,
         ...(retryAfter === undefined ? {} : { retryAfter }),
       });
+    case 412:
+      return explainPrecondition(refusal, call);
+    case 501:
+      return fail('configuration', `the service of ${key} does not know this call (501)`, {
+        hint: 'check --gcp-endpoint: it must be Cloud KMS, REST v1',
+      });
     case 408:
+    // Aborted, because another request came first, and cancelled.
+    case 409:
+    case 499:
     case 500:
     case 502:
     case 503:
@@ -97,26 +108,21 @@ function unknownAnswer(status: number, { key }: GoogleKmsCall): OcicryptError {
  * its public half.
  */
 export function mayBeAsymmetric(answer: HttpResponse): boolean {
-  const { isGoogle, status, message, reason } = readRefusal(answer.body);
-  if (!isGoogle) return false;
+  const { isGoogle, status, message, reason, violations } = readRefusal(answer.body);
+  if (!isGoogle || PERIMETER.test([message, ...violations].join(' '))) return false;
   if (answer.status === 403) return reason === '' || reason === 'IAM_PERMISSION_DENIED';
   if (answer.status !== 400 || reason === 'API_KEY_INVALID') return false;
   return status === 'FAILED_PRECONDITION' || (status === 'INVALID_ARGUMENT' && !isAboutChecksum(message));
 }
 
-function explainBadRequest({ status, message, reason }: Refusal, call: GoogleKmsCall): OcicryptError {
+function explainBadRequest(refusal: Refusal, call: GoogleKmsCall): OcicryptError {
+  const { status, message, reason } = refusal;
   const { key, method } = call;
-  if (status === 'FAILED_PRECONDITION') {
-    return new OcicryptError('key-disabled', `${key} is disabled or destroyed`, {
-      hint: `see: gcloud kms keys versions list ${keyFlags(call)}${orNameVersion(call)}`,
-    });
-  }
+  if (status === 'FAILED_PRECONDITION') return explainPrecondition(refusal, call);
   if (reason === 'API_KEY_INVALID') {
     return new OcicryptError('unauthenticated', `Google does not accept the credentials for ${key}`);
   }
-  if (status !== 'INVALID_ARGUMENT') {
-    return unknownAnswer(400, call);
-  }
+  if (status !== 'INVALID_ARGUMENT') return unknownAnswer(400, call);
   if (isAboutChecksum(message)) {
     return new OcicryptError('integrity', `the request to Google KMS about ${key} was damaged on its way`, {
       hint: 'something between here and the service changes data: check proxies and middleboxes',
@@ -124,51 +130,161 @@ function explainBadRequest({ status, message, reason }: Refusal, call: GoogleKms
     });
   }
   if (method === 'decrypt' || method === 'asymmetricDecrypt') return cannotBeUnwrapped(key);
-  return new OcicryptError('configuration', `${key} cannot encrypt this`, {
-    hint: `its purpose must be ENCRYPT_DECRYPT, or ASYMMETRIC_DECRYPT; see: gcloud kms keys describe ${lastFlag(call)}${orNameVersion(call)}`,
+  return wrongPurpose(call);
+}
+
+/** States of a version that end by themselves, and those that do not. */
+const PASSING_STATE = /^PENDING_(?:GENERATION|IMPORT)$/;
+const LASTING_STATE =
+  /^(?:DISABLED|DESTROYED|DESTROY_SCHEDULED|IMPORT_FAILED|GENERATION_FAILED|PENDING_EXTERNAL_DESTRUCTION|EXTERNAL_DESTRUCTION_FAILED)$/;
+
+/**
+ * What a precondition is about: the state of the version, the manager of an external key (its "error domain" is a
+ * violation beside the state), the API of the project, or the purpose of the key.
+ * https://cloud.google.com/kms/docs/reference/ekm_errors
+ */
+function explainPrecondition({ message, violations }: Refusal, call: GoogleKmsCall): OcicryptError {
+  const { key } = call;
+  const external = violations.find((type) => /^EXTERNAL_[A-Z_]{1,60}$/.test(type));
+  if (external !== undefined) return explainExternal(external, call);
+  const said = /current state is: ([A-Z_]+)/.exec(message)?.[1];
+  const states = [said ?? '', ...violations.map((type) => type.replace(/^KEY_/, ''))];
+  if (states.some((state) => PASSING_STATE.test(state))) {
+    return new OcicryptError('unavailable', `the version of ${key} is still being made`, {
+      hint: `it takes seconds or minutes; see: gcloud kms keys versions list ${keyFlags(call)}`,
+      retryable: true,
+    });
+  }
+  const state = states.find((one) => LASTING_STATE.test(one));
+  if (state !== undefined) {
+    return new OcicryptError('key-disabled', `the version of ${key} that is needed cannot be used (${state})`, {
+      hint: `see: gcloud kms keys versions list ${keyFlags(call)}; gcloud kms keys versions enable, or restore before enable`,
+    });
+  }
+  if (/has not been used in (?:this )?project/.test(message)) return FORBIDDEN.SERVICE_DISABLED(call);
+  return wrongPurpose(call);
+}
+
+/** What may be otherwise the next time, by the words in the error domain. */
+const PASSING_DOMAIN = /TIMEOUT|TIMED_OUT|UNAVAILABLE|UNREACHABLE|INTERNAL|EXHAUSTED|ABORTED|DEADLINE/;
+
+function explainExternal(domain: string, { key }: GoogleKmsCall): OcicryptError {
+  const isPassing = PASSING_DOMAIN.test(domain);
+  const code = isPassing
+    ? 'unavailable'
+    : /PERMISSION_DENIED/.test(domain)
+      ? 'refused'
+      : /NOT_FOUND/.test(domain)
+        ? 'not-found'
+        : 'configuration';
+  return new OcicryptError(code, `the external key manager of ${key} does not do it (${domain})`, {
+    hint: 'look there: the key, the rights of Google’s service account, the network; https://cloud.google.com/kms/docs/reference/ekm_errors has each',
+    retryable: isPassing,
   });
 }
+
+/** MAC, raw, signing and key-encapsulation keys are refused in this way, too. */
+function wrongPurpose(call: GoogleKmsCall): OcicryptError {
+  return new OcicryptError('configuration', `${call.key} cannot ${WORK[call.method]} this`, {
+    hint: `its purpose must be ENCRYPT_DECRYPT, or ASYMMETRIC_DECRYPT, and no MAC, raw, signing or encapsulation; see: gcloud kms keys describe ${lastFlag(call)}${orNameVersion(call)}`,
+  });
+}
+
+const WORK: { readonly [method in GoogleKmsMethod]: string } = {
+  asymmetricDecrypt: 'decrypt',
+  decrypt: 'decrypt',
+  encrypt: 'encrypt',
+  getPublicKey: 'encrypt',
+  list: 'encrypt',
+};
 
 function isAboutChecksum(message: string): boolean {
   return /crc32c|checksum/i.test(message);
 }
 
 /** To find the newest version of an asymmetric key takes a permission that nobody else needs. */
-function orNameVersion({ key, uri, method }: GoogleKmsCall): string {
+function orNameVersion(call: GoogleKmsCall): string {
+  const { key, method, uri } = call;
   if (method !== 'encrypt' || uri.version !== undefined) return '';
-  return `; of an asymmetric key name a version: ${key}/cryptoKeyVersions/N`;
+  return `; of an asymmetric key name a version: ${key}/cryptoKeyVersions/N, or grant roles/cloudkms.viewer to find it`;
 }
 
-function explainForbidden({ reason }: Refusal, call: GoogleKmsCall): OcicryptError {
+type Explain = (call: GoogleKmsCall) => OcicryptError;
+
+const refuse =
+  (code: ErrorCode, what: (call: GoogleKmsCall) => string, hint: (call: GoogleKmsCall) => string): Explain =>
+  (call) =>
+    new OcicryptError(code, what(call), { hint: hint(call) });
+
+const perimeter = refuse(
+  'refused',
+  ({ key }) => `VPC Service Controls do not let ${key} be used from here`,
+  () =>
+    'no role helps: the call must come from inside of the perimeter, or an access level or ingress rule must let it in; Google’s audit log has the id of the violation',
+);
+const suspended = refuse(
+  'refused',
+  (call) => `project ${names(call).project} of ${call.key} is suspended`,
+  () => 'no role helps: see the billing account and the notices of the project',
+);
+const organization = refuse(
+  'refused',
+  ({ key }) => `a policy of the organization does not let ${key} be used from here`,
+  () =>
+    'no role helps: ask who administers the organization (locations, restrictions of organizations and of resources)',
+);
+
+/** Reasons of `google.rpc.ErrorInfo`: https://github.com/googleapis/googleapis, google/api/error_reason.proto */
+const FORBIDDEN = {
+  SERVICE_DISABLED: refuse(
+    'configuration',
+    ({ key }) => `the Cloud KMS API is not enabled for ${key}`,
+    (call) => `gcloud services enable cloudkms.googleapis.com --project ${names(call).project}`,
+  ),
+  BILLING_DISABLED: refuse(
+    'configuration',
+    ({ key }) => `billing is disabled for ${key}`,
+    (call) => `link a billing account to project ${names(call).project}`,
+  ),
+  CONSUMER_INVALID: refuse(
+    'not-found',
+    ({ key }) => `there is no key ${key}`,
+    (call) => `project ${names(call).project} does not exist, or not for these credentials`,
+  ),
+  USER_PROJECT_DENIED: refuse(
+    'refused',
+    ({ key }) => `the quota project may not be used for ${key}`,
+    () => 'grant roles/serviceusage.serviceUsageConsumer on it, or name another quota project',
+  ),
+  ACCESS_TOKEN_SCOPE_INSUFFICIENT: refuse(
+    'unauthenticated',
+    ({ key }) => `the credentials for ${key} lack the scope of Cloud KMS`,
+    () => 'they need https://www.googleapis.com/auth/cloud-platform or …/auth/cloudkms',
+  ),
+  SECURITY_POLICY_VIOLATED: perimeter,
+  CONSUMER_SUSPENDED: suspended,
+  GCP_SUSPENDED: suspended,
+  LOCATION_POLICY_VIOLATED: organization,
+  LOCATION_TAX_POLICY_VIOLATED: organization,
+  ORG_RESTRICTION_VIOLATION: organization,
+  ORG_RESTRICTION_HEADER_INVALID: organization,
+  RESOURCE_USAGE_RESTRICTION_VIOLATED: organization,
+} as const satisfies Readonly<Record<string, Explain>>;
+
+function isKnownReason(reason: string): reason is keyof typeof FORBIDDEN {
+  return Object.hasOwn(FORBIDDEN, reason);
+}
+
+/** The perimeter's refusal has an id in its text, whatever else it has. */
+const PERIMETER = /vpcServiceControlsUniqueIdentifier|VPC_SERVICE_CONTROLS/;
+
+function explainForbidden({ reason, message, violations }: Refusal, call: GoogleKmsCall): OcicryptError {
   const { key, method } = call;
-  const { project } = names(call);
-  switch (reason) {
-    case 'SERVICE_DISABLED':
-      return new OcicryptError('configuration', `the Cloud KMS API is not enabled for ${key}`, {
-        hint: `gcloud services enable cloudkms.googleapis.com --project ${project}`,
-      });
-    case 'BILLING_DISABLED':
-      return new OcicryptError('configuration', `billing is disabled for ${key}`, {
-        hint: `link a billing account to project ${project}`,
-      });
-    case 'CONSUMER_INVALID':
-      return new OcicryptError('not-found', `there is no key ${key}`, {
-        hint: `project ${project} does not exist, or not for these credentials`,
-      });
-    case 'USER_PROJECT_DENIED':
-      return new OcicryptError('refused', `the quota project may not be used for ${key}`, {
-        hint: 'grant roles/serviceusage.serviceUsageConsumer on it, or name another quota project',
-      });
-    case 'ACCESS_TOKEN_SCOPE_INSUFFICIENT':
-      return new OcicryptError('unauthenticated', `the credentials for ${key} lack the scope of Cloud KMS`, {
-        hint: 'they need https://www.googleapis.com/auth/cloud-platform or …/auth/cloudkms',
-      });
-    default: {
-      return new OcicryptError('refused', `Google KMS does not permit these credentials to ${method} with ${key}`, {
-        hint: `gcloud kms keys add-iam-policy-binding ${lastFlag(call)} --member serviceAccount:EMAIL --role ${ROLES[method]}`,
-      });
-    }
-  }
+  if (PERIMETER.test([message, ...violations].join(' '))) return perimeter(call);
+  if (isKnownReason(reason)) return FORBIDDEN[reason](call);
+  return new OcicryptError('refused', `Google KMS does not permit these credentials to ${method} with ${key}`, {
+    hint: `gcloud kms keys add-iam-policy-binding ${lastFlag(call)} --member serviceAccount:EMAIL --role ${ROLES[method]}${orNameVersion(call)}`,
+  });
 }
 
 /** `{"error": google.rpc.Status}`; anything else is an empty refusal. */
@@ -186,6 +302,9 @@ function readRefusal(body: Uint8Array): Refusal {
     status: asText(error?.get('status')) ?? '',
     message: asText(error?.get('message')) ?? '',
     reason: find('reason') ?? '',
+    violations: details
+      .flatMap((detail) => asArray(detail?.get('violations')) ?? [])
+      .flatMap((violation) => asText(asObject(violation)?.get('type')) ?? []),
     retryDelay: delay === null ? undefined : Math.ceil(Number(delay[1]) * 1000),
   };
 }

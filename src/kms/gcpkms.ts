@@ -117,7 +117,7 @@ export function openGcpKms(uri: GcpKeyUri, settings: GcpKmsSettings, now = () =>
   ): Promise<HttpResponse> {
     return http.request({
       method: body === undefined ? 'GET' : 'POST',
-      url: `${endpoint ?? `https://cloudkms.${credentials.universeDomain}`}/v1/${resource}`,
+      url: `${endpoint ?? `https://cloudkms.${await credentials.universe(signal)}`}/v1/${resource}`,
       headers: {
         ...(await credentials.headers(signal)),
         ...(body === undefined ? {} : { 'content-type': 'application/json' }),
@@ -178,8 +178,9 @@ export function openGcpKms(uri: GcpKeyUri, settings: GcpKmsSettings, now = () =>
     const query = `filter=state%3DENABLED&pageSize=${MAXIMUM_VERSIONS}`;
     const answer = await call(`${uri.key}/cryptoKeyVersions?${query}`, undefined, signal);
     if (answer.status !== 200) return throwIfRetryable(explain(answer, 'list'));
-    const version = readNewestVersion(uri, key, answer.body);
+    const { version, isSymmetric } = readNewestVersion(uri, key, answer.body);
     if (version === undefined) {
+      if (isSymmetric) return new OcicryptError('configuration', `${key} is symmetric`);
       return new OcicryptError('key-disabled', `${key} has no enabled version to wrap with`, {
         hint: 'enable or make one: gcloud kms keys versions enable|create',
       });
@@ -227,8 +228,9 @@ export function openGcpKms(uri: GcpKeyUri, settings: GcpKmsSettings, now = () =>
       if (answer?.status === 200) return readEncrypted(answer.body);
       const found = answer === undefined || mayBeAsymmetric(answer) ? await findPublicKey(signal) : undefined;
       if (found === undefined || found instanceof OcicryptError) {
-        // Of a symmetric key, what `encrypt` said matters.
-        throw answer === undefined ? found : explain(answer, 'encrypt');
+        const said = answer === undefined ? found : explain(answer, 'encrypt');
+        // What `encrypt` said matters, unless it said no more than that the purpose is another one.
+        throw said?.code === 'configuration' && found?.code === 'key-disabled' ? found : said;
       }
       isAsymmetric = true;
       return wrapHere(found, plaintext);

@@ -20,8 +20,12 @@ export type GoogleCredentialsSettings = {
 
 /** Credentials that make the headers of a call. */
 export interface GoogleCredentials {
-  /** The domain of the services that these credentials are good for; they must not be sent anywhere else. */
-  readonly universeDomain: string;
+  /**
+   * The domain of the services that these credentials are good for; they must not be sent anywhere else.
+   *
+   * @throws OcicryptError `configuration` if another one was asked for
+   */
+  universe(signal: AbortSignal): Promise<string>;
   /**
    * `authorization`, and `x-goog-user-project` where a quota project is known. Asks for a token where there is none
    * that still lives for a while.
@@ -36,12 +40,15 @@ export interface GoogleCredentials {
 /** A source of `authorization` headers, without what is common to all credentials. */
 export type TokenSource = Pick<GoogleCredentials, 'forget'> & {
   readonly authorization: (signal: AbortSignal) => Promise<string>;
+  /** Where not a file says it. */
+  readonly universe?: (signal: AbortSignal) => Promise<string>;
 };
 
 /** The members of a credentials file that are common to its types; the rest belongs to the library. */
 export type CredentialsJson = { readonly type: string; readonly [member: string]: unknown };
 
-const UNIVERSE = 'googleapis.com';
+/** The domain of Google's own cloud; sovereign ones have others. */
+export const UNIVERSE = 'googleapis.com';
 const MAXIMUM_FILE_BYTES = 64 * 1024;
 
 /**
@@ -55,12 +62,15 @@ export async function openGoogleCredentials(settings: GoogleCredentialsSettings)
   const { environment } = settings;
   const path = findFile(settings);
   const json = path === undefined ? undefined : readCredentials(path);
-  const universeDomain = chooseUniverse(settings, json);
+  const own = json === undefined ? undefined : (asText(json.universe_domain) ?? UNIVERSE);
+  if (own !== undefined) checkUniverse(settings, own);
   const quotaProject =
     settings.quotaProject ?? environment.GOOGLE_CLOUD_QUOTA_PROJECT ?? asText(json?.quota_project_id);
   const source = await openSource(path, json, settings);
   return {
-    universeDomain,
+    async universe(signal) {
+      return own ?? checkUniverse(settings, (await source.universe?.(signal)) ?? UNIVERSE);
+    },
     forget: () => source.forget(),
     async headers(signal) {
       const authorization = await source.authorization(signal);
@@ -153,10 +163,9 @@ export function invalidFile(path: string): OcicryptError {
 }
 
 /** A token for one universe must not reach the services of another: that is how credentials leak. */
-function chooseUniverse(settings: GoogleCredentialsSettings, json: CredentialsJson | undefined): string {
+function checkUniverse(settings: GoogleCredentialsSettings, own: string): string {
   const asked = settings.universeDomain ?? settings.environment.GOOGLE_CLOUD_UNIVERSE_DOMAIN;
-  const own = json === undefined ? undefined : (asText(json.universe_domain) ?? UNIVERSE);
-  if (asked && own !== undefined && asked !== own) {
+  if (asked && asked !== own) {
     throw new OcicryptError(
       'configuration',
       `the credentials are for ${showValue(own)} and not for ${showValue(asked)}`,
@@ -165,7 +174,7 @@ function chooseUniverse(settings: GoogleCredentialsSettings, json: CredentialsJs
       },
     );
   }
-  return asked || own || UNIVERSE;
+  return own;
 }
 
 function asText(value: unknown): string | undefined {

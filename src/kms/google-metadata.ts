@@ -4,19 +4,17 @@
 // Not by Google's library: its client of the metadata server is one for the whole process, cannot be given a transport
 // or a signal, pings for as long as one attempt of ours may take, and remembers for ever that nobody answered.
 
-import { readFileSync } from 'node:fs';
-import { eitherSignal } from '../base/deadline.ts';
 import { OcicryptError } from '../base/errors.ts';
 import type { HttpClient, HttpResponse } from '../base/http.ts';
 import { asNumber, asText } from '../base/json.ts';
-import { share } from '../base/share.ts';
-import { readObject } from './answers.ts';
-import type { TokenSource } from './google-credentials.ts';
+import { notNow, readObject } from './answers.ts';
+import { type TokenSource, UNIVERSE } from './google-credentials.ts';
+import { keepToken } from './kept-token.ts';
+import { askMetadataServer, firmwareSays } from './metadata-server.ts';
 
 const DEFAULT_HOST = '169.254.169.254';
 const TOKEN_PATH = '/computeMetadata/v1/instance/service-accounts/default/token';
-/** Where there is a server it answers within milliseconds; where there is none, packets vanish. */
-const PING_MILLISECONDS = 1000;
+const UNIVERSE_PATH = '/computeMetadata/v1/universe/universe-domain';
 /** The server hands out a new token five minutes before the old one ends, and not earlier. */
 const REFRESH_MILLISECONDS = 4 * 60 * 1000;
 
@@ -28,22 +26,17 @@ export function openMetadataServer(http: HttpClient, environment: NodeJS.Process
   const host = environment.GCE_METADATA_IP || environment.GCE_METADATA_HOST;
   const server = new MetadataServer(http, host || DEFAULT_HOST);
   const isPresent = chooseDetection(server, environment, host !== undefined && host !== '');
-  let token: { readonly authorization: string; readonly end: number } | undefined;
-
-  const refresh = share(async (signal) => {
-    if (!(await isPresent(signal))) throw noCredentials();
-    const { access, lifetime } = await server.readToken(signal);
-    token = { authorization: `Bearer ${access}`, end: Date.now() + lifetime };
-    return token.authorization;
-  });
+  let domain: string | undefined;
   return {
-    async authorization(signal) {
-      return token !== undefined && Date.now() < token.end - REFRESH_MILLISECONDS
-        ? token.authorization
-        : refresh(signal);
-    },
-    forget() {
-      token = undefined;
+    ...keepToken(REFRESH_MILLISECONDS, async (signal) => {
+      if (!(await isPresent(signal))) throw noCredentials();
+      const { access, lifetime } = await server.readToken(signal);
+      return { authorization: `Bearer ${access}`, end: Date.now() + lifetime };
+    }),
+    async universe(signal) {
+      if (domain === undefined && !(await isPresent(signal))) throw noCredentials();
+      domain ??= await server.readUniverse(signal);
+      return domain;
     },
   };
 }
@@ -70,48 +63,59 @@ function chooseDetection(server: MetadataServer, environment: NodeJS.ProcessEnv,
 class MetadataServer {
   readonly #http: HttpClient;
   readonly #host: string;
+  /** For errors. */
+  readonly #source: string;
 
   constructor(http: HttpClient, host: string) {
     this.#http = http;
-    this.#host = host;
+    this.#host = host.replace(/^https?:\/\//, '');
+    this.#source = `the metadata server ${this.#host}`;
   }
 
+  /** Whether it is one of Google's. */
   async ping(signal: AbortSignal): Promise<boolean> {
-    try {
-      const answer = await this.#get('/', eitherSignal(signal, AbortSignal.timeout(PING_MILLISECONDS)));
-      return answer.headers['metadata-flavor'] === 'Google';
-    } catch {
-      return false;
-    }
+    const server = { host: this.#host, isExpected: false, none: NONE, hint: NONE_HINT };
+    const answer = await askMetadataServer(server, signal, (end) => this.#get('/', end));
+    return answer.headers['metadata-flavor'] === 'Google';
+  }
+
+  /** The domain of the cloud that this machine is in: servers that say nothing of it are in the usual one. */
+  async readUniverse(signal: AbortSignal): Promise<string> {
+    const answer = await this.#get(UNIVERSE_PATH, signal);
+    if (answer.status === 404) return UNIVERSE;
+    const passing = notNow(this.#source, 'universe domain', answer);
+    if (passing !== undefined) throw passing;
+    const domain = new TextDecoder('latin1').decode(answer.body).trim();
+    if (answer.status === 200 && domain === '') return UNIVERSE;
+    if (answer.status === 200 && /^[a-z0-9-]+(?:\.[a-z0-9-]+)+$/.test(domain)) return domain;
+    throw new OcicryptError('unauthenticated', `${this.#source} names no universe domain (${answer.status})`, {
+      hint: 'something that is not the metadata server of Google answers there: check GCE_METADATA_HOST',
+    });
   }
 
   /** @returns the token, and its lifetime in milliseconds */
   async readToken(signal: AbortSignal): Promise<{ readonly access: string; readonly lifetime: number }> {
     const answer = await this.#get(TOKEN_PATH, signal);
     if (answer.status === 404) {
-      throw new OcicryptError('unauthenticated', 'this machine has no service account', {
+      throw new OcicryptError('unauthenticated', `this machine has no service account, says ${this.#source}`, {
         hint: 'attach one to the instance, or to the Kubernetes service account by workload identity',
       });
     }
-    if (answer.status === 429 || answer.status >= 500) {
-      throw new OcicryptError('unavailable', `the metadata server is unavailable (${answer.status})`, {
-        retryable: true,
-        hint: 'try again later',
-      });
-    }
+    const passing = notNow(this.#source, 'token', answer);
+    if (passing !== undefined) throw passing;
     const token = answer.status === 200 ? readObject(answer.body) : undefined;
     const access = asText(token?.get('access_token'));
     const seconds = asNumber(token?.get('expires_in'));
     if (access !== undefined && /^[!-~]{1,16384}$/.test(access) && seconds !== undefined) {
       return { access, lifetime: seconds * 1000 };
     }
-    throw new OcicryptError('unauthenticated', `the metadata server gives no token (${answer.status})`, {
+    throw new OcicryptError('unauthenticated', `${this.#source} gives no token (${answer.status})`, {
       hint: 'check the service account of this machine and its access scopes',
     });
   }
 
   #get(path: string, signal: AbortSignal): Promise<HttpResponse> {
-    const url = `http://${this.#host.replace(/^https?:\/\//, '')}${path}`;
+    const url = `http://${this.#host}${path}`;
     const headers = { 'metadata-flavor': 'Google' };
     return this.#http.request({
       method: 'GET',
@@ -125,15 +129,13 @@ class MetadataServer {
 }
 
 function isGoogleMachine(): boolean {
-  try {
-    return /^Google/.test(readFileSync('/sys/class/dmi/id/product_name', 'latin1'));
-  } catch {
-    return false;
-  }
+  return firmwareSays('/sys/class/dmi/id/product_name', /^Google/);
 }
 
+const NONE = 'there are no Google credentials';
+const NONE_HINT =
+  'name a file with --adc FILE or GOOGLE_APPLICATION_CREDENTIALS, or run: gcloud auth application-default login; METADATA_SERVER_DETECTION=assume-present makes the wait for a metadata server longer';
+
 function noCredentials(): OcicryptError {
-  return new OcicryptError('unauthenticated', 'there are no Google credentials', {
-    hint: 'name a file with --adc FILE or GOOGLE_APPLICATION_CREDENTIALS, or run: gcloud auth application-default login',
-  });
+  return new OcicryptError('unauthenticated', NONE, { hint: NONE_HINT });
 }

@@ -1,11 +1,13 @@
 // The only code that loads Google's authentication library in full: credentials whose tokens come from somebody else.
 // All of its HTTP goes through our client, so that CA files, proxy, time limits and refusals hold there too.
 
+import { readFileSync } from 'node:fs';
 import { type AuthClient, GoogleAuth, gaxios } from 'google-auth-library';
-import { OcicryptError } from '../base/errors.ts';
-import { type HttpClient, parseRetryAfter } from '../base/http.ts';
+import { OcicryptError, showSystemCode } from '../base/errors.ts';
+import type { HttpClient, HttpResponse } from '../base/http.ts';
 import { share } from '../base/share.ts';
 import { showPath } from '../base/shown.ts';
+import { notNow } from './answers.ts';
 import { type CredentialsJson, invalidFile, type TokenSource } from './google-credentials.ts';
 import { findExecutable, readSubjectToken } from './google-executable.ts';
 
@@ -34,7 +36,9 @@ export function openLibraryCredentials(
 ): TokenSource {
   refuseUnsupported(path, json, environment);
   const executable = findExecutable(path, json);
+  const subjectFile = findSubjectFile(json);
   let client: AuthClient | undefined;
+  let previous: { readonly authorization: string; readonly end: number } | undefined;
 
   const refresh = share(async (signal) => {
     const transport = new Transport(http, signal);
@@ -57,21 +61,52 @@ export function openLibraryCredentials(
     }
     try {
       const authorization = (await used.getRequestHeaders()).get('authorization');
-      if (authorization !== null && BEARER.test(authorization)) return authorization;
+      if (authorization !== null && BEARER.test(authorization)) {
+        previous = { authorization, end: endOf(used) };
+        return authorization;
+      }
     } catch {
       // Without a cause: the library's errors hold requests and answers with everything in them.
     } finally {
       signal.removeEventListener('abort', drop);
     }
     drop();
-    throw failure ?? transport.failure ?? noToken(path);
+    // What cannot be renewed now is good until it ends.
+    if (previous !== undefined && Date.now() < previous.end) return previous.authorization;
+    throw failure ?? transport.failure ?? noSubject(subjectFile) ?? noToken(path);
   });
   return {
     authorization: refresh,
     forget() {
       client = undefined;
+      previous = undefined;
     },
   };
+}
+
+/** When the library's token ends, in milliseconds since 1970; 0 where it does not say. */
+function endOf(client: AuthClient): number {
+  return client.credentials.expiry_date ?? 0;
+}
+
+/** The file of subject tokens that federated credentials name. */
+function findSubjectFile({ credential_source: source }: CredentialsJson): string | undefined {
+  if (typeof source !== 'object' || source === null || !('file' in source)) return undefined;
+  return typeof source.file === 'string' ? source.file : undefined;
+}
+
+/** Why there is no subject token, if that is so: the library does not say. */
+function noSubject(file: string | undefined): OcicryptError | undefined {
+  if (file === undefined) return undefined;
+  const fail = (what: string) =>
+    new OcicryptError('configuration', `the subject token file ${showPath(file)} ${what}`, {
+      hint: 'the file of credentials names it, and Kubernetes or a CI service writes it: check the volume and who may read it',
+    });
+  try {
+    return readFileSync(file).length === 0 ? fail('is empty') : undefined;
+  } catch (error) {
+    return fail(`cannot be read${showSystemCode(error)}`);
+  }
 }
 
 /** Where the library would say no late, or not at all. */
@@ -153,7 +188,7 @@ class Transport {
         role: isMetadata ? 'metadata server' : 'token service',
         insecurePlaintext: isMetadata,
       });
-      if (answer.status >= 400) this.failure = refusedBy(url, answer.status, parseRetryAfter(answer.headers));
+      if (answer.status >= 400) this.failure = refusedBy(url, answer);
       return new Response(answer.body, { status: answer.status, headers: answer.headers });
     } catch (error) {
       if (error instanceof OcicryptError) this.failure = error;
@@ -177,16 +212,26 @@ function readMethod(method: string): 'GET' | 'POST' | 'PUT' {
   throw new OcicryptError('internal', 'the authentication library made an unexpected request');
 }
 
-function refusedBy(url: URL, status: number, retryAfter: number | undefined): OcicryptError {
-  if (status === 408 || status === 429 || status >= 500) {
-    return new OcicryptError('unavailable', `${url.host} gives no token now (${status})`, {
-      hint: 'try again later',
-      retryable: true,
-      ...(retryAfter === undefined ? {} : { retryAfter }),
-    });
-  }
-  return new OcicryptError('unauthenticated', `${url.host} refuses a token for the Google credentials (${status})`, {
-    hint: 'renew them with: gcloud auth application-default login, or check the service account or federation that they name',
+/** What to do if one of them refuses, by the beginning of its name: each has one part in the way to a token. */
+const HINTS: readonly (readonly [service: string, hint: string])[] = [
+  ['oauth2.', 'log in again: gcloud auth application-default login'],
+  [
+    'sts.',
+    'the workload identity pool does not take the subject token: compare its issuer, audience and attribute condition with: gcloud iam workload-identity-pools providers describe',
+  ],
+  [
+    'iamcredentials.',
+    'grant roles/iam.serviceAccountTokenCreator, or to a workload roles/iam.workloadIdentityUser, on the service account that is impersonated',
+  ],
+];
+
+function refusedBy({ host }: URL, answer: HttpResponse): OcicryptError {
+  const passing = notNow(`the token service ${host}`, 'token', answer);
+  if (passing !== undefined) return passing;
+  return new OcicryptError('unauthenticated', `the token service ${host} refuses a token (${answer.status})`, {
+    hint:
+      HINTS.find(([service]) => host.startsWith(service))?.[1] ??
+      'check the file of credentials, which names this service',
   });
 }
 

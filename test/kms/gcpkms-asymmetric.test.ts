@@ -133,7 +133,8 @@ describe('an asymmetric key of Google Cloud KMS', () => {
     await code(world.open(key).wrap(randomBytes(32), {}, soon()), 'refused');
     kms.permit(account.client_email);
     kms.deny(account.client_email, 'list');
-    const error = await code(world.open(key).wrap(randomBytes(32), {}, soon()), 'key-disabled');
+    const error = await code(world.open(key).wrap(randomBytes(32), {}, soon()), 'configuration');
+    assert.match(error.hint ?? '', /roles\/cloudkms\.viewer/);
     assert.match(error.hint ?? '', /name a version: gcpkms:.*cryptoKeyVersions\/N/);
     kms.permit(account.client_email);
   });
@@ -181,7 +182,7 @@ describe('an asymmetric key of Google Cloud KMS', () => {
     assert.deepEqual(calls(), []);
     await code(kek.unwrap({ ...wrapped, version: '2' }, {}, soon()), 'not-found');
     const symmetric = world.open(FIRST);
-    await code(symmetric.unwrap(wrapped, {}, soon()), 'key-disabled');
+    await code(symmetric.unwrap(wrapped, {}, soon()), 'configuration');
   });
 
   test('opens what another program made with the public key', async () => {

@@ -197,15 +197,26 @@ describe('Google Cloud KMS', () => {
       ],
       ['somebody says no', 403, '', '', 'refused', /gcloud kms keys add-iam-policy-binding first/],
       ['the purpose is wrong', 400, 'INVALID_ARGUMENT', '', 'configuration', /gcloud kms keys describe first/],
-      ['a version is destroyed', 400, 'FAILED_PRECONDITION', '', 'key-disabled', /gcloud kms keys versions list/],
+      ['a precondition without a word', 400, 'FAILED_PRECONDITION', '', 'configuration', /ENCRYPT_DECRYPT/],
+      ['a perimeter', 403, 'PERMISSION_DENIED', 'SECURITY_POLICY_VIOLATED', 'refused', /no role helps.*perimeter/],
+      ['a suspended project', 403, 'PERMISSION_DENIED', 'CONSUMER_SUSPENDED', 'refused', /no role helps/],
+      [
+        'a place that is not permitted',
+        403,
+        'PERMISSION_DENIED',
+        'LOCATION_POLICY_VIOLATED',
+        'refused',
+        /no role helps/,
+      ],
+      ['an organization', 403, 'PERMISSION_DENIED', 'ORG_RESTRICTION_VIOLATION', 'refused', /no role helps/],
+      ['an unknown method', 501, 'UNIMPLEMENTED', '', 'configuration', /--gcp-endpoint/],
+      ['a token', 401, 'UNAUTHENTICATED', '', 'unauthenticated', /clock/],
       ['there is no key', 404, 'NOT_FOUND', '', 'not-found', /gcloud kms keys list/],
     ] as const;
     for (const [what, status, rpc, reason, expected, hint] of cases) {
       test(what, async () => {
-        world.kms.server.faults.push({
-          kind: 'answer',
-          ...refusal(status, rpc, 'A secret told by the service.', reason),
-        });
+        const fault: Fault = { kind: 'answer', ...refusal(status, rpc, 'A secret told by the service.', reason) };
+        world.kms.server.faults.push(fault, ...(status === 401 ? [fault] : []));
         const error = await code(world.open(FIRST).wrap(randomBytes(32), {}, soon()), expected);
         assert.match(error.hint ?? '', hint);
         assert.match(error.message, /gcpkms:\/\/projects\/test-project\//);
@@ -213,6 +224,67 @@ describe('Google Cloud KMS', () => {
         assert.equal(error.retryable, false);
       });
     }
+    test('by the state of the version, in the text or in the violations', async () => {
+      const states = [
+        ['PENDING_GENERATION', 'unavailable', true],
+        ['PENDING_IMPORT', 'unavailable', true],
+        ['DISABLED', 'key-disabled', false],
+        ['DESTROYED', 'key-disabled', false],
+        ['DESTROY_SCHEDULED', 'key-disabled', false],
+        ['IMPORT_FAILED', 'key-disabled', false],
+      ] as const;
+      for (const [state, expected, retryable] of states) {
+        const text = `${FIRST}/cryptoKeyVersions/1 is not enabled, current state is: ${state}.`;
+        for (const [message, types] of [
+          [text, []],
+          ['A secret told by the service.', [`KEY_${state}`]],
+        ] as const) {
+          const answers = precondition(message, ...types);
+          world.kms.server.faults.push(answers);
+          const error = await code(world.open(FIRST).wrap(randomBytes(32), {}, soon()), expected);
+          assert.equal(error.retryable, retryable);
+          assert.ok(!error.message.includes('secret'));
+        }
+      }
+    });
+    test('of the manager of an external key, whose error domain stands beside the state', async () => {
+      for (const [domain, expected] of [
+        ['EXTERNAL_PERMISSION_DENIED', 'refused'],
+        ['EXTERNAL_NOT_FOUND', 'not-found'],
+        ['EXTERNAL_RESOURCE_UNAVAILABLE', 'unavailable'],
+        ['EXTERNAL_OTHER', 'configuration'],
+      ] as const) {
+        const kek = world.open(FIRST);
+        const wrapped = await kek.wrap(randomBytes(32), {}, soon());
+        world.kms.server.faults.push(precondition('told', 'KEY_DISABLED', domain));
+        const error = await code(kek.unwrap(wrapped, {}, soon()), expected);
+        assert.match(error.message, new RegExp(`external key manager .*${domain}`));
+      }
+    });
+    test('of a perimeter, by its text too', async () => {
+      const text = "Request is prohibited by organization's policy. vpcServiceControlsUniqueIdentifier: abc";
+      world.kms.server.faults.push({ kind: 'answer', ...refusal(403, 'PERMISSION_DENIED', text) });
+      const error = await code(world.open(FIRST).wrap(randomBytes(32), {}, soon()), 'refused');
+      assert.match(error.hint ?? '', /perimeter/);
+    });
+    test('of an API that was never enabled, which Google also calls a precondition', async () => {
+      const text = 'Google Cloud KMS API has not been used in this project before, or it is disabled.';
+      const refused = precondition(text);
+      world.kms.server.faults.push(refused, { kind: 'latency', milliseconds: 0 });
+      const kek = world.open(FIRST);
+      const error = await code(kek.wrap(randomBytes(32), {}, soon()), 'configuration');
+      assert.match(error.hint ?? '', /gcloud services enable/);
+    });
+    test('that passes: aborted and cancelled', async () => {
+      for (const [status, rpc] of [
+        [409, 'ABORTED'],
+        [499, 'CANCELLED'],
+      ] as const) {
+        world.kms.server.faults.push({ kind: 'answer', ...refusal(status, rpc, 'told') });
+        const error = await code(world.open(FIRST).wrap(randomBytes(32), {}, soon()), 'unavailable');
+        assert.equal(error.retryable, true);
+      }
+    });
     test('names the role that unwrapping needs', async () => {
       const kek = world.open(FIRST);
       const wrapped = await kek.wrap(randomBytes(32), {}, soon());
@@ -306,6 +378,15 @@ describe('Google Cloud KMS', () => {
     assert.equal(outcomes.filter((ok) => !ok).length, 0);
   });
 });
+
+/** A refusal with the types of violations, as Google writes it. */
+function precondition(message: string, ...types: readonly string[]): Fault {
+  const violations = types.map((type) => ({ type, subject: FIRST }));
+  const detail = { '@type': 'type.googleapis.com/google.rpc.PreconditionFailure', violations };
+  const details = types.length === 0 ? [] : [detail];
+  const error = { code: 400, message, status: 'FAILED_PRECONDITION', details };
+  return { kind: 'answer', status: 400, body: JSON.stringify({ error }) };
+}
 
 test('CRC-32C has the check value of its definition', () => {
   assert.equal(crc32c(new TextEncoder().encode('123456789')), 0xe3069283);
