@@ -126,7 +126,10 @@ for (const [promise, what, files, environment] of [
   [
     'P33',
     'every source of credentials: slow once, one 503 at renewal, one 429, one silence',
-    ['aws', 'azure', 'vault'].map((cloud) => `test/kms/${cloud}-credentials.test.ts`),
+    [
+      ...['aws', 'azure', 'vault'].map((cloud) => `test/kms/${cloud}-credentials.test.ts`),
+      'test/kms/google-sources.test.ts',
+    ],
     {},
   ],
 ] as const) {

@@ -31,6 +31,8 @@ export type TokenWorld = {
   readonly impersonations: Set<string>;
   /** The service account of the machine, if it has one. */
   machine: string | undefined;
+  /** The domain of the cloud that the machine is in; without one its server knows no such thing, as older ones. */
+  universe?: string | undefined;
   /** How long tokens live, in seconds. */
   lifetime: number;
 };
@@ -210,6 +212,7 @@ function serveMetadata(request: WireRequest, identities: GoogleIdentities, world
   }
   if (request.headers['metadata-flavor'] !== 'Google' && path !== '/') throw new OAuthError('missing header', 403);
   if (path === '/') return {};
+  if (path === '/computeMetadata/v1/universe/universe-domain' && world.universe !== undefined) return world.universe;
   const account = '/computeMetadata/v1/instance/service-accounts/default/';
   if (!path.startsWith(account) || world.machine === undefined) throw new OAuthError('not_found', 404);
   if (path === account) {

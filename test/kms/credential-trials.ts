@@ -62,7 +62,7 @@ function tryTroubles(source: CredentialSource): void {
   test('that says nothing is named, and the next call works', async () => {
     const kek = await source.open('long');
     await source.break('silent', 'always');
-    const error = await useOnce(kek, { ...LIMITS, total: 500, attempt: 250 }).then(() => undefined, asOcicryptError);
+    const error = await useOnce(kek, { ...LIMITS, total: 1500, attempt: 700 }).then(() => undefined, asOcicryptError);
     await source.mend();
     assert.equal(error?.code, 'deadline-exceeded');
     assert.match(error?.message ?? '', source.waitingFor);
