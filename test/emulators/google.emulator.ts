@@ -15,7 +15,7 @@ import { VERSION_STATES } from '../fakes/google-kms-keys.ts';
 import { type FakeGoogleTokens, GOOGLE_NAMES, startFakeGoogleTokens } from '../fakes/google-tokens.ts';
 import { createCertificateAuthority } from '../fixtures/certificates.ts';
 import { soon } from '../kms/expect.ts';
-import { startVendorClient, type VendorClient } from '../peers/vendors.ts';
+import { bytesOf, startVendorClient, textOf, type VendorClient } from '../peers/vendors.ts';
 
 const RING = 'projects/test-project/locations/global/keyRings/ring';
 const KEY = `${RING}/cryptoKeys/key`;
@@ -93,18 +93,6 @@ function checked(name: string, bytes: Uint8Array) {
 }
 
 const call = (rpc: string, request: object) => google.ask('call', { rpc, request });
-
-/** A member of an answer, of bytes. */
-function bytesOf(answer: unknown, name: string): Buffer {
-  return Buffer.from(textOf(answer, name), 'base64');
-}
-
-function textOf(answer: unknown, name: string): string {
-  assert.ok(typeof answer === 'object' && answer !== null);
-  const value = new Map<string, unknown>(Object.entries(answer)).get(name);
-  assert.ok(typeof value === 'string', `${name} of ${JSON.stringify(answer)}`);
-  return value;
-}
 
 describe("Google's client and ours, at one fake", () => {
   test('know the same checksums', async () => {

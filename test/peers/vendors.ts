@@ -5,6 +5,7 @@
  *     await google.ask('call', { rpc: 'Encrypt', request: { … } });
  *     await google.close();
  */
+import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createInterface } from 'node:readline';
@@ -65,4 +66,17 @@ export async function startVendorClient(
       process.off('exit', end);
     },
   };
+}
+
+/** A member of an answer, of bytes in base64. */
+export function bytesOf(answer: unknown, name: string): Buffer {
+  return Buffer.from(textOf(answer, name), 'base64');
+}
+
+/** A member of an answer, of text. */
+export function textOf(answer: unknown, name: string): string {
+  assert.ok(typeof answer === 'object' && answer !== null);
+  const value = new Map<string, unknown>(Object.entries(answer)).get(name);
+  assert.ok(typeof value === 'string', `${name} of ${JSON.stringify(answer)}`);
+  return value;
 }
