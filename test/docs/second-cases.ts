@@ -168,7 +168,6 @@ export function createCases(world: World, random: Random) {
     pick,
     chance,
     record: () => record(),
-    goodRecord: () => record(false),
     /** A set-up, and a call that wraps under it. */
     wrap(): { readonly setup: WorldSetup; readonly request: Buffer; readonly record: Buffer } {
       const made = setup();
@@ -273,7 +272,8 @@ export function createCases(world: World, random: Random) {
 
   function changeMembers(packet: Members, other: { readonly [name: string]: Json }): Members {
     for (let times = chance(85) ? 1 : 2; times > 0; times--) {
-      const recipients = Array.isArray(packet.recipients) && chance(55) ? [...packet.recipients] : undefined;
+      const list = Array.isArray(packet.recipients) ? packet.recipients : [];
+      const recipients = list.length > 0 && chance(55) ? [...list] : undefined;
       if (recipients === undefined) change(packet, other);
       else packet.recipients = changeRecipients(recipients, other);
       if (isObject(packet.labels) && chance(12)) packet.labels = changeLabels({ ...packet.labels });
