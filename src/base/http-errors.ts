@@ -27,9 +27,23 @@ const NOT_TRUSTED = /CERT|ISSUER|SELF_SIGNED|UNABLE_TO_|ERR_TLS|HOSTNAME_MISMATC
 
 const OTHER_NAME = /ALTNAME|HOSTNAME_MISMATCH/;
 
-/** The runtime's error, by its code: both runtimes take theirs from the system and from OpenSSL. */
-export function networkError(url: URL, error: Error): OcicryptError {
+/**
+ * The runtime's error, by its code: both runtimes take theirs from the system and from OpenSSL.
+ *
+ * @param proxy if it happened before there was a tunnel: then the proxy is what failed
+ */
+export function networkError(url: URL, error: Error, proxy?: URL): OcicryptError {
   const code = 'code' in error ? String(error.code) : '';
+  if (proxy !== undefined) {
+    const isNamed = !NO_SUCH_HOST.test(code);
+    const shown = /^[A-Z_0-9]{2,60}$/.test(code) ? ` (${code})` : '';
+    const what = isNamed ? `cannot reach the proxy ${proxy.host}` : `no host is named ${proxy.hostname}, the proxy`;
+    return new OcicryptError('unavailable', `${what} on the way to ${url.host}${isNamed ? shown : ''}`, {
+      cause: error,
+      hint: `check HTTPS_PROXY, or name ${url.hostname} in NO_PROXY to reach it directly`,
+      retryable: isNamed && !NOT_TRUSTED.test(code),
+    });
+  }
   if (NO_SUCH_HOST.test(code)) {
     return new OcicryptError('unavailable', `no host is named ${url.hostname}`, {
       cause: error,

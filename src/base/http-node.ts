@@ -80,11 +80,16 @@ function exchange(url: URL, route: Route, request: BoundedRequest): Promise<Http
         ...(body === undefined ? {} : { 'content-length': String(body.length) }),
       },
     });
-    const connected = route.proxy === undefined ? () => {} : waitForProxy(url, route.proxy, signal);
+    const endWait = route.proxy === undefined ? () => {} : waitForProxy(url, route.proxy, signal);
+    let isThrough = false;
+    const connected = () => {
+      isThrough = true;
+      endWait();
+    };
     const abort = () => end(deadlineExceeded(url));
     function end(outcome: OcicryptError | HttpResponse): void {
       signal.removeEventListener('abort', abort);
-      connected();
+      endWait();
       if (outcome instanceof OcicryptError) {
         reject(outcome);
         outgoing.destroy();
@@ -93,7 +98,7 @@ function exchange(url: URL, route: Route, request: BoundedRequest): Promise<Http
       }
     }
     signal.addEventListener('abort', abort);
-    outgoing.on('error', (error) => end(networkError(url, error)));
+    outgoing.on('error', (error) => end(networkError(url, error, isThrough ? undefined : route.proxy)));
     // A connection through the proxy that was open already has no other event.
     outgoing.on('socket', connected);
     outgoing.on('proxyConnect', ({ statusCode }: { readonly statusCode: number }) => {

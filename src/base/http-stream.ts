@@ -161,6 +161,7 @@ class RunningExchange implements Exchange {
       method: request.method,
       headers: { 'user-agent': 'ocicrypt-kms', ...request.headers },
     });
+    let isThrough = false;
     const abort = () => this.#fail(signal?.reason);
     this.#clean = () => {
       clearTimeout(this.#timer);
@@ -174,9 +175,16 @@ class RunningExchange implements Exchange {
     };
     signal?.addEventListener('abort', abort, { once: true });
     this.#outgoing.on('error', (error) =>
-      this.#fail(error instanceof OcicryptError ? error : networkError(url, error)),
+      this.#fail(
+        error instanceof OcicryptError ? error : networkError(url, error, isThrough ? undefined : route.proxy),
+      ),
     );
+    // A connection through the proxy that was open already has no other event.
+    this.#outgoing.on('socket', () => {
+      isThrough = true;
+    });
     this.#outgoing.on('proxyConnect', ({ statusCode }: { readonly statusCode: number }) => {
+      isThrough = true;
       if (statusCode !== 200) this.#fail(refusedByProxy(url, route.proxy, statusCode));
     });
     this.#outgoing.on('response', (incoming) => {

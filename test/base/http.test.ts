@@ -282,6 +282,25 @@ describe('an address', () => {
 });
 
 describe('a proxy', () => {
+  test('that is not there, or has no such name, is named, and not the host behind it', async () => {
+    for (const [proxy, message] of [
+      ['http://127.0.0.1:1', /the proxy 127\.0\.0\.1:1 on the way to kms\.test/],
+      ['http://user:canary@proxy.invalid:3128', /no host is named proxy\.invalid, the proxy on the way to kms\.test/],
+    ] as const) {
+      const client = createHttpClient({ environment: { HTTPS_PROXY: proxy } });
+      const signal = AbortSignal.timeout(20_000);
+      await assert.rejects(client.request({ method: 'GET', url: 'https://kms.test/', signal }), (error) => {
+        assert.ok(error instanceof OcicryptError);
+        assert.equal(error.code, 'unavailable');
+        assert.match(error.message, message);
+        assert.match(error.hint ?? '', /HTTPS_PROXY.*NO_PROXY/);
+        assert.ok(!error.message.includes('canary'));
+        return true;
+      });
+      client.close();
+    }
+  });
+
   test('carries TLS to hosts that NO_PROXY does not list, with its credentials', async () => {
     const heard: string[] = [];
     const url = await startRaw((socket) => socket.end('HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok'), elsewhere);
