@@ -501,8 +501,11 @@ func (s *setup) ask(o opener, p *packet, r recipient) ([]byte, bool) {
 	case "azurekms":
 		version = r.key.version
 	case "gcpkms":
-		if strings.HasPrefix(r.algorithm, "RSA_DECRYPT_OAEP_") && googleRow.MatchString(r.version) {
-			version = r.version
+		if m := googleRSA.FindStringSubmatch(r.algorithm); m != nil && googleRow.MatchString(r.version) {
+			sv, bits := s.service(name, ""), map[int]string{256: "2048", 384: "3072", 512: "4096"}
+			// Google says so of a symmetric key, and of a version that is not there.
+			need(sv.RSA != nil || m[1] != bits[len(r.wrapped)], "key-disabled")
+			need(sv.RSA == nil || r.version == sv.Version || m[1] != bits[len(r.wrapped)], "not-found")
 		}
 	}
 	sv := s.service(name, version)
