@@ -106,13 +106,13 @@ describe('standard input', () => {
 });
 
 describe('standard output', () => {
-  test('closed: the reply goes nowhere, least of all into a file that got its number', async () => {
+  test('closed: that is an error, and the reply goes nowhere, least of all into a file that got its number', async () => {
     const [audit, log] = [join(directory, 'closed-audit'), join(directory, 'closed-log')];
     const result = await provide([KEY, `--audit-log=${audit}`, `--debugLog=${log}`], {
       input: unwrapRequest(PACKET),
       shell: 'exec "$@" >&-',
     });
-    assert.equal(result.stderr, '');
+    assertRefused(result, 74, /^ocicrypt-kms: not-written: /);
     for (const file of [audit, log]) {
       const text = readFileSync(file, 'utf8');
       assert.ok(!text.includes('optsdata') && !text.includes(JSON.parse(REPLY).keyunwrapresults.optsdata));
