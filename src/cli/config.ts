@@ -45,7 +45,8 @@ const FILES: ReadonlyMap<string, ConfigFile> = new Map<string, ConfigFile>([
   [
     'containerd',
     {
-      advice: 'add it to /etc/containerd/config.toml; it needs ctd-decoder and /etc/containerd/ocicrypt.json',
+      advice:
+        'save it as /etc/containerd/conf.d/ocicrypt.toml, and let /etc/containerd/config.toml import it: imports = ["/etc/containerd/conf.d/*.toml"]; it needs ctd-decoder and /etc/containerd/ocicrypt.json; ocicrypt-kms doctor checks all of it',
       takes: [],
       text: () => CONTAINERD,
     },
@@ -120,11 +121,14 @@ function policyFile(settings: Settings): string {
 ${list('allow', allow.length + keys.length === 0 ? [example] : allow)}${list('key', keys)}`;
 }
 
-/** https://github.com/containerd/imgcrypt#usage; the "node" key model needs no keys directory. */
-const CONTAINERD = `[plugins."io.containerd.grpc.v1.cri".image_decryption]
-  key_model = "node"
+/**
+ * A file of its own: tables that config.toml has already cannot be added to it. It sets no table of containerd 1's CRI
+ * plugin, because an imported one replaces it there; its key_model is "node" by itself.
+ * https://github.com/containerd/imgcrypt#usage
+ */
+const CONTAINERD = `version = 2
 
-# containerd 2.1 and later pull with the transfer service, which never asks for keys (containerd 2.x only).
+# containerd 2.1 and later pull with the transfer service, which never asks for keys; older ones ignore this.
 [plugins."io.containerd.cri.v1.images"]
   use_local_image_pull = true
 

@@ -9,13 +9,12 @@ import { DEFAULT_LIMITS, limitsWithin } from '../provider/attempts.ts';
 import { type ProbeResult, probeKey } from '../provider/probe.ts';
 import { backendSettings } from './backends.ts';
 import type { CommandContext } from './command.ts';
+import { CONTAINERD_CONFIGS } from './doctor-containerd.ts';
 import { type Finding, hintOf, shortenKey, showBlock } from './doctor-finding.ts';
 import { type ImageProbe, isImageName, probeImage, reportImage, showImage } from './doctor-image.ts';
 import { examineSetup } from './doctor-setup.ts';
 import { findSignatureTraps } from './doctor-signatures.ts';
 import type { Settings } from './settings.ts';
-
-const CONTAINERD_CONFIG = '/etc/containerd/config.toml';
 
 /**
  * Wraps and unwraps a random probe with each key that is named, or else with each that the settings name exactly; opens
@@ -45,7 +44,7 @@ export async function runDoctor(context: CommandContext): Promise<void> {
   const images: ImageProbe[] = [];
   for (const image of settings.operands.filter(isImageName)) images.push(await probeImage(context, image));
   const findings = [
-    ...(await examineSetup({ environment: process.env, containerdConfig: CONTAINERD_CONFIG })),
+    ...(await examineSetup({ environment: process.env, containerdConfigs: CONTAINERD_CONFIGS })),
     ...findSignatureTraps([join(homedir(), '.config/containers'), '/etc/containers']),
   ];
   if (settings.switch('json')) terminal.write(`${JSON.stringify(report(probes, images, findings), null, 2)}\n`);

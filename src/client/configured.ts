@@ -14,8 +14,13 @@ const METHODS = {
   unwrap: '/keyprovider.KeyProviderService/UnWrapKey',
 };
 
-/** How a configured provider is called; it is neither run nor connected to before that. */
+/**
+ * How a configured provider is called; it is neither run nor connected to before that.
+ *
+ * @throws OcicryptError `configuration` where layer keys would be sent in clear, or to anybody
+ */
 export function createConfiguredCall(provider: ConfiguredProvider): ProviderCall {
+  if (provider.kind === 'grpc' && provider.refusal !== undefined) throw provider.refusal;
   return async (request, operation, outer) => {
     const signal = AbortSignal.any([outer, AbortSignal.timeout(PATIENCE)]);
     if (provider.kind === 'command') return runProviderCommand(provider, request, signal);

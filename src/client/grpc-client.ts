@@ -13,7 +13,7 @@ import { readSecretFile } from '../base/secret-file.ts';
 import { identityCheck } from '../base/server-identity.ts';
 import { showPath } from '../base/shown.ts';
 
-/** Where a server is. `tcp` is without TLS. */
+/** Where a server is. `tcp` is without TLS; the path of an abstract socket begins with a zero. */
 export type GrpcTarget =
   | { readonly kind: 'unix'; readonly path: string }
   | { readonly kind: 'tls' | 'tcp'; readonly host: string; readonly port: number };
@@ -210,6 +210,8 @@ const CODE_OF_STATUS: ReadonlyMap<number, ErrorCode> = new Map([
   [16, 'unauthenticated'],
 ]);
 
-function describeTarget(target: GrpcTarget): string {
-  return target.kind === 'unix' ? `unix://${target.path}` : `${target.kind}://${target.host}:${target.port}`;
+/** The target as people write it. */
+export function describeTarget(target: GrpcTarget): string {
+  if (target.kind !== 'unix') return `${target.kind}://${target.host}:${target.port}`;
+  return target.path.startsWith('\0') ? `unix-abstract:${target.path.slice(1)}` : `unix:${target.path}`;
 }

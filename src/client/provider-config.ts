@@ -2,6 +2,7 @@
 // https://github.com/containers/ocicrypt/blob/main/config/keyprovider-config/config.go
 
 import { OcicryptError } from '../base/errors.ts';
+import { isLoopback } from '../base/hosts.ts';
 import { asArray, asObject, asText, type JsonObject, type JsonValue, parseJson } from '../base/json.ts';
 import { findMember } from '../base/json-members.ts';
 import { readPublicFile } from '../base/secret-file.ts';
@@ -10,14 +11,26 @@ import type { GrpcTarget, GrpcTls } from './grpc-client.ts';
 
 /** How a configured provider is asked: a command is run for each request, or a server is called. */
 export type ConfiguredProvider =
-  | { readonly kind: 'command'; readonly path: string; readonly words: readonly string[] }
-  | { readonly kind: 'grpc'; readonly target: GrpcTarget; readonly tls: GrpcTls | undefined };
+  | {
+      readonly kind: 'command';
+      readonly path: string;
+      readonly words: readonly string[];
+      /** Whether it names a server as well, which is never called. */
+      readonly hasIdleServer: boolean;
+    }
+  | {
+      readonly kind: 'grpc';
+      readonly target: GrpcTarget;
+      readonly tls: GrpcTls | undefined;
+      /** Why it is not called from here, although other clients call it. */
+      readonly refusal?: OcicryptError;
+    };
 
 const MAXIMUM_FILE = 1024 * 1024;
 
 /**
  * The providers of a configuration file, by name. Where no file is named or it is missing there are none, as for every
- * client; an entry that cannot be used fails when it is asked for.
+ * client; an entry that no client could use fails when it is asked for.
  *
  * @throws OcicryptError `configuration`
  */
@@ -54,49 +67,82 @@ function parse(bytes: Uint8Array, file: string): JsonObject | undefined {
 function parseProvider(name: string, entry: JsonObject | undefined, file: string): ConfiguredProvider {
   const what = `provider ${name} of ${showPath(file)}`;
   const command = asObject(entry && member(entry, 'cmd', what));
-  if (command !== undefined) {
+  if (entry !== undefined && command !== undefined) {
     const path = asText(member(command, 'path', what));
     const words = (asArray(member(command, 'args', what)) ?? []).map(asText);
     if (path !== undefined && path !== '' && words.every((word) => word !== undefined)) {
-      return { kind: 'command', path, words };
+      return { kind: 'command', path, words, hasIdleServer: Boolean(asText(member(entry, 'grpc', what))) };
     }
-    throw new OcicryptError('configuration', `${what} has no command that can be run`, { hint: HINT });
+    throw new OcicryptError('configuration', `${what} has a cmd without a path, or with args that are no texts`, {
+      hint: HINT,
+    });
   }
   const target = asText(entry && member(entry, 'grpc', what));
   if (target === undefined || target === '') {
-    throw new OcicryptError('configuration', `${what} has neither cmd nor grpc`, { hint: HINT });
+    const problem =
+      entry !== undefined && member(entry, 'path', what) !== undefined
+        ? 'has path and args without cmd around them: clients say "Unsupported keyprovider invocation"'
+        : 'has neither cmd nor grpc';
+    throw new OcicryptError('configuration', `${what} ${problem}`, {
+      hint: 'write {"cmd": {"path": "/…/ocicrypt-kms", "args": ["keyprovider"]}}',
+    });
   }
-  const tls = parseTls(asObject(entry && member(entry, 'grpc-tls', what)), what);
-  return { kind: 'grpc', target: parseTarget(target, tls !== undefined, what), tls };
+  const tlsEntry = asObject(entry && member(entry, 'grpc-tls', what));
+  const place = parseTarget(target, what);
+  const refusal = refuse(place, tlsEntry, what);
+  return {
+    kind: 'grpc',
+    target: place.kind === 'tcp' && tlsEntry !== undefined ? { ...place, kind: 'tls' } : place,
+    tls: parseTls(tlsEntry, what),
+    ...(refusal === undefined ? {} : { refusal }),
+  };
 }
 
-/** The targets that grpc-go takes and that name one place: https://github.com/grpc/grpc/blob/master/doc/naming.md */
-function parseTarget(target: string, secure: boolean, what: string): GrpcTarget {
-  const path = /^unix:(?:\/\/)?(\/.+)$/.exec(target)?.[1];
-  if (path !== undefined) return { kind: 'unix', path };
-  const [, bracketed, plain, port] =
-    /^(?:dns:\/\/\/|passthrough:\/\/\/)?(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9.-]+)):(\d{1,5})$/.exec(target) ?? [];
-  const host = bracketed ?? plain;
-  if (host === undefined) {
-    throw new OcicryptError('configuration', `${what} has the target ${showValue(target)}`, {
-      hint: 'write unix:///PATH or HOST:PORT',
+/**
+ * The targets that grpc-go takes and that name one place, as it reads them: a scheme in either case, `unix:` with a path
+ * that may be relative, an address also in `dns:` and `passthrough:`, with or without slashes, and no host for this one.
+ * A target that names a DNS server of its own is none of them. https://github.com/grpc/grpc/blob/master/doc/naming.md
+ */
+function parseTarget(target: string, what: string): GrpcTarget {
+  const [, scheme = '', rest = target] = /^(unix|unix-abstract|dns|passthrough):(.+)$/i.exec(target) ?? [];
+  switch (scheme.toLowerCase()) {
+    case 'unix': {
+      // What a URL would decode or cut off is not guessed at.
+      const path = /^(?:\/\/(?=\/))?([^?#%]+)$/.exec(rest)?.[1];
+      if (path !== undefined && !path.startsWith('//')) return { kind: 'unix', path };
+      break;
+    }
+    case 'unix-abstract':
+      if (!rest.startsWith('/')) return { kind: 'unix', path: `\0${rest}` };
+      break;
+    default: {
+      const address = scheme === '' ? rest : rest.replace(/^\/\/\//, '');
+      if (/^passthrough$/i.test(scheme) && /^unix:/.test(address)) return parseTarget(address, what);
+      const [, bracketed, plain, port] = /^(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]*)):(\d{1,5})$/.exec(address) ?? [];
+      const host = bracketed ?? plain;
+      if (host !== undefined && Number(port) <= 65_535)
+        return { kind: 'tcp', host: host || 'localhost', port: Number(port) };
+    }
+  }
+  throw new OcicryptError('configuration', `${what} has the target ${showValue(target)}`, {
+    hint: 'write unix:///PATH or HOST:PORT',
+  });
+}
+
+function refuse(place: GrpcTarget, tls: JsonObject | undefined, what: string): OcicryptError | undefined {
+  if (tls !== undefined && member(tls, 'insecure-skip-verify', what) === true) {
+    return new OcicryptError('configuration', `${what} turns the verification of certificates off`, {
+      hint: 'name the authority of the server in root-ca-file',
     });
   }
-  if (!secure && !/^(?:localhost|::1|127\.[0-9.]+)$/.test(host)) {
-    throw new OcicryptError('configuration', `${what} would be sent layer keys in clear over the network`, {
-      hint: 'add grpc-tls with root-ca-file, or use a unix socket',
-    });
-  }
-  return { kind: secure ? 'tls' : 'tcp', host, port: Number(port) };
+  if (place.kind === 'unix' || tls !== undefined || isLoopback(place.host)) return undefined;
+  return new OcicryptError('configuration', `${what} would be sent layer keys in clear over the network`, {
+    hint: 'add grpc-tls with root-ca-file, or use a unix socket',
+  });
 }
 
 function parseTls(entry: JsonObject | undefined, what: string): GrpcTls | undefined {
   if (entry === undefined) return undefined;
-  if (member(entry, 'insecure-skip-verify', what) === true) {
-    throw new OcicryptError('configuration', `${what} turns the verification of certificates off`, {
-      hint: 'name the authority of the server in root-ca-file',
-    });
-  }
   const text = (name: string) => {
     const value = asText(member(entry, name, what));
     return value === '' ? undefined : value;

@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { type ErrorCode, OcicryptError } from '../../src/base/errors.ts';
+import { createConfiguredCall } from '../../src/client/configured.ts';
 import { createUnwrapper, type KeyHolder } from '../../src/client/holders.ts';
 import { createProviderHolder, createProviderWrapper } from '../../src/client/provider.ts';
 import { runProviderCommand } from '../../src/client/provider-command.ts';
@@ -58,7 +59,7 @@ test('a configuration is read as ocicrypt reads it, and what would be unsafe is 
   );
   const providers = await readProviderConfig(file);
   const read = (name: string) => providers.get(name)?.();
-  assert.deepEqual(read('both'), { kind: 'command', path: '/p', words: ['a'] });
+  assert.deepEqual(read('both'), { kind: 'command', path: '/p', words: ['a'], hasIdleServer: true });
   for (const name of ['unix', 'unix1']) {
     assert.deepEqual(read(name), { kind: 'grpc', target: { kind: 'unix', path: '/s' }, tls: undefined });
   }
@@ -68,8 +69,13 @@ test('a configuration is read as ocicrypt reads it, and what would be unsafe is 
     target: { kind: 'tls', host: 'h', port: 1 },
     tls: { authority: '/ca', serverName: 'n', certificate: '/c', privateKey: '/k' },
   });
-  for (const name of ['clear', 'bare', 'http', 'none', 'twice', 'blind']) {
+  for (const name of ['bare', 'http', 'none', 'twice']) {
     assert.throws(() => read(name), isError('configuration'), name);
+  }
+  for (const name of ['clear', 'blind']) {
+    const provider = read(name);
+    assert.ok(provider !== undefined);
+    assert.throws(() => createConfiguredCall(provider), isError('configuration'), name);
   }
   assert.equal((await readProviderConfig(undefined)).size, 0);
   assert.equal((await readProviderConfig(join(directory, 'missing'))).size, 0);

@@ -94,6 +94,7 @@ async function pullByContainerd(
   const socket = join(root, 's');
   const settings = [
     'version = 2',
+    'imports = ["ocicrypt.toml"]',
     `root = "${root}/root"`,
     `state = "${root}/state"`,
     '[grpc]',
@@ -102,8 +103,9 @@ async function pullByContainerd(
     'snapshotter = "native"',
     '[plugins."io.containerd.grpc.v1.cri".registry]',
     `config_path = "${root}/certs"`,
-    containerdConfig.replaceAll(PROVIDERS, env.OCICRYPT_KEYPROVIDER_CONFIG ?? join(root, 'none')),
   ];
+  const dropIn = containerdConfig.replaceAll(PROVIDERS, env.OCICRYPT_KEYPROVIDER_CONFIG ?? join(root, 'none'));
+  await writeFile(join(root, 'ocicrypt.toml'), dropIn);
   await writeFile(join(root, 'config.toml'), settings.join('\n'));
   const [command, ...words] = argv;
   const daemon = spawn(command, [...words, '--config', join(root, 'config.toml')], {

@@ -44,6 +44,7 @@ var (
 	vault     = whole(`(?:hashivault|openbao)://(` + vaultOne + `)(?:\?(.+))?`)
 	vaultPath = whole(vaultAll)
 	attribute = whole(`(token|manufacturer|serial|model|object|type|id)=((?:` + p11Char + `|&)+)`)
+	slotID    = whole(`slot-id=[0-9]{1,20}`)
 	p11Query  = whole(`(?:pin-source|module-name|module-path)=(?:` + p11Char + `|;)+`)
 	keyPath   = whole(`keyfile://((?:/[\x21\x22$\x26-\x2b\x2d\x2e\x30-\x3e\x40-\x5b\x5d-\x7e]+)+)`)
 	keyThumb  = whole(`keyfile:sha256:[0-9a-f]{64}`)
@@ -190,7 +191,12 @@ func parsePKCS11(rest string) (key, bool) {
 		}
 	}
 	names := []string{}
+	hasSlot := false
 	for _, part := range strings.Split(path, ";") {
+		if slotID.MatchString(part) && !hasSlot {
+			hasSlot, k.operatorOnly = true, true
+			continue
+		}
 		m := attribute.FindStringSubmatch(part)
 		if m == nil {
 			return k, false
@@ -200,6 +206,9 @@ func parsePKCS11(rest string) (key, bool) {
 		}
 		k.attributes[m[1]] = escapePKCS11(m[2])
 		names = append(names, m[1])
+	}
+	if len(names) == 0 {
+		return k, false
 	}
 	sort.Strings(names)
 	for i, name := range names {
