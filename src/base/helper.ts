@@ -76,7 +76,8 @@ async function run(helper: Helper, signal: AbortSignal): Promise<HelperResult> {
   }
 }
 
-function endGroup(child: ChildProcess | undefined): void {
+/** Ends a process that was started as `detached`, and whatever it started. */
+export function endGroup(child: ChildProcess | undefined): void {
   if (child?.pid === undefined) return;
   try {
     process.kill(-child.pid, 'SIGKILL');

@@ -163,8 +163,11 @@ export class ArchiveMembers {
       const content: ByteSource = { read: (into) => reader.content.read(into).catch(named) };
       for (;;) {
         const member = await reader.next(signal).catch(named);
-        if (member === undefined || !(await visit(member, content))) return;
+        if (member === undefined) break;
+        if (!(await visit(member, content))) return;
       }
+      // What is damaged or cut off behind the tar's end is damaged: its checksums come last.
+      await input.skip(Number.MAX_SAFE_INTEGER).catch(named);
     } finally {
       input.close();
     }

@@ -2,10 +2,10 @@
 
 import { constants } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
-import { Readable, type Transform } from 'node:stream';
-import { createGunzip, createZstdDecompress } from 'node:zlib';
+import { Readable } from 'node:stream';
 import { OcicryptError, showSystemCode, systemCode } from '../base/errors.ts';
 import { showPath } from '../base/shown.ts';
+import { type Decompressor, findDecompressor, MAGIC_LENGTH } from './decompress.ts';
 import { sourceFromStream } from './streams.ts';
 import type { TarInput } from './tar.ts';
 
@@ -23,28 +23,18 @@ export interface TarFile {
 /**
  * Opens an archive: tar, or tar compressed by gzip, zstd, xz or bzip2, as its first bytes say.
  *
- * @throws OcicryptError `not-found`, `bad-input` for what is no file
+ * @throws OcicryptError `not-found`, `bad-input` for what is no file, `configuration` where the program is missing that
+ *   uncompresses it
  */
 export async function openTarFile(path: string): Promise<TarFile> {
   const file = await openArchiveFile(path);
   try {
-    const start = new Uint8Array(6);
+    const start = new Uint8Array(MAGIC_LENGTH);
     await file.read(start, 0, start.length, 0);
-    const begins = (magic: readonly number[]) => magic.every((byte, index) => start[index] === byte);
-    const unread = UNREAD.find(({ magic }) => begins(magic));
-    if (unread !== undefined) {
-      throw new OcicryptError(
-        'bad-input',
-        `${showPath(path)} is compressed by ${unread.name}, which is not read here`,
-        {
-          hint: `uncompress it first: ${unread.command} ${showPath(path)}`,
-        },
-      );
-    }
-    const decompressor = DECOMPRESSORS.find(({ magic }) => begins(magic))?.create;
+    const decompressor = await findDecompressor(start, path);
     return {
       compressed: decompressor !== undefined,
-      start: (signal) => (decompressor === undefined ? plainInput(file) : streamInput(file, decompressor(), signal)),
+      start: (signal) => (decompressor === undefined ? plainInput(file) : streamInput(file, decompressor, signal)),
       readAt: async (into, offset) => (await file.read(into, 0, into.length, offset)).bytesRead,
       close: () => file.close(),
     };
@@ -91,17 +81,6 @@ export function checkArchiveKind(path: string, status: FileKind): void {
 /** Of what is read. Larger chunks of what is uncompressed are quicker, but Bun collects them late: 190 MiB for 176. */
 const CHUNK = 256 * 1024;
 
-const DECOMPRESSORS: readonly { readonly magic: readonly number[]; readonly create: () => Transform }[] = [
-  { magic: [0x1f, 0x8b], create: () => createGunzip() },
-  { magic: [0x28, 0xb5, 0x2f, 0xfd], create: () => createZstdDecompress() },
-];
-
-/** What other tools read, and we would need a library for that is no match for hostile input. */
-const UNREAD = [
-  { magic: [0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00], name: 'xz', command: 'xz -dk' },
-  { magic: [0x42, 0x5a, 0x68], name: 'bzip2', command: 'bzip2 -dk' },
-] as const;
-
 function plainInput(file: FileHandle): TarInput & { close(): void } {
   let position = 0;
   return {
@@ -127,14 +106,15 @@ function plainInput(file: FileHandle): TarInput & { close(): void } {
 
 function streamInput(
   file: FileHandle,
-  decompressor: Transform,
+  decompressor: Decompressor,
   signal: AbortSignal | undefined,
 ): TarInput & { close(): void } {
   // Streams of a file handle close it, and it is read again.
   const raw = Readable.from(chunksOf(file), { objectMode: false });
-  raw.on('error', (error) => decompressor.destroy(error));
-  raw.pipe(decompressor);
-  const source = sourceFromStream(damagedAsInput(decompressor));
+  const { output, end } = decompressor(raw);
+  // A program that hangs gives nothing that could be read, so that the signal would be looked at.
+  signal?.addEventListener('abort', end, { once: true });
+  const source = sourceFromStream(damagedAsInput(output, signal));
   const passed = new Uint8Array(64 * 1024);
   const read = async (into: Uint8Array): Promise<number> => {
     let length = 0;
@@ -158,7 +138,8 @@ function streamInput(
       return count - left;
     },
     close() {
-      decompressor.destroy();
+      signal?.removeEventListener('abort', end);
+      end();
       raw.destroy();
     },
   };
@@ -175,10 +156,14 @@ async function* chunksOf(file: FileHandle): AsyncGenerator<Uint8Array> {
 }
 
 /** A decompressor's errors are about the archive. */
-async function* damagedAsInput(bytes: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+async function* damagedAsInput(
+  bytes: AsyncIterable<Uint8Array>,
+  signal: AbortSignal | undefined,
+): AsyncGenerator<Uint8Array> {
   try {
     yield* bytes;
   } catch (cause) {
+    signal?.throwIfAborted();
     throw new OcicryptError('bad-input', 'it cannot be uncompressed', { cause });
   }
 }

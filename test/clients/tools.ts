@@ -20,10 +20,11 @@ export type Tool = { readonly argv: Argv } | { readonly missing: string };
 export type Tools = Readonly<Record<ToolName, Tool>>;
 
 const run = promisify(execFile);
-/** busybox is a shell for images: one that needs nothing beside it. The last three are for the server. */
+/** busybox is a shell for images: one that needs nothing beside it. Then come those for the server, and those that uncompress archives. */
 const toolNames = [
   ...(['skopeo', 'ctd-decoder', 'docker-registry', 'podman', 'busybox'] as const),
   ...(['h2load', 'nghttp', 'testssl'] as const),
+  ...(['xz', 'bzip2'] as const),
 ] as const;
 // What the tests run, what podman runs, and the shared libraries of all, for hosts whose own C library is older.
 export const CLIENT_PACKAGES = [
@@ -34,8 +35,9 @@ export const CLIENT_PACKAGES = [
   ...['libnghttp2-14', 'libev4t64', 'libjansson4', 'libjemalloc2', 'libssl3t64', 'libstdc++6', 'libgcc-s1'],
   ...['libxml2', 'liblzma5', 'libicu76', 'libzstd1', 'zlib1g'],
 ];
+const UNCOMPRESS_PACKAGES = ['xz-utils', 'bzip2', 'liblzma5', 'libbz2-1.0', 'libc6'];
 const hint =
-  'install skopeo 1.18 or later, imgcrypt, docker-registry, podman 5, nghttp2-client and testssl.sh (all in Debian 13)';
+  'install skopeo 1.18 or later, imgcrypt, docker-registry, podman 5, nghttp2-client, testssl.sh, xz-utils and bzip2 (all in Debian 13)';
 /** Debian's older ones are built without key providers. */
 const minimum: Partial<Record<ToolName, readonly [major: number, minor: number]>> = {
   skopeo: [1, 18],
@@ -78,23 +80,26 @@ export async function realClients(t: TestContext, names: readonly ToolName[] = t
 }
 
 async function findTools(): Promise<Tools> {
-  let fetched: Promise<string> | undefined;
+  const fetched = new Map<readonly string[], Promise<string>>();
   const find = async (name: ToolName): Promise<Tool> => {
     const own = await findInPath(name);
     try {
       if (name === 'podman' && own !== undefined) return await findPodman([]);
       if (own !== undefined) return { argv: [own] };
-      fetched ??= fetchFromDebian(CLIENT_PACKAGES);
-      return await fetchedTool(await fetched, name);
+      const packages = name === 'xz' || name === 'bzip2' ? UNCOMPRESS_PACKAGES : CLIENT_PACKAGES;
+      const root = fetched.get(packages) ?? fetchFromDebian(packages);
+      fetched.set(packages, root);
+      return await fetchedTool(await root, name);
     } catch (error) {
       return { missing: `${name} is not in PATH and was not fetched (${firstComplaint(error)}): ${hint}` };
     }
   };
-  const [skopeo, decoder, registry, podman, busybox, h2load, nghttp, testssl] = await Promise.all([
+  const [skopeo, decoder, registry, podman, busybox, h2load, nghttp, testssl, xz, bzip2] = await Promise.all([
     ...([find('skopeo'), find('ctd-decoder'), find('docker-registry'), find('podman'), find('busybox')] as const),
-    ...([find('h2load'), find('nghttp'), find('testssl')] as const),
+    ...([find('h2load'), find('nghttp'), find('testssl'), find('xz'), find('bzip2')] as const),
   ]);
-  return { skopeo, 'ctd-decoder': decoder, 'docker-registry': registry, podman, busybox, h2load, nghttp, testssl };
+  const server = { h2load, nghttp, testssl };
+  return { skopeo, 'ctd-decoder': decoder, 'docker-registry': registry, podman, busybox, ...server, xz, bzip2 };
 }
 
 async function findInPath(name: ToolName): Promise<string | undefined> {

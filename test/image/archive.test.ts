@@ -212,11 +212,7 @@ test('what is no archive is an error with a sentence', async (t) => {
   }
   const { members } = ociMembers(100);
   const tar = await tarOf(members);
-  const xz = Uint8Array.of(0xfd, 0x37, 0x7a, 0x58, 0x5a, 0, 0, 0);
-  const bzip = new TextEncoder().encode('BZh91AY');
   for (const [bytes, wanted] of [
-    [xz, /xz/],
-    [bzip, /bzip2/],
     [gzipSync(tar).subarray(0, 300), /uncompressed/],
     [new Uint8Array(0), /empty/],
     [tar.fill(1, 0, 10), /checksum/],
