@@ -132,6 +132,7 @@ export async function startFakeAzureVault(options: {
   function handle(request: WireRequest): unknown {
     const ofTenant = /^\/([^/]+)\/oauth2\/v2\.0\/token$/.exec(request.path)?.[1];
     if (ofTenant !== undefined) return giveToken(ofTenant, request);
+    if (request.path === `/${tenant}/v2.0/.well-known/openid-configuration`) return describeTokenService();
     authenticate(request);
     const { pathname, searchParams } = new URL(request.path, server.url);
     const route = /^\/keys\/([0-9A-Za-z-]+)(?:\/([0-9a-f]{32})?(?:\/([a-z]+))?)?$/.exec(pathname);
@@ -162,6 +163,16 @@ export async function startFakeAzureVault(options: {
     if (key.options.operations?.includes(permission) === false)
       throw new Refusal(403, 'Forbidden', 'KeyOperationForbidden');
     return { kid, ...operate(permission, material, parseMessage(request.body)) };
+  }
+
+  /** Microsoft's library asks first where the tokens are (OpenID Connect Discovery). */
+  function describeTokenService(): unknown {
+    const authority = `https://login.microsoftonline.com/${tenant}`;
+    return {
+      issuer: `${authority}/v2.0`,
+      authorization_endpoint: `${authority}/oauth2/v2.0/authorize`,
+      token_endpoint: `${authority}/oauth2/v2.0/token`,
+    };
   }
 
   /** The client credentials grant, and the number of what is wrong with it. */
