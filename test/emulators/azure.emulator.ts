@@ -8,6 +8,7 @@ import { after, before, describe, test } from 'node:test';
 import { parseKeyUri } from '../../src/base/key-uri.ts';
 import { openAzureKms } from '../../src/kms/azurekms.ts';
 import type { Kek } from '../../src/kms/kek.ts';
+import { type FakeAzureAgents, startFakeAzureAgents } from '../fakes/azure-agents.ts';
 import { type FakeAzureVault, startFakeAzureVault } from '../fakes/azure-key-vault.ts';
 import { createCertificateAuthority } from '../fixtures/certificates.ts';
 import { startProxy } from '../fixtures/proxy.ts';
@@ -23,6 +24,7 @@ let directory: string;
 let ca: string;
 let proxy: string;
 let vault: FakeAzureVault;
+let agents: FakeAzureAgents;
 let microsoft: VendorClient;
 const opened: Kek[] = [];
 const exchanges: object[] = [];
@@ -50,18 +52,20 @@ before(async () => {
     { after: (end) => void ends.push(end) },
     { [`${HOST}:443`]: port, [`${AUTHORITY}:443`]: port },
   );
-  microsoft = await startVendorClient('azure', { HTTPS_PROXY: proxy, REQUESTS_CA_BUNDLE: ca });
+  agents = await startFakeAzureAgents(directory, vault.issue);
+  const { imds } = agents.environments;
+  microsoft = await startVendorClient('azure', { HTTPS_PROXY: proxy, REQUESTS_CA_BUNDLE: ca, ...imds });
   await connect('secret', { ...named(), client_secret: vault.client.secret });
 });
 after(async () => {
   for (const kek of opened) kek.close?.();
-  await Promise.all([microsoft.close(), vault.close()]);
+  await Promise.all([microsoft.close(), vault.close(), agents.close()]);
   for (const end of ends) end();
   await rm(directory, { recursive: true, force: true });
 });
 
 const named = () => ({ tenant_id: vault.tenant, client_id: vault.client.id });
-const connect = (kind: 'secret' | 'workload', parameters: object) =>
+const connect = (kind: 'machine' | 'secret' | 'workload', parameters: object) =>
   microsoft.ask('open', { kind, parameters, version: VERSION });
 const read = (name: string) => microsoft.ask('read', { vault: `https://${HOST}`, name });
 const operate = (operation: string, id: string, value: Uint8Array) =>
@@ -161,5 +165,13 @@ describe("Microsoft's library of credentials takes a token from the fake", () =>
     await read('mine');
     vault.revokeTokens();
     await assert.rejects(read('mine'), { status_code: 401 });
+  });
+
+  test('for the machine, from its metadata service', async () => {
+    agents.identities = [vault.client.id];
+    await connect('machine', {});
+    await read('mine');
+    await connect('machine', { client_id: vault.tenant });
+    await assert.rejects(read('mine'), { message: /Identity not found/ });
   });
 });

@@ -52,7 +52,7 @@ export async function startFakeAzureAgents(
       case '/metadata/identity/oauth2/token':
         if (headers.metadata !== 'true' || version !== '2018-02-01')
           return refusal('Required metadata header not specified');
-        return give(query, 'client_id');
+        return give(query, 'client_id', { expires_in: String(agents.lifetime) });
       case '/msi/token':
         if (headers['x-identity-header'] !== secret || version !== '2019-08-01') return { status: 401, body: '' };
         return give(query, 'client_id');
@@ -70,7 +70,8 @@ export async function startFakeAzureAgents(
     }
   }
 
-  function give(query: URLSearchParams, parameter: string): WireAnswer {
+  /** @param more what only this agent says: IMDS, beside when a token ends, in how many seconds */
+  function give(query: URLSearchParams, parameter: string, more: object = {}): WireAnswer {
     const { identities } = agents;
     const asked = query.get(parameter) ?? undefined;
     if (asked === undefined && identities.length > 1) {
@@ -85,7 +86,7 @@ export async function startFakeAzureAgents(
     const access_token = issue(resource, agents.lifetime);
     return {
       status: 200,
-      body: JSON.stringify({ access_token, client_id, expires_on, resource, token_type: 'Bearer' }),
+      body: JSON.stringify({ access_token, client_id, expires_on, resource, token_type: 'Bearer', ...more }),
     };
   }
   return agents;

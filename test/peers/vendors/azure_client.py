@@ -6,7 +6,7 @@ Only the variables of the environment say where Azure is: HTTPS_PROXY, REQUESTS_
 import re
 from base64 import b64decode, b64encode
 
-from azure.identity import ClientSecretCredential, WorkloadIdentityCredential
+from azure.identity import ClientSecretCredential, ManagedIdentityCredential, WorkloadIdentityCredential
 from azure.keyvault.keys import KeyClient
 from azure.keyvault.keys._generated import models
 from azure.keyvault.keys.crypto import CryptographyClient
@@ -14,6 +14,7 @@ from azure.keyvault.keys.crypto import CryptographyClient
 import lines
 
 CREDENTIALS = {
+    "machine": ManagedIdentityCredential,
     "secret": ClientSecretCredential,
     "workload": WorkloadIdentityCredential,
 }
@@ -35,7 +36,7 @@ credential = None
 
 def open_client(kind, parameters, version):
     global credential
-    credential = CREDENTIALS[kind](**parameters, disable_instance_discovery=True)
+    credential = CREDENTIALS[kind](**parameters)
     options["api_version"] = version
 
 
