@@ -41,6 +41,7 @@ export function imageCommands(provider: readonly OptionName[]): readonly (readon
           'recipients-file',
           'add',
           'remove',
+          'platform',
           'dry-run',
           'packet',
           'digestfile',

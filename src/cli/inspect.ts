@@ -27,7 +27,7 @@ export function showReport(report: ImageReport): string {
     `${name}  ${digest}  ${parts.join(', ')}`,
     ...platforms.flatMap(showPlatform),
     ...absent.map(({ digest: own, platform }) => `\n${platform}  ${own}  not here`),
-    ...unknown.map(({ digest: own, mediaType }) => `\nof an unknown type, not read: ${mediaType}  ${own}`),
+    ...unknown.map(({ digest: own, mediaType }) => `\nof an unknown type or digest, not read: ${mediaType}  ${own}`),
     ...attachments.map(({ digest: own, artifactType }) => `\nbeside it, not encrypted: ${artifactType}  ${own}`),
   ];
   return `${lines.map(printable).join('\n')}\n`;

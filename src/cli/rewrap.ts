@@ -1,7 +1,7 @@
 // The command that changes who can open an image.
 
 import { OcicryptError } from '../base/errors.ts';
-import { inspectImage } from '../image/inspect.ts';
+import { reportOf } from '../image/inspect.ts';
 import type { PacketDescription } from '../image/packets.ts';
 import {
   addKeys,
@@ -12,10 +12,11 @@ import {
   rewrapImage,
 } from '../image/rewrap.ts';
 import type { ImageSource } from '../image/store.ts';
+import { readImageTree, selectPlatforms } from '../image/tree.ts';
 import { createRecipientMatcher } from '../image/verify.ts';
 import { type Labels, showLabels } from '../provider/labels.ts';
 import type { CommandContext } from './command.ts';
-import { adviseSigning, nameResult, printResult, runOnImage } from './image-run.ts';
+import { adviseSigning, nameResult, platformNames, printResult, runOnImage } from './image-run.ts';
 import { type ImageTools, namedRecipients } from './image-setup.ts';
 import { warnOfClassic } from './recipient-warning.ts';
 import type { Settings } from './settings.ts';
@@ -38,9 +39,10 @@ export async function runRewrap(context: CommandContext): Promise<void> {
     context,
     async ({ tools, signal, onSwitch }) => {
       const store = tools.store(image);
-      const labels = settings.pairs('context') ?? (await commonLabels(store, signal));
+      const labels = settings.pairs('context') ?? (await commonLabels(store, settings.list('platform'), signal));
       return rewrapImage(store, {
         keys: await rewrapper(tools, settings, recipients, labels),
+        ...platformNames(settings),
         dryRun,
         onSwitch,
         signal,
@@ -98,8 +100,10 @@ function isScheme(text: string): boolean {
 }
 
 /** New packets keep the labels of the old ones: a node that demands them would refuse the image otherwise. */
-async function commonLabels(store: ImageSource, signal: AbortSignal): Promise<Labels> {
-  const { platforms } = await inspectImage(store, signal);
+async function commonLabels(source: ImageSource, names: readonly string[], signal: AbortSignal): Promise<Labels> {
+  const tree = await readImageTree(source, signal);
+  const selected = new Set(selectPlatforms(tree, names, source.name).map(({ stored }) => stored.digest));
+  const platforms = reportOf(source.name, tree).platforms.filter(({ digest }) => selected.has(digest));
   const packets = platforms.flatMap(({ layers }) => layers.flatMap(({ keys }) => keys));
   const found = new Map(
     packets.filter(({ format }) => format === 'v2').map(({ labels }) => [showLabels(labels), labels]),

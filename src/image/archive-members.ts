@@ -59,6 +59,20 @@ export class ArchiveMembers {
     return this.#find(name)?.member.size;
   }
 
+  /**
+   * Checks that all blobs can be packed again: what blobs of other digests name is not known.
+   *
+   * @throws OcicryptError `bad-input`
+   */
+  checkDigests(): void {
+    for (const [path, { kind }] of this.#members) {
+      if (kind === 'directory' || !/^blobs\/(?!sha256\/)/.test(path)) continue;
+      throw new OcicryptError('bad-input', `${showPath(this.#path)} holds a blob whose digest is not SHA-256`, {
+        hint: 'it would be lost: write to another archive',
+      });
+    }
+  }
+
   /** Whether opening a member needs no pass over the whole archive. */
   isAtHand(name: string): boolean {
     const path = this.#find(name)?.path;

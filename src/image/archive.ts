@@ -191,6 +191,7 @@ class ArchiveStore implements ImageStore {
     const target = await readTarget(this.#path);
     const old = target.owner === undefined ? undefined : await this.#open();
     (await this.#readIndex(old)).checkName(this.#wanted, this.#found);
+    old?.checkDigests();
     await removeAbandoned(dirname(target.path));
     return target;
   }

@@ -47,7 +47,7 @@ export type ImageReport = {
   readonly platforms: readonly InspectedPlatform[];
   /** Attestations beside the image, which are for no platform: no client runs them, and they are not encrypted. */
   readonly attachments: readonly { readonly digest: string; readonly artifactType: string }[];
-  /** Entries of an index whose media type is not known: what they hold was not read, and some clients run it. */
+  /** Entries of an index whose media type or kind of digest is not known: what they hold was not read, and some clients run it. */
   readonly unknown: readonly { readonly digest: string; readonly mediaType: string }[];
   /** Entries of an index whose manifests are not here: only some platforms were copied. */
   readonly absent: readonly { readonly digest: string; readonly platform: string }[];

@@ -9,6 +9,7 @@ import {
   changeDescriptor,
   type Descriptor,
   formatPlatform,
+  hasOtherDigest,
   isManifestType,
   MAXIMUM_MANIFEST,
   MEDIA_TYPES,
@@ -54,6 +55,11 @@ export class LayoutIndex {
   /** All that the index names by digests that are read here. @throws OcicryptError `bad-input` */
   entries(): readonly Descriptor[] {
     return this.#objects.flatMap((entry, index) => (hasOtherDigest(entry) ? [] : [this.#parse(entry, index)]));
+  }
+
+  /** Whether it names anything that is not read here. */
+  namesOthers(): boolean {
+    return this.#objects.some(hasOtherDigest);
   }
 
   /**
@@ -169,9 +175,4 @@ function tagOf(entry: JsonObject): string | undefined {
 
 function isImage(entry: JsonObject): boolean {
   return isManifestType(asText(entry.get('mediaType')) ?? '');
-}
-
-/** Digests of other algorithms are not read here; what they name stays as it is. */
-function hasOtherDigest(entry: JsonObject): boolean {
-  return /^(?!sha256:)[a-z0-9]+(?:[.+_-][a-z0-9]+)*:[a-zA-Z0-9=_-]+$/.test(asText(entry.get('digest')) ?? '');
 }

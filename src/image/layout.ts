@@ -149,7 +149,10 @@ class LayoutStore implements ImageStore {
   }
 
   async #removeUnnamed(present: readonly string[]): Promise<readonly string[]> {
-    const named = await findNamed(present, (await this.#readIndex()).entries(), (entry) => this.readManifest(entry));
+    const index = await this.#readIndex();
+    // What those name nobody knows.
+    if (index.namesOthers()) return present;
+    const named = await findNamed(present, index.entries(), (entry) => this.readManifest(entry));
     const left: string[] = [];
     for (const digest of present) {
       if (!named.has(digest)) await rm(this.#blobPath(digest)).catch(() => left.push(digest));

@@ -49,9 +49,14 @@ export type ImageManifest = {
   readonly json: JsonObject;
 };
 
+/** What an index names by a digest of another algorithm than SHA-256: its content is not read here. */
+export type OtherEntry = Pick<Descriptor, 'digest' | 'mediaType' | 'platform'>;
+
 export type ImageIndex = {
   readonly kind: 'index';
+  /** Without {@link others}, in order. */
   readonly manifests: readonly Descriptor[];
+  readonly others: readonly OtherEntry[];
   readonly json: JsonObject;
 };
 
@@ -142,8 +147,12 @@ export function writeManifest(manifest: ImageManifest, layers: readonly JsonInpu
   });
 }
 
-/** The index with other entries, as an OCI index. */
-export function writeIndex(index: ImageIndex, manifests: readonly JsonInput[]): Uint8Array<ArrayBuffer> {
+/** The index with others in place of its `manifests`, as an OCI index; what is not read here stays at its place. */
+export function writeIndex(index: ImageIndex, changed: readonly JsonInput[]): Uint8Array<ArrayBuffer> {
+  const left = changed.values();
+  const manifests = (asArray(index.json.get('manifests') ?? null) ?? []).map((entry) =>
+    hasOtherDigest(entry) ? thaw(entry) : (left.next().value ?? null),
+  );
   return writeJson({
     ...thawObject(index.json),
     ...(index.json.has('mediaType') ? { mediaType: MEDIA_TYPES.index } : {}),
@@ -184,7 +193,12 @@ export function parseConfig(bytes: Uint8Array, what: string): ImageConfig {
 
 /** Whether this is a digest as we take them. */
 export function isDigest(text: string): boolean {
-  return /^sha256:[0-9a-f]{64}$/.test(text);
+  return DIGEST.test(text);
+}
+
+/** Whether an entry has a digest of another algorithm, which is not read here; what it names stays as it is. */
+export function hasOtherDigest(entry: JsonValue): boolean {
+  return OTHER_DIGEST.test(asText(asObject(entry)?.get('digest')) ?? '');
 }
 
 /** `os/architecture` and `/variant` where there is one. */
@@ -206,11 +220,20 @@ export function thaw(value: JsonValue): JsonInput {
 
 /** RFC 6838 section 4.2. */
 const MEDIA_TYPE = /^[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}\/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}$/;
+const DIGEST = /^sha256:[0-9a-f]{64}$/;
+const OTHER_DIGEST = /^(?!sha256:)[a-z0-9]+(?:[.+_-][a-z0-9]+)*:[a-zA-Z0-9=_-]+$/;
 const PLATFORM_PART = /^[A-Za-z0-9._-]{1,64}$/;
 
 function parseIndex(json: JsonObject, what: string): ImageIndex {
   refuseManifest(json, what);
-  return { kind: 'index', manifests: parseDescriptors(json.get('manifests'), `${what}: manifests`), json };
+  const manifests: Descriptor[] = [];
+  const others: OtherEntry[] = [];
+  for (const [index, entry] of parseEntries(json.get('manifests'), `${what}: manifests`).entries()) {
+    const name = `${what}: manifests[${index}]`;
+    if (hasOtherDigest(entry)) others.push(parseEntry(entry, name, OTHER_DIGEST));
+    else manifests.push(parseDescriptor(entry, name));
+  }
+  return { kind: 'index', manifests, others, json };
 }
 
 function refuseManifest(json: JsonObject, what: string): void {
@@ -232,10 +255,14 @@ function parseDocument(bytes: Uint8Array, mediaType: string, what: string): Json
 }
 
 function parseDescriptors(value: JsonValue | undefined, what: string): readonly Descriptor[] {
+  return parseEntries(value, what).map((entry, index) => parseDescriptor(entry, `${what}[${index}]`));
+}
+
+function parseEntries(value: JsonValue | undefined, what: string): readonly JsonValue[] {
   const entries = value === null ? [] : asArray(value);
   if (entries === undefined) throw bad(`${what} is no list`);
   if (entries.length > MAXIMUM_ENTRIES) throw bad(`${what} has more than ${MAXIMUM_ENTRIES} entries`);
-  return entries.map((entry, index) => parseDescriptor(entry, `${what}[${index}]`));
+  return entries;
 }
 
 /**
@@ -244,13 +271,17 @@ function parseDescriptors(value: JsonValue | undefined, what: string): readonly 
  * @throws OcicryptError `bad-input`; so no digest or media type that is returned can climb out of a path or a URL
  */
 export function parseDescriptor(value: JsonValue | undefined, what: string): Descriptor {
+  return parseEntry(value, what, DIGEST);
+}
+
+function parseEntry(value: JsonValue | undefined, what: string, form: RegExp): Descriptor {
   const json = asObject(value);
   const mediaType = asText(json?.get('mediaType'));
   const digest = asText(json?.get('digest'));
   const size = json?.get('size');
   if (json === undefined || mediaType === undefined || !MEDIA_TYPE.test(mediaType))
     throw bad(`${what} has no media type`);
-  if (digest === undefined || !isDigest(digest)) throw bad(`${what} has no SHA-256 digest`);
+  if (digest === undefined || !form.test(digest)) throw bad(`${what} has no SHA-256 digest`);
   if (typeof size !== 'number' || !Number.isSafeInteger(size) || size < 0) throw bad(`${what} has no size`);
   const annotations = parseAnnotations(json.get('annotations'), what);
   return { mediaType, digest, size, annotations, platform: parsePlatform(json.get('platform')), json };

@@ -27,6 +27,8 @@ export interface LayerKeyRewrapper {
 
 export type RewrapOptions = {
   readonly keys: LayerKeyRewrapper;
+  /** `os/architecture[/variant]`; all where it is left out. The others stay in the index as they are. */
+  readonly platforms?: readonly string[];
   /** Only says what would change. */
   readonly dryRun?: boolean;
   /** Called with the digest of the new image when only its name is to be moved: afterwards it may stand for that. */
@@ -52,18 +54,19 @@ export type RewrappedImage = {
 };
 
 /**
- * Changes the wrapped keys of every encrypted layer of every platform; no layer is read or written. Keys that are wrapped
+ * Changes the wrapped keys of every encrypted layer of the selected platforms; no layer is read or written. Keys that are wrapped
  * alike are changed once. All succeed before the first manifest is written, and the name moves last: a failure, or a
  * death at any moment, leaves the old image. The old manifest stays readable by its digest, signatures of it do not
  * cover the new one, and nobody who once had a layer's key is shut out by this.
  *
- * @throws OcicryptError `bad-input` for an image without an encrypted layer or with senseless annotations, and what
+ * @throws OcicryptError `not-found` for a selected platform that is not here, `bad-input` for an image without an
+ *   encrypted layer or with senseless annotations, and what
  *   `keys` and the store throw
  */
 export async function rewrapImage(store: ImageStore, options: RewrapOptions): Promise<RewrappedImage> {
   const { signal } = options;
   const tree = await readImageTree(store, signal);
-  const images = selectPlatforms(tree, [], store.name);
+  const images = selectPlatforms(tree, options.platforms ?? [], store.name);
   const layers = images.flatMap(({ manifest }) => manifest.layers.filter((layer) => isEncryptedType(layer.mediaType)));
   const packets = new Map(layers.map((layer) => [identifyLayer(layer), layer]));
   if (packets.size === 0) {

@@ -8,7 +8,9 @@ import {
   type ImageIndex,
   type ImageManifest,
   isConfigType,
+  isDigest,
   isManifestType,
+  type OtherEntry,
   type Platform,
   parseConfig,
   parseManifest,
@@ -81,14 +83,20 @@ export function attachmentsOf(node: ImageNode): readonly Attachment[] {
   return node.children.flatMap((child) => (child.node === undefined ? [] : attachmentsOf(child.node)));
 }
 
-/** All entries of the tree that are of no known type, in order. */
-export function unknownEntriesOf(node: ImageNode): readonly Descriptor[] {
-  return entriesWithoutNode(node).filter(({ mediaType }) => !isManifestType(mediaType));
+/** All entries of the tree that are of no known type, or named by a digest of another algorithm: nothing is known of them. */
+export function unknownEntriesOf(node: ImageNode): readonly OtherEntry[] {
+  return [...entriesWithoutNode(node).filter(({ mediaType }) => !isManifestType(mediaType)), ...otherEntriesOf(node)];
 }
 
 /** All entries of the tree whose manifest is not where the index is, in order: the index is sparse. */
 export function absentEntriesOf(node: ImageNode): readonly Descriptor[] {
   return entriesWithoutNode(node).filter(({ mediaType }) => isManifestType(mediaType));
+}
+
+function otherEntriesOf(node: ImageNode): readonly OtherEntry[] {
+  if (node.kind !== 'index') return [];
+  const inner = node.children.flatMap((child) => (child.node === undefined ? [] : otherEntriesOf(child.node)));
+  return [...node.index.others, ...inner];
 }
 
 function entriesWithoutNode(node: ImageNode): readonly Descriptor[] {
@@ -103,11 +111,12 @@ function entriesWithoutNode(node: ImageNode): readonly Descriptor[] {
  * names every variant.
  *
  * @param name of the image, for errors
- * @throws OcicryptError `not-found` where one names none, or one that is not where the index is
+ * @throws OcicryptError `not-found` where one names none, or one that is not where the index is or cannot be read
  */
 export function selectPlatforms(tree: ImageNode, platforms: readonly string[], name: string): readonly PlatformImage[] {
   const images = imagesOf(tree);
-  const absent = absentEntriesOf(tree).filter((entry) => entryPlatform(entry) !== NO_PLATFORM);
+  const others = otherEntriesOf(tree).filter(({ mediaType }) => isManifestType(mediaType));
+  const absent = [...absentEntriesOf(tree), ...others].filter((entry) => entryPlatform(entry) !== NO_PLATFORM);
   const here = images.map(platformName);
   const named = [...here, ...absent.map(entryPlatform)];
   for (const wanted of platforms) {
@@ -123,7 +132,7 @@ export function selectPlatforms(tree: ImageNode, platforms: readonly string[], n
   if (missing !== undefined) {
     throw new OcicryptError(
       'not-found',
-      `${name} names ${missing.digest} (${entryPlatform(missing)}), which is not here`,
+      `${name} names ${missing.digest} (${entryPlatform(missing)}), which is not ${isDigest(missing.digest) ? 'here' : 'read: only SHA-256 digests are'}`,
       {
         hint:
           here.length === 0
@@ -139,7 +148,7 @@ export function selectPlatforms(tree: ImageNode, platforms: readonly string[], n
 const NO_PLATFORM = 'unknown/unknown';
 
 /** The platform that an index says an entry is for, or `unknown`. */
-export function entryPlatform({ platform }: Descriptor): string {
+export function entryPlatform({ platform }: OtherEntry): string {
   return platform === undefined ? 'unknown' : formatPlatform(platform);
 }
 

@@ -31,10 +31,15 @@ export async function findNamed(
       continue;
     }
     const manifest = parseManifest(bytes, entry.mediaType, `manifest ${entry.digest}`);
+    if (manifest.kind === 'index' && manifest.others.length > 0) throw unreadDigest(entry.digest);
     if (manifest.kind === 'index') pending.push(...manifest.manifests);
     else for (const { digest } of [manifest.config, ...manifest.layers]) named.add(digest);
   }
   return named;
+}
+
+function unreadDigest(digest: string): OcicryptError {
+  return new OcicryptError('bad-input', `${digest} names manifests that are not read: only SHA-256 digests are`);
 }
 
 /** A manifest that is not here names nothing that is. */

@@ -7,7 +7,7 @@ import { type AllowRule, parseAllowRule, selectForPacket } from '../provider/pol
 import { decryptedType, isLayerType } from './annotations.ts';
 import { formatDigestTag, noDigestTags } from './digest-tag.ts';
 import { type ImageReport, type InspectedLayer, reportOf } from './inspect.ts';
-import { MEDIA_TYPES } from './manifest.ts';
+import { isDigest, MEDIA_TYPES } from './manifest.ts';
 import type { PacketRecipient } from './packets.ts';
 import { findClassic } from './post-quantum.ts';
 import { type ImageSource, isTagSource } from './store.ts';
@@ -113,8 +113,10 @@ type Wishes = {
 const MAXIMUM_REASONS = 1000;
 
 function judgeReport({ name, platforms, unknown }: ImageReport, wishes: Wishes): readonly string[] {
-  const reasons = unknown.map(
-    ({ digest, mediaType }) => `${digest} is of an unknown type (${mediaType}), which some clients run`,
+  const reasons = unknown.map(({ digest, mediaType }) =>
+    isDigest(digest)
+      ? `${digest} is of an unknown type (${mediaType}), which some clients run`
+      : `${digest} is not read, because it is no SHA-256 digest, and some clients run it`,
   );
   if (platforms.length === 0) reasons.push(`${name} holds no image`);
   for (const { platform, layers } of platforms) {

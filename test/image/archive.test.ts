@@ -226,6 +226,21 @@ test('what is no archive is an error with a sentence', async (t) => {
   await withSource(`oci-archive:${path}`, 'copy', (source) => rejects('not-found', source.readRoot()));
 });
 
+test('an archive that holds blobs of other digests is not changed in place, where they would be lost', async (t) => {
+  const { path, directory, members, recipient } = await encryptable(t);
+  await writeFile(path, await tarOf([...members, { name: `blobs/sha512/${'a'.repeat(128)}`, body: 'x' }]));
+  const before = await readFile(path);
+  await inPlace(`oci-archive:${path}`, (store) =>
+    rejects('bad-input', encryptImage(store, store, { recipients: [recipient] })),
+  );
+  assert.ok(before.equals(await readFile(path)));
+  await withSource(`oci-archive:${path}`, 'copy', (source) =>
+    inPlace(`oci-archive:${join(directory, 'new.tar')}`, (store) =>
+      encryptImage(source, store, { recipients: [recipient] }),
+    ),
+  );
+});
+
 test('in place an archive keeps its mode and owner and stays where a link leads', async (t) => {
   const { path, directory, recipient, key } = await encryptable(t);
   // Neither what new files have nor what the temporary one has.

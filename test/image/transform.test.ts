@@ -141,8 +141,59 @@ test('a sparse index can be used: what is not here stays as it is named, and ver
   ]);
   assert.equal((await verifyImage(image())).reasons.length, 2);
   assert.equal((await verifyImage(image(), { allowAbsent: true })).ok, true);
-  await assert.rejects(rewrapImage(image(), { keys: addKeys(key, []) }), { code: 'not-found', message: /b{64}/ });
+  const rewrap = (platforms?: readonly string[]) =>
+    rewrapImage(image(), { keys: addKeys(key, [recipient]), ...(platforms === undefined ? {} : { platforms }) });
+  for (const platforms of [undefined, ['linux/arm64']])
+    await assert.rejects(rewrap(platforms), { code: 'not-found', message: /b{64}/ });
+  const { layers } = await rewrap(['linux/amd64']);
+  assert.deepEqual(
+    layers.map(({ before, after }) => [before.length, after.length]),
+    layers.map(() => [1, 2]),
+  );
+  assert.deepEqual((await readRoot(path)).manifests.slice(1), entries);
   await decryptImage(image(), image(), { keys: key, platforms: ['linux/amd64/v1'] });
+});
+
+test('what an index names by another digest than SHA-256 stays as it is, fails verify, and is not left plain unsaid', async (t) => {
+  const directory = await scratch(t);
+  const { path, index, recipient, key } = await setUp(t);
+  const entry = (letter: string, type: string, architecture: string) => ({
+    mediaType: type,
+    digest: `sha512:${letter.repeat(128)}`,
+    size: 500,
+    platform: { os: 'linux', architecture },
+  });
+  const others = [entry('a', MANIFEST, 'arm64'), entry('b', 'application/x', 'amd64')];
+  await index(others);
+  const image = () => openLayout(path, undefined, `oci:${path}`);
+  const encrypt = (platforms?: readonly string[]) =>
+    encryptImage(image(), image(), { recipients: [recipient], ...(platforms === undefined ? {} : { platforms }) });
+  for (const platforms of [undefined, ['linux/arm64']])
+    await assert.rejects(encrypt(platforms), { code: 'not-found', message: /a{128}.*SHA-256/ });
+  const encrypted = await encrypt(['linux/amd64']);
+  // What a manifest that is not read names may be any of them.
+  assert.equal(encrypted.leftPlain.length, 2);
+  assert.deepEqual((await readRoot(path)).manifests.slice(1), others);
+  const report = await inspectImage(image());
+  assert.deepEqual(
+    report.unknown,
+    others.map(({ digest, mediaType }) => ({ digest, mediaType })),
+  );
+  assert.deepEqual(report.absent, []);
+  const { ok, reasons } = await verifyImage(image(), { allowAbsent: true });
+  assert.equal(ok, false);
+  assert.equal(reasons.length, 2);
+  await assert.rejects(rewrapImage(image(), { keys: addKeys(key, [recipient]) }), { code: 'not-found' });
+  await rewrapImage(image(), { keys: addKeys(key, [recipient]), platforms: ['linux/amd64'] });
+  assert.deepEqual((await readRoot(path)).manifests.slice(1), others);
+  const copy = openLayout(join(directory, 'copy'), undefined, 'oci:copy');
+  await decryptImage(image(), copy, { keys: key, platforms: ['linux/amd64'] });
+  assert.deepEqual((await readRoot(join(directory, 'copy'))).manifests.slice(1), others);
+  for (const digest of ['sha512:../x', 'sha512:', `sha256:${'A'.repeat(64)}`, 'x']) {
+    const { path: bad, index: put } = await setUp(t);
+    await put([{ ...entry('a', MANIFEST, 'arm64'), digest }]);
+    await rejects('bad-input', inspectImage(openLayout(bad, undefined, 'oci:bad')));
+  }
 });
 
 test('a variant that is the usual one need not be named', async (t) => {
