@@ -226,12 +226,11 @@ const PLATFORM_PART = /^[A-Za-z0-9._-]{1,64}$/;
 
 function parseIndex(json: JsonObject, what: string): ImageIndex {
   refuseManifest(json, what);
-  const manifests: Descriptor[] = [];
-  const others: OtherEntry[] = [];
+  const [manifests, others]: [Descriptor[], OtherEntry[]] = [[], []];
   for (const [index, entry] of parseEntries(json.get('manifests'), `${what}: manifests`).entries()) {
     const name = `${what}: manifests[${index}]`;
     if (hasOtherDigest(entry)) others.push(parseEntry(entry, name, OTHER_DIGEST));
-    else manifests.push(parseDescriptor(entry, name));
+    else manifests.push(parseEntry(entry, name, DIGEST));
   }
   return { kind: 'index', manifests, others, json };
 }
