@@ -54,6 +54,7 @@ Which command takes which option: \`ocicrypt-kms COMMAND --help\`.
 |---|---|
 | \`OCICRYPT_KEYPROVIDER_CONFIG\` | read by skopeo, buildah, podman and ctd-decoder: the file that names key providers |
 | \`SSL_CERT_FILE\`, \`SSL_CERT_DIR\` | a PEM file and directories of them, trusted beside the system's roots; both together replace those, as in Go |
+| \`NODE_EXTRA_CA_CERTS\`, \`NODE_TLS_REJECT_UNAUTHORIZED\` | the first has no effect: name authorities with \`--ca\` or \`SSL_CERT_FILE\`; with the second at 0 every command refuses to start |
 | \`HTTPS_PROXY\`, \`NO_PROXY\` | the proxy to key services, and hosts to reach without it |
 | \`GOOGLE_APPLICATION_CREDENTIALS\`, \`CLOUDSDK_CONFIG\`, \`GCE_METADATA_HOST\`, \`METADATA_SERVER_DETECTION\`, \`GOOGLE_CLOUD_QUOTA_PROJECT\`, \`GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES\` | Google's Application Default Credentials |
 | \`AWS_ACCESS_KEY_ID\`, \`AWS_PROFILE\`, \`AWS_REGION\`, \`AWS_WEB_IDENTITY_TOKEN_FILE\` and the rest of the SDK's chain; \`AWS_ENDPOINT_URL_KMS\`, \`AWS_ENDPOINT_URL\`, \`AWS_USE_FIPS_ENDPOINT\`, \`AWS_USE_DUALSTACK_ENDPOINT\` | AWS's own: [keys-aws.md](keys-aws.md) |

@@ -187,3 +187,21 @@ function withoutComments(text: string): string {
     .replace(/^\s*\/\/.*$/gm, '')
     .replace(/ \/\/ .*$/gm, '');
 }
+
+/** Each checks certificates, or sends nothing. */
+const OPENS_SOCKETS = [
+  'base/http-fetch.ts',
+  'base/http-node.ts',
+  'base/http-stream.ts',
+  // Connects to a socket to see that somebody listens, and hangs up.
+  'cli/doctor-setup.ts',
+  'client/grpc-client.ts',
+  'server/unix-socket.ts',
+];
+
+test('only these files open a connection', () => {
+  const opening =
+    /\b(?:connect|request|get)(?:\s+as\s+\w+)?\b[^}]*\}\s*from 'node:(?:http2?|https|net|tls)'|(?<![.#\w])fetch\(|\bWebSocket\(|'node:dgram'|import\('node:(?:http2?|https|net|tls)'\)/;
+  const found = sources.filter(({ code }) => opening.test(code)).map(({ file }) => file);
+  assert.deepEqual(found.toSorted(), OPENS_SOCKETS);
+});
