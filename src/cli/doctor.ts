@@ -6,6 +6,7 @@ import { OcicryptError } from '../base/errors.ts';
 import { type KeyUri, parseKeyUri } from '../base/key-uri.ts';
 import { createKekStore } from '../kms/store.ts';
 import { DEFAULT_LIMITS, limitsWithin } from '../provider/attempts.ts';
+import { checkLabels } from '../provider/labels.ts';
 import { type ProbeResult, probeKey } from '../provider/probe.ts';
 import { backendSettings } from './backends.ts';
 import type { CommandContext } from './command.ts';
@@ -23,6 +24,8 @@ import type { Settings } from './settings.ts';
  */
 export async function runDoctor(context: CommandContext): Promise<void> {
   const { settings, terminal } = context;
+  const labels = settings.pairs('context') ?? {};
+  checkLabels(labels);
   const backends = backendSettings(settings, (line) => terminal.say(`warning: ${line}`));
   // Who reads what the doctor says can type a PIN, too.
   const { pkcs11 } = backends;
@@ -31,7 +34,7 @@ export async function runDoctor(context: CommandContext): Promise<void> {
   );
   const options = {
     openKek: (uri: KeyUri) => keks.open(uri),
-    labels: settings.pairs('context') ?? {},
+    labels,
     limits: limitsWithin(settings.keyTime() ?? DEFAULT_LIMITS.total),
   };
   const probes: ProbeResult[] = [];

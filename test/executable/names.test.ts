@@ -10,6 +10,17 @@ import { VARIABLES } from '../../src/base/environment.ts';
 import { COMMANDS } from '../../src/cli/commands.ts';
 import { type OptionName, optionSpec } from '../../src/cli/options.ts';
 import { OPTION_NAMES } from '../../src/cli/settings.ts';
+import {
+  CALLS,
+  commandOf,
+  ENDPOINTS,
+  ENVIRONMENT,
+  KEYS,
+  keysFor,
+  variable,
+  variableWords,
+  wordsFor,
+} from '../fixtures/calls.ts';
 import { CANARIES, type Canary, WORDS } from '../fixtures/canaries.ts';
 import { runExecutable } from '../fixtures/executable.ts';
 import { SEED, seeded } from '../fixtures/seed.ts';
@@ -17,90 +28,6 @@ import { serve } from '../fixtures/serve.ts';
 
 const directory = mkdtempSync(join(tmpdir(), 'ocicrypt-names-'));
 after(() => rmSync(directory, { recursive: true, force: true }));
-
-/** Where nobody listens, so that every service fails at once. */
-const NOWHERE = 'https://127.0.0.1:1';
-const KEYS = [
-  'gcpkms://projects/p/locations/l/keyRings/r/cryptoKeys/k',
-  'awskms:///arn:aws:kms:eu-west-1:111122223333:key/12345678-1234-1234-1234-123456789012',
-  'azurekms://example.vault.azure.net/k',
-  'hashivault://k',
-  'pkcs11:token=t;object=k',
-  'keyfile:///nowhere/x.key',
-];
-const ENVIRONMENT: Readonly<Record<string, string>> = {
-  METADATA_SERVER_DETECTION: 'none',
-  AWS_EC2_METADATA_DISABLED: 'true',
-  AZURE_TENANT_ID: 'tenant',
-  AZURE_CLIENT_ID: 'client',
-  AZURE_CLIENT_SECRET: 'x',
-  AZURE_AUTHORITY_HOST: NOWHERE,
-  VAULT_ADDR: NOWHERE,
-  VAULT_TOKEN: 'x',
-};
-const ENDPOINTS = [`--gcp-endpoint=${NOWHERE}`, `--aws-endpoint=${NOWHERE}`, `--azure-endpoint=${NOWHERE}`];
-
-/** How each command comes as far as it can without a key or an image. */
-const CALLS: Readonly<Record<string, readonly string[]>> = {
-  doctor: [...ENDPOINTS, '--timeout=1s'],
-  keyprovider: ['--timeout=1s'],
-  serve: ['--listen=unix:///nowhere/socket', '--allow=hashivault://k'],
-  encrypt: ['oci:/nowhere/a', 'oci:/nowhere/b', '--recipient=hashivault://k'],
-  decrypt: ['oci:/nowhere/a', 'oci:/nowhere/b'],
-  rewrap: ['oci:/nowhere/a', '--add=hashivault://k'],
-  verify: ['oci:/nowhere/a'],
-  inspect: ['oci:/nowhere/a'],
-  keygen: ['/nowhere/x.key'],
-  config: ['ocicrypt'],
-};
-/** What an option needs beside it for its value to be looked at. */
-const BESIDE: Readonly<Record<string, readonly string[]>> = {
-  'vault-credentials': ['--vault-login=approle', '--vault-role=r'],
-  'vault-login-path': ['--vault-login=cert'],
-  'tls-ca': ['--remote=tls://127.0.0.1:1'],
-  'tls-cert': ['--remote=tls://127.0.0.1:1', '--tls-ca=/nowhere/ca.pem', '--tls-key=/nowhere/x.key'],
-  'tls-key': ['--remote=tls://127.0.0.1:1', '--tls-ca=/nowhere/ca.pem', '--tls-cert=/nowhere/x.crt'],
-};
-const UNSET: Readonly<Record<string, readonly string[]>> = {
-  AZURE_CLIENT_CERTIFICATE_PATH: ['AZURE_CLIENT_SECRET'],
-  AZURE_FEDERATED_TOKEN_FILE: ['AZURE_CLIENT_SECRET'],
-  BAO_TOKEN_PATH: ['VAULT_TOKEN'],
-};
-const WITH: Readonly<Record<string, Readonly<Record<string, string>>>> = {
-  VAULT_CLIENT_KEY: { VAULT_CLIENT_CERT: '/nowhere/x.crt' },
-  VAULT_CLIENT_CERT: { VAULT_CLIENT_KEY: '/nowhere/x.key' },
-  BAO_CLIENT_KEY: { BAO_CLIENT_CERT: '/nowhere/x.crt' },
-  BAO_CLIENT_CERT: { BAO_CLIENT_KEY: '/nowhere/x.key' },
-};
-
-/** The keys that look at an option or variable: those of its service, else one with TLS and one without. */
-function keysFor(name: string): readonly string[] {
-  const services = [/^(?:gcp|adc|GOOGLE|CLOUD|GCE|METADATA|K_)/, /^aws/i, /^azure/i, /^(?:vault|bao)/i, /^pkcs11/];
-  const index = services.findIndex((service) => service.test(name));
-  return index < 0 ? KEYS.slice(3) : KEYS.slice(index, index + 1);
-}
-
-/** The command by which an option is tried: the doctor looks at most of them. */
-function commandOf(name: OptionName): string {
-  const taking = [...COMMANDS].filter(([, { options }]) => options.includes(name)).map(([command]) => command);
-  const preferred = name in BESIDE && name.startsWith('tls-') ? 'keyprovider' : 'doctor';
-  return taking.includes(preferred) ? preferred : (taking[0] ?? '');
-}
-
-function wordsFor(name: OptionName, value: string): readonly string[] {
-  const command = commandOf(name);
-  const { kind, value: shown } = optionSpec(name);
-  const pair = kind !== 'pairs' ? value : shown === 'KEY=FILE' ? `kbs:///a/b/c=${value}` : `${value}=${value}`;
-  const others = (CALLS[command] ?? []).filter((word) => !word.startsWith(`--${name}=`));
-  const keys = command === 'doctor' ? keysFor(name) : [];
-  return [command, ...keys, ...others, ...(BESIDE[name] ?? []), `--${name}=${pair}`];
-}
-
-/** The environment in which a variable is looked at. */
-function variable(name: string, value: string): Readonly<Record<string, string>> {
-  const unset = Object.fromEntries((UNSET[name] ?? []).map((one) => [one, '']));
-  return { ...unset, ...WITH[name], [name]: value };
-}
 
 type Run = {
   readonly words: readonly string[];
@@ -177,12 +104,7 @@ describe('P32 no secret in any error: a canary', () => {
   test(seeded('P32 in the place of every variable’s value'), async (context) => {
     const runs = [...VARIABLES].flatMap(([name, kind], index) =>
       canariesFor(index, /^(?:file|secret)$/.test(kind)).map((canary) => {
-        const environment = variable(name, canary.text);
-        const encrypts = /^(?:OCICRYPT|REGISTRY|DOCKER|XDG)_/.test(name);
-        const words = encrypts
-          ? ['encrypt', 'docker://127.0.0.1:1/a', 'oci:/nowhere/b', '--recipient=provider:other:x']
-          : ['doctor', ...keysFor(name), ...(CALLS.doctor ?? [])];
-        return { words, environment, canary };
+        return { words: variableWords(name), environment: variable(name, canary.text), canary };
       }),
     );
     await assertHidden(runs.filter(({ environment }) => environment.PATH === undefined));
