@@ -84,18 +84,21 @@ export class OcicryptError extends Error {
   readonly #marked: { readonly message: string; readonly hint: string | undefined };
 
   /**
-   * @param code the class of the failure
+   * @param code the class of the failure; where a cause is that this process may open no more files, it is `unavailable`
+   * and the hint says so: then nothing is wrong with the file or host at hand
    * @param message lower case, without a full stop, naming the key, file or member at fault; never a secret
    * @param details hint, cause and retry advice
    */
   constructor(code: ErrorCode, message: string, details: ErrorDetails = {}) {
     super(unmark(message), 'cause' in details ? { cause: details.cause } : undefined);
+    const isOutOfFiles = hasOpenedTooMany(details.cause);
+    const hint = isOutOfFiles ? TOO_MANY_FILES : details.hint;
     this.name = 'OcicryptError';
-    this.code = code;
-    this.hint = details.hint === undefined ? undefined : unmark(details.hint);
+    this.code = isOutOfFiles ? 'unavailable' : code;
+    this.hint = hint === undefined ? undefined : unmark(hint);
     this.retryable = details.retryable ?? false;
     this.retryAfter = details.retryAfter;
-    this.#marked = { message, hint: details.hint };
+    this.#marked = { message, hint };
   }
 
   /** The same failure said anew, with this one as its cause; what callers must not read stays withheld from them. */
@@ -159,10 +162,23 @@ export function describeForCaller(error: unknown): string {
 /** The error itself, or code `internal` with the error as its cause. */
 export function asOcicryptError(error: unknown): OcicryptError {
   if (error instanceof OcicryptError) return error;
+  if (hasOpenedTooMany(error)) {
+    return new OcicryptError('unavailable', `cannot open another file${showSystemCode(error)}`, { cause: error });
+  }
   return new OcicryptError('internal', 'unexpected failure', {
     cause: error,
     hint: 'run again with --debugLog FILE and report what it says',
   });
+}
+
+const TOO_MANY_FILES = 'too many files are open: raise the limit (ulimit -n, LimitNOFILE= of a systemd unit)';
+
+/** Whether the error, or what caused it, is the limit of open files: that of the process or of the machine. */
+function hasOpenedTooMany(error: unknown): boolean {
+  for (let cause = error, depth = 0; cause instanceof Error && depth < 8; cause = cause.cause, depth++) {
+    if (['EMFILE', 'ENFILE'].includes(systemCode(cause) ?? '')) return true;
+  }
+  return false;
 }
 
 /** The code of an error of the system or the runtime (`ENOENT`), or undefined; unlike its text, it is safe to show. */

@@ -4,7 +4,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { concatBytes, wipe } from './bytes.ts';
 import { endedBy, waitFor } from './deadline.ts';
-import { OcicryptError } from './errors.ts';
+import { OcicryptError, showSystemCode, systemCode } from './errors.ts';
 
 /** What is run; nothing of it is ever shown but `name`. */
 export type Helper = {
@@ -24,13 +24,16 @@ export type HelperResult = { readonly status: number; readonly output: Uint8Arra
 /** The shell's number for a program that is not there, also where there is no shell. */
 export const NOT_FOUND = 127;
 
+/** The machine has no room for another program now: nothing is wrong with this one. */
+const CANNOT_START = new Set(['EAGAIN', 'EMFILE', 'ENFILE', 'ENOMEM']);
+
 const MAXIMUM_OUTPUT = 256 * 1024;
 
 /**
  * Runs the helper until it has closed its output. Its errors go nowhere: they may hold secrets, and our own are one line.
  *
- * @throws OcicryptError `deadline-exceeded` where its own limit or the signal ended it, `unauthenticated` where it wrote
- * too much
+ * @throws OcicryptError `deadline-exceeded` if its own limit or the signal ended it, `unauthenticated` if it wrote too
+ * much, `unavailable` if the machine had no room to start it
  */
 export function runHelper(helper: Helper, signal: AbortSignal): Promise<HelperResult> {
   const hint = 'see why it takes so long, or allow more time with --timeout';
@@ -44,7 +47,7 @@ async function run(helper: Helper, signal: AbortSignal): Promise<HelperResult> {
   // Before there is anything that could be left behind.
   const forget = endWithProcess(() => endGroup(started));
   // A session of its own, so that all of it can be ended at once, and no terminal asks anybody anything.
-  const child = spawn(program, words, {
+  const child: ChildProcess = spawn(program, words, {
     env: { ...process.env, ...helper.variables },
     detached: true,
     stdio: ['ignore', 'pipe', 'ignore'],
@@ -53,12 +56,16 @@ async function run(helper: Helper, signal: AbortSignal): Promise<HelperResult> {
   const { promise, resolve, reject } = Promise.withResolvers<HelperResult>();
   const chunks: Uint8Array[] = [];
   let length = 0;
-  child.stdout.on('data', (chunk: Buffer) => {
+  // It has none if it could not be started.
+  child.stdout?.on('data', (chunk: Buffer) => {
     chunks.push(chunk);
     length += chunk.length;
     if (length > MAXIMUM_OUTPUT) reject(wroteTooMuch(helper));
   });
-  child.on('error', () => resolve({ status: NOT_FOUND, output: new Uint8Array(0) }));
+  child.on('error', (cause) => {
+    if (CANNOT_START.has(systemCode(cause) ?? '')) reject(notStarted(helper, cause));
+    else resolve({ status: NOT_FOUND, output: new Uint8Array(0) });
+  });
   child.on('close', (status) => resolve({ status: status ?? -1, output: concatBytes(...chunks) }));
   const stop = () => reject(endedBy(signal));
   signal.addEventListener('abort', stop, { once: true });
@@ -105,6 +112,14 @@ function endWithProcess(end: () => void): () => void {
     process.removeListener('exit', end);
     for (const [name, handler] of handlers) process.removeListener(name, handler);
   };
+}
+
+function notStarted({ name }: Helper, cause: unknown): OcicryptError {
+  return new OcicryptError('unavailable', `cannot start ${name}${showSystemCode(cause)}`, {
+    cause,
+    hint: 'this machine has no room for another program now',
+    retryable: true,
+  });
 }
 
 function tookTooLong({ name, limit }: Helper): OcicryptError {

@@ -1,7 +1,7 @@
 // The only code that knows exit codes: words in, one command run, one line on failure.
 
 import { basename } from 'node:path';
-import { asOcicryptError, describeError, ERROR_STATUS, OcicryptError } from '../base/errors.ts';
+import { asOcicryptError, describeError, ERROR_STATUS, OcicryptError, showSystemCode } from '../base/errors.ts';
 import { showValue } from '../base/shown.ts';
 import type { Command, Personality } from './command.ts';
 import { COMMANDS } from './commands.ts';
@@ -24,12 +24,25 @@ export type Invocation = {
 export async function run(invocation: Invocation, terminal: Terminal): Promise<number> {
   const personality: Personality = basename(invocation.name) === 'kms_oci_crypt' ? 'kms_oci_crypt' : 'ocicrypt-kms';
   try {
+    checkDirectory();
     await dispatch(invocation.words, personality, terminal);
     return 0;
   } catch (error) {
     const known = asOcicryptError(error);
     terminal.say(`${personality}: ${describeError(known)}`);
     return ERROR_STATUS[known.code].exit;
+  }
+}
+
+/** No relative path means anything without it; the executable's runtime refuses it likewise, before any of this runs. */
+function checkDirectory(): void {
+  try {
+    process.cwd();
+  } catch (cause) {
+    throw new OcicryptError('not-found', `the working directory is gone${showSystemCode(cause)}`, {
+      cause,
+      hint: 'change to a directory that exists',
+    });
   }
 }
 

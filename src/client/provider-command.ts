@@ -1,6 +1,6 @@
 // The only code that runs another key provider's command: the request in a pipe, the reply in a pipe.
 
-import { spawn } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
 import { concatBytes, wipe } from '../base/bytes.ts';
 import { isErrorCode, OcicryptError } from '../base/errors.ts';
 
@@ -21,13 +21,15 @@ export async function runProviderCommand(
   signal: AbortSignal,
 ): Promise<Uint8Array> {
   signal.throwIfAborted();
-  const child = spawn(command.path, command.words, { stdio: ['pipe', 'pipe', 'pipe'] });
+  const child: ChildProcess = spawn(command.path, command.words, { stdio: ['pipe', 'pipe', 'pipe'] });
   const ended = Promise.withResolvers<number | null>();
+  child.once('error', ended.reject);
+  child.once('close', ended.resolve);
   // Not only the command itself: what it has started may hold its pipes open, and dies of their end.
   const kill = () => {
     child.kill('SIGKILL');
-    child.stdout.destroy();
-    child.stderr.destroy();
+    child.stdout?.destroy();
+    child.stderr?.destroy();
     ended.resolve(null);
   };
   signal.addEventListener('abort', kill, { once: true });
@@ -35,19 +37,17 @@ export async function runProviderCommand(
   let length = 0;
   let complaint = '';
   try {
-    child.stdout.on('data', (chunk: Uint8Array) => {
+    // It has no streams if it could not be started.
+    child.stdout?.on('data', (chunk: Uint8Array) => {
       output.push(chunk);
       length += chunk.length;
       if (length > MAXIMUM_REPLY) kill();
     });
-    child.stderr.setEncoding('utf8').on('data', (text: string) => {
+    child.stderr?.setEncoding('utf8').on('data', (text: string) => {
       if (complaint.length < MAXIMUM_COMPLAINT) complaint += text;
     });
     // A command that ends without reading breaks the pipe; its exit says why.
-    child.stdin.on('error', () => undefined);
-    child.stdin.end(Buffer.from(request));
-    child.once('error', ended.reject);
-    child.once('close', ended.resolve);
+    child.stdin?.on('error', () => undefined).end(Buffer.from(request));
     const status = await ended.promise.catch((cause: unknown) => {
       throw new OcicryptError('configuration', `cannot run the key provider ${command.path}`, {
         cause,

@@ -1,7 +1,7 @@
 // The only code that looks for registry credentials: the auth files of podman and docker, and their helpers.
 // containers-auth.json(5); https://docs.docker.com/reference/cli/docker/login/#credential-helper-protocol
 
-import { spawn } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { decodeBase64 } from '../base/bytes.ts';
@@ -193,7 +193,7 @@ function runHelper(
   host: string,
 ): Promise<{ readonly status: number | null; readonly output: string }> {
   return new Promise((resolve, reject) => {
-    const child = spawn(program, ['get'], {
+    const child: ChildProcess = spawn(program, ['get'], {
       stdio: ['pipe', 'pipe', 'ignore'],
       signal: AbortSignal.timeout(HELPER_MILLISECONDS),
     });
@@ -203,13 +203,12 @@ function runHelper(
         new OcicryptError('configuration', `cannot run ${program}`, { cause, hint: 'install it or run podman login' }),
       );
     });
-    child.stdout.setEncoding('utf8');
-    child.stdout.on('data', (text: string) => {
+    // It has no streams if it could not be started.
+    child.stdout?.setEncoding('utf8').on('data', (text: string) => {
       output += text;
       if (output.length > MAXIMUM_ANSWER) child.kill('SIGKILL');
     });
     child.once('close', (status) => resolve({ status, output }));
-    child.stdin.on('error', () => undefined);
-    child.stdin.end(`${host}\n`);
+    child.stdin?.on('error', () => undefined).end(`${host}\n`);
   });
 }

@@ -82,3 +82,14 @@ test('an error of ours stays itself, with advice only where it was given', () =>
   const bare = new OcicryptError('throttled', 'too many');
   assert.deepEqual([bare.retryable, bare.retryAfter, 'cause' in bare], [false, undefined, false]);
 });
+
+test('too many open files are called so, whatever was to be opened, however deep the cause lies', () => {
+  for (const name of ['EMFILE', 'ENFILE']) {
+    const cause = Object.assign(new Error('secret'), { code: name });
+    const direct = new OcicryptError('not-found', `cannot open it (${name})`, { cause, hint: 'install it' });
+    for (const error of [direct, direct.with({ code: 'configuration', hint: 'log in' }), asOcicryptError(cause)]) {
+      assert.equal(error.code, 'unavailable');
+      assert.match(describeError(error), new RegExp(`^unavailable: .*\\(${name}\\); too many files are open: raise`));
+    }
+  }
+});

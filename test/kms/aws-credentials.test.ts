@@ -29,6 +29,7 @@ import {
   SLOW_MILLISECONDS,
   trySource,
   trySourceAt,
+  untilEmpty,
   useOnce,
 } from './credential-trials.ts';
 
@@ -245,7 +246,7 @@ describe('AWS credentials survive', { concurrency: true }, () => {
   trySource({
     name: 'a program',
     not: ['throttled', 'unavailable'],
-    isPatient: true,
+    met: () => untilEmpty(mood),
     async open() {
       const output = await world.write('program.json', processOutput());
       mood = join(world.directory, `mood-${runs++}`);

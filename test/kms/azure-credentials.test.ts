@@ -25,6 +25,7 @@ import {
   SLOW_MILLISECONDS,
   trySource,
   trySourceAt,
+  untilEmpty,
   useOnce,
 } from './credential-trials.ts';
 import { code, soon } from './expect.ts';
@@ -228,7 +229,7 @@ describe('Azure identities survive', { concurrency: true }, () => {
   trySource({
     name: 'az',
     not: ['throttled', 'unavailable'],
-    isPatient: true,
+    met: () => untilEmpty(mood),
     async open() {
       mood = await write(`mood-${tools++}`, '');
       return open({ PATH: await az(`. '${mood}'; echo '${azAnswer()}'`), AZURE_TOKEN_CREDENTIALS: 'dev' });

@@ -21,6 +21,7 @@ import {
   SLOW_MILLISECONDS,
   trySource,
   trySourceAt,
+  untilEmpty,
   useOnce,
 } from './credential-trials.ts';
 import { code } from './expect.ts';
@@ -153,7 +154,7 @@ describe('Google credentials survive', { concurrency: true }, () => {
   trySource({
     name: 'an executable',
     not: ['throttled', 'unavailable'],
-    isPatient: true,
+    met: () => untilEmpty(mood),
     async open() {
       mood = await write('', `mood-${files++}`);
       return open(await program(`. '${mood}'; echo '${answer()}'`), programs);
