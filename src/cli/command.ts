@@ -13,10 +13,15 @@ export type CommandContext = {
   readonly personality: Personality;
 };
 
+/** What some options, words or variables change about other options: what has no effect is refused and not ignored. */
 export type CommandMode = {
-  readonly option: OptionName;
-  /** The options that have an effect with it, and those of them that have none without it. */
-  readonly takes: readonly OptionName[];
+  /** How the mode is called in an error, after "with" and "without". */
+  readonly name: string;
+  /** Whether the command is in this mode. @param settings those of a configuration file too */
+  readonly isOn: (settings: Settings, environment: NodeJS.ProcessEnv) => boolean;
+  /** The options that have an effect in this mode, where some have none. */
+  readonly takes?: readonly OptionName[];
+  /** The options that have an effect in this mode alone. */
   readonly alone: readonly OptionName[];
 };
 
@@ -24,8 +29,7 @@ export type Command = {
   readonly operands: string;
   readonly describe: string;
   readonly options: readonly OptionName[];
-  /** What one of the options changes about the others: what has no effect is refused and not ignored. */
-  readonly mode?: CommandMode;
+  readonly modes?: readonly CommandMode[];
   /** Runs the command; whatever goes wrong is thrown as an OcicryptError. */
   readonly run: (context: CommandContext) => Promise<void>;
 };

@@ -1,8 +1,9 @@
 // The table of commands: what each is for, which options it takes, and where its code is, loaded when it is run.
 
-import type { Command } from './command.ts';
+import type { Command, CommandMode } from './command.ts';
 import { imageCommands } from './image-commands.ts';
 import type { OptionName } from './options.ts';
+import type { Settings } from './settings.ts';
 
 /** What a provider needs, whether it runs once or serves. */
 const PROVIDER_OPTIONS: readonly OptionName[] = [
@@ -70,6 +71,47 @@ const SERVE_OPTIONS: readonly OptionName[] = [
   'key-rate',
 ];
 
+/** What else there is of keys, policy and audit is the server's. */
+const FORWARDING: readonly CommandMode[] = [
+  {
+    name: '--remote',
+    isOn: (settings) => settings.text('remote') !== undefined,
+    takes: ['remote', 'provider', 'timeout', 'debugLog', 'config', ...REMOTE_OPTIONS],
+    alone: [],
+  },
+  {
+    name: '--remote=tls://HOST:PORT',
+    isOn: (settings) => settings.text('remote')?.startsWith('tls:') ?? false,
+    alone: REMOTE_OPTIONS,
+  },
+];
+
+/** What systemd hands over may be a socket of any kind, but its mode is systemd's. */
+const LISTENING: readonly CommandMode[] = [
+  {
+    name: '--listen=tls://HOST:PORT',
+    isOn: (settings, { LISTEN_FDS }) => listensOn(settings, 'tls:') || LISTEN_FDS !== undefined,
+    alone: ['tls-cert', 'tls-key', 'tls-client-ca', 'tls-min', 'allow-client'],
+  },
+  {
+    name: '--listen=tcp://127.0.0.1:PORT',
+    isOn: (settings, { LISTEN_FDS }) =>
+      listensOn(settings, 'tcp:') || settings.text('grpcport') !== undefined || LISTEN_FDS !== undefined,
+    alone: ['insecure-plaintext'],
+  },
+  {
+    name: '--listen=unix:///PATH',
+    isOn: (settings, { LISTEN_FDS }) =>
+      listensOn(settings, 'unix:') ||
+      (settings.list('listen').length === 0 && settings.text('grpcport') === undefined && LISTEN_FDS === undefined),
+    alone: ['socket-mode', 'socket-group'],
+  },
+];
+
+function listensOn(settings: Settings, scheme: string): boolean {
+  return settings.list('listen').some((address) => address.startsWith(scheme));
+}
+
 export const COMMANDS: ReadonlyMap<string, Command> = new Map<string, Command>([
   [
     'keyprovider',
@@ -77,12 +119,7 @@ export const COMMANDS: ReadonlyMap<string, Command> = new Map<string, Command>([
       operands: '',
       describe: 'answer one key-provider request on standard input, as a client\'s "cmd"',
       options: [...PROVIDER_OPTIONS, 'remote', ...REMOTE_OPTIONS],
-      // What else there is of keys, policy and audit is the server's.
-      mode: {
-        option: 'remote',
-        takes: ['provider', 'timeout', 'debugLog', 'config', ...REMOTE_OPTIONS],
-        alone: REMOTE_OPTIONS,
-      },
+      modes: FORWARDING,
       run: async (context) => (await import('./keyprovider.ts')).runKeyprovider(context),
     },
   ],
@@ -92,6 +129,7 @@ export const COMMANDS: ReadonlyMap<string, Command> = new Map<string, Command>([
       operands: '',
       describe: 'answer key-provider requests over gRPC, on a unix socket or with TLS',
       options: [...PROVIDER_OPTIONS, ...SERVE_OPTIONS],
+      modes: LISTENING,
       run: async (context) => (await import('./serve.ts')).runServe(context),
     },
   ],
@@ -111,6 +149,13 @@ export const COMMANDS: ReadonlyMap<string, Command> = new Map<string, Command>([
       operands: '[KEY|IMAGE]…',
       describe: 'try each key, or who can open an image here, and find what is wrong with the set-up',
       options: [...PROVIDER_OPTIONS.filter((name) => !OF_REQUESTS.includes(name)), 'authfile', 'json'],
+      modes: [
+        {
+          name: 'an image docker://IMAGE',
+          isOn: ({ operands }) => operands.some((text) => text.startsWith('docker:')),
+          alone: ['authfile'],
+        },
+      ],
       run: async (context) => (await import('./doctor.ts')).runDoctor(context),
     },
   ],

@@ -6,6 +6,17 @@ import type { OptionName } from './options.ts';
 /** A client's requests have these; an image command names its keys itself. */
 const NOT_FOR_IMAGES: ReadonlySet<OptionName> = new Set<OptionName>(['kmsURI', 'bytes', 'packet', 'config']);
 
+/** What has an effect where no layer key is opened; a file of age identities that is required may ask for its passphrase. */
+const WITHOUT_KEYS: ReadonlySet<OptionName> = new Set<OptionName>([
+  'age-passphrase-file',
+  'ca',
+  'debugLog',
+  'timeout',
+  'authfile',
+  'json',
+  'config',
+]);
+
 /** @param provider the options of whoever wraps and unwraps */
 export function imageCommands(provider: readonly OptionName[]): readonly (readonly [string, Command])[] {
   const keys = provider.filter((name) => !NOT_FOR_IMAGES.has(name));
@@ -66,6 +77,13 @@ export function imageCommands(provider: readonly OptionName[]): readonly (readon
         operands: 'IMAGE',
         describe: 'succeed only if every layer of every platform is encrypted, and to whom it should be',
         options: ['require', 'only', 'unwrap', 'content', 'post-quantum', 'digest-tag', 'allow-absent', ...unwrapping],
+        modes: [
+          {
+            name: '--unwrap or --content',
+            isOn: (settings) => settings.switch('unwrap') || settings.switch('content'),
+            alone: unwrapping.filter((name) => !WITHOUT_KEYS.has(name)),
+          },
+        ],
         run: async (context) => (await import('./verify.ts')).runVerify(context),
       },
     ],

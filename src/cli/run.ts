@@ -6,6 +6,7 @@ import { showValue } from '../base/shown.ts';
 import type { Command, Personality } from './command.ts';
 import { COMMANDS } from './commands.ts';
 import { compileHotCode } from './compilation.ts';
+import type { OptionName } from './options.ts';
 import { nearest, parseSettings, type Settings } from './settings.ts';
 import type { Terminal } from './terminal.ts';
 
@@ -87,12 +88,13 @@ async function runCommand(
   if (settings.switch('help')) return terminal.write((await import('./help.ts')).commandHelp(name, personality));
   try {
     checkOperands(name, command, settings);
-    checkMode(command, settings);
     refuseUncheckedTls(process.env);
+    const given = settings.names();
     const file = settings.text('config');
     if (file !== undefined) {
       settings = settings.over(await (await import('./configuration.ts')).readConfiguration(file));
     }
+    checkModes(command, settings, given);
     // One request is answered before compiled code would pay for its compilation.
     if (name !== 'keyprovider') compileHotCode();
     await command.run({ settings, terminal, personality });
@@ -117,18 +119,20 @@ async function logFailure(command: string, settings: Settings, error: unknown): 
   }
 }
 
-/** What would have no effect is refused: somebody relies on it. */
-function checkMode({ mode }: Command, settings: Settings): void {
-  if (mode === undefined) return;
-  const given = settings.names();
-  const isOn = given.includes(mode.option);
-  const idle = given.find((name) =>
-    isOn ? name !== mode.option && !mode.takes.includes(name) : mode.alone.includes(name),
-  );
-  if (idle === undefined) return;
-  throw new OcicryptError('usage', `--${idle} has no effect ${isOn ? 'with' : 'without'} --${mode.option}`, {
-    hint: isOn ? 'leave it out here: the server has its own' : `leave it out, or give --${mode.option} too`,
-  });
+/**
+ * What would have no effect is refused: somebody relies on it.
+ *
+ * @param given the options of the command line; a configuration file may be one for several commands
+ */
+function checkModes({ modes = [] }: Command, settings: Settings, given: readonly OptionName[]): void {
+  for (const { name, isOn, takes, alone } of modes) {
+    const isInMode = isOn(settings, process.env);
+    const idle = given.find((option) => (isInMode ? takes?.includes(option) === false : alone.includes(option)));
+    if (idle === undefined) continue;
+    throw new OcicryptError('usage', `--${idle} has no effect ${isInMode ? 'with' : 'without'} ${name}`, {
+      hint: isInMode ? 'leave it out here: the server has its own' : `leave it out, or add ${name}`,
+    });
+  }
 }
 
 /** Both runtimes obey it, in libraries that open connections of their own too. */

@@ -21,7 +21,18 @@ function word(name: OptionName): string {
   return kind === 'duration' ? `--${name}=1s` : `--${name}=/nowhere/x`;
 }
 
-for (const [command, { options, mode, operands }] of COMMANDS) {
+/** What puts a command into a mode, and what leaves it out of it. */
+const MODES: Readonly<Record<string, readonly [readonly string[], readonly string[]]>> = {
+  '--remote': [['--remote=unix:///nowhere/socket'], []],
+  '--remote=tls://HOST:PORT': [['--remote=tls://127.0.0.1:1'], ['--remote=unix:///nowhere/socket']],
+  '--listen=tls://HOST:PORT': [['--listen=tls://127.0.0.1:0'], ['--listen=unix:///proc/nowhere/socket']],
+  '--listen=tcp://127.0.0.1:PORT': [['--listen=tcp://127.0.0.1:0'], ['--listen=unix:///proc/nowhere/socket']],
+  '--listen=unix:///PATH': [['--listen=unix:///proc/nowhere/socket'], ['--listen=tls://127.0.0.1:0']],
+  '--unwrap or --content': [['--unwrap'], []],
+  'an image docker://IMAGE': [['docker://127.0.0.1:1/a'], ['hashivault://k']],
+};
+
+for (const [command, { options, modes = [], operands }] of COMMANDS) {
   const words = operands === '' || operands.endsWith(']…') ? [] : operands.split(' ').map(() => '/nowhere');
   test(`${command} refuses every option of another command`, async () => {
     for (const name of OPTION_NAMES.filter((one) => one !== 'help' && !options.includes(one))) {
@@ -29,19 +40,24 @@ for (const [command, { options, mode, operands }] of COMMANDS) {
       assert.deepEqual([status, /unknown option/.test(stderr)], [64, true], `--${name}: ${stderr}`);
     }
   });
-  if (mode === undefined) continue;
-  test(`${command} --${mode.option} refuses what has no effect with it, and without it what needs it`, async () => {
-    const address = '--remote=unix:///nowhere/socket';
-    for (const name of options.filter((one) => one !== mode.option && one !== 'config' && one !== 'debugLog')) {
-      const withMode = await runCommand([command, address, '--timeout=1s', word(name)], '{}');
-      const refused = / has no effect with --remote/.test(withMode.stderr);
-      assert.equal(refused, !mode.takes.includes(name), `--${name}: ${withMode.stderr}`);
-      if (refused) assert.equal(withMode.status, 64);
-      if (!mode.alone.includes(name)) continue;
-      const without = await runCommand([command, word(name)], '{}');
-      assert.deepEqual([without.status, / has no effect without --remote/.test(without.stderr)], [64, true]);
-    }
-  });
+  for (const { name, takes, alone } of modes) {
+    test(`${command} refuses what has no effect ${takes === undefined ? 'without' : 'with'} ${name}`, async () => {
+      const [on, off] = MODES[name] ?? assert.fail(`how is a command with and without ${name} called?`);
+      // Of a mode that only adds options these alone are tried: with others a server would start.
+      const tried = takes === undefined ? alone : options.filter((one) => one !== 'config' && one !== 'debugLog');
+      for (const option of tried) {
+        const within = await runCommand([command, ...words, ...on, '--timeout=1s', word(option)], '{}');
+        const isRefused = within.stderr.includes(` has no effect with ${name};`);
+        assert.equal(isRefused, takes?.includes(option) === false, `--${option}: ${within.stderr}`);
+        assert.ok(!within.stderr.includes(` has no effect without ${name};`), within.stderr);
+        if (isRefused) assert.equal(within.status, 64);
+      }
+      for (const option of alone) {
+        const { status, stderr } = await runCommand([command, ...words, ...off, word(option)], '{}');
+        assert.deepEqual([status, stderr.includes(` has no effect without ${name};`)], [64, true], stderr);
+      }
+    });
+  }
 }
 
 test('an audit log that a configuration file names is not left unwritten beside --remote', async () => {

@@ -100,3 +100,20 @@ test('a PIN is asked for on the terminal and never shown there', async (t) => {
   assert.deepEqual([status, reply], [0, REPLY]);
   assert.ok(!shown.includes('24681357'));
 });
+
+test('keyprovider, typed at a terminal, says at once what it is for', async () => {
+  const child = spawn('script', ['-qec', `'${executablePath()}' keyprovider`, '/dev/null'], {
+    env: { PATH: process.env.PATH, HOME: directory, SHELL: '/bin/sh' },
+    stdio: ['pipe', 'pipe', 'inherit'],
+  });
+  const timer = setTimeout(() => child.kill('SIGKILL'), HANG);
+  let shown = '';
+  child.stdout.on('data', (chunk: Buffer) => {
+    shown += chunk;
+  });
+  // Nothing is typed: the command ends by itself, and not at its time limit of ten seconds.
+  const [status] = await once(child, 'close');
+  clearTimeout(timer);
+  assert.equal(status, 64, shown);
+  assert.match(shown, /^ocicrypt-kms: usage: [^\r\n]+\r\n$/);
+});
