@@ -29,11 +29,11 @@ export function isPlainContent(head: Uint8Array): boolean {
 
 const CHECKSUM = { start: 148, end: 156 };
 
-/** By its checksum, with signed bytes too, as old writers counted: Go's archive/tar takes both. */
+/** By its checksum, with signed bytes too, as old writers counted: Go's archive/tar takes both, and a blank one as 0. */
 function isTarHeader(head: Uint8Array): boolean {
   const field = String.fromCharCode(...head.subarray(CHECKSUM.start, CHECKSUM.end));
-  const digits = /^[ \0]*([0-7]{1,8})[ \0]*/.exec(field)?.[1];
-  if (digits === undefined) return false;
+  const digits = /^(?:[ \0]{8}|[ \0]*([0-7]{1,8}).*)$/s.exec(field);
+  if (digits === null) return false;
   let unsigned = 0;
   let signed = 0;
   for (const [index, byte] of head.subarray(0, HEAD_BYTES).entries()) {
@@ -41,6 +41,6 @@ function isTarHeader(head: Uint8Array): boolean {
     unsigned += counted;
     signed += counted > 127 ? counted - 256 : counted;
   }
-  const checksum = Number.parseInt(digits, 8);
+  const checksum = Number.parseInt(digits[1] ?? '0', 8);
   return checksum === unsigned || checksum === signed;
 }

@@ -55,6 +55,8 @@ export class TarReader {
           pending.pax = parsePax(await this.#record(header.size));
           continue;
         case 'g':
+          if (pending.pax.size > 0 || pending.name !== undefined || pending.target !== undefined)
+            throw bad('a header for all members stands between a member and what is said of it');
           refuseGlobal(parsePax(await this.#record(header.size)));
           continue;
         case 'L':
@@ -89,13 +91,13 @@ export class TarReader {
     if (++this.#members > MAXIMUM_MEMBERS) throw bad(`it has more than ${MAXIMUM_MEMBERS} members`);
     const { pax } = pending;
     if ([...pax.keys()].some((record) => record.startsWith('GNU.sparse.'))) throw bad('it has a sparse file');
-    const name = pending.name ?? (pax.get('path') || header.name);
-    const target = pending.target ?? (pax.get('linkpath') || header.target);
+    const name = pending.name || pax.get('path') || header.name;
+    const target = pending.target || pax.get('linkpath') || header.target;
     const paxSize = pax.get('size');
     const said = paxSize === undefined || paxSize === '' ? header.size : decimal(paxSize);
     const kind = kindOf(header.flag, name);
-    // Links, devices and directories have no content, whatever their header says.
-    const size = HEADER_ONLY.has(header.flag) ? 0 : said;
+    // Links, devices and directories have no content, whatever their header says; those of the first tars too.
+    const size = kind === 'directory' || HEADER_ONLY.has(header.flag) ? 0 : said;
     this.#end = this.#position + size;
     if (!Number.isSafeInteger(this.#end)) throw bad('a member is larger than any file');
     return { name, kind, target, size, offset: this.#position };
@@ -202,8 +204,9 @@ function number(field: Uint8Array): number {
   return value;
 }
 
+/** Between blanks, up to a NUL: where Go finds no number, what stands here may be something else to it. */
 function octal(text: string): number {
-  const digits = /^[ \0]*([0-7]*)(?:[ \0].*)?$/s.exec(text)?.[1];
+  const digits = /^([0-7]*)(?:\0.*)?$/s.exec(text.replace(/^[ \0]+|[ \0]+$/g, ''))?.[1];
   if (digits === undefined) throw bad('a number in a header is none');
   return digits === '' ? 0 : Number.parseInt(digits, 8);
 }

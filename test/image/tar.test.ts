@@ -43,6 +43,23 @@ test('what readers take for different things is refused', async () => {
     'a sparse file of PAX': Buffer.concat([record('x', pax({ 'GNU.sparse.major': '1' })), file('a')]),
     'a name for all members': Buffer.concat([record('g', pax({ path: 'x' })), file('a')]),
     'a size for all members': Buffer.concat([record('g', pax({ size: '1' })), file('a')]),
+    'a name of PAX before a header for all members': Buffer.concat([
+      record('x', pax({ path: 'x' })),
+      record('g', pax({ comment: 'x' })),
+      file('a'),
+    ]),
+    'a name of GNU before a header for all members': Buffer.concat([
+      record('L', Buffer.from('x\0')),
+      record('g', pax({ comment: 'x' })),
+      file('a'),
+    ]),
+    'a target of GNU before a header for all members': Buffer.concat([
+      record('K', Buffer.from('x\0')),
+      record('g', pax({ comment: 'x' })),
+      header('a', 0, '2'),
+    ]),
+    'a start of the name where GNU has a time': gnuPrefixed('a', ' /../b'),
+    'a start of the name after a digit': gnuPrefixed('a', '0 /../b'),
     'a wrong checksum': Buffer.concat([file('a').fill(1, 0, 1)]),
     'something after one block of zeros': Buffer.concat([Buffer.alloc(BLOCK), file('a')]),
     'a record without its end': Buffer.concat([record('x', Buffer.from('99 path=a\n')), file('a')]),
@@ -57,12 +74,12 @@ test('what readers take for different things is refused', async () => {
 });
 
 test('links, directories and devices have no content, whatever they say', async () => {
-  for (const flag of '123456') {
-    const found = await members(Buffer.concat([header('a', 5000, flag), file('b')]));
+  for (const [name, flag] of [...[...'123456'].map((letter) => ['a', letter] as const), ['a/', '\0'] as const]) {
+    const found = await members(Buffer.concat([header(name, 5000, flag), file('b')]));
     assert.deepEqual(
       found.map(({ name, size }) => [name, size]),
       [
-        ['a', 0],
+        [name, 0],
         ['b', 3],
       ],
     );
@@ -129,6 +146,14 @@ function header(name: string, size: number, flag = '0'): Buffer {
   block.write(flag, 156);
   block.write('ustar\0', 257);
   block.write('00', 263);
+  return sum(block);
+}
+
+/** A header of GNU tar with a text in place of its times. */
+function gnuPrefixed(name: string, prefix: string): Buffer {
+  const block = header(name, 0);
+  block.write('ustar  \0', 257);
+  block.write(prefix, 345);
   return sum(block);
 }
 

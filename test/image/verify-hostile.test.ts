@@ -1,6 +1,6 @@
 /** Images whose author wants verify to pass what a client then runs in the clear. */
 import assert from 'node:assert/strict';
-import { createCipheriv, createHmac, randomBytes } from 'node:crypto';
+import { createCipheriv, createDecipheriv, createHmac, randomBytes } from 'node:crypto';
 import { describe, it } from 'node:test';
 import { gzipSync, zstdCompressSync } from 'node:zlib';
 import { packTar } from 'modern-tar';
@@ -197,6 +197,31 @@ describe('verify with content', () => {
   });
 });
 
+describe('verify with content that its author chose the diff id for', () => {
+  it('fails for what begins like a layer in the clear, and passes noise', async () => {
+    const mediaType = 'application/vnd.oci.image.layer.v1.tar+encrypted';
+    const contents: readonly (readonly [string, Uint8Array])[] = [
+      ['gzip', PLAIN],
+      ['zstd', zstdCompressSync(TAR)],
+      ['a tar', TAR],
+      ['a tar whose checksum is blank', withoutChecksum(TAR, 0x20)],
+      ['a tar whose checksum is empty', withoutChecksum(TAR, 0)],
+      ['zeros', new Uint8Array(10240)],
+      ['noise', randomBytes(10240)],
+    ];
+    for (const [what, stored] of contents) {
+      const source = new MemorySource();
+      const key = randomBytes(32);
+      const nonce = randomBytes(16);
+      const plain = createDecipheriv('aes-256-ctr', key, nonce).update(stored);
+      const layer = { ...(await encryptedLayer(source, { plain, key, nonce })), mediaType };
+      const image = await manifestOf(source, [layer], { config: configOf([digestOf(plain)]) });
+      const { ok } = await verifyImage(source.putRoot(image, MEDIA_TYPES.manifest), STRICT);
+      assert.equal(ok, what === 'noise', what);
+    }
+  });
+});
+
 describe('what a hostile image costs', () => {
   it('is the manifests that it names, each read once', async () => {
     const source = new MemorySource();
@@ -307,6 +332,20 @@ async function encryptedLayer(source: MemorySource, wishes: LayerWishes = {}): P
   const keys = packet === undefined ? [] : [{ scheme: 'provider.kmscrypt', packet }];
   const annotations = Object.fromEntries(encodeEncryption(encodePublicOptions({ hmac }), keys));
   return { ...source.put(stored, ENCRYPTED), annotations };
+}
+
+/** A tar whose first header has no checksum, which Go reads as 0: what is signed in its bytes comes to that. */
+function withoutChecksum(tar: Uint8Array, blank: number): Uint8Array {
+  const changed = Uint8Array.from(tar);
+  // Of the first tars, to whose readers the rest of the header means nothing.
+  changed.fill(0, 257, 512).fill(0x20, 148, 156);
+  let left = changed.subarray(0, 512).reduce((sum, byte) => sum + byte, 0);
+  for (let at = 400; left > 0; at++) {
+    const part = Math.min(left, 128);
+    changed[at] = 256 - part;
+    left -= part;
+  }
+  return changed.fill(blank, 148, 156);
 }
 
 /** The digest of other bytes than those that are stored under it, which have the HMAC. */
