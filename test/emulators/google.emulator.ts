@@ -1,4 +1,4 @@
-// Google's own client, credentials library and definitions of messages at the fake Google, beside ours. Needs Python.
+// Google's own clients, credentials library and definitions of messages at the fake Google, beside ours. Needs Python and npm.
 import assert from 'node:assert/strict';
 import { constants, publicEncrypt, randomBytes } from 'node:crypto';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
@@ -33,6 +33,7 @@ let adc: string;
 let kms: FakeGoogleKms;
 let tokens: FakeGoogleTokens;
 let google: VendorClient;
+let node: VendorClient;
 let files = 0;
 const exchanges: (Exchange & { readonly isOurs: boolean })[] = [];
 const opened: Kek[] = [];
@@ -44,7 +45,7 @@ before(async () => {
   ca = authority.certificate;
   account = identities.createServiceAccount('source');
   adc = await write(account);
-  const tls = await authority.issue('google', { names: GOOGLE_NAMES });
+  const tls = await authority.issue('google', { names: [...GOOGLE_NAMES, '127.0.0.1'] });
   kms = await startFakeGoogleKms(identities, { tls });
   tokens = await startFakeGoogleTokens(identities, tls);
   tokens.routes.set('cloudkms.googleapis.com:443', kms.server.port);
@@ -62,10 +63,12 @@ before(async () => {
     GCE_METADATA_HOST: tokens.metadataHost,
   });
   await google.ask('open', { file: adc });
+  node = await startVendorClient('google-node', { HTTPS_PROXY: tokens.proxy, NODE_EXTRA_CA_CERTS: ca });
+  await node.ask('open', { file: adc, port: kms.server.port });
 });
 after(async () => {
   for (const kek of opened) kek.close?.();
-  await Promise.all([google.close(), kms.close(), tokens.close()]);
+  await Promise.all([google.close(), node.close(), kms.close(), tokens.close()]);
   await rm(directory, { recursive: true, force: true });
 });
 
@@ -194,6 +197,39 @@ describe("Google's client and ours, at one fake", () => {
         await assert.rejects(kek.unwrap(packet, {}, soon()), { code: /^(key-disabled|unavailable)$/ });
       }
     }
+  });
+
+  test("and Google's client for Node unwraps what ours has wrapped, and the other way round", async () => {
+    const name = `${RING}/cryptoKeys/node`;
+    kms.createKey(name);
+    const kek = open(name);
+    const additional = checked('additionalAuthenticatedData', contextBytes(CONTEXT));
+    const plaintext = randomBytes(32);
+    const { wrapped } = await kek.wrap(plaintext, CONTEXT, soon());
+    const request = { name, ...checked('ciphertext', wrapped) };
+    const theirs = await node.ask('call', { rpc: 'decrypt', request: { ...request, ...additional } });
+    assert.deepEqual(bytesOf(theirs, 'plaintext'), plaintext);
+    assert.equal(textOf(theirs, 'plaintextCrc32c'), String(crc32c(plaintext)));
+    const refused = (altered: object, error: object) =>
+      assert.rejects(node.ask('call', { rpc: 'decrypt', request: { ...request, ...additional, ...altered } }), error);
+    await refused(checked('additionalAuthenticatedData', contextBytes({})), { code: 3, message: /Decryption failed/ });
+    await refused({ ciphertextCrc32c: '1' }, { code: 3 });
+
+    const answer = await node.ask('call', {
+      rpc: 'encrypt',
+      request: { name, ...checked('plaintext', plaintext), ...additional },
+    });
+    const packet = { key: name, algorithm: '', wrapped: bytesOf(answer, 'ciphertext') };
+    assert.equal(textOf(answer, 'ciphertextCrc32c'), String(crc32c(packet.wrapped)));
+    assert.deepEqual(Buffer.from(await kek.unwrap(packet, CONTEXT, soon())), plaintext);
+    await assert.rejects(kek.unwrap(packet, {}, soon()), { code: 'integrity' });
+
+    kms.setState(name, 1, 'DISABLED');
+    await refused({}, { code: 9, message: /current state is: DISABLED/ });
+    await assert.rejects(kek.unwrap(packet, CONTEXT, soon()), { code: 'key-disabled' });
+    kms.deleteKey(name);
+    await refused({}, { code: 5 });
+    await assert.rejects(kek.unwrap(packet, CONTEXT, soon()), { code: 'not-found' });
   });
 
   test('speak by the same definitions: whatever either has sent and got is read strictly', async () => {

@@ -40,6 +40,29 @@ export async function fetchPythonClient(list: string): Promise<string> {
   );
 }
 
+/**
+ * A directory for NODE_PATH that holds the packages of a list, and nothing besides. No script of theirs runs.
+ *
+ * @param list a file of all packages, each a line: NAME@VERSION
+ * @throws Error if one of them needs a package, or a version of one, that is not in the list
+ */
+export async function fetchNodeClient(list: string): Promise<string> {
+  const text = await readFile(list, 'utf8');
+  const pinned = text.trim().split('\n');
+  const directory = await once(`${basename(list, '.txt')}-${sha256(Buffer.from(text))}`, async (scratch) => {
+    // Without a manifest here, npm installs into the project around it.
+    await writeFile(join(scratch, 'package.json'), '{ "private": true }');
+    await command('npm', ['install', '--ignore-scripts', '--no-audit', '--no-fund', ...pinned], scratch);
+    const { packages } = JSON.parse(await readFile(join(scratch, 'node_modules', '.package-lock.json'), 'utf8'));
+    const installed = Object.entries<{ readonly version: string }>(packages).map(
+      ([path, { version }]) => `${path.slice('node_modules/'.length)}@${version}`,
+    );
+    const differing = [...pinned, ...installed].filter((name, _, all) => all.indexOf(name) === all.lastIndexOf(name));
+    if (differing.length > 0) throw new Error(`${list} and what npm installed differ: ${differing.join(' ')}`);
+  });
+  return join(directory, 'node_modules');
+}
+
 /** The program that a Go module is. @param module with its version */
 export async function fetchGo(module: string): Promise<string> {
   const directory = await once(module, (GOBIN) =>

@@ -10,7 +10,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
-import { fetchPythonClient } from './fetched.ts';
+import { fetchNodeClient, fetchPythonClient } from './fetched.ts';
 
 export interface VendorClient {
   /** @throws VendorError with what the client raised */
@@ -26,15 +26,20 @@ class VendorError extends Error {
   }
 }
 
-/** @param vendor as in `vendors/VENDOR_client.py`, and the packages in `.txt` beside it */
+/** What runs a client, what its file's name ends with, and the variable that says where its packages are. */
+const PYTHON = { program: 'python3', suffix: '.py', path: 'PYTHONPATH', fetchPackages: fetchPythonClient };
+const NODE = { program: process.execPath, suffix: '.mjs', path: 'NODE_PATH', fetchPackages: fetchNodeClient };
+
+/** @param vendor as in `vendors/VENDOR_client.py` or `.mjs`, and the packages in `.txt` beside it */
 export async function startVendorClient(
-  vendor: 'aws' | 'azure' | 'google' | 'vault',
+  vendor: 'aws' | 'azure' | 'google' | 'google-node' | 'vault',
   environment: NodeJS.ProcessEnv,
 ): Promise<VendorClient> {
-  const place = new URL(`vendors/${vendor}_client`, import.meta.url);
-  const PYTHONPATH = await fetchPythonClient(fileURLToPath(`${place}.txt`));
-  const child = spawn('python3', [fileURLToPath(`${place}.py`)], {
-    env: { PATH: process.env.PATH, HOME: '/nonexistent', PYTHONDONTWRITEBYTECODE: '1', PYTHONPATH, ...environment },
+  const place = fileURLToPath(new URL(`vendors/${vendor}_client`, import.meta.url));
+  const { program, suffix, path, fetchPackages } = vendor === 'google-node' ? NODE : PYTHON;
+  const packages = { [path]: await fetchPackages(`${place}.txt`) };
+  const child = spawn(program, [place + suffix], {
+    env: { PATH: process.env.PATH, HOME: '/nonexistent', PYTHONDONTWRITEBYTECODE: '1', ...packages, ...environment },
     stdio: ['pipe', 'pipe', 'pipe'],
   });
   let complaints = '';
