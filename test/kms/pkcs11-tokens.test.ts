@@ -6,6 +6,7 @@ import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, beforeEach, describe, test } from 'node:test';
+import { asOcicryptError } from '../../src/base/errors.ts';
 import { formatKeyUri, parseKeyUri } from '../../src/base/key-uri.ts';
 import type { Kek } from '../../src/kms/kek.ts';
 import { openPkcs11, type Pkcs11Settings } from '../../src/kms/pkcs11.ts';
@@ -136,6 +137,31 @@ if ('missing' in found) {
       const configured = open({ added: FLAGS.pad, removed: 0 });
       await configured.wrap();
       assert.deepEqual(configured.pins, [PIN]);
+    });
+
+    test('is sent a PIN without what slipped in around it, or none: a wrong one would burn a try', async () => {
+      for (const stray of [
+        `${PIN}\n`,
+        ` ${PIN}`,
+        `${PIN}\r\n`,
+        `\uFEFF${PIN}`,
+        `${PIN}\0`,
+        `${PIN}\n${PIN}`,
+        '\n',
+        ' ',
+      ]) {
+        const file = await write('stray-pin', stray);
+        for (const more of [{ pinFile: file }, { pinFile: undefined, pinVariable: 'P', environment: { P: stray } }]) {
+          const { wrap, pins } = open(ORDINARY, more);
+          const outcome = await wrap().then(
+            () => 'wrapped',
+            (error: unknown) => asOcicryptError(error).code,
+          );
+          assert.ok(outcome === 'wrapped' || outcome === 'configuration', `${JSON.stringify(stray)}: ${outcome}`);
+          assert.deepEqual(pins, outcome === 'wrapped' ? [PIN] : []);
+          await closeAll();
+        }
+      }
     });
 
     test('that is locked is sent no PIN', async () => {
