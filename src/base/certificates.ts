@@ -53,8 +53,7 @@ function parseFile(path: string, what: string): Parsed {
     bytes = readPublicFile(path, what, MAXIMUM_FILE);
   } catch (error) {
     if (!(error instanceof OcicryptError)) throw error;
-    const hint = error.hint ?? 'name a PEM file that this user can read';
-    throw error.with({ code: 'configuration', hint });
+    throw error.with({ code: 'configuration' });
   }
   const der = Buffer.from(bytes.buffer, 0, bytes.length);
   if (isWhole(der) && isCertificate(der))

@@ -20,7 +20,8 @@ export function chooseProxy(host: string, port: number, environment: NodeJS.Proc
   const text = proxy.includes('://') ? proxy : `http://${proxy}`;
   const url = URL.canParse(text) ? new URL(text) : undefined;
   if (url === undefined || !/^https?:$/.test(url.protocol)) {
-    throw new OcicryptError('configuration', 'HTTPS_PROXY is not an http or https URL', {
+    const name = environment.https_proxy === undefined ? 'HTTPS_PROXY' : 'https_proxy';
+    throw new OcicryptError('configuration', `${name} is not an http or https URL`, {
       hint: 'it looks like http://HOST:PORT',
     });
   }

@@ -1,7 +1,7 @@
 // The only code that decides whom TLS trusts: the system's roots, those of SSL_CERT_FILE and SSL_CERT_DIR, `--ca` files.
 
 import { createPrivateKey } from 'node:crypto';
-import { type Dirent, readdirSync, readFileSync } from 'node:fs';
+import { type Dirent, readdirSync, readFileSync, statSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
 import { findCertificates, readCertificateFile } from './certificates.ts';
 import { OcicryptError } from './errors.ts';
@@ -84,6 +84,13 @@ function readSystemRoots(): readonly (Buffer | string)[] {
 
 /** As Vault's own clients read it. */
 function readDirectory(directory: string): readonly string[] {
+  const status = statSync(directory, { throwIfNoEntry: false });
+  if (!status?.isDirectory()) {
+    const problem = status === undefined ? 'does not exist' : 'is not a directory';
+    throw new OcicryptError('configuration', `the directory of CA certificates ${showPath(directory)} ${problem}`, {
+      hint: 'name a directory of PEM files with VAULT_CAPATH, or one PEM file with VAULT_CACERT',
+    });
+  }
   const found = findIn(directory, true);
   if (found.length > 0) return found;
   throw new OcicryptError('configuration', `no CA certificate is in the directory ${showPath(directory)}`, {

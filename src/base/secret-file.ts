@@ -74,7 +74,10 @@ function openFile(path: string, what: string): number {
   } catch (cause) {
     const code = systemCode(cause);
     if (code === 'ENOENT' || code === 'ENOTDIR') {
-      throw new OcicryptError('not-found', `${what} ${showPath(path)} does not exist`, { cause });
+      throw new OcicryptError('not-found', `${what} ${showPath(path)} does not exist`, {
+        cause,
+        hint: path.startsWith('~/') ? 'write the whole path: only a shell knows what ~ means' : 'check its name',
+      });
     }
     // A socket, or a device that nothing drives.
     if (code === 'ENXIO') throw irregular(path, what);

@@ -20,9 +20,10 @@ export function namePath(path: string): string {
   return isShownPath(path) ? cut(path, MAXIMUM_PATH) : HIDDEN_PATH;
 }
 
-/** A value as an error shows it, in quotes. */
+/** A value as an error shows it, in quotes, without the parts that are named as secrets. */
 export function showValue(value: string): string {
-  return isSecret(value) ? HIDDEN_VALUE : JSON.stringify(cut(value, MAXIMUM_VALUE));
+  const open = hideParts(value);
+  return isSecret(open) ? HIDDEN_VALUE : JSON.stringify(cut(open, MAXIMUM_VALUE));
 }
 
 /** A name as a report has it, whole and without quotes. */
@@ -32,7 +33,7 @@ export function showName(name: string): string {
 
 /** A key's text that could not be read; of parts that are named as secrets the value is left out. */
 export function showKeyText(text: string): string {
-  const open = text.replace(NAMED_SECRET, '$1…').replace(/(?<=:\/\/)[^/@]*@/, '…@');
+  const open = hideParts(text);
   return isSecret(open) ? HIDDEN_VALUE : JSON.stringify(cut(open, 120));
 }
 
@@ -53,6 +54,11 @@ function isShownPath(path: string): boolean {
 
 function cut(text: string, length: number): string {
   return text.length <= length ? text : `${text.slice(0, length)}…`;
+}
+
+/** Leaves out what is named as a secret, and the user and password of an address, which may hold a slash by mistake. */
+function hideParts(text: string): string {
+  return text.replace(NAMED_SECRET, '$1…').replace(/(?<=:\/\/)(?:[^/@]*|[^/@:]*:(?!\d+\/)[^@]*)@/g, '…@');
 }
 
 const NAMED_SECRET = /((?:pin|pin-value|secret|password|passphrase|token|credential)[\w-]*=)[^&;?\s]*/gi;

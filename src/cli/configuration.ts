@@ -43,10 +43,10 @@ function readText(file: string): string {
       throw new OcicryptError('configuration', `${showPath(file)} is too large to be configuration`);
     return new TextDecoder('utf-8', { fatal: true }).decode(bytes);
   } catch (cause) {
-    if (cause instanceof OcicryptError && cause.code !== 'not-found') throw cause;
+    if (cause instanceof OcicryptError) throw cause.with({ code: 'configuration' });
     throw new OcicryptError('configuration', `cannot read the configuration ${showPath(file)}`, {
       cause,
-      hint: 'it must be a readable UTF-8 file',
+      hint: 'it must be UTF-8 text',
     });
   }
 }

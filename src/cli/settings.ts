@@ -187,10 +187,10 @@ function readText({ kind, value }: OptionSpec, text: string): string | TextProbl
 }
 
 function checkValue(name: OptionName, value: string): void {
-  const { kind, choices } = optionSpec(name);
+  const { kind, choices, value: form } = optionSpec(name);
   const problem =
     (kind === 'choice' && !choices?.includes(value) && `takes ${choices?.join(' or ')}`) ||
-    (kind === 'pairs' && !/^[^=]+=/.test(value) && 'takes NAME=VALUE') ||
+    (kind === 'pairs' && !/^[^=]+=/.test(value) && `takes ${form}`) ||
     (value === '' && 'needs a value') ||
     (kind === 'count' && !/^[1-9]\d{0,5}$/.test(value) && 'takes a number from 1 to 999999') ||
     (kind === 'duration' && parseDuration(value) === undefined && 'takes a time from 1ms to 24h, as 500ms, 10s or 5m');

@@ -42,12 +42,9 @@ export interface VaultConnection {
 export function openVaultConnection(settings: VaultConnectionSettings): VaultConnection {
   const { environment } = settings;
   refuseUnsafe(environment);
-  const agent = vaultVariable(environment, 'AGENT_ADDR') ?? vaultVariable(environment, 'PROXY_ADDR');
-  const address = readAddress([
-    [settings.address, '--vault-addr'],
-    [agent, 'VAULT_AGENT_ADDR'],
-    [vaultVariable(environment, 'ADDR'), 'VAULT_ADDR'],
-  ]);
+  const named = (name: string) => [vaultVariable(environment, name), nameOfVariable(environment, name)] as const;
+  const agents = [named('AGENT_ADDR'), named('PROXY_ADDR')];
+  const address = readAddress([[settings.address, '--vault-addr'], ...agents, named('ADDR')]);
   const certificate = vaultVariable(environment, 'CLIENT_CERT');
   const privateKey = vaultVariable(environment, 'CLIENT_KEY');
   if ((certificate === undefined) !== (privateKey === undefined)) {
@@ -67,7 +64,7 @@ export function openVaultConnection(settings: VaultConnectionSettings): VaultCon
   });
   return {
     namespace: vaultVariable(environment, 'NAMESPACE'),
-    viaAgent: settings.address === undefined && agent !== undefined,
+    viaAgent: settings.address === undefined && agents.some(([agent]) => agent !== undefined),
     send({ path, token, namespace, body, signal, maximumBytes, role }) {
       return http.request({
         method: 'POST',
@@ -92,7 +89,12 @@ export function openVaultConnection(settings: VaultConnectionSettings): VaultCon
 
 /** `BAO_NAME`, else `VAULT_NAME`; undefined where the one that counts is empty. */
 export function vaultVariable(environment: NodeJS.ProcessEnv, name: string): string | undefined {
-  return (environment[`BAO_${name}`] ?? environment[`VAULT_${name}`]) || undefined;
+  return environment[nameOfVariable(environment, name)] || undefined;
+}
+
+/** Which of the two counts, as an error names it. */
+function nameOfVariable(environment: NodeJS.ProcessEnv, name: string): string {
+  return environment[`BAO_${name}`] === undefined ? `VAULT_${name}` : `BAO_${name}`;
 }
 
 /** As Go's `strconv.ParseBool` reads it: nothing else means no. */
@@ -103,14 +105,14 @@ function refuseUnsafe(environment: NodeJS.ProcessEnv): void {
   if (skip !== undefined && !FALSE.test(skip)) {
     throw new OcicryptError(
       'configuration',
-      'VAULT_SKIP_VERIFY turns the check of certificates off, which is refused',
+      `${nameOfVariable(environment, 'SKIP_VERIFY')} turns the check of certificates off, which is refused`,
       {
         hint: 'unset it, and name the issuer of the certificate with VAULT_CACERT or --ca FILE',
       },
     );
   }
   if (vaultVariable(environment, 'CACERT_BYTES') !== undefined) {
-    throw new OcicryptError('configuration', 'VAULT_CACERT_BYTES is not supported', {
+    throw new OcicryptError('configuration', `${nameOfVariable(environment, 'CACERT_BYTES')} is not supported`, {
       hint: 'write it to a file and name that with VAULT_CACERT or --ca FILE',
     });
   }

@@ -34,6 +34,17 @@ const refusal = (read: () => unknown) => {
   return assert.fail('it was read');
 };
 
+test('a file that is not there ends with what to do', () => {
+  for (const [file, hint] of [
+    [join(directory, 'absent'), /check its name/],
+    ['~/absent', /only a shell knows what ~ means/],
+  ] as const) {
+    const { code, hint: said = '' } = refusal(() => readPublicFile(file, 'the token file', 100));
+    assert.equal(code, 'not-found');
+    assert.match(said, hint);
+  }
+});
+
 describe('a secret of ours', () => {
   for (const [mode, own, ofAgent] of [
     [0o600, true, true],

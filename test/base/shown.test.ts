@@ -69,6 +69,20 @@ test('a PIN or password in the text of a key is left out, whatever else is wrong
   }
 });
 
+test('the user and password of an address are left out of a value, whatever else is wrong with it', () => {
+  for (const text of [
+    'https://user:swordfish@vault.test?x',
+    'https://swordfish@vault.test?x',
+    'https://user:sword/swordfish@vault.test',
+    'https://vault.test?token=swordfish',
+  ]) {
+    for (const show of [showValue, showKeyText]) assert.ok(!show(text).includes('swordfish'), show(text));
+  }
+  for (const text of ['docker://registry.test:5000/app@sha256:x', 'https://vault.test:8200/@x?']) {
+    assert.equal(showValue(text), JSON.stringify(text));
+  }
+});
+
 test('a path reaches people and logs here, and no caller of a server', () => {
   const path = showPath('/etc/ocicrypt-kms/app.key');
   const error = new OcicryptError('configuration', `the key file ${path} is open to other users`, {

@@ -106,6 +106,7 @@ test('values of the wrong form are refused with what is right', async () => {
     assert.equal(error.code, 'usage', word);
     assert.match(error.message, /takes /, word);
   }
+  assert.match((await failed(parse(['--kbs-key=x']))).message, /takes KEY=FILE/);
   assert.equal((await parse(['--timeout=50s'])).duration('timeout'), 50_000);
   assert.equal((await parse(['--timeout=1ms'])).duration('timeout'), 1);
   assert.equal((await parse(['--timeout=24h'])).duration('timeout'), 24 * 3_600_000);

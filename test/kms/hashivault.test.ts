@@ -202,6 +202,23 @@ describe('Vault', () => {
       refuses({ BAO_ADDR: '' });
     });
 
+    test('and an error names the variable that counts, and shows no password of an address', () => {
+      for (const [name, value] of [
+        ['BAO_ADDR', 'https://user:swordfish@vault.test'],
+        ['VAULT_ADDR', 'https://user:swordfish@vault.test'],
+        ['BAO_AGENT_ADDR', 'nowhere'],
+        ['VAULT_PROXY_ADDR', 'nowhere'],
+        ['BAO_SKIP_VERIFY', '1'],
+        ['BAO_CACERT_BYTES', 'x'],
+      ] as const) {
+        assert.throws(
+          () => world.open('hashivault://first', { environment: { ...environmentOf(world), [name]: value } }),
+          ({ message }: Error) => message.includes(name) && !message.includes('swordfish'),
+          name,
+        );
+      }
+    });
+
     test('an agent, which needs no token here', async () => {
       const environment = { VAULT_AGENT_ADDR: world.vault.address, VAULT_CACERT: world.authority.certificate };
       const kek = world.open('hashivault://first', { environment });
@@ -238,8 +255,15 @@ describe('Vault', () => {
       mkdirSync(below, { recursive: true });
       const kek = (directory: string) =>
         world.open('hashivault://first', { environment: { ...environment, VAULT_CAPATH: directory } });
-      for (const directory of ['/nowhere', below]) {
-        await code(kek(directory).wrap(randomBytes(32), {}, soon()), 'configuration');
+      for (const [directory, problem] of [
+        ['/nowhere', /does not exist/],
+        [authority ?? '', /is not a directory/],
+        [below, /no CA certificate is in/],
+      ] as const) {
+        await assert.rejects(kek(directory).wrap(randomBytes(32), {}, soon()), {
+          code: 'configuration',
+          message: problem,
+        });
       }
       writeFileSync(join(below, 'without-a-suffix'), readFileSync(authority ?? ''));
       await roundTrip(kek(join(world.directory, 'authorities')));
