@@ -32,12 +32,20 @@ export function memberPath(name: string): string | undefined {
  * Where a link points to: a hard link from the root of the archive, a symbolic link from where it lies.
  *
  * @param path of the link, as {@link memberPath} gives it
- * @returns undefined where that is outside of the archive
+ * @returns undefined where that is outside of the archive, and where a symbolic link goes up from a name: if that is a
+ *   link itself, up from it is not where it is written
  */
 export function linkedPath(path: string, kind: 'hard-link' | 'symbolic-link', target: string): string | undefined {
   if (kind === 'hard-link') return memberPath(target);
   // An absolute symbolic link names a file of the machine that unpacks it.
-  return target.startsWith('/') ? undefined : memberPath(posix.join(posix.dirname(path), target));
+  if (target.startsWith('/') || goesUpFromName(target)) return undefined;
+  return memberPath(posix.join(posix.dirname(path), target));
+}
+
+function goesUpFromName(target: string): boolean {
+  const steps = target.split('/').filter((step) => step !== '' && step !== '.');
+  const name = steps.findIndex((step) => step !== '..');
+  return name !== -1 && steps.includes('..', name);
 }
 
 /**
@@ -78,7 +86,7 @@ export class MemberNames {
     }
     if (kind === 'hard-link' || kind === 'symbolic-link') {
       const linked = linkedPath(path, kind, target);
-      if (linked === undefined) throw this.#refusal(name, 'is a link that leaves the archive');
+      if (linked === undefined) throw this.#refusal(name, 'is a link that leaves the archive or goes up from a name');
       this.#links.set(path, linked);
     }
     this.#kinds.set(path, kind);
@@ -86,7 +94,7 @@ export class MemberNames {
   }
 
   /**
-   * Follows links to the path of a file.
+   * Follows links to the path of a file. A hard link to a symbolic link is one itself, and leads elsewhere.
    *
    * @param path as {@link memberPath} gives it
    * @returns undefined where there is no such file
@@ -96,6 +104,7 @@ export class MemberNames {
     for (let count = 0; count < MAXIMUM_LINKS; count++) {
       const linked = this.#links.get(found);
       if (linked === undefined) return this.#kinds.get(found) === 'file' ? found : undefined;
+      if (this.#kinds.get(found) === 'hard-link' && this.#kinds.get(linked) === 'symbolic-link') return undefined;
       found = linked;
     }
     return undefined;

@@ -35,6 +35,9 @@ describe('names of members', () => {
     assert.equal(linkedPath('a/layer.tar', 'symbolic-link', '/b/layer.tar'), undefined, 'of the machine');
     assert.equal(linkedPath('a/layer.tar', 'symbolic-link', '../../layer.tar'), undefined);
     assert.equal(linkedPath('a/layer.tar', 'hard-link', '../layer.tar'), undefined);
+    assert.equal(linkedPath('a/layer.tar', 'symbolic-link', './.././b'), 'b');
+    for (const target of ['b/../layer.tar', '../b/../layer.tar', 'b/./..//layer.tar', 'b/..'])
+      assert.equal(linkedPath('a/layer.tar', 'symbolic-link', target), undefined, `${target}: b may be a link`);
   });
 
   it('that mean one file are refused, however they are spelled', () => {
@@ -72,9 +75,15 @@ describe('names of members', () => {
       { name: 'e', kind: 'symbolic-link', target: 'd' },
       { name: 'f', kind: 'symbolic-link', target: 'nothing' },
       { name: 'g', kind: 'directory' },
+      // On a disk this is the symbolic link `c`, beside its own `c`.
+      { name: 'k/c', kind: 'file' },
+      { name: 'k/s', kind: 'symbolic-link', target: 'c' },
+      { name: 'i', kind: 'hard-link', target: 'k/s' },
+      { name: 'j', kind: 'hard-link', target: 'i' },
     ]);
     assert.equal(names.resolve('a/layer.tar'), 'c');
-    for (const path of ['d', 'f', 'g', 'h']) assert.equal(names.resolve(path), undefined, path);
+    assert.equal(names.resolve('k/s'), 'k/c');
+    for (const path of ['d', 'f', 'g', 'h', 'i', 'j']) assert.equal(names.resolve(path), undefined, path);
   });
 });
 
