@@ -106,7 +106,8 @@ function unseal(key: KeyObject, wrapped: Uint8Array, context: EncryptionContext)
 }
 
 function readKey(path: string): Uint8Array {
-  const hint = `make one with ocicrypt-kms keygen ${showPath(path)}`;
+  // Not "make one" alone: a new key opens no image that there is.
+  const hint = 'check its name; ocicrypt-kms keygen FILE makes a new key, which opens new images only';
   let raw: Uint8Array;
   try {
     raw = readSecretFile(path, 'the key file', KEY_BYTES);

@@ -125,7 +125,7 @@ describe('--debugLog holds the failure that a client may have lost', () => {
     assert.deepEqual([msg, command], ['failed', 'doctor']);
     const text = JSON.stringify(error);
     assert.match(text, /"code":"not-found"/);
-    assert.ok(text.includes(missing) && /"hint":"make one with/.test(text), text);
+    assert.ok(text.includes(missing) && /"hint":"check its name; .* opens new images only/.test(text), text);
     assert.match(text, /"frames":\["[\w.# ]*base\/secret-file\.ts:\d+:\d+/);
     assert.match(text, /"name":"Error","code":"ENOENT"/);
   });
