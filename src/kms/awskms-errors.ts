@@ -178,6 +178,8 @@ function explainType(type: string, call: AwsCall): OcicryptError | undefined {
       });
     case 'InvalidKeyUsageException':
     case 'UnsupportedOperationException':
+      // The packet named an algorithm that is not the key's.
+      if (operation === 'Decrypt') return cannotBeUnwrapped(key);
       return new OcicryptError('configuration', `${key} is not a key that can ${operation.toLowerCase()} this`, {
         hint: `its KeyUsage must be ENCRYPT_DECRYPT, and its KeySpec SYMMETRIC_DEFAULT or RSA: aws kms describe-key ${flags(call)}`,
       });

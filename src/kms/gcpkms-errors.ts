@@ -117,7 +117,7 @@ export function mayBeAsymmetric(answer: HttpResponse): boolean {
 
 function explainBadRequest(refusal: Refusal, call: GoogleKmsCall): OcicryptError {
   const { status, message, reason } = refusal;
-  const { key, method } = call;
+  const { key } = call;
   if (status === 'FAILED_PRECONDITION') return explainPrecondition(refusal, call);
   if (reason === 'API_KEY_INVALID') {
     return new OcicryptError('unauthenticated', `Google does not accept the credentials for ${key}`);
@@ -129,7 +129,6 @@ function explainBadRequest(refusal: Refusal, call: GoogleKmsCall): OcicryptError
       retryable: true,
     });
   }
-  if (method === 'decrypt' || method === 'asymmetricDecrypt') return cannotBeUnwrapped(key);
   return wrongPurpose(call);
 }
 
@@ -183,20 +182,13 @@ function explainExternal(domain: string, { key }: GoogleKmsCall): OcicryptError 
   });
 }
 
-/** MAC, raw, signing and key-encapsulation keys are refused in this way, too. */
+/** MAC, raw, signing and key-encapsulation keys are refused in this way, too. What was to be unwrapped is not the key's. */
 function wrongPurpose(call: GoogleKmsCall): OcicryptError {
-  return new OcicryptError('configuration', `${call.key} cannot ${WORK[call.method]} this`, {
+  if (call.method === 'decrypt' || call.method === 'asymmetricDecrypt') return cannotBeUnwrapped(call.key);
+  return new OcicryptError('configuration', `${call.key} cannot encrypt this`, {
     hint: `its purpose must be ENCRYPT_DECRYPT, or ASYMMETRIC_DECRYPT, and no MAC, raw, signing or encapsulation; see: gcloud kms keys describe ${lastFlag(call)}${orNameVersion(call)}`,
   });
 }
-
-const WORK: { readonly [method in GoogleKmsMethod]: string } = {
-  asymmetricDecrypt: 'decrypt',
-  decrypt: 'decrypt',
-  encrypt: 'encrypt',
-  getPublicKey: 'encrypt',
-  list: 'encrypt',
-};
 
 function isAboutChecksum(message: string): boolean {
   return /crc32c|checksum/i.test(message);

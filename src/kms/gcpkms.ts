@@ -230,7 +230,8 @@ export function openGcpKms(uri: GcpKeyUri, settings: GcpKmsSettings, now = () =>
       if (found === undefined || found instanceof OcicryptError) {
         const said = answer === undefined ? found : explain(answer, 'encrypt');
         // What `encrypt` said matters, unless it said no more than that the purpose is another one.
-        throw said?.code === 'configuration' && found?.code === 'key-disabled' ? found : said;
+        const isOfVersion = found?.code === 'key-disabled' || found?.code === 'not-found';
+        throw said?.code === 'configuration' && isOfVersion ? found : said;
       }
       isAsymmetric = true;
       return wrapHere(found, plaintext);

@@ -182,7 +182,8 @@ describe('an asymmetric key of Google Cloud KMS', () => {
     assert.deepEqual(calls(), []);
     await code(kek.unwrap({ ...wrapped, version: '2' }, {}, soon()), 'not-found');
     const symmetric = world.open(FIRST);
-    await code(symmetric.unwrap(wrapped, {}, soon()), 'configuration');
+    await code(symmetric.unwrap(wrapped, {}, soon()), 'integrity');
+    await code(kek.unwrap({ ...wrapped, algorithm: 'GOOGLE_SYMMETRIC_ENCRYPTION' }, {}, soon()), 'integrity');
   });
 
   test('opens what another program made with the public key', async () => {

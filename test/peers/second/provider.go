@@ -348,7 +348,6 @@ func (s *setup) service(name, version string) service {
 			same = same || asked.aws[0] == "" && asked.aws[1] != "" && asked.aws[1] == k.aws[1]
 		}
 		if same {
-			need(version == "" || version == one.Version || one.RSA == nil || k.scheme != "gcpkms", "key-disabled") // as Google says of a version that is not there
 			need(version == "" || version == one.Version, "not-found")
 			return one
 		}
@@ -496,25 +495,20 @@ func (s *setup) ask(o opener, p *packet, r recipient) ([]byte, bool) {
 		need(f.secret != nil, "configuration")
 		return openGCM(f.secret, r.wrapped, nil)
 	}
+	if !r.fits() {
+		return nil, false
+	}
 	version := ""
-	switch r.key.scheme {
-	case "azurekms":
+	if r.key.scheme == "azurekms" {
 		version = r.key.version
-	case "gcpkms":
-		if m := googleRSA.FindStringSubmatch(r.algorithm); m != nil && googleRow.MatchString(r.version) {
-			sv, bits := s.service(name, ""), map[int]string{256: "2048", 384: "3072", 512: "4096"}
-			// Google says so of a symmetric key, and of a version that is not there.
-			need(sv.RSA != nil || m[1] != bits[len(r.wrapped)], "key-disabled")
-			need(sv.RSA == nil || r.version == sv.Version || m[1] != bits[len(r.wrapped)], "not-found")
-		}
 	}
 	sv := s.service(name, version)
-	if r.key.scheme == "awskms" {
-		// AWS says so of a key that is none for this algorithm.
-		if r.algorithm != "SYMMETRIC_DEFAULT" && r.algorithm != "RSAES_OAEP_SHA_256" {
-			return nil, false
-		}
-		need((sv.RSA != nil) == strings.HasPrefix(r.algorithm, "RSAES_"), "configuration")
+	switch {
+	case r.key.scheme == "gcpkms" && googleRSA.MatchString(r.algorithm) && sv.RSA != nil:
+		need(r.version == sv.Version, "not-found")
+	case r.key.scheme == "azurekms":
+		need(r.algorithm != "A256GCM" || sv.Algorithm != "A256KW", "configuration") // it may not decrypt
+	case r.key.scheme == "awskms":
 		answer, _ := parseKey(sv.Answer)
 		need(sv.Answer == "" || r.key.aws[0] == "" || entry{key: answer}.allowsAWS(r.key), "integrity")
 	}

@@ -81,14 +81,31 @@ func (s service) wrap(plaintext []byte, named key, context map[string]string) re
 	return r
 }
 
+// fits tells whether the algorithm is one of its service's, and the rest of that algorithm's layout. No service is asked.
+func (r recipient) fits() bool {
+	switch r.key.scheme {
+	case "gcpkms":
+		m, bits := googleRSA.FindStringSubmatch(r.algorithm), map[int]string{256: "2048", 384: "3072", 512: "4096"}
+		return m == nil && r.algorithm == "GOOGLE_SYMMETRIC_ENCRYPTION" || m != nil && m[1] == bits[len(r.wrapped)] && googleRow.MatchString(r.version)
+	case "awskms":
+		return len(r.wrapped) <= 6144 && (r.algorithm == "SYMMETRIC_DEFAULT" || r.algorithm == "RSAES_OAEP_SHA_256")
+	case "azurekms":
+		return r.algorithm == "RSA-OAEP-256" || r.algorithm == "A256KW" || r.algorithm == "A256GCM" && len(r.wrapped) > 28
+	case "hashivault":
+		m := vaultCipher.FindSubmatch(r.wrapped)
+		if m == nil || r.version != "" && r.version != string(m[1]) {
+			return false
+		}
+		_, ok := decode64(string(m[2]))
+		return ok && (r.algorithm == "transit" || r.algorithm == "transit-aead" || r.algorithm == "transit-rsa-oaep")
+	}
+	return true
+}
+
 // unwrap answers a plaintext, or not: then the ciphertext is not the key's own.
 func (s service) unwrap(r recipient, context map[string]string) ([]byte, bool) {
 	wrapped := r.wrapped
 	switch r.key.scheme {
-	case "gcpkms":
-		if s.RSA != nil && (!googleRow.MatchString(r.version) || r.version != s.Version) {
-			return nil, false
-		}
 	case "hashivault":
 		m := vaultCipher.FindSubmatch(wrapped)
 		if m == nil || string(m[1]) != s.Version || r.version != "" && r.version != s.Version {
@@ -99,7 +116,7 @@ func (s service) unwrap(r recipient, context map[string]string) ([]byte, bool) {
 			return nil, false
 		}
 	}
-	if r.algorithm != s.Algorithm {
+	if r.algorithm != s.Algorithm && r.key.scheme != "hashivault" {
 		return nil, false
 	}
 	switch {
