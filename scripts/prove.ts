@@ -1,7 +1,7 @@
-// Proves the promises at their full counts and writes docs/promises.md: figures, and the command that makes them.
+// Proves the promises at their full counts, all or those that are named (`npm run prove -- P5 P31`), into docs/promises.md.
 
 import { spawn } from 'node:child_process';
-import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { ERROR_STATUS } from '../src/base/errors.ts';
 import { runExecutable } from '../test/fixtures/executable.ts';
@@ -9,7 +9,8 @@ import { createMalformed, MALFORMED_SETUP, type Outcomes, sendMalformed } from '
 import { type KeyDirectory, makeKeyDirectory, providerOf } from '../test/fixtures/provider.ts';
 import { createRandom, SEED } from '../test/fixtures/seed.ts';
 import { PROJECT, runTool } from './process.ts';
-import { proveGoogleFaults } from './prove-google.ts';
+import { type Proof, proveAll } from './promises.ts';
+import { GOOGLE_PROOFS } from './prove-google.ts';
 import { SERVER_PROMISES } from './prove-server.ts';
 import { proveSoak } from './soak.ts';
 import type { Vector } from './vectors-shape.ts';
@@ -23,24 +24,7 @@ const SOAK = count('OCICRYPT_PROVE_SOAK', 1_000_000);
 const READINGS = count('OCICRYPT_PROVE_READINGS', 1_000_000);
 const KILLS = count('OCICRYPT_PROVE_KILLS', 200);
 
-type Row = { readonly promise: string; readonly what: string; readonly figures: string };
-
-const rows: Row[] = [];
-// `--no-build`: the executable in dist is the one to prove.
-if (!process.argv.includes('--no-build')) runTool('node', ['scripts/build.ts']);
-const keys = makeKeyDirectory();
-try {
-  rows.push(await proveLibrary(keys), await proveExecutable(keys), proveVectors());
-} finally {
-  keys.remove();
-}
-rows.push(...(await proveGoogleFaults()));
-rows.push({
-  promise: 'P8',
-  what: 'unwraps through the executable, one in ten with a connection of its own',
-  figures: await proveSoak(SOAK),
-});
-for (const [promise, what, files, environment] of [
+const TESTS: readonly (readonly [string, string, readonly string[], Readonly<Record<string, string>>])[] = [
   ['P2', 'every code has one exit status and one gRPC status', ['test/base/errors.test.ts'], {}],
   [
     'P3',
@@ -132,12 +116,49 @@ for (const [promise, what, files, environment] of [
     ],
     {},
   ],
-] as const) {
-  rows.push({ promise, what, figures: await proveTests(promise, files, environment) });
-}
-writeFileSync(join(PROJECT, 'docs/promises.md'), document());
+];
 
-async function proveLibrary(directory: KeyDirectory): Promise<Row> {
+const PROOFS: readonly Proof[] = [
+  { promise: 'P1', what: 'malformed requests through the library', prove: () => withKeys(proveLibrary) },
+  {
+    promise: 'P1, P2',
+    what: 'malformed requests through the executable: closed exit status, one line, nothing on standard output',
+    prove: () => withKeys(proveExecutable),
+  },
+  { promise: 'P3', what: 'published one-fault vectors', prove: async () => proveVectors() },
+  ...GOOGLE_PROOFS,
+  {
+    promise: 'P8',
+    what: 'unwraps through the executable, one in ten with a connection of its own',
+    prove: () => proveSoak(SOAK),
+  },
+  ...TESTS.map(
+    ([promise, what, files, environment]): Proof => ({
+      promise,
+      what,
+      prove: () => proveTests(promise, files, environment),
+    }),
+  ),
+];
+
+const words = process.argv.slice(2);
+// `--no-build`: the executable in dist is the one to prove.
+if (!words.includes('--no-build')) runTool('node', ['scripts/build.ts']);
+await proveAll(
+  PROOFS,
+  words.filter((word) => !word.startsWith('--')),
+);
+
+async function withKeys(prove: (keys: KeyDirectory) => Promise<string>): Promise<string> {
+  const keys = makeKeyDirectory();
+  try {
+    return await prove(keys);
+  } finally {
+    keys.remove();
+  }
+}
+
+async function proveLibrary(directory: KeyDirectory): Promise<string> {
   const next = createMalformed(createRandom());
   const provider = providerOf(MALFORMED_SETUP, directory);
   const outcomes: Outcomes = { counts: new Map(), slowest: 0 };
@@ -147,11 +168,10 @@ async function proveLibrary(directory: KeyDirectory): Promise<Row> {
     await sendMalformed(provider, next(), outcomes);
     if (sent % 100_000 === 99_999) process.stderr.write(`${number(sent + 1)} requests through the library\n`);
   }
-  const figures = `${number(LIBRARY_REQUESTS)} requests, 0 crashes, 0 hangs, slowest ${Math.ceil(outcomes.slowest)} ms; ${showCounts(outcomes.counts)}`;
-  return { promise: 'P1', what: 'malformed requests through the library', figures };
+  return `${number(LIBRARY_REQUESTS)} requests, 0 crashes, 0 hangs, slowest ${Math.ceil(outcomes.slowest)} ms; ${showCounts(outcomes.counts)}`;
 }
 
-async function proveExecutable(directory: KeyDirectory): Promise<Row> {
+async function proveExecutable(directory: KeyDirectory): Promise<string> {
   const next = createMalformed(createRandom(SEED + 1));
   const words = [
     'keyprovider',
@@ -173,15 +193,10 @@ async function proveExecutable(directory: KeyDirectory): Promise<Row> {
     counts.set(status, (counts.get(status) ?? 0) + 1);
     slowest = Math.max(slowest, milliseconds);
   }
-  const figures = `${number(EXECUTABLE_REQUESTS)} requests, 0 crashes, 0 hangs, slowest ${Math.ceil(slowest)} ms with its start; ${showCounts(counts, 'exit ')}`;
-  return {
-    promise: 'P1, P2',
-    what: 'malformed requests through the executable: closed exit status, one line, nothing on standard output',
-    figures,
-  };
+  return `${number(EXECUTABLE_REQUESTS)} requests, 0 crashes, 0 hangs, slowest ${Math.ceil(slowest)} ms with its start; ${showCounts(counts, 'exit ')}`;
 }
 
-function proveVectors(): Row {
+function proveVectors(): string {
   const directory = join(PROJECT, 'test/vectors/packets');
   const counts = new Map<string, number>();
   for (const file of readdirSync(directory)) {
@@ -189,11 +204,7 @@ function proveVectors(): Row {
     counts.set(expect, (counts.get(expect) ?? 0) + 1);
   }
   const faults = [...counts].filter(([code]) => code !== 'ok').reduce((sum, [, some]) => sum + some, 0);
-  return {
-    promise: 'P3',
-    what: 'published one-fault vectors',
-    figures: `${faults} with a fault, ${counts.get('ok')} without; ${showCounts(counts)}`,
-  };
+  return `${faults} with a fault, ${counts.get('ok')} without; ${showCounts(counts)}`;
 }
 
 /** Runs the tests whose names begin with the promise, and returns how many passed and what they said. */
@@ -224,20 +235,6 @@ async function proveTests(
       .replaceAll(/, ?/g, ', '),
   );
   return [`${read('pass')} tests, 0 failures`, ...said].join('; ');
-}
-
-function document(): string {
-  const lines = rows.map(({ promise, what, figures }) => `| ${promise} | ${what} | ${figures} |`);
-  return `# Promises
-
-What ocicrypt-kms promises, and the figures of the last proof. Made by \`npm run prove\`; do not edit.
-Each promise is a test whose name begins with its number; \`npm test\` runs a sample of the random ones. A run is repeated with
-\`OCICRYPT_TEST_SEED=${SEED} npm run prove\`, a failing test with the seed in its name.
-
-| promise | what was done | figures |
-|---|---|---|
-${lines.join('\n')}
-`;
 }
 
 function showCounts(counts: ReadonlyMap<string | number | null, number>, prefix = ''): string {

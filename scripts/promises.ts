@@ -1,0 +1,73 @@
+// Runs proofs one after the other and keeps docs/promises.md: what was proved last, when, and with which seed.
+
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { SEED } from '../test/fixtures/seed.ts';
+import { PROJECT } from './process.ts';
+
+/** A row of the document. */
+export type Proof = {
+  /** Its number, as its tests begin. */
+  readonly promise: string;
+  readonly what: string;
+  /** Gives one line of figures. @throws Error if the promise is not kept */
+  readonly prove: () => Promise<string>;
+};
+
+const DOCUMENT = join(PROJECT, 'docs/promises.md');
+
+/**
+ * Runs the proofs of the promises that are named, or all of them. Each row is written as soon as it is proved; the rows
+ * of other promises stay. A proof that fails ends none of the others.
+ *
+ * @throws Error after the last proof, if a promise was not kept, or if one that is named does not exist
+ */
+export async function proveAll(proofs: readonly Proof[], names: readonly string[]): Promise<void> {
+  const isNamed = ({ promise }: Proof) => names.length === 0 || promise.split(', ').some((one) => names.includes(one));
+  const known = new Set(proofs.flatMap(({ promise }) => promise.split(', ')));
+  const strangers = names.filter((name) => !known.has(name));
+  if (strangers.length > 0) throw new Error(`there is no proof of ${strangers.join(', ')}`);
+  const rows = readRows();
+  const failed: unknown[] = [];
+  for (const proof of proofs.filter(isNamed)) {
+    const day = new Date().toISOString().slice(0, 10);
+    try {
+      rows.set(keyOf(proof), `| ${proof.promise} | ${proof.what} | ${await proof.prove()} | ${day}, ${SEED} |`);
+    } catch (error) {
+      failed.push(error);
+      process.stderr.write(`${String(error)}\n`);
+      rows.set(keyOf(proof), `| ${proof.promise} | ${proof.what} | **not kept** | ${day}, ${SEED} |`);
+    }
+    writeFileSync(DOCUMENT, show(proofs, rows));
+  }
+  if (failed.length > 0) throw new AggregateError(failed, `${failed.length} proofs failed`);
+}
+
+function keyOf({ promise, what }: Pick<Proof, 'promise' | 'what'>): string {
+  return `${promise} | ${what}`;
+}
+
+function readRows(): Map<string, string> {
+  const rows = new Map<string, string>();
+  for (const line of readFileSync(DOCUMENT, 'utf8').split('\n')) {
+    const [, promise = '', what = ''] = /^\| (P\d[^|]*) \| ([^|]+) \|/.exec(line) ?? [];
+    if (promise !== '') rows.set(keyOf({ promise, what }), line);
+  }
+  return rows;
+}
+
+function show(proofs: readonly Proof[], rows: ReadonlyMap<string, string>): string {
+  const lines = proofs.map(
+    (proof) => rows.get(keyOf(proof)) ?? `| ${proof.promise} | ${proof.what} | not proved yet at its full count | |`,
+  );
+  return `# Promises
+
+What ocicrypt-kms promises, and the figures of the last proof of each. Made by \`npm run prove\`; do not edit.
+Each promise is a test whose name begins with its number; \`npm test\` runs a sample of the random ones. A row says when it was
+proved and with which seed: \`OCICRYPT_TEST_SEED=SEED npm run prove -- P10\` repeats it. A failing test has the seed in its name.
+
+| promise | what was done | figures | proved, seed |
+|---|---|---|---|
+${lines.join('\n')}
+`;
+}
