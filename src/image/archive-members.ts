@@ -59,6 +59,12 @@ export class ArchiveMembers {
     return this.#find(name)?.member.size;
   }
 
+  /** Whether a member is a file itself and has a relative name: readers that do not unpack find no other. */
+  isOrdinary(name: string): boolean {
+    const member = this.#members.get(name);
+    return member?.kind === 'file' && !member.name.startsWith('/');
+  }
+
   /**
    * Checks that all blobs can be packed again: what blobs of other digests name is not known.
    *

@@ -16,7 +16,7 @@ import {
   syncDirectory,
 } from './files.ts';
 import { EMPTY_INDEX, LAYOUT_FILE, LayoutIndex, type LayoutName } from './layout-index.ts';
-import { checkLayoutFile, type Descriptor, isManifestType, MAXIMUM_MANIFEST, parseManifest } from './manifest.ts';
+import { type Descriptor, isManifestType, MAXIMUM_MANIFEST, parseLayoutVersion, parseManifest } from './manifest.ts';
 import { notDurable, notWritten } from './not-written.ts';
 import { type BlobReader, type BlobWriter, checkContent, type ImageStore, type StoredManifest } from './store.ts';
 import { checkArchiveKind } from './tar-file.ts';
@@ -176,8 +176,15 @@ class ArchiveStore implements ImageStore {
         hint: 'archives of docker save are named docker-archive:FILE',
       });
     }
-    if (members.size('oci-layout') !== undefined)
-      checkLayoutFile(await members.readSmall('oci-layout'), `oci-layout of ${this.#path}`);
+    const marker = 'oci-layout';
+    const hasMarker = members.size(marker) !== undefined;
+    const version = hasMarker ? parseLayoutVersion(await members.readSmall(marker), `${marker} of ${this.#path}`) : '';
+    // containerd (core/images/archive/importer.go) takes manifest.json if no oci-layout has a version.
+    if (members.size('manifest.json') !== undefined && (!version || !members.isOrdinary(marker))) {
+      throw new OcicryptError('bad-input', `${this.#path} is an archive of docker save to some readers`, {
+        hint: `it holds a manifest.json, and its ${marker} is missing, a link or without a version: write it again, or name it docker-archive:FILE`,
+      });
+    }
     return LayoutIndex.parse(await members.readSmall('index.json'), what);
   }
 

@@ -16,7 +16,7 @@ import {
 } from './files.ts';
 import { EMPTY_INDEX, LAYOUT_FILE, LayoutIndex, type LayoutName } from './layout-index.ts';
 import { lockIndex } from './layout-lock.ts';
-import { checkLayoutFile, type Descriptor, isDigest, MAXIMUM_MANIFEST } from './manifest.ts';
+import { type Descriptor, isDigest, MAXIMUM_MANIFEST, parseLayoutVersion } from './manifest.ts';
 import { notDurable, notWritten } from './not-written.ts';
 import { type BlobReader, type BlobWriter, checkContent, type ImageStore, type StoredManifest } from './store.ts';
 import { removeAbandoned } from './temporary.ts';
@@ -242,7 +242,7 @@ class LayoutStore implements ImageStore {
 
   async #readIndex(): Promise<LayoutIndex> {
     const marker = join(this.#directory, 'oci-layout');
-    if (await isFile(marker)) checkLayoutFile(await readSmallFile(marker, `layout ${this.#directory}`), marker);
+    if (await isFile(marker)) parseLayoutVersion(await readSmallFile(marker, `layout ${this.#directory}`), marker);
     const path = join(this.#directory, 'index.json');
     return LayoutIndex.parse(await readSmallFile(path, `layout ${this.#directory}`), path);
   }

@@ -128,11 +128,11 @@ export function parseLayoutIndex(
   return { json, entries: objects };
 }
 
-/** Checks the `oci-layout` file of a layout. @throws OcicryptError `bad-input` where readers would differ about it */
-export function checkLayoutFile(bytes: Uint8Array, what: string): void {
-  const json = asObject(parseJson(bytes, what));
-  if (json === undefined) throw bad(`${what} is no JSON object`);
+/** The version in the `oci-layout` file of a layout. @throws OcicryptError `bad-input` where readers would differ about it */
+export function parseLayoutVersion(bytes: Uint8Array, what: string): string | undefined {
+  const json = asObject(parseJson(bytes, what)) ?? new Map();
   checkShape(json, LAYOUT_FILE, what);
+  return asText(json.get('imageLayoutVersion'));
 }
 
 /** The manifest with other layers; config and media type become OCI's where they were Docker's. */

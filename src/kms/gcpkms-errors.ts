@@ -143,20 +143,19 @@ const LASTING_STATE =
  * https://cloud.google.com/kms/docs/reference/ekm_errors
  */
 function explainPrecondition({ message, violations }: Refusal, call: GoogleKmsCall): OcicryptError {
-  const { key } = call;
   const external = violations.find((type) => /^EXTERNAL_[A-Z_]{1,60}$/.test(type));
   if (external !== undefined) return explainExternal(external, call);
   const said = /current state is: ([A-Z_]+)/.exec(message)?.[1];
   const states = [said ?? '', ...violations.map((type) => type.replace(/^KEY_/, ''))];
   if (states.some((state) => PASSING_STATE.test(state))) {
-    return new OcicryptError('unavailable', `the version of ${key} is still being made`, {
+    return new OcicryptError('unavailable', `the version of ${call.key} is still being made`, {
       hint: `it takes seconds or minutes; see: gcloud kms keys versions list ${keyFlags(call)}`,
       retryable: true,
     });
   }
   const state = states.find((one) => LASTING_STATE.test(one));
   if (state !== undefined) {
-    return new OcicryptError('key-disabled', `the version of ${key} that is needed cannot be used (${state})`, {
+    return new OcicryptError('key-disabled', `the version of ${call.key} that is needed cannot be used (${state})`, {
       hint: `see: gcloud kms keys versions list ${keyFlags(call)}; gcloud kms keys versions enable, or restore before enable`,
     });
   }

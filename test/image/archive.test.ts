@@ -33,7 +33,7 @@ import { jweKey, jweRecipient } from './jwe-recipient.ts';
 
 const MIB = 1024 * 1024;
 
-type Member = { readonly name: string; readonly body: Uint8Array | string };
+type Member = { readonly name: string; readonly body: Uint8Array | string; readonly link?: string };
 
 test('members are read in every order and of every size, and none hangs the reader', {
   timeout: 120_000,
@@ -308,7 +308,13 @@ function permutations<Item>(items: readonly Item[]): readonly (readonly Item[])[
 }
 
 async function tarOf(members: readonly Member[]): Promise<Buffer> {
-  const entries = members.map(({ name, body }) => ({ header: { name, size: Buffer.byteLength(body) }, body }));
+  const entries = members.map(({ name, body, link }) => ({
+    header: {
+      ...{ name, size: Buffer.byteLength(body) },
+      ...(link === undefined ? {} : { type: 'symlink' as const, linkname: link }),
+    },
+    body,
+  }));
   return Buffer.from(await packTar(entries));
 }
 
@@ -323,6 +329,32 @@ function descriptorOf(body: string | Uint8Array, mediaType = 'application/vnd.oc
 function manifestDescriptor(body: string) {
   return descriptorOf(body, 'application/vnd.oci.image.manifest.v1+json');
 }
+
+test('an archive that some readers take for one of docker save is refused, and one that none does is read', async (t) => {
+  const directory = await scratch(t);
+  const path = join(directory, 'a.tar');
+  const { members } = ociMembers(1000);
+  const [marker, ...others] = members;
+  const docker = { name: 'manifest.json', body: '[]' };
+  const named = (name: string, body: string) => [{ name, body }, ...others, docker];
+  const read = async (archive: readonly Member[]) => {
+    await writeFile(path, await tarOf(archive));
+    await withSource(`oci-archive:${path}`, 'inspect', (source) => inspectImage(source));
+  };
+  await read(members);
+  await read(others);
+  await read([...members, docker]);
+  await read(named('./oci-layout', String(marker?.body)));
+  for (const archive of [
+    [...others, docker],
+    named('oci-layout', '{}'),
+    named('oci-layout', '{"imageLayoutVersion":""}'),
+    named('/oci-layout', String(marker?.body)),
+    [...others, { name: 'x', body: String(marker?.body) }, { name: 'oci-layout', body: '', link: 'x' }, docker],
+  ]) {
+    await rejects('bad-input', read(archive));
+  }
+});
 
 /** An image of one layer, as members of an archive. */
 function ociMembers(size: number) {
