@@ -73,6 +73,7 @@ const SECRETS: readonly RegExp[] = [
   /(?<![A-Za-z0-9])(?:gh[pousr]_|github_pat_|glpat-|xox[abps]-|GOCSPX-|AIza|ya29\.|AGE-SECRET-KEY-|AGE-PLUGIN-)[\w.-]/i,
   /(?<![A-Z0-9])A(?:KI|SI)A[A-Z0-9]{12,}/,
   /^(?:bearer|basic)\s/i,
+  /:\/\/[^/@\s]*:[^/@\s]+@/,
   /(?<![A-Za-z0-9]|sha256:)(?=[0-9A-Fa-f]*\d)(?=\d*[A-Fa-f])[0-9A-Fa-f]{32,}(?![A-Za-z0-9])/,
 ];
 

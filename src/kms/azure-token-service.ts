@@ -32,7 +32,12 @@ export function openTokenService(
   http: HttpClient,
 ): AzureTokenSource {
   const { AZURE_TENANT_ID: tenant = '', AZURE_CLIENT_ID: client = '' } = environment;
-  if (!/^[A-Za-z0-9.-]+$/.test(tenant)) throw incomplete('AZURE_TENANT_ID');
+  if (tenant === '') throw incomplete('AZURE_TENANT_ID');
+  if (!/^[A-Za-z0-9.-]+$/.test(tenant)) {
+    throw new OcicryptError('configuration', 'AZURE_TENANT_ID is neither the id nor a domain of a tenant', {
+      hint: 'az account show --query tenantId',
+    });
+  }
   if (client === '') throw incomplete('AZURE_CLIENT_ID');
   const prove = proofOf(proof, environment);
   const url = `${place.authority}/${tenant}/oauth2/v2.0/token`;

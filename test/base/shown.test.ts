@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { describeError, describeForCaller, OcicryptError } from '../../src/base/errors.ts';
-import { isContentOfFile, showKeyText, showPath, showValue } from '../../src/base/shown.ts';
+import { isContentOfFile, showKeyText, showName, showPath, showValue } from '../../src/base/shown.ts';
 import { CANARIES, type Canary, WORDS } from '../fixtures/canaries.ts';
 import { seeded } from '../fixtures/seed.ts';
 
@@ -53,6 +53,11 @@ test('names of files are shown: of every usual kind, and cut where they are long
     assert.equal(isContentOfFile(path), false, path);
   }
   assert.ok(said(showPath(`/x/${'directory/'.repeat(100)}`)).length < 250);
+});
+
+test('an address that holds a password is no name', () => {
+  for (const show of [showName, showPath]) assert.ok(!said(show('https://user:S3cr3t@host/x')).includes('S3cr3t'));
+  assert.equal(showName('https://host:8443/x'), 'https://host:8443/x');
 });
 
 test('a PIN or password in the text of a key is left out, whatever else is wrong with it', () => {

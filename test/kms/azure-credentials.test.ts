@@ -283,6 +283,12 @@ describe('Azure identities that are set up wrong', () => {
     },
     {
       source: 'secret',
+      fault: 'tenant is an address',
+      code: 'configuration',
+      open: () => open({ ...secret(), AZURE_TENANT_ID: 'https://login.microsoftonline.com/canary' }),
+    },
+    {
+      source: 'secret',
       fault: 'unknown tenant',
       code: 'unauthenticated',
       open: () => open({ ...secret(), AZURE_TENANT_ID: 'canary' }),
