@@ -63,7 +63,7 @@ const FILES: ReadonlyMap<string, ConfigFile> = new Map<string, ConfigFile>([
     'systemd',
     {
       advice:
-        'save it as /etc/systemd/system/ocicrypt-kms.service, and what config systemd-socket prints as ocicrypt-kms.socket beside it; then systemctl enable --now ocicrypt-kms.socket; what is in /home, /root and /tmp the service does not see',
+        'save it as /etc/systemd/system/ocicrypt-kms.service, and what config systemd-socket prints as ocicrypt-kms.socket beside it; then systemctl enable --now ocicrypt-kms.socket; the service cannot see /home, /root or /tmp',
       takes: ['allow', 'key', 'adc', 'provider'],
       text: serviceFile,
     },

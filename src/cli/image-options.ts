@@ -56,7 +56,8 @@ export const IMAGE_OPTIONS = {
   only: {
     kind: 'list',
     value: 'KEY',
-    describe: 'a key URI, or a prefix that ends in /*, beside which nobody may be able to open a layer; repeatable',
+    describe:
+      'no recipient other than these (a key URI, or a prefix that ends in /*) may be able to open a layer; repeatable',
   },
   unwrap: {
     kind: 'switch',

@@ -28,7 +28,7 @@ export const OPTIONS = {
   kmsURI: {
     kind: 'text',
     value: 'KEY',
-    describe: 'the key meant where a call names none; a call that names another one is refused',
+    describe: 'default key when a call names none; a call that names another one is refused',
   },
   key: {
     kind: 'list',
@@ -127,7 +127,7 @@ export const OPTIONS = {
   'azure-authority': {
     kind: 'text',
     value: 'URL',
-    describe: 'where tokens for Azure are had',
+    describe: 'Microsoft Entra endpoint that issues tokens',
     member: ['azurekms', 'authority'],
     fallback: 'AZURE_AUTHORITY_HOST, else that of the cloud',
   },
@@ -147,7 +147,7 @@ export const OPTIONS = {
     kind: 'choice',
     value: 'token|kubernetes|jwt|approle|cert',
     choices: ['token', 'kubernetes', 'jwt', 'approle', 'cert'],
-    describe: 'how a token of Vault is had: token takes it from VAULT_TOKEN or ~/.vault-token',
+    describe: 'how to log in to Vault: token takes one from VAULT_TOKEN or ~/.vault-token',
     member: ['hashivault', 'login'],
     fallback: 'token',
   },
@@ -206,7 +206,8 @@ export const OPTIONS = {
   },
   'pkcs11-final-try': {
     kind: 'switch',
-    describe: 'use the configured PIN for a token that locks at the next wrong one, as some always say of themselves',
+    describe:
+      'use the configured PIN even if the token says that it locks at the next wrong one; some tokens always say so',
     member: ['pkcs11', 'final-try'],
   },
   'pkcs11-oaep-sha1': {

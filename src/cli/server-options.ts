@@ -48,7 +48,7 @@ export const SERVER_OPTIONS = {
   'tls-client-ca': {
     kind: 'text',
     value: 'FILE',
-    describe: 'authorities of client certificates, PEM; with it, only their clients may connect over TLS',
+    describe: 'require TLS clients to present a certificate from these CAs (PEM)',
   },
   'tls-min': {
     kind: 'choice',

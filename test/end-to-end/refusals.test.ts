@@ -33,7 +33,7 @@ describe('with a local key', () => {
     if (!(await realClients(t, ['skopeo']))) return;
     const { source, encrypt, path } = await prepareLocal(t);
     const file = path('missing.key');
-    assertRefusal(await encrypt(source, `keyfile://${file}`), 'not-found', file, `ocicrypt-kms keygen ${file}`);
+    assertRefusal(await encrypt(source, `keyfile://${file}`), 'not-found', file, 'ocicrypt-kms keygen');
   });
 
   test('a key file that others can read is refused', async (t) => {

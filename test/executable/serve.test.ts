@@ -147,7 +147,13 @@ describe('serve that cannot', () => {
     ['a certificate without its key', () => ['--listen=tls://127.0.0.1:0', '--tls-cert=/x', KEY], /--tls-key/],
     [
       'clients without certificates',
-      (directory) => [`--listen=unix://${directory}/s`, '--allow-client=a', KEY],
+      (directory) => [
+        '--listen=tls://127.0.0.1:0',
+        `--tls-cert=${directory}/certificate`,
+        `--tls-key=${keys.file('readable')}`,
+        '--allow-client=a',
+        KEY,
+      ],
       /--tls-client-ca/,
     ],
     ['a directory that others can write', (directory) => [`--listen=unix://${directory}/open/s`, KEY], /chmod o-w/],
