@@ -126,7 +126,7 @@ describe('OpenBao', () => {
     const kek = open('hashivault://tokens', { environment: { BAO_TOKEN } });
     await kek.wrap(randomBytes(32), {}, soon());
     await bao.ask('POST', 'auth/token/revoke', { token: BAO_TOKEN });
-    await code(kek.wrap(randomBytes(32), {}, soon()), 'refused');
+    await code(kek.wrap(randomBytes(32), {}, soon()), 'unauthenticated');
     const stranger = open('hashivault://tokens', { environment: { BAO_CACERT: '' } });
     await code(stranger.wrap(randomBytes(32), {}, soon()), 'unavailable');
   });
