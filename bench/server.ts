@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { PROJECT } from '../scripts/process.ts';
 import { encodeBytesField } from '../src/base/grpc.ts';
-import { createKeyfile, openKeyfile } from '../src/kms/keyfile.ts';
+import { createKeyfile, openKeyfile } from '../src/kms/keyfile/key.ts';
 import { createProvider } from '../src/provider/handle.ts';
 import { buildGrpcGo } from '../test/peers/grpc-go.ts';
 import type { BenchOptions } from './bench.ts';

@@ -32,8 +32,8 @@ function compile(...flags: readonly string[]): void {
   runTool('bun', [
     'build',
     'src/main.ts',
-    // A thread starts at an entry of its own, found by its place below src (src/image/pipeline.ts).
-    'src/image/cipher-worker.ts',
+    // A thread starts at an entry of its own, found by its place below src (src/image/cipher/pipeline.ts).
+    'src/image/cipher/worker.ts',
     '--root=src',
     '--compile',
     '--minify',

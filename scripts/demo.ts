@@ -6,9 +6,9 @@ import { existsSync, globSync, mkdtempSync, readFileSync, rmSync, statSync, writ
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { styleText } from 'node:util';
-import { clientEnvironment } from '../test/clients/process.ts';
-import { type Argv, ensureTools } from '../test/clients/tools.ts';
 import { blobPath, type Descriptor, type Image, readImages, writeImage } from '../test/fixtures/images.ts';
+import { clientEnvironment } from '../test/real-clients/process.ts';
+import { type Argv, ensureTools } from '../test/real-clients/tools.ts';
 import { PROJECT } from './process.ts';
 
 const EXECUTABLE = join(PROJECT, 'dist/ocicrypt-kms');

@@ -4,8 +4,8 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { DEFAULT_OPTIONS, SOCKET_UNIT, serviceUnit } from '../src/cli/config-systemd.ts';
-import { configurationPath, type OptionName, type OptionSpec, optionSpec } from '../src/cli/options.ts';
-import { OPTION_NAMES } from '../src/cli/settings.ts';
+import { OPTION_NAMES } from '../src/cli/options/settings.ts';
+import { configurationPath, type OptionName, type OptionSpec, optionSpec } from '../src/cli/options/table.ts';
 import { PROJECT } from './process.ts';
 
 /** The generated documents: path from the project's root, and content. */
@@ -25,7 +25,7 @@ function configurationDocument(): string {
     const flag = `--${name}${value === undefined ? '' : `=${value.replaceAll('|', '\\|')}`}`;
     return `| \`${flag}\` | ${member === undefined ? '' : `\`${member}\``} | ${describe.replaceAll('|', '\\|')} | ${fallback ?? ''} |`;
   });
-  return `<!-- made by npm run docs from src/cli/options.ts -->
+  return `<!-- made by npm run docs from src/cli/options/table.ts -->
 # Configuration
 
 Every option can be given on the command line, and most of them in a YAML or JSON file that \`--config=FILE\` names. An option on the command line replaces what the file says of it. Unknown members are errors. The file's JSON Schema is [configuration.schema.json](configuration.schema.json).

@@ -1,8 +1,8 @@
 // Proves P10: ten thousand unwraps with Google keys while the service goes wrong in every way that there is.
 
 import { DEFAULT_LIMITS } from '../src/provider/attempts.ts';
-import { type FaultPlan, type FaultReport, unwrapUnderFaults } from '../test/kms/google-faults.ts';
-import { startWorld } from '../test/kms/google-world.ts';
+import { type FaultPlan, type FaultReport, unwrapUnderFaults } from '../test/kms/gcpkms/faults.ts';
+import { startWorld } from '../test/kms/gcpkms/world.ts';
 import type { Proof } from './promises.ts';
 
 type Case = { readonly what: string; readonly plan: FaultPlan; readonly unwraps: number; readonly atLeast: number };

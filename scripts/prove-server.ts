@@ -6,12 +6,12 @@ const INPUTS = count('OCICRYPT_PROVE_INPUTS', 100_000);
 
 /** What belongs to a promise of the server beside the tests that run on every program. */
 const MORE_FILES: Readonly<Record<string, readonly string[]>> = {
-  P7: ['test/served/peers.test.ts'],
+  P7: ['test/executable/server/peers.test.ts'],
   P9: ['test/server/limits.test.ts'],
   P11: ['test/server/limits.test.ts'],
-  P18: ['test/served/sockets.test.ts', 'test/server/listener.test.ts'],
+  P18: ['test/executable/server/sockets.test.ts', 'test/server/listener.test.ts'],
   P19: ['test/server/listener.test.ts'],
-  P20: ['test/served/peers.test.ts', 'test/server/tls.test.ts'],
+  P20: ['test/executable/server/peers.test.ts', 'test/server/tls.test.ts'],
   P25: ['test/server/health.test.ts'],
   P26: ['test/server/health.test.ts'],
 };
@@ -55,7 +55,7 @@ const ROWS = [
 
 /** Promise, what was done, test files, and their environment. */
 export const SERVER_PROMISES = ROWS.map(([promise, what, file, environment]) => {
-  const files = [`test/served/${file}.test.ts`, ...(MORE_FILES[promise] ?? [])];
+  const files = [`test/executable/server/${file}.test.ts`, ...(MORE_FILES[promise] ?? [])];
   return [promise, `the executable, and the sources on Node: ${what}`, files, environment] as const;
 });
 

@@ -49,7 +49,7 @@ const TESTS: readonly (readonly [string, string, readonly string[], Readonly<Rec
   [
     'P12',
     'Google KMS: CRC-32C on every field both ways; v2 wraps have a context, and name version and algorithm',
-    ['test/kms/gcpkms-promises.test.ts'],
+    ['test/kms/gcpkms/promises.test.ts'],
     {},
   ],
   [
@@ -86,13 +86,13 @@ const TESTS: readonly (readonly [string, string, readonly string[], Readonly<Rec
   [
     'P27',
     'Google KMS: wrapped with the primary version over ten rotations, every older one unwraps',
-    ['test/kms/gcpkms-promises.test.ts'],
+    ['test/kms/gcpkms/promises.test.ts'],
     {},
   ],
   [
     'P28',
     'Google KMS: 1,000 unwraps while the key changes its version 10 times: 0 errors, 0 wrong keys',
-    ['test/kms/gcpkms-promises.test.ts'],
+    ['test/kms/gcpkms/promises.test.ts'],
     {},
   ],
   [
@@ -112,7 +112,7 @@ const TESTS: readonly (readonly [string, string, readonly string[], Readonly<Rec
     'every source of credentials: slow once, one 503 at renewal, one 429, one silence',
     [
       ...['aws', 'azure', 'vault'].map((cloud) => `test/kms/${cloud}-credentials.test.ts`),
-      'test/kms/google-sources.test.ts',
+      'test/kms/gcpkms/sources.test.ts',
     ],
     {},
   ],

@@ -1,6 +1,6 @@
 // Soaks the executable in unwraps and says what stays behind: `npm run soak`, OCICRYPT_SOAK_CALLS=200000 for fewer.
 
-import { type SoakReport, soak } from '../test/served/soak.ts';
+import { type SoakReport, soak } from '../test/executable/server/soak.ts';
 import { runTool } from './process.ts';
 
 const CALLS = Number(process.env.OCICRYPT_SOAK_CALLS ?? 1_000_000);

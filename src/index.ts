@@ -7,13 +7,10 @@ export { createJweHolder, createJweWrapper } from './client/jwe.ts';
 export type { LayerKeyUnwrapper, LayerKeyWrapper, WrappedKey as WrappedLayerKey } from './client/layer-keys.ts';
 export { createProviderHolder, createProviderWrapper, type ProviderCall } from './client/provider.ts';
 export { type DecryptOptions, decryptImage } from './image/decrypt.ts';
-export { formatDigestTag, parseDigestTag } from './image/digest-tag.ts';
 export { type EncryptedImage, type EncryptOptions, encryptImage } from './image/encrypt.ts';
 export { type ImageReport, inspectImage } from './image/inspect.ts';
-export { openImageSource, openImageStore } from './image/open.ts';
-export { type ImageReference, parseImageReference } from './image/reference.ts';
-export type { RegistryStoreSettings } from './image/registry.ts';
-export type { RegistrySettings } from './image/registry-client.ts';
+export { formatDigestTag, parseDigestTag } from './image/model/digest-tag.ts';
+export { type ImageReference, parseImageReference } from './image/model/reference.ts';
 export type { WrittenImage } from './image/result.ts';
 export {
   addKeys,
@@ -24,11 +21,14 @@ export {
   replaceKeys,
   rewrapImage,
 } from './image/rewrap.ts';
-export type { ImageSource, ImageStore } from './image/store.ts';
 export type { ImageProgress } from './image/transform.ts';
+export { openImageSource, openImageStore } from './image/transports/open.ts';
+export type { RegistrySettings } from './image/transports/registry/client.ts';
+export type { RegistryStoreSettings } from './image/transports/registry/store.ts';
+export type { ImageSource, ImageStore } from './image/transports/store.ts';
 export { type Verification, type VerifyOptions, verifyImage } from './image/verify.ts';
 export type { EncryptionContext, Kek, WrappedKey } from './kms/kek.ts';
-export { createKeyfile } from './kms/keyfile.ts';
+export { createKeyfile } from './kms/keyfile/key.ts';
 export type { BackendSettings } from './kms/open.ts';
 export { createKekStore, type KekStore } from './kms/store.ts';
 export { DEFAULT_LIMITS, type Limits } from './provider/attempts.ts';

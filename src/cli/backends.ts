@@ -3,9 +3,9 @@
 import { resolve } from 'node:path';
 import { checkedEnvironment } from '../base/environment.ts';
 import { formatKeyUri, parseKeyUri } from '../base/key-uri.ts';
-import type { VaultSettings } from '../kms/hashivault.ts';
+import type { VaultSettings } from '../kms/hashivault/key.ts';
 import type { BackendSettings } from '../kms/open.ts';
-import type { Settings } from './settings.ts';
+import type { Settings } from './options/settings.ts';
 
 /**
  * The settings of every backend, from options, configuration file and environment. Reads nothing yet.

@@ -1,7 +1,7 @@
 // What a command is: the contract between the table of commands and the files that run them.
 
-import type { OptionName } from './options.ts';
-import type { Settings } from './settings.ts';
+import type { Settings } from './options/settings.ts';
+import type { OptionName } from './options/table.ts';
 import type { Terminal } from './terminal.ts';
 
 /** What differs when the executable is called by the reference provider's name. */

@@ -1,9 +1,9 @@
 // The table of commands: what each is for, which options it takes, and where its code is, loaded when it is run.
 
 import type { Command, CommandMode } from './command.ts';
-import { imageCommands } from './image-commands.ts';
-import type { OptionName } from './options.ts';
-import type { Settings } from './settings.ts';
+import { imageCommands } from './image/commands.ts';
+import type { Settings } from './options/settings.ts';
+import type { OptionName } from './options/table.ts';
 
 /** What a provider needs, whether it runs once or serves. */
 const PROVIDER_OPTIONS: readonly OptionName[] = [
@@ -156,7 +156,7 @@ export const COMMANDS: ReadonlyMap<string, Command> = new Map<string, Command>([
           alone: ['authfile'],
         },
       ],
-      run: async (context) => (await import('./doctor.ts')).runDoctor(context),
+      run: async (context) => (await import('./doctor/doctor.ts')).runDoctor(context),
     },
   ],
   [

@@ -5,8 +5,8 @@ import { OcicryptError } from '../base/errors.ts';
 import { showValue } from '../base/shown.ts';
 import type { CommandContext } from './command.ts';
 import { DEFAULT_OPTIONS, SOCKET_UNIT, serviceUnit } from './config-systemd.ts';
-import type { OptionName } from './options.ts';
-import { nearest, type Settings } from './settings.ts';
+import { nearest, type Settings } from './options/settings.ts';
+import type { OptionName } from './options/table.ts';
 
 /** Prints one file to standard output; where it belongs is its first line or said on standard error. */
 export async function runConfig({ settings, terminal }: CommandContext): Promise<void> {

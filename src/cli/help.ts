@@ -2,7 +2,7 @@
 
 import type { Personality } from './command.ts';
 import { COMMANDS } from './commands.ts';
-import { type OptionName, optionSpec } from './options.ts';
+import { type OptionName, optionSpec } from './options/table.ts';
 
 /** What `ocicrypt-kms --help` prints. */
 export function overviewHelp(): string {

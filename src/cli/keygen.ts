@@ -5,7 +5,7 @@ import { resolve } from 'node:path';
 import { asOcicryptError, OcicryptError } from '../base/errors.ts';
 import { readFileName } from '../base/operator-text.ts';
 import { showPath } from '../base/shown.ts';
-import { createKeyfile } from '../kms/keyfile.ts';
+import { createKeyfile } from '../kms/keyfile/key.ts';
 import type { CommandContext } from './command.ts';
 
 /** Makes the file and prints the URI to encrypt to, and the one by which packets will know the key. */

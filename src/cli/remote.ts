@@ -8,7 +8,7 @@ import { forwardRequest, parseRemote } from '../client/remote.ts';
 import { DEFAULT_LIMITS } from '../provider/attempts.ts';
 import { MAXIMUM_REQUEST } from '../provider/protocol.ts';
 import type { CommandContext } from './command.ts';
-import type { Settings } from './settings.ts';
+import type { Settings } from './options/settings.ts';
 
 /** Forwards one request to the server at `address`. */
 export async function runRemote(address: string, { settings, terminal }: CommandContext): Promise<void> {

@@ -6,8 +6,8 @@ import { showValue } from '../base/shown.ts';
 import type { Command, Personality } from './command.ts';
 import { COMMANDS } from './commands.ts';
 import { compileHotCode } from './compilation.ts';
-import type { OptionName } from './options.ts';
-import { nearest, parseSettings, type Settings } from './settings.ts';
+import { nearest, parseSettings, type Settings } from './options/settings.ts';
+import type { OptionName } from './options/table.ts';
 import type { Terminal } from './terminal.ts';
 
 /** How the executable was called. */
@@ -92,7 +92,7 @@ async function runCommand(
     const given = settings.names();
     const file = settings.text('config');
     if (file !== undefined) {
-      settings = settings.over(await (await import('./configuration.ts')).readConfiguration(file));
+      settings = settings.over(await (await import('./options/configuration.ts')).readConfiguration(file));
     }
     checkModes(command, settings, given);
     // One request is answered before compiled code would pay for its compilation.
@@ -109,7 +109,7 @@ async function logFailure(command: string, settings: Settings, error: unknown): 
   const file = settings.text('debugLog');
   if (file === undefined) return;
   const [{ openDebugLog }, { reportError }] = await Promise.all([
-    import('./debug-log.ts'),
+    import('./logs/debug-log.ts'),
     import('../base/error-report.ts'),
   ]);
   try {

@@ -4,7 +4,7 @@ import { isAbsolute, resolve } from 'node:path';
 import { pino } from 'pino';
 import { asOcicryptError, describeError, OcicryptError } from '../base/errors.ts';
 import { formatKeyUri, type KeyUri } from '../base/key-uri.ts';
-import { createKekSharing } from '../kms/shared.ts';
+import { createKekSharing } from '../kms/sharing.ts';
 import { DEFAULT_LIMITS } from '../provider/attempts.ts';
 import { createProvider, type ProviderOptions } from '../provider/handle.ts';
 import { type AllowRule, parseAllowRule } from '../provider/policy.ts';
@@ -19,7 +19,7 @@ import { type ServerLog, startServer } from '../server/start.ts';
 import type { TlsFiles } from '../server/tls.ts';
 import { defaultSocketPath } from '../server/unix-socket.ts';
 import type { CommandContext } from './command.ts';
-import type { Settings } from './settings.ts';
+import type { Settings } from './options/settings.ts';
 import { asConfiguration, openProvider } from './setup.ts';
 import type { Terminal } from './terminal.ts';
 

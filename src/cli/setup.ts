@@ -13,7 +13,7 @@ import { type AllowRule, parseAllowRule } from '../provider/policy.ts';
 import type { PacketChoice } from '../provider/wrap.ts';
 import { backendSettings } from './backends.ts';
 import type { Personality } from './command.ts';
-import type { Settings } from './settings.ts';
+import type { Settings } from './options/settings.ts';
 
 export type ProviderSetup = {
   readonly personality: Personality;
@@ -58,7 +58,7 @@ export async function openProvider(settings: Settings, setup: ProviderSetup): Pr
     ...(labels === undefined ? {} : { labels }),
     ...(defaultKeyText === undefined ? {} : { defaultKey: parseKeyUri(defaultKeyText) }),
     ...(auditFile === undefined ? {} : { audit: await openAudit(auditFile, setup.door) }),
-    ...(debugFile === undefined ? {} : { log: (await import('./debug-log.ts')).openDebugLog(debugFile) }),
+    ...(debugFile === undefined ? {} : { log: (await import('./logs/debug-log.ts')).openDebugLog(debugFile) }),
   };
   return { provider: createProvider(options), options, close: () => keks.close() };
 }
@@ -68,8 +68,8 @@ const REFERENCE_NAMES = { command: 'kmscrypt', server: 'grpc-keyprovider' } as c
 
 async function openAudit(file: string, door: ProviderSetup['door']): Promise<AuditSink> {
   return door === 'server'
-    ? (await import('./audit-log-shared.ts')).openSharedAuditLog(file)
-    : (await import('./audit-log.ts')).openAuditLog(file);
+    ? (await import('./logs/audit-log-shared.ts')).openSharedAuditLog(file)
+    : (await import('./logs/audit-log.ts')).openAuditLog(file);
 }
 
 function parseRules(settings: Settings): readonly AllowRule[] {

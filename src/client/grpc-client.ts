@@ -4,13 +4,13 @@ import { type ClientHttp2Session, connect, constants, type IncomingHttpHeaders }
 import { connect as connectSocket } from 'node:net';
 import { createSecureContext, type SecureContext } from 'node:tls';
 import { concatBytes, wipe } from '../base/bytes.ts';
-import { readCertificateFile } from '../base/certificates.ts';
 import { checkedEnvironment } from '../base/environment.ts';
 import { ERROR_STATUS, type ErrorCode, isErrorCode, OcicryptError, showSystemCode } from '../base/errors.ts';
 import { CONTENT_TYPE, decodeStatusMessage, encodeFrame, FRAME_HEADER, formatTimeout } from '../base/grpc.ts';
-import { readRoots } from '../base/roots.ts';
+import { readCertificateFile } from '../base/http/certificates.ts';
+import { readRoots } from '../base/http/roots.ts';
+import { identityCheck } from '../base/http/server-identity.ts';
 import { readSecretFile } from '../base/secret-file.ts';
-import { identityCheck } from '../base/server-identity.ts';
 import { showPath } from '../base/shown.ts';
 
 /** Where a server is. `tcp` is without TLS; the path of an abstract socket begins with a zero. */

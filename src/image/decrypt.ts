@@ -3,16 +3,16 @@
 import { wipe } from '../base/bytes.ts';
 import { OcicryptError } from '../base/errors.ts';
 import type { LayerKeyUnwrapper } from '../client/layer-keys.ts';
-import { compressionOf, decodeEncryption, decryptedType, isEncryptedType } from './annotations.ts';
-import { decryptLayer } from './cipher.ts';
-import { createDiffIdSink, type DiffIdSink, readDiffIds } from './diff-id.ts';
-import { decodePrivateOptions } from './layer-options.ts';
-import type { Descriptor } from './manifest.ts';
+import { createDiffIdSink, type DiffIdSink, readDiffIds } from './cipher/diff-id.ts';
+import { decryptLayer } from './cipher/layer.ts';
+import { compressionOf, decodeEncryption, decryptedType, isEncryptedType } from './model/annotations.ts';
+import { decodePrivateOptions } from './model/layer-options.ts';
+import type { Descriptor } from './model/manifest.ts';
 import { countProgress, describeWritten, type WrittenImage } from './result.ts';
 import { retry } from './retry.ts';
 import { selectLayers } from './select.ts';
-import { type ImageSource, type ImageStore, moveBlob } from './store.ts';
 import { type ChangedLayer, type ImageProgress, transformImage } from './transform.ts';
+import { type ImageSource, type ImageStore, moveBlob } from './transports/store.ts';
 import { type PlatformImage, readImageTree, selectPlatforms } from './tree.ts';
 
 export type DecryptOptions = {

@@ -2,15 +2,15 @@
 
 import { OcicryptError } from '../base/errors.ts';
 import type { LayerKeyWrapper } from '../client/layer-keys.ts';
-import { encodeEncryption, encryptedType, isEncryptedType, isForeignType } from './annotations.ts';
-import { encryptLayer } from './cipher.ts';
-import type { Descriptor } from './manifest.ts';
+import { encryptLayer } from './cipher/layer.ts';
+import { encodeEncryption, encryptedType, isEncryptedType, isForeignType } from './model/annotations.ts';
+import type { Descriptor } from './model/manifest.ts';
 import { wrapForAll } from './recipients.ts';
 import { countProgress, describeWritten, type WrittenImage } from './result.ts';
 import { retry } from './retry.ts';
 import { selectLayers } from './select.ts';
-import { findReferrers, type ImageSource, type ImageStore, moveBlob, removeUnnamed } from './store.ts';
 import { type ChangedLayer, type ImageProgress, transformImage } from './transform.ts';
+import { findReferrers, type ImageSource, type ImageStore, moveBlob, removeUnnamed } from './transports/store.ts';
 import { type PlatformImage, readImageTree, selectPlatforms } from './tree.ts';
 
 export type EncryptOptions = {

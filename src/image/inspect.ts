@@ -1,11 +1,11 @@
 // Says who can open what in an image, from its manifests alone: no layer is fetched and no key is used.
 
 import { asOcicryptError } from '../base/errors.ts';
-import { decodeEncryption, findShortcut, isEncryptedType } from './annotations.ts';
-import { LAYER_CIPHER } from './layer-options.ts';
-import type { Descriptor } from './manifest.ts';
-import { describePacket, type PacketDescription } from './packets.ts';
-import type { ImageSource } from './store.ts';
+import { decodeEncryption, findShortcut, isEncryptedType } from './model/annotations.ts';
+import { LAYER_CIPHER } from './model/layer-options.ts';
+import type { Descriptor } from './model/manifest.ts';
+import { describePacket, type PacketDescription } from './model/packets.ts';
+import type { ImageSource } from './transports/store.ts';
 import {
   absentEntriesOf,
   attachmentsOf,

@@ -2,7 +2,7 @@
 // today: symmetric keys and hybrid ones do; RSA, X25519 and what is not known do not.
 
 import type { Scheme } from '../base/key-uri.ts';
-import type { PacketDescription, PacketRecipient } from './packets.ts';
+import type { PacketDescription, PacketRecipient } from './model/packets.ts';
 
 /** The algorithms that hold, by the service's own term (docs/packet.md section 4.6). */
 const HOLDING: { readonly [scheme in Scheme]: readonly string[] } = {

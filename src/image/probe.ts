@@ -3,11 +3,11 @@
 import { wipe } from '../base/bytes.ts';
 import { OcicryptError } from '../base/errors.ts';
 import type { LayerKeyUnwrapper, WrappedKey } from '../client/layer-keys.ts';
-import { decodeEncryption, isEncryptedType } from './annotations.ts';
-import { decodePrivateOptions, type PrivateOptions } from './layer-options.ts';
-import type { Descriptor } from './manifest.ts';
-import { describePacket, type PacketDescription } from './packets.ts';
-import type { ImageSource } from './store.ts';
+import { decodeEncryption, isEncryptedType } from './model/annotations.ts';
+import { decodePrivateOptions, type PrivateOptions } from './model/layer-options.ts';
+import type { Descriptor } from './model/manifest.ts';
+import { describePacket, type PacketDescription } from './model/packets.ts';
+import type { ImageSource } from './transports/store.ts';
 import { imagesOf, platformName, readImageTree } from './tree.ts';
 
 /** Layers whose keys are wrapped for the same recipients, as far as their packets tell: one stands for all. */

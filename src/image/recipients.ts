@@ -2,7 +2,7 @@
 
 import { OcicryptError } from '../base/errors.ts';
 import type { LayerKeyWrapper, WrappedKey } from '../client/layer-keys.ts';
-import { checkDistinct } from './packets.ts';
+import { checkDistinct } from './model/packets.ts';
 
 /**
  * Wraps a layer-key record for all recipients.

@@ -1,6 +1,6 @@
 // What the image commands say of their work, while it goes on and when it is done.
 
-import type { BlobIdentity } from './cipher.ts';
+import type { BlobIdentity } from './cipher/layer.ts';
 import type { ImageProgress, Transformed } from './transform.ts';
 import type { ImageNode, PlatformImage } from './tree.ts';
 

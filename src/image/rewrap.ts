@@ -3,20 +3,20 @@
 import { wipe } from '../base/bytes.ts';
 import { OcicryptError } from '../base/errors.ts';
 import type { LayerKeyUnwrapper, LayerKeyWrapper, WrappedKey } from '../client/layer-keys.ts';
+import { forEachLimited, KEY_CALLS } from './limit.ts';
 import {
   decodeEncryption,
   encodeEncryption,
   identifyLayer,
   isEncryptedType,
   withoutEncryption,
-} from './annotations.ts';
-import { decodePrivateOptions, encodePublicOptions } from './layer-options.ts';
-import { forEachLimited, KEY_CALLS } from './limit.ts';
-import { changeDescriptor, type Descriptor, MEDIA_TYPES, thaw, writeManifest } from './manifest.ts';
-import { checkDistinct, describePacket, type PacketDescription, type PacketRecipient } from './packets.ts';
+} from './model/annotations.ts';
+import { decodePrivateOptions, encodePublicOptions } from './model/layer-options.ts';
+import { changeDescriptor, type Descriptor, MEDIA_TYPES, thaw, writeManifest } from './model/manifest.ts';
+import { checkDistinct, describePacket, type PacketDescription, type PacketRecipient } from './model/packets.ts';
 import { wrapForAll } from './recipients.ts';
-import { createNewManifest, findReferrers, type ImageStore, type StoredManifest } from './store.ts';
 import { rewriteTree } from './transform.ts';
+import { createNewManifest, findReferrers, type ImageStore, type StoredManifest } from './transports/store.ts';
 import { type ImageNode, type PlatformImage, readImageTree, selectPlatforms } from './tree.ts';
 
 /** Turns the wrapped keys of one layer into others. */

@@ -1,7 +1,7 @@
 // Which runtimes decrypt an image by which kind of name; docs/runtimes.md shows each combination as it was run.
 
-import { digestInName, nameByDigestTag } from './digest-tag.ts';
-import { formatImageReference, type RegistryReference } from './reference.ts';
+import { digestInName, nameByDigestTag } from './model/digest-tag.ts';
+import { formatImageReference, type RegistryReference } from './model/reference.ts';
 
 export type NameKind = 'tag' | 'digest' | 'digest tag';
 

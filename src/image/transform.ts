@@ -2,11 +2,17 @@
 
 import { OcicryptError } from '../base/errors.ts';
 import type { JsonInput } from '../base/json-writer.ts';
-import { identifyLayer, ociLayerType, withoutEncryption } from './annotations.ts';
 import { forEachLimited } from './limit.ts';
-import { changeDescriptor, type Descriptor, MEDIA_TYPES, thaw, writeIndex, writeManifest } from './manifest.ts';
+import { identifyLayer, ociLayerType, withoutEncryption } from './model/annotations.ts';
+import { changeDescriptor, type Descriptor, MEDIA_TYPES, thaw, writeIndex, writeManifest } from './model/manifest.ts';
 import { retry } from './retry.ts';
-import { copyBlob, createNewManifest, type ImageSource, type ImageStore, type StoredManifest } from './store.ts';
+import {
+  copyBlob,
+  createNewManifest,
+  type ImageSource,
+  type ImageStore,
+  type StoredManifest,
+} from './transports/store.ts';
 import type { ImageNode, PlatformImage } from './tree.ts';
 
 /** A layer after its change; `annotations` take the place of all that encryption added before. */

@@ -1,7 +1,7 @@
 // The only code that walks an image: from its root through indexes to the manifests of its platforms, within bounds.
 
 import { OcicryptError } from '../base/errors.ts';
-import { isLayerType } from './annotations.ts';
+import { isLayerType } from './model/annotations.ts';
 import {
   type Descriptor,
   formatPlatform,
@@ -14,8 +14,8 @@ import {
   type Platform,
   parseConfig,
   parseManifest,
-} from './manifest.ts';
-import { type ImageSource, readSmallBlob, type StoredManifest } from './store.ts';
+} from './model/manifest.ts';
+import { type ImageSource, readSmallBlob, type StoredManifest } from './transports/store.ts';
 
 /** An image for one platform, or whatever else a client might run or unpack. */
 export type PlatformImage = {

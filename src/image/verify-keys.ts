@@ -3,16 +3,22 @@
 import { equalBytes, wipe } from '../base/bytes.ts';
 import { asOcicryptError, OcicryptError } from '../base/errors.ts';
 import type { LayerKeyUnwrapper } from '../client/layer-keys.ts';
-import { compressionOf, decodeEncryption, decryptedType, identifyLayer, type LayerEncryption } from './annotations.ts';
-import { decryptLayer } from './cipher.ts';
-import { createDiffIdSink, readDiffIds } from './diff-id.ts';
-import type { PrivateOptions } from './layer-options.ts';
+import { createDiffIdSink, readDiffIds } from './cipher/diff-id.ts';
+import { decryptLayer } from './cipher/layer.ts';
 import { forEachLimited, KEY_CALLS } from './limit.ts';
-import type { Descriptor } from './manifest.ts';
+import {
+  compressionOf,
+  decodeEncryption,
+  decryptedType,
+  identifyLayer,
+  type LayerEncryption,
+} from './model/annotations.ts';
+import type { PrivateOptions } from './model/layer-options.ts';
+import type { Descriptor } from './model/manifest.ts';
 import { HEAD_BYTES, isPlainContent } from './plain-content.ts';
 import { openLayerKey } from './probe.ts';
 import { retry } from './retry.ts';
-import type { BlobReader, ImageSource } from './store.ts';
+import type { BlobReader, ImageSource } from './transports/store.ts';
 import type { PlatformImage } from './tree.ts';
 
 export type ProofOptions = {

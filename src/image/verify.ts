@@ -4,13 +4,13 @@ import { OcicryptError } from '../base/errors.ts';
 import { asKeyUri } from '../base/key-uri.ts';
 import type { LayerKeyUnwrapper } from '../client/layer-keys.ts';
 import { type AllowRule, parseAllowRule, selectForPacket } from '../provider/policy.ts';
-import { decryptedType, isLayerType } from './annotations.ts';
-import { formatDigestTag, noDigestTags } from './digest-tag.ts';
 import { type ImageReport, type InspectedLayer, reportOf } from './inspect.ts';
-import { isDigest, MEDIA_TYPES } from './manifest.ts';
-import type { PacketRecipient } from './packets.ts';
+import { decryptedType, isLayerType } from './model/annotations.ts';
+import { formatDigestTag, noDigestTags } from './model/digest-tag.ts';
+import { isDigest, MEDIA_TYPES } from './model/manifest.ts';
+import type { PacketRecipient } from './model/packets.ts';
 import { findClassic } from './post-quantum.ts';
-import { type ImageSource, isTagSource } from './store.ts';
+import { type ImageSource, isTagSource } from './transports/store.ts';
 import { imagesOf, type PlatformImage, platformName, readImageTree } from './tree.ts';
 import { proveLayers } from './verify-keys.ts';
 

@@ -2,15 +2,15 @@
 
 import { OcicryptError } from '../base/errors.ts';
 import { formatKeyUri, type KeyUri } from '../base/key-uri.ts';
+import type { AgeSettings } from './age/identities.ts';
 import { isAgeIdentityFile } from './age-file.ts';
-import type { AgeSettings } from './age-identities.ts';
-import type { AwsKmsSettings } from './awskms.ts';
-import type { AzureKmsSettings } from './azure-vault.ts';
-import type { GcpKmsSettings } from './gcpkms.ts';
-import type { VaultSettings } from './hashivault.ts';
-import type { KbsSettings } from './kbs.ts';
+import type { AwsKmsSettings } from './awskms/key.ts';
+import type { AzureKmsSettings } from './azurekms/vault.ts';
+import type { GcpKmsSettings } from './gcpkms/key.ts';
+import type { VaultSettings } from './hashivault/key.ts';
+import type { KbsSettings } from './kbs/key.ts';
 import type { Kek } from './kek.ts';
-import type { Pkcs11Settings } from './pkcs11.ts';
+import type { Pkcs11Settings } from './pkcs11/key.ts';
 
 /** What the operator sets for each backend; nothing here ever comes from a packet. Of one that is left out no key opens. */
 export type BackendSettings = {
@@ -27,19 +27,19 @@ export type BackendSettings = {
 export async function openKek(uri: KeyUri, settings: BackendSettings): Promise<Kek> {
   switch (uri.scheme) {
     case 'gcpkms':
-      return (await import('./gcpkms.ts')).openGcpKms(uri, given(settings, 'gcpkms'));
+      return (await import('./gcpkms/key.ts')).openGcpKms(uri, given(settings, 'gcpkms'));
     case 'awskms':
-      return (await import('./awskms.ts')).openAwsKms(uri, given(settings, 'awskms'));
+      return (await import('./awskms/key.ts')).openAwsKms(uri, given(settings, 'awskms'));
     case 'azurekms':
-      return (await import('./azurekms.ts')).openAzureKms(uri, given(settings, 'azurekms'));
+      return (await import('./azurekms/key.ts')).openAzureKms(uri, given(settings, 'azurekms'));
     case 'hashivault':
-      return (await import('./hashivault.ts')).openHashiVault(uri, given(settings, 'hashivault'));
+      return (await import('./hashivault/key.ts')).openHashiVault(uri, given(settings, 'hashivault'));
     case 'pkcs11':
-      return (await import('./pkcs11.ts')).openPkcs11(uri, given(settings, 'pkcs11'));
+      return (await import('./pkcs11/key.ts')).openPkcs11(uri, given(settings, 'pkcs11'));
     case 'kbs':
-      return (await import('./kbs.ts')).openKbsKey(uri, given(settings, 'kbs'));
+      return (await import('./kbs/key.ts')).openKbsKey(uri, given(settings, 'kbs'));
     case 'age':
-      return (await import('./age.ts')).openAgeRecipient(uri, given(settings, 'age'));
+      return (await import('./age/key.ts')).openAgeRecipient(uri, given(settings, 'age'));
     case 'keyfile':
       if ('path' in uri) return openFile(uri.path, settings);
       throw new OcicryptError('configuration', `no key file here holds ${formatKeyUri(uri)}`, {
@@ -50,8 +50,8 @@ export async function openKek(uri: KeyUri, settings: BackendSettings): Promise<K
 
 /** What `--key` names: 32 bytes, or identities of age. */
 async function openFile(path: string, settings: BackendSettings): Promise<Kek> {
-  if (isAgeIdentityFile(path)) return (await import('./age.ts')).openAgeIdentityFile(path, given(settings, 'age'));
-  return (await import('./keyfile.ts')).openKeyfile(path);
+  if (isAgeIdentityFile(path)) return (await import('./age/key.ts')).openAgeIdentityFile(path, given(settings, 'age'));
+  return (await import('./keyfile/key.ts')).openKeyfile(path);
 }
 
 function given<Name extends keyof BackendSettings>(settings: BackendSettings, name: Name) {

@@ -2,8 +2,8 @@
 
 import { statSync } from 'node:fs';
 import { createSecureContext, type TLSSocket, type TlsOptions } from 'node:tls';
-import { readCertificateFile } from '../base/certificates.ts';
 import { OcicryptError } from '../base/errors.ts';
+import { readCertificateFile } from '../base/http/certificates.ts';
 import { readSecretFile } from '../base/secret-file.ts';
 import { showPath } from '../base/shown.ts';
 

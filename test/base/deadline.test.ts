@@ -5,7 +5,7 @@ import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { eitherSignal, waitFor, withAttempt, withDeadline } from '../../src/base/deadline.ts';
 import { asOcicryptError, OcicryptError } from '../../src/base/errors.ts';
-import { createHttpClient } from '../../src/base/http.ts';
+import { createHttpClient } from '../../src/base/http/client.ts';
 import { share } from '../../src/base/share.ts';
 import { withAttempts } from '../../src/provider/attempts.ts';
 import { startWireServer } from '../fakes/wire.ts';

@@ -63,11 +63,11 @@ test('no other way to read a variable is used than those that are looked for', (
     [...new Set(places)].toSorted(),
     [
       'base/environment.ts: name',
-      'base/http.ts: name',
-      'base/http.ts: name.toUpperCase()',
-      'cli/doctor-setup.ts: VARIABLE',
-      'kms/aws-endpoint.ts: variable',
-      'kms/pkcs11-login.ts: pinVariable',
+      'base/http/client.ts: name',
+      'base/http/client.ts: name.toUpperCase()',
+      'cli/doctor/setup.ts: VARIABLE',
+      'kms/awskms/endpoint.ts: variable',
+      'kms/pkcs11/login.ts: pinVariable',
     ],
     'a name that is made is one that no test sees: add its names to the table, and the place here',
   );

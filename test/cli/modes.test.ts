@@ -5,8 +5,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
 import { COMMANDS } from '../../src/cli/commands.ts';
-import { type OptionName, optionSpec } from '../../src/cli/options.ts';
-import { OPTION_NAMES } from '../../src/cli/settings.ts';
+import { OPTION_NAMES } from '../../src/cli/options/settings.ts';
+import { type OptionName, optionSpec } from '../../src/cli/options/table.ts';
 import { runCommand } from '../fixtures/terminal.ts';
 
 const directory = mkdtempSync(join(tmpdir(), 'modes-'));

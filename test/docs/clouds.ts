@@ -3,7 +3,6 @@
 import { copyFile, mkdir } from 'node:fs/promises';
 import { delimiter, dirname, join } from 'node:path';
 import type { TestContext } from 'node:test';
-import type { Environment } from '../clients/process.ts';
 import { startGoogle } from '../end-to-end/google.ts';
 import { createWorkspace } from '../end-to-end/workspace.ts';
 import { startFakeAwsKms } from '../fakes/aws-kms.ts';
@@ -12,6 +11,7 @@ import { startFakeVault } from '../fakes/vault.ts';
 import type { WireServer } from '../fakes/wire.ts';
 import { createCertificateAuthority } from '../fixtures/certificates.ts';
 import { startProxy } from '../fixtures/proxy.ts';
+import type { Environment } from '../real-clients/process.ts';
 
 export type Clouds = {
   /** Variables as a user has them who has logged in everywhere. */

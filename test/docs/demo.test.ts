@@ -5,7 +5,7 @@ import { execFile } from 'node:child_process';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { promisify } from 'node:util';
-import { realClients } from '../clients/tools.ts';
+import { realClients } from '../real-clients/tools.ts';
 import { PROJECT } from './transcript.ts';
 
 test('npm run demo shows a key, an image before and after, a refusal and the same digests', async (t) => {

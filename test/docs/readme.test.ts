@@ -6,9 +6,9 @@ import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 import { ERROR_STATUS, GRPC_STATUS } from '../../src/base/errors.ts';
 import { COMMANDS } from '../../src/cli/commands.ts';
-import { OPTIONS } from '../../src/cli/options.ts';
+import { OPTIONS } from '../../src/cli/options/table.ts';
 import { Instruments } from '../../src/server/instruments.ts';
-import { realClients } from '../clients/tools.ts';
+import { realClients } from '../real-clients/tools.ts';
 import { startClouds } from './clouds.ts';
 import { blocksOf, createPlayground, PROJECT, readDocument, runTranscript } from './transcript.ts';
 

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { formatDigestTag } from '../../src/image/digest-tag.ts';
+import { formatDigestTag } from '../../src/image/model/digest-tag.ts';
 import { RUNTIMES, runtimeName } from '../../src/image/runtimes.ts';
 import { readDocument } from './transcript.ts';
 

@@ -7,9 +7,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { type Environment, runClient } from '../clients/process.ts';
-import { ensureTools, type ToolName } from '../clients/tools.ts';
 import { DIST, executable } from '../end-to-end/workspace.ts';
+import { type Environment, runClient } from '../real-clients/process.ts';
+import { ensureTools, type ToolName } from '../real-clients/tools.ts';
 
 /** The checkout. */
 export const PROJECT = fileURLToPath(new URL('../..', import.meta.url));

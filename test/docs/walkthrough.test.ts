@@ -4,9 +4,9 @@ import assert from 'node:assert/strict';
 import { copyFile, mkdir } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { test } from 'node:test';
-import { realClients } from '../clients/tools.ts';
 import { startGoogle } from '../end-to-end/google.ts';
 import { createWorkspace } from '../end-to-end/workspace.ts';
+import { realClients } from '../real-clients/tools.ts';
 import { blocksOf, createPlayground, findFreePort, readDocument, runTranscript } from './transcript.ts';
 
 test('every command of the walkthrough works in the order in which it stands', async (t) => {

@@ -1,7 +1,7 @@
 /** What both emulators of AWS KMS are asked: by our backend, and by an administrator who makes keys. */
 import assert from 'node:assert/strict';
 import { parseKeyUri } from '../../src/base/key-uri.ts';
-import { openAwsKms } from '../../src/kms/awskms.ts';
+import { openAwsKms } from '../../src/kms/awskms/key.ts';
 import type { Kek } from '../../src/kms/kek.ts';
 
 const REGION = 'eu-west-1';

@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { parseKeyUri } from '../../src/base/key-uri.ts';
-import { openAzureKms } from '../../src/kms/azurekms.ts';
+import { openAzureKms } from '../../src/kms/azurekms/key.ts';
 import type { Kek } from '../../src/kms/kek.ts';
 import { type FakeAzureAgents, startFakeAzureAgents } from '../fakes/azure-agents.ts';
 import { type FakeAzureVault, startFakeAzureVault } from '../fakes/azure-key-vault.ts';

@@ -4,7 +4,7 @@ import { constants, createPublicKey, publicEncrypt, randomBytes } from 'node:cry
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { parseKeyUri } from '../../src/base/key-uri.ts';
-import { openAwsKms } from '../../src/kms/awskms.ts';
+import { openAwsKms } from '../../src/kms/awskms/key.ts';
 import type { Kek } from '../../src/kms/kek.ts';
 import {
   type AwsWorld,
@@ -15,7 +15,7 @@ import {
   ssoSession,
   startAwsWorld,
   WEB_IDENTITY,
-} from '../kms/aws-world.ts';
+} from '../kms/awskms/world.ts';
 import { soon } from '../kms/expect.ts';
 import { bytesOf, startVendorClient, textOf, type VendorClient } from '../peers/vendors.ts';
 

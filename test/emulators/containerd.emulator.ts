@@ -5,10 +5,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { parse } from 'smol-toml';
-import { fetchFromDebian } from '../clients/debian.ts';
-import { runClient } from '../clients/process.ts';
-import { namespaceArgv } from '../clients/tools.ts';
 import { runExecutable } from '../fixtures/executable.ts';
+import { fetchFromDebian } from '../real-clients/debian.ts';
+import { runClient } from '../real-clients/process.ts';
+import { namespaceArgv } from '../real-clients/tools.ts';
 
 const MAIN = `version = 2
 imports = ["conf.d.toml"]

@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { parseKeyUri } from '../../src/base/key-uri.ts';
-import { openHashiVault } from '../../src/kms/hashivault.ts';
+import { openHashiVault } from '../../src/kms/hashivault/key.ts';
 import { contextBytes, type Kek } from '../../src/kms/kek.ts';
 import { startFakeVault } from '../fakes/vault.ts';
 import { createCertificateAuthority } from '../fixtures/certificates.ts';

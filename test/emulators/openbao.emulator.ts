@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { SignJWT } from 'jose';
 import { parseKeyUri } from '../../src/base/key-uri.ts';
-import { openHashiVault, type VaultSettings } from '../../src/kms/hashivault.ts';
+import { openHashiVault, type VaultSettings } from '../../src/kms/hashivault/key.ts';
 import type { Kek } from '../../src/kms/kek.ts';
 import { startWireServer, type WireServer } from '../fakes/wire.ts';
 import { type CertificateAuthority, createCertificateAuthority } from '../fixtures/certificates.ts';

@@ -8,7 +8,7 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
-import { createHttpClient } from '../../src/base/http.ts';
+import { createHttpClient } from '../../src/base/http/client.ts';
 import { fetchPython } from '../peers/fetched.ts';
 import { findPort, startProgram } from '../peers/started.ts';
 

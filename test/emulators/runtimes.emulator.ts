@@ -5,15 +5,15 @@ import { existsSync } from 'node:fs';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { nameByDigestTag } from '../../src/image/digest-tag.ts';
-import { parseImageReference } from '../../src/image/reference.ts';
+import { nameByDigestTag } from '../../src/image/model/digest-tag.ts';
+import { parseImageReference } from '../../src/image/model/reference.ts';
 import { RUNTIMES, type Runtime, type RuntimeName, runtimeName } from '../../src/image/runtimes.ts';
-import { type Environment, runClient } from '../clients/process.ts';
-import { type Registry, startRegistry } from '../clients/registry.ts';
 import { createImageWorkspace, type ImageWorkspace } from '../end-to-end/image-workspace.ts';
 import { executable, keyprovider, succeed } from '../end-to-end/workspace.ts';
 import { writeImage, writeIndex } from '../fixtures/images.ts';
 import { createRuntimes, type Pull, runtimeArgv, runtimeVersions } from '../peers/runtimes.ts';
+import { type Environment, runClient } from '../real-clients/process.ts';
+import { type Registry, startRegistry } from '../real-clients/registry.ts';
 
 /** How the image stands to signatures, and the node; `reads` says whether it fetches them. */
 const CASES = [

@@ -6,13 +6,13 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { fetchFromDebian } from '../clients/debian.ts';
-import { runClient } from '../clients/process.ts';
-import { CLIENT_PACKAGES, namespaceArgv } from '../clients/tools.ts';
 import { executablePath } from '../fixtures/executable.ts';
 import { writeImage } from '../fixtures/images.ts';
 import { ensureSoftHsm } from '../fixtures/softhsm.ts';
 import { findPort } from '../peers/started.ts';
+import { fetchFromDebian } from '../real-clients/debian.ts';
+import { runClient } from '../real-clients/process.ts';
+import { CLIENT_PACKAGES, namespaceArgv } from '../real-clients/tools.ts';
 
 const PACKAGES = [
   ...['swtpm', 'swtpm-libs', 'libtpms0', 'tpm2-abrmd', 'libtss2-tcti-tabrmd0', 'libtss2-tcti-swtpm0t64'],

@@ -4,7 +4,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { after, before } from 'node:test';
 import { parseKeyUri } from '../../src/base/key-uri.ts';
-import { openHashiVault } from '../../src/kms/hashivault.ts';
+import { openHashiVault } from '../../src/kms/hashivault/key.ts';
 import type { Kek } from '../../src/kms/kek.ts';
 import { describeKek } from '../kms/kek-conformance.ts';
 import { buildGoProgram } from '../peers/fetched.ts';

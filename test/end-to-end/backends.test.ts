@@ -4,12 +4,12 @@ import assert from 'node:assert/strict';
 import { writeFile } from 'node:fs/promises';
 import { test } from 'node:test';
 import { generateHybridIdentity, generateX25519Identity, identityToRecipient } from 'age-encryption';
-import { copy, writeOcicryptConfig } from '../clients/skopeo.ts';
-import { realClients } from '../clients/tools.ts';
 import { startFakeVault } from '../fakes/vault.ts';
 import { createCertificateAuthority } from '../fixtures/certificates.ts';
 import { writeImage } from '../fixtures/images.ts';
 import { createToken, ensureSoftHsm, useTokenStore } from '../fixtures/softhsm.ts';
+import { copy, writeOcicryptConfig } from '../real-clients/skopeo.ts';
+import { realClients } from '../real-clients/tools.ts';
 import {
   assertRefusal,
   createWorkspace,

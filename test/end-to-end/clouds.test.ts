@@ -2,12 +2,12 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { copy, writeOcicryptConfig } from '../clients/skopeo.ts';
-import { realClients } from '../clients/tools.ts';
 import { startFakeAwsKms } from '../fakes/aws-kms.ts';
 import { startFakeAzureVault } from '../fakes/azure-key-vault.ts';
 import { createCertificateAuthority } from '../fixtures/certificates.ts';
 import { writeImage } from '../fixtures/images.ts';
+import { copy, writeOcicryptConfig } from '../real-clients/skopeo.ts';
+import { realClients } from '../real-clients/tools.ts';
 import { startGoogle } from './google.ts';
 import {
   assertRefusal,

@@ -5,10 +5,10 @@ import { createHash } from 'node:crypto';
 import { writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { type TestContext, test } from 'node:test';
-import { decodeLayer } from '../clients/ctd-decoder.ts';
-import { copy, type KeyProvider, writeOcicryptConfig } from '../clients/skopeo.ts';
-import { realClients } from '../clients/tools.ts';
 import { blobPath, type ImageOptions, writeImage } from '../fixtures/images.ts';
+import { decodeLayer } from '../real-clients/ctd-decoder.ts';
+import { copy, type KeyProvider, writeOcicryptConfig } from '../real-clients/skopeo.ts';
+import { realClients } from '../real-clients/tools.ts';
 import { startGoogle } from './google.ts';
 import {
   assertRefusal,

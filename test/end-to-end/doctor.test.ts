@@ -3,9 +3,9 @@
 import assert from 'node:assert/strict';
 import { writeFile } from 'node:fs/promises';
 import { test } from 'node:test';
-import type { Environment } from '../clients/process.ts';
 import { writeImage, writeIndex } from '../fixtures/images.ts';
 import { writeRsaKey } from '../fixtures/keys.ts';
+import type { Environment } from '../real-clients/process.ts';
 import { createImageWorkspace } from './image-workspace.ts';
 import { keyprovider } from './workspace.ts';
 

@@ -2,11 +2,11 @@
 
 import { writeFile } from 'node:fs/promises';
 import type { TestContext } from 'node:test';
-import type { Environment } from '../clients/process.ts';
 import { GoogleIdentities } from '../fakes/google-identities.ts';
 import { type FakeGoogleKms, startFakeGoogleKms } from '../fakes/google-kms.ts';
 import { createCertificateAuthority } from '../fixtures/certificates.ts';
 import { startProxy } from '../fixtures/proxy.ts';
+import type { Environment } from '../real-clients/process.ts';
 import type { Workspace } from './workspace.ts';
 
 const RING = 'projects/acme/locations/global/keyRings/ocikeyring';

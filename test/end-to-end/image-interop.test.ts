@@ -6,11 +6,11 @@ import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { test } from 'node:test';
 import { promisify } from 'node:util';
-import { decodeLayer } from '../clients/ctd-decoder.ts';
-import { copy } from '../clients/skopeo.ts';
-import { realClients } from '../clients/tools.ts';
 import { blobPath, readImages, writeImage, writeIndex } from '../fixtures/images.ts';
 import { writeRsaKey } from '../fixtures/keys.ts';
+import { decodeLayer } from '../real-clients/ctd-decoder.ts';
+import { copy } from '../real-clients/skopeo.ts';
+import { realClients } from '../real-clients/tools.ts';
 import { createImageWorkspace } from './image-workspace.ts';
 import { annotationOf, digests, keyprovider, packetsOf, readImage, succeed } from './workspace.ts';
 

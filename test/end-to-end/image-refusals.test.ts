@@ -8,7 +8,7 @@ import { type TestContext, test } from 'node:test';
 import { runExecutable } from '../fixtures/executable.ts';
 import { blobPath, type Descriptor, type Image, writeImage, writeIndex } from '../fixtures/images.ts';
 import { writeRsaKey } from '../fixtures/keys.ts';
-import { startFakeRegistry } from '../image/fake-registry.ts';
+import { startFakeRegistry } from '../image/transports/registry/fake-registry.ts';
 import { createImageWorkspace, type ImageWorkspace } from './image-workspace.ts';
 
 const PREFIX = 'org.opencontainers.image.enc.';

@@ -9,7 +9,7 @@ import { gzipSync } from 'node:zlib';
 import { packTar } from 'modern-tar';
 import { type Finished, runExecutable } from '../fixtures/executable.ts';
 import { writeImage } from '../fixtures/images.ts';
-import { startFakeRegistry } from '../image/fake-registry.ts';
+import { startFakeRegistry } from '../image/transports/registry/fake-registry.ts';
 import { createImageWorkspace } from './image-workspace.ts';
 
 const DIGEST = /sha256:[0-9a-f]{64}/;

@@ -3,8 +3,8 @@
 import assert from 'node:assert/strict';
 import type { TestContext } from 'node:test';
 import { ERROR_STATUS, type ErrorCode } from '../../src/base/errors.ts';
-import { type Environment, runClient } from '../clients/process.ts';
-import { type KeyProvider, writeOcicryptConfig } from '../clients/skopeo.ts';
+import { type Environment, runClient } from '../real-clients/process.ts';
+import { type KeyProvider, writeOcicryptConfig } from '../real-clients/skopeo.ts';
 import { createWorkspace, executable, type LocalKey, type Workspace } from './workspace.ts';
 
 /** How a command ended; `digest` is what it printed, where that is a digest. */

@@ -6,10 +6,10 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { gunzipSync } from 'node:zlib';
-import { startRegistry } from '../clients/registry.ts';
-import { copy, skopeo, writeOcicryptConfig } from '../clients/skopeo.ts';
-import { realClients } from '../clients/tools.ts';
 import { blobPath, type Image, readImages, writeImage, writeIndex } from '../fixtures/images.ts';
+import { startRegistry } from '../real-clients/registry.ts';
+import { copy, skopeo, writeOcicryptConfig } from '../real-clients/skopeo.ts';
+import { realClients } from '../real-clients/tools.ts';
 import {
   createWorkspace,
   DIST,

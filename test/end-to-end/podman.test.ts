@@ -5,11 +5,11 @@ import { createHash } from 'node:crypto';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { createPodman } from '../clients/podman.ts';
-import { startRegistry } from '../clients/registry.ts';
-import { copy } from '../clients/skopeo.ts';
-import { realClients, toolArgv } from '../clients/tools.ts';
 import { blobPath, readImages, writeImage } from '../fixtures/images.ts';
+import { createPodman } from '../real-clients/podman.ts';
+import { startRegistry } from '../real-clients/registry.ts';
+import { copy } from '../real-clients/skopeo.ts';
+import { realClients, toolArgv } from '../real-clients/tools.ts';
 import { assertRefused, createImageWorkspace } from './image-workspace.ts';
 import { keyprovider, succeed } from './workspace.ts';
 

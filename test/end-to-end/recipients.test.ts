@@ -2,10 +2,10 @@
 
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
-import { copy, writeOcicryptConfig } from '../clients/skopeo.ts';
-import { realClients } from '../clients/tools.ts';
 import { writeImage } from '../fixtures/images.ts';
 import { writeRsaKey } from '../fixtures/keys.ts';
+import { copy, writeOcicryptConfig } from '../real-clients/skopeo.ts';
+import { realClients } from '../real-clients/tools.ts';
 import { startGoogle } from './google.ts';
 import {
   assertRefusal,

@@ -5,10 +5,10 @@ import { readFile, readlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { startRegistry } from '../clients/registry.ts';
-import { copy, type KeyProvider, skopeo, writeOcicryptConfig } from '../clients/skopeo.ts';
-import { realClients } from '../clients/tools.ts';
 import { type Image, writeImage } from '../fixtures/images.ts';
+import { startRegistry } from '../real-clients/registry.ts';
+import { copy, type KeyProvider, skopeo, writeOcicryptConfig } from '../real-clients/skopeo.ts';
+import { realClients } from '../real-clients/tools.ts';
 import { startGoogle } from './google.ts';
 import {
   assertRefusal,

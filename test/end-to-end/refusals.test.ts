@@ -8,11 +8,11 @@ import { chmod, readFile, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { describe, type TestContext, test } from 'node:test';
 import type { ErrorCode } from '../../src/base/errors.ts';
-import { clientEnvironment } from '../clients/process.ts';
-import { copy, writeOcicryptConfig } from '../clients/skopeo.ts';
-import { realClients, toolArgv } from '../clients/tools.ts';
 import { GoogleIdentities } from '../fakes/google-identities.ts';
 import { writeImage } from '../fixtures/images.ts';
+import { clientEnvironment } from '../real-clients/process.ts';
+import { copy, writeOcicryptConfig } from '../real-clients/skopeo.ts';
+import { realClients, toolArgv } from '../real-clients/tools.ts';
 import { type Google, startGoogle } from './google.ts';
 import { assertRefusal, createWorkspace, keyprovider, readImage, succeed, type Workspace } from './workspace.ts';
 

@@ -5,12 +5,12 @@ import { chmod, mkdir, writeFile } from 'node:fs/promises';
 import process from 'node:process';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { openImageStore } from '../../src/image/open.ts';
-import { parseImageReference } from '../../src/image/reference.ts';
-import { startRegistry } from '../clients/registry.ts';
-import { copy } from '../clients/skopeo.ts';
-import { realClients } from '../clients/tools.ts';
+import { parseImageReference } from '../../src/image/model/reference.ts';
+import { openImageStore } from '../../src/image/transports/open.ts';
 import { readImages, writeImage } from '../fixtures/images.ts';
+import { startRegistry } from '../real-clients/registry.ts';
+import { copy } from '../real-clients/skopeo.ts';
+import { realClients } from '../real-clients/tools.ts';
 import { assertRefused, createImageWorkspace } from './image-workspace.ts';
 import { digests, keyprovider, succeed } from './workspace.ts';
 

@@ -3,13 +3,13 @@
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { test } from 'node:test';
-import { decodeLayer } from '../clients/ctd-decoder.ts';
-import { startRegistry } from '../clients/registry.ts';
-import { copy, type KeyProvider, writeOcicryptConfig } from '../clients/skopeo.ts';
-import { realClients } from '../clients/tools.ts';
 import { createCertificateAuthority } from '../fixtures/certificates.ts';
 import { blobPath, writeImage } from '../fixtures/images.ts';
 import { serve } from '../fixtures/serve.ts';
+import { decodeLayer } from '../real-clients/ctd-decoder.ts';
+import { startRegistry } from '../real-clients/registry.ts';
+import { copy, type KeyProvider, writeOcicryptConfig } from '../real-clients/skopeo.ts';
+import { realClients } from '../real-clients/tools.ts';
 import { createWorkspace, digests, isEncrypted, keyprovider, readImage, succeed, type Workspace } from './workspace.ts';
 
 /** The name that the reference server's users have. */

@@ -11,9 +11,9 @@ import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import type { ErrorCode } from '../../src/base/errors.ts';
 import { ERROR_STATUS } from '../../src/base/errors.ts';
-import { clientEnvironment } from '../clients/process.ts';
-import type { KeyProvider } from '../clients/skopeo.ts';
 import { type Descriptor, type Image, readImages } from '../fixtures/images.ts';
+import { clientEnvironment } from '../real-clients/process.ts';
+import type { KeyProvider } from '../real-clients/skopeo.ts';
 
 /** The directory that holds the built executable under both of its names. */
 export const DIST = fileURLToPath(new URL('../../dist', import.meta.url));

@@ -5,18 +5,18 @@ import type { ChildProcess } from 'node:child_process';
 import { cp, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { openImageSource, openImageStore } from '../../src/image/open.ts';
-import { parseImageReference } from '../../src/image/reference.ts';
-import type { RegistrySettings } from '../../src/image/registry-client.ts';
-import type { ImageSource, ImageStore } from '../../src/image/store.ts';
+import { parseImageReference } from '../../src/image/model/reference.ts';
 import { transformImage } from '../../src/image/transform.ts';
+import { openImageSource, openImageStore } from '../../src/image/transports/open.ts';
+import type { RegistrySettings } from '../../src/image/transports/registry/client.ts';
+import type { ImageSource, ImageStore } from '../../src/image/transports/store.ts';
 import { readImageTree } from '../../src/image/tree.ts';
-import { startRegistry } from '../clients/registry.ts';
-import { realClients } from '../clients/tools.ts';
 import { runExecutable } from '../fixtures/executable.ts';
 import { writeIndex } from '../fixtures/images.ts';
 import { createRandom, runs, seeded } from '../fixtures/seed.ts';
 import { scratch } from '../image/harness.ts';
+import { startRegistry } from '../real-clients/registry.ts';
+import { realClients } from '../real-clients/tools.ts';
 
 const MIB = 1024 * 1024;
 /** Each is of a run that starts with the old image. */

@@ -8,8 +8,8 @@ import { after, describe, test } from 'node:test';
 import { wrapRequest } from '../../scripts/vectors-shape.ts';
 import { VARIABLES } from '../../src/base/environment.ts';
 import { COMMANDS } from '../../src/cli/commands.ts';
-import { type OptionName, optionSpec } from '../../src/cli/options.ts';
-import { OPTION_NAMES } from '../../src/cli/settings.ts';
+import { OPTION_NAMES } from '../../src/cli/options/settings.ts';
+import { type OptionName, optionSpec } from '../../src/cli/options/table.ts';
 import {
   CALLS,
   commandOf,

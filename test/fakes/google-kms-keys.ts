@@ -9,7 +9,7 @@ import {
   privateDecrypt,
   randomBytes,
 } from 'node:crypto';
-import { crc32c } from '../../src/kms/crc32c.ts';
+import { crc32c } from '../../src/kms/gcpkms/crc32c.ts';
 import type { WireAnswer } from './wire.ts';
 
 /** All that Google has (CryptoKeyVersionState), of which one can be used. */

@@ -1,7 +1,7 @@
 // An image in memory for tests, which counts what is read of it.
 import { OcicryptError } from '../../src/base/errors.ts';
-import type { Descriptor } from '../../src/image/manifest.ts';
-import { checkContent, createStoredManifest, type ImageSource } from '../../src/image/store.ts';
+import type { Descriptor } from '../../src/image/model/manifest.ts';
+import { checkContent, createStoredManifest, type ImageSource } from '../../src/image/transports/store.ts';
 import { digestOf } from './harness.ts';
 
 /** What a descriptor says of content, without annotations. */

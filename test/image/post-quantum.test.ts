@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { describe, test } from 'node:test';
 import { asKeyUri } from '../../src/base/key-uri.ts';
-import { describePacket, type PacketDescription } from '../../src/image/packets.ts';
+import { describePacket, type PacketDescription } from '../../src/image/model/packets.ts';
 import { findClassic, findUndoing } from '../../src/image/post-quantum.ts';
 import { canonicalJson, type Entry, sealMembers } from '../fixtures/packets.ts';
 

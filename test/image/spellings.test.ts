@@ -4,10 +4,10 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { packTar } from 'modern-tar';
-import { findCredentials } from '../../src/image/credentials.ts';
-import { openImageSource } from '../../src/image/open.ts';
-import { describePacket } from '../../src/image/packets.ts';
-import { parseImageReference } from '../../src/image/reference.ts';
+import { describePacket } from '../../src/image/model/packets.ts';
+import { parseImageReference } from '../../src/image/model/reference.ts';
+import { openImageSource } from '../../src/image/transports/open.ts';
+import { findCredentials } from '../../src/image/transports/registry/credentials.ts';
 import { decodePacket } from '../../src/provider/packet.ts';
 import { digestOf, rejects, scratch } from './harness.ts';
 

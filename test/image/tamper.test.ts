@@ -8,7 +8,7 @@ import fc from 'fast-check';
 import { OcicryptError } from '../../src/base/errors.ts';
 import { decryptImage } from '../../src/image/decrypt.ts';
 import { encryptImage } from '../../src/image/encrypt.ts';
-import { openLayout } from '../../src/image/layout.ts';
+import { openLayout } from '../../src/image/transports/layout.ts';
 import { blobPath, type Image, readImages, writeIndex } from '../fixtures/images.ts';
 import { sample, seeded } from '../fixtures/seed.ts';
 import { digestOf, scratch } from './harness.ts';

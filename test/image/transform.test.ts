@@ -8,15 +8,15 @@ import type { LayerKeyWrapper } from '../../src/client/layer-keys.ts';
 import { decryptImage } from '../../src/image/decrypt.ts';
 import { encryptImage } from '../../src/image/encrypt.ts';
 import { inspectImage } from '../../src/image/inspect.ts';
-import { openLayout } from '../../src/image/layout.ts';
-import { parseImageReference } from '../../src/image/reference.ts';
+import { parseImageReference } from '../../src/image/model/reference.ts';
 import { addKeys, rewrapImage } from '../../src/image/rewrap.ts';
+import { openLayout } from '../../src/image/transports/layout.ts';
 import { verifyImage } from '../../src/image/verify.ts';
 import { blobPath, readImages, writeImage, writeIndex } from '../fixtures/images.ts';
 import { writeRsaKey } from '../fixtures/keys.ts';
 import { digestOf, rejects, scratch } from './harness.ts';
 import { jweKey, jweRecipient } from './jwe-recipient.ts';
-import { setUpRegistry } from './registry-harness.ts';
+import { setUpRegistry } from './transports/registry/harness.ts';
 
 const MANIFEST = 'application/vnd.oci.image.manifest.v1+json';
 const INDEX = 'application/vnd.oci.image.index.v1+json';

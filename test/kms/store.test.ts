@@ -8,7 +8,7 @@ import { after, before, describe, test } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
 import { parseKeyUri } from '../../src/base/key-uri.ts';
 import type { Kek } from '../../src/kms/kek.ts';
-import { createKeyfile } from '../../src/kms/keyfile.ts';
+import { createKeyfile } from '../../src/kms/keyfile/key.ts';
 import type { BackendSettings } from '../../src/kms/open.ts';
 import { createKekStore, type KekStore } from '../../src/kms/store.ts';
 import { type FakeVault, startFakeVault } from '../fakes/vault.ts';

@@ -7,7 +7,7 @@ import { after, before, describe, test } from 'node:test';
 import { base64, unwrapRequest, wrapRequest } from '../../scripts/vectors-shape.ts';
 import { asOcicryptError, OcicryptError } from '../../src/base/errors.ts';
 import { asKeyUri, formatKeyUri, type KeyUri, parseKeyUri } from '../../src/base/key-uri.ts';
-import { openAzureKms } from '../../src/kms/azurekms.ts';
+import { openAzureKms } from '../../src/kms/azurekms/key.ts';
 import type { Kek, WrappedKey } from '../../src/kms/kek.ts';
 import { DEFAULT_LIMITS } from '../../src/provider/attempts.ts';
 import { createProvider, type ProviderOptions } from '../../src/provider/handle.ts';
@@ -19,7 +19,7 @@ import { type FakeAzureVault, startFakeAzureVault } from '../fakes/azure-key-vau
 import { createCertificateAuthority } from '../fixtures/certificates.ts';
 import { OPTSDATA } from '../fixtures/packets.ts';
 import { soon } from './expect.ts';
-import { FIRST, RING, startWorld, type World } from './google-world.ts';
+import { FIRST, RING, startWorld, type World } from './gcpkms/world.ts';
 
 type Open = (uri: KeyUri) => Kek;
 

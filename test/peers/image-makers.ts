@@ -2,10 +2,10 @@
 import assert from 'node:assert/strict';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { fetchFromDebian } from '../clients/debian.ts';
-import { runClient } from '../clients/process.ts';
-import { copy } from '../clients/skopeo.ts';
-import { type Argv, namespaceArgv } from '../clients/tools.ts';
+import { fetchFromDebian } from '../real-clients/debian.ts';
+import { runClient } from '../real-clients/process.ts';
+import { copy } from '../real-clients/skopeo.ts';
+import { type Argv, namespaceArgv } from '../real-clients/tools.ts';
 import { fetchGo } from './fetched.ts';
 import { runtimeArgv } from './runtimes.ts';
 

@@ -8,10 +8,10 @@ import { describeError, OcicryptError } from '../../src/base/errors.ts';
 import { encodeBytesField } from '../../src/base/grpc.ts';
 import { callOnce } from '../../src/client/grpc-client.ts';
 import type { Runtime } from '../../src/image/runtimes.ts';
-import { fetchFromDebian } from '../clients/debian.ts';
-import { clientEnvironment, type Environment, type RunResult, runClient } from '../clients/process.ts';
-import type { Registry } from '../clients/registry.ts';
-import { type Argv, CLIENT_PACKAGES, namespaceArgv } from '../clients/tools.ts';
+import { fetchFromDebian } from '../real-clients/debian.ts';
+import { clientEnvironment, type Environment, type RunResult, runClient } from '../real-clients/process.ts';
+import type { Registry } from '../real-clients/registry.ts';
+import { type Argv, CLIENT_PACKAGES, namespaceArgv } from '../real-clients/tools.ts';
 import { buildGoProgram } from './fetched.ts';
 
 /** What becomes of an image that a runtime pulls, with keys, into a storage that is empty. */

@@ -1,4 +1,4 @@
-// P9 P11: what callers share, and callers that leave. What many of them do to a whole server: test/served/many.test.ts.
+// P9 P11: what callers share, and callers that leave. What many of them do to a whole server: test/executable/server/many.test.ts.
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { asOcicryptError, OcicryptError } from '../../src/base/errors.ts';
@@ -6,7 +6,7 @@ import { encodeBytesField } from '../../src/base/grpc.ts';
 import { parseKeyUri } from '../../src/base/key-uri.ts';
 import { callOnce } from '../../src/client/grpc-client.ts';
 import type { Kek } from '../../src/kms/kek.ts';
-import { createKekSharing } from '../../src/kms/shared.ts';
+import { createKekSharing } from '../../src/kms/sharing.ts';
 import type { ProviderOptions } from '../../src/provider/handle.ts';
 import { ByteBudget, CallGate, type Holder } from '../../src/server/limits.ts';
 import { callKeyProvider, type RunningOptions, startRunning, unwrapRequest, wrapRequest } from './running.ts';

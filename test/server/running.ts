@@ -10,7 +10,7 @@ import { decodeBytesField, encodeBytesField, encodeFrame } from '../../src/base/
 import type { KeyUri } from '../../src/base/key-uri.ts';
 import { callOnce, type GrpcTarget, type GrpcTls } from '../../src/client/grpc-client.ts';
 import type { Kek } from '../../src/kms/kek.ts';
-import { createKeyfile, openKeyfile } from '../../src/kms/keyfile.ts';
+import { createKeyfile, openKeyfile } from '../../src/kms/keyfile/key.ts';
 import { DEFAULT_LIMITS } from '../../src/provider/attempts.ts';
 import { createProvider, type Provider, type ProviderOptions } from '../../src/provider/handle.ts';
 import { parseListenAddress } from '../../src/server/address.ts';

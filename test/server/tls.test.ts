@@ -1,4 +1,4 @@
-// Names in client certificates, read from OpenSSL's text. What clients see of TLS: test/served/tls.test.ts.
+// Names in client certificates, read from OpenSSL's text. What clients see of TLS: test/executable/server/tls.test.ts.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { parseNames } from '../../src/server/tls.ts';

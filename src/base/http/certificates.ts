@@ -1,0 +1,104 @@
+// The only code that reads files of certificates: PEM block by block, as editors, exports and `cat` leave it, or DER.
+
+import { X509Certificate } from 'node:crypto';
+import { OcicryptError } from '../errors.ts';
+import { readPublicFile } from '../secret-file.ts';
+import { showPath } from '../shown.ts';
+
+/** The bundles of distributions have 250 KB. */
+const MAXIMUM_FILE = 4 * 1024 * 1024;
+/** Of larger files, which are bundles, each certificate would cost a start of the command 50 µs. */
+const PARSED = 16;
+
+/**
+ * The certificates of a PEM or DER file, as clean PEM. Text between blocks and blocks of other kinds are passed over;
+ * a byte order mark, line ends of Windows and blocks without a line end between them do no harm.
+ *
+ * @param what how the file is called in an error ("the CA certificates")
+ * @throws OcicryptError `configuration` where the file cannot be read or holds no certificate, and where one of its
+ * blocks is damaged: which one is said, because to leave it out would end as a failure of the network
+ */
+export function readCertificateFile(path: string, what: string): string {
+  const { certificates, damaged } = parseFile(path, what);
+  if (damaged !== undefined) {
+    throw new OcicryptError('configuration', `block ${damaged} of ${what} in ${showPath(path)} is not a certificate`, {
+      hint: 'it was cut off or changed: compare it with its original',
+    });
+  }
+  if (certificates.length > 0) return certificates.join('');
+  // A file without a certificate would be trusted silently as nothing at all.
+  throw new OcicryptError('configuration', `no certificate is in ${showPath(path)}, which should hold ${what}`, {
+    hint: 'it must hold PEM blocks that begin with -----BEGIN CERTIFICATE-----',
+  });
+}
+
+/** The certificates of a file in a directory of many, of which OpenSSL too passes over what it cannot use. */
+export function findCertificates(path: string): string {
+  try {
+    return parseFile(path, 'the certificates').certificates.join('');
+  } catch {
+    return '';
+  }
+}
+
+type Parsed = {
+  readonly certificates: readonly string[];
+  /** The number of the first block that should be a certificate and is none, from 1. */
+  readonly damaged: number | undefined;
+};
+
+function parseFile(path: string, what: string): Parsed {
+  let bytes: Uint8Array<ArrayBuffer>;
+  try {
+    bytes = readPublicFile(path, what, MAXIMUM_FILE);
+  } catch (error) {
+    if (!(error instanceof OcicryptError)) throw error;
+    throw error.with({ code: 'configuration' });
+  }
+  const der = Buffer.from(bytes.buffer, 0, bytes.length);
+  if (isWhole(der) && isCertificate(der))
+    return { certificates: [formatBlock('CERTIFICATE', der)], damaged: undefined };
+  return parsePem(der.toString('latin1'));
+}
+
+/** RFC 7468; TRUSTED CERTIFICATE is OpenSSL's, a certificate with what it is trusted for behind it. */
+const BLOCK = /-----BEGIN ((?:X509 |TRUSTED )?CERTIFICATE)-----([\s\S]*?)(?=-----BEGIN |$)/g;
+
+function parsePem(text: string): Parsed {
+  const blocks = [...text.matchAll(BLOCK)];
+  const certificates: string[] = [];
+  let damaged: number | undefined;
+  for (const [index, [, label = '', rest = '']] of blocks.entries()) {
+    const [, body] = /^([A-Za-z0-9+/=\s]*)-----END [A-Z0-9 ]+-----/.exec(rest) ?? [];
+    const der = Buffer.from(body ?? '', 'base64');
+    const isTrusted = label === 'TRUSTED CERTIFICATE';
+    const isGood = isWhole(der, isTrusted) && (isTrusted || blocks.length > PARSED || isCertificate(der));
+    if (isGood) certificates.push(formatBlock(isTrusted ? label : 'CERTIFICATE', der));
+    else damaged ??= index + 1;
+  }
+  return { certificates, damaged };
+}
+
+/** Whether the bytes are one ASN.1 SEQUENCE of the length that it says. @param more whether something may follow it */
+function isWhole(der: Uint8Array, more = false): boolean {
+  const [tag, first = 0] = der;
+  const count = first < 0x80 ? 0 : first - 0x80;
+  if (tag !== 0x30 || count > 4) return false;
+  const length = count === 0 ? first : der.subarray(2, 2 + count).reduce((sum, byte) => sum * 256 + byte, 0);
+  const end = 2 + count + length;
+  return more ? der.length >= end : der.length === end;
+}
+
+function isCertificate(der: Buffer): boolean {
+  try {
+    new X509Certificate(der);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function formatBlock(label: string, der: Buffer): string {
+  const lines = der.toString('base64').match(/.{1,64}/g) ?? [];
+  return `-----BEGIN ${label}-----\n${lines.join('\n')}\n-----END ${label}-----\n`;
+}

@@ -1,0 +1,145 @@
+// The command that changes who can open an image.
+
+import { OcicryptError } from '../../base/errors.ts';
+import { reportOf } from '../../image/inspect.ts';
+import type { PacketDescription } from '../../image/model/packets.ts';
+import {
+  addKeys,
+  type LayerKeyRewrapper,
+  type RewrappedImage,
+  removeKeys,
+  replaceKeys,
+  rewrapImage,
+} from '../../image/rewrap.ts';
+import type { ImageSource } from '../../image/transports/store.ts';
+import { readImageTree, selectPlatforms } from '../../image/tree.ts';
+import { createRecipientMatcher } from '../../image/verify.ts';
+import { type Labels, showLabels } from '../../provider/labels.ts';
+import type { CommandContext } from '../command.ts';
+import type { Settings } from '../options/settings.ts';
+import type { Terminal } from '../terminal.ts';
+import { printable, shortDigest } from '../text.ts';
+import { warnOfClassic } from './recipient-warning.ts';
+import { adviseSigning, nameResult, platformNames, printResult, runOnImage } from './run.ts';
+import { type ImageTools, namedRecipients } from './setup.ts';
+
+/** Prints the digest of the changed image, and on standard error what changed. */
+export async function runRewrap(context: CommandContext): Promise<void> {
+  const { settings, terminal } = context;
+  const [image] = settings.operands;
+  const recipients = await namedRecipients(settings);
+  const operations = [recipients, settings.list('add'), settings.list('remove')].filter(({ length }) => length > 0);
+  if (operations.length !== 1) {
+    throw new OcicryptError('usage', 'rewrap takes one of --recipient, --add and --remove', {
+      hint: 'each may be given several times; run rewrap once for each change',
+    });
+  }
+  const dryRun = settings.switch('dry-run');
+  await runOnImage(
+    context,
+    async ({ tools, signal, onSwitch }) => {
+      const store = tools.store(image);
+      const labels = settings.pairs('context') ?? (await commonLabels(store, settings.list('platform'), signal));
+      return rewrapImage(store, {
+        keys: await rewrapper(tools, settings, recipients, labels),
+        ...platformNames(settings),
+        dryRun,
+        onSwitch,
+        signal,
+      });
+    },
+    async (written) => {
+      const result = nameResult(context, image, written);
+      await printResult(context, result);
+      describeChange(terminal, result);
+      warnOfClassic(
+        terminal,
+        result.layers.flatMap(({ after }) => after),
+      );
+      if (dryRun) return terminal.say('nothing was written: --dry-run');
+      adviseSigning(terminal, image, result);
+      terminal.say(
+        `this revokes nobody: ${result.previousDigest} stays readable where it is kept, and whoever once had a layer key has it; after a leak, encrypt again`,
+      );
+    },
+  );
+}
+
+async function rewrapper(
+  tools: ImageTools,
+  settings: Settings,
+  recipients: readonly string[],
+  labels: Labels,
+): Promise<LayerKeyRewrapper> {
+  const unwrapper = await tools.unwrapper();
+  if (recipients.length > 0) return replaceKeys(unwrapper, await tools.wrappers(recipients, labels));
+  const added = settings.list('add');
+  if (added.length > 0) return addKeys(unwrapper, await tools.wrappers(added, labels));
+
+  const removed = settings.list('remove');
+  const schemes = new Set(removed.filter(isScheme).map((text) => text.replace(':', '.')));
+  const keys = await Promise.all(removed.filter((text) => !isScheme(text)).map((text) => tools.resolveKey(text)));
+  const matchers = keys.map(({ known }) => createRecipientMatcher(known));
+  return removeKeys(
+    unwrapper,
+    (recipient, scheme) => schemes.has(scheme) || matchers.some((matches) => matches(recipient)),
+    (scheme, staying) => {
+      const name = /^provider\.(.+)$/s.exec(scheme)?.[1];
+      if (name === undefined) {
+        throw new OcicryptError('bad-input', `one recipient of a ${scheme} key cannot be removed`, {
+          hint: 'name all recipients that are to stay with --recipient',
+        });
+      }
+      return tools.providerWrapper(name, staying, labels);
+    },
+  );
+}
+
+function isScheme(text: string): boolean {
+  return /^(?:jwe|pgp|pkcs7|provider:[^:]+)$/.test(text);
+}
+
+/** New packets keep the labels of the old ones: a node that demands them would refuse the image otherwise. */
+async function commonLabels(source: ImageSource, names: readonly string[], signal: AbortSignal): Promise<Labels> {
+  const tree = await readImageTree(source, signal);
+  const selected = new Set(selectPlatforms(tree, names, source.name).map(({ stored }) => stored.digest));
+  const platforms = reportOf(source.name, tree).platforms.filter(({ digest }) => selected.has(digest));
+  const packets = platforms.flatMap(({ layers }) => layers.flatMap(({ keys }) => keys));
+  const found = new Map(
+    packets.filter(({ format }) => format === 'v2').map(({ labels }) => [showLabels(labels), labels]),
+  );
+  if (found.size > 1) {
+    throw new OcicryptError('usage', 'the layers of this image have different labels', {
+      hint: `give one of them with --context: ${[...found.keys()].slice(0, 4).map(printable).join(' | ')}`,
+    });
+  }
+  return [...found.values()][0] ?? {};
+}
+
+/** Layers that change alike, as those of one image mostly do, are said together. */
+function describeChange(terminal: Terminal, { layers }: RewrappedImage): void {
+  const changes = Map.groupBy(layers, ({ before, after }) => changeOf(namesOf(before), namesOf(after)).join('\n'));
+  for (const [change, alike] of changes) {
+    terminal.say(`layer ${alike.map(({ digest }) => shortDigest(digest)).join(', ')}`);
+    for (const line of change.split('\n')) terminal.say(`  ${line}`);
+  }
+}
+
+function changeOf(old: ReadonlySet<string>, now: ReadonlySet<string>): readonly string[] {
+  const lines = [
+    ...[...now].filter((name) => !old.has(name)).map((name) => `+ ${name}`),
+    ...[...old].filter((name) => !now.has(name)).map((name) => `- ${name}`),
+    ...[...now].filter((name) => old.has(name)).map((name) => `  ${name}`),
+  ];
+  return lines.map(printable);
+}
+
+function namesOf(packets: readonly PacketDescription[]): ReadonlySet<string> {
+  return new Set(
+    packets.flatMap(({ scheme, format, recipients }) =>
+      recipients.length === 0
+        ? [`${scheme} (${format})`]
+        : recipients.map(({ key }) => `${scheme} (${format}) ${key ?? 'somebody who is not named'}`),
+    ),
+  );
+}

@@ -1,0 +1,244 @@
+// The composition root of the image commands: settings in; places, recipients and whoever can open layer keys out.
+
+import { resolve } from 'node:path';
+import { checkedEnvironment } from '../../base/environment.ts';
+import { OcicryptError } from '../../base/errors.ts';
+import { asKeyUri, formatKeyUri, parseKeyUri } from '../../base/key-uri.ts';
+import { showValue } from '../../base/shown.ts';
+import { createConfiguredCall } from '../../client/configured.ts';
+import { createUnwrapper, type KeyHolder } from '../../client/holders.ts';
+import { createJweHolder, createJweWrapper, isPemFile } from '../../client/jwe.ts';
+import type { LayerKeyUnwrapper, LayerKeyWrapper } from '../../client/layer-keys.ts';
+import { createProviderHolder, createProviderWrapper, type ProviderCall } from '../../client/provider.ts';
+import { type ConfiguredProvider, readProviderConfig } from '../../client/provider-config.ts';
+import { parseRecipients, readRecipientsFile } from '../../client/recipients.ts';
+import { digestInName } from '../../image/model/digest-tag.ts';
+import { parseImageReference } from '../../image/model/reference.ts';
+import { openImageSource, openImageStore } from '../../image/transports/open.ts';
+import type { RegistrySettings } from '../../image/transports/registry/client.ts';
+import type { ImageSource, ImageStore } from '../../image/transports/store.ts';
+import { createProvider, type ProviderOptions } from '../../provider/handle.ts';
+import type { Labels } from '../../provider/labels.ts';
+import { type AllowRule, hasOperatorParts, parseAllowRule } from '../../provider/policy.ts';
+import type { CommandContext } from '../command.ts';
+import type { Settings } from '../options/settings.ts';
+import { openProvider } from '../setup.ts';
+
+/** What an image command has open; all of it is closed when the command ends. */
+export class ImageTools {
+  readonly #context: CommandContext;
+  readonly #cleanups: (() => Promise<void>)[] = [];
+  #keys: Promise<Keys> | undefined;
+
+  constructor(context: CommandContext) {
+    this.#context = context;
+  }
+
+  /**
+   * An image to read.
+   *
+   * @param use `inspect` where only manifests and configs are read
+   * @throws OcicryptError `usage`
+   */
+  source(text: string | undefined, use: 'copy' | 'inspect' = 'inspect'): ImageSource {
+    return this.#closing(openImageSource(parseImageReference(text ?? ''), this.#registry(), use));
+  }
+
+  /** An image to write; a name that holds a digest cannot stand for another image. @throws OcicryptError `usage` */
+  store(text: string | undefined): ImageStore {
+    const image = parseImageReference(text ?? '');
+    if (image.transport === 'docker' && digestInName(image) !== undefined) {
+      throw new OcicryptError('usage', `${text} names a digest, and the new image has another`, {
+        hint: 'name the image to write by a tag',
+      });
+    }
+    const digestTag = this.#context.settings.switch('digest-tag');
+    return this.#closing(openImageStore(image, { ...this.#registry(), digestTag }));
+  }
+
+  /** Where an image comes from and where it goes; in place, which one must know to replace it, they are one. */
+  between(from: string | undefined, to: string | undefined): { source: ImageSource; destination: ImageStore } {
+    const destination = this.store(to);
+    return { source: from === to ? destination : this.source(from, 'copy'), destination };
+  }
+
+  /**
+   * Whoever wraps for these recipients.
+   *
+   * @param labels of new packets, where they differ from `--context`
+   */
+  async wrappers(texts: readonly string[], labels?: Labels): Promise<readonly LayerKeyWrapper[]> {
+    const { name, configured } = await this.#open();
+    const { keys, providers, jwe } = parseRecipients(texts);
+    const own = new Map(keys.length === 0 ? [] : [[name, [...keys]]]);
+    const wrappers: LayerKeyWrapper[] = [];
+    for (const [provider, values] of providers) {
+      const other = configured.get(provider);
+      if (other !== undefined) {
+        wrappers.push(createProviderWrapper(provider, values, createConfiguredCall(other())));
+      } else if (provider === name) {
+        own.set(name, [...(own.get(name) ?? []), ...values]);
+      } else {
+        throw new OcicryptError('configuration', `no key provider ${showValue(provider)} is configured`, {
+          hint: 'OCICRYPT_KEYPROVIDER_CONFIG must name a file that has it',
+        });
+      }
+    }
+    for (const [provider, values] of own) wrappers.unshift(await this.providerWrapper(provider, values, labels));
+    if (jwe.length > 0) wrappers.push(await createJweWrapper(jwe));
+    return wrappers;
+  }
+
+  /** Our own provider under a name of the caller's choice. */
+  async providerWrapper(name: string, keys: readonly string[], labels?: Labels): Promise<LayerKeyWrapper> {
+    const { options } = await this.#open();
+    // What is named here is the operator's own word: an endpoint or module in it counts.
+    const uris = keys
+      .map(asKeyUri)
+      .filter((uri) => uri !== undefined)
+      .filter(hasOperatorParts);
+    const named = uris.map((uri): AllowRule => ({ kind: 'key', uri }));
+    const call = callOf({
+      ...options,
+      rules: [...named, ...options.rules],
+      ...(labels === undefined ? {} : { labels }),
+    });
+    return createProviderWrapper(name, keys, call);
+  }
+
+  /** Whoever opens layer keys: the private keys given, our own provider, then those that are configured. */
+  async unwrapper(): Promise<LayerKeyUnwrapper> {
+    const { own, configured } = await this.holders();
+    return createUnwrapper([...own, ...configured.values()], 'name a key that can open it with --key');
+  }
+
+  /** The same, one by one; those that are configured by their names. */
+  async holders(): Promise<{
+    readonly own: readonly KeyHolder[];
+    readonly configured: ReadonlyMap<string, KeyHolder>;
+    /** Whether the settings name any key of our own. */
+    readonly named: boolean;
+  }> {
+    const { options, configured, jwe, parameters } = await this.#open();
+    const own = createProviderHolder(undefined, {}, callOf(options));
+    const others = [...configured].map(([name, provider]): [string, KeyHolder] => {
+      const call: ProviderCall = async (...request) => createConfiguredCall(provider())(...request);
+      return [name, createProviderHolder(new Set([name]), parameters, call)];
+    });
+    return {
+      own: jwe.length === 0 ? [own] : [createJweHolder(jwe), own],
+      configured: new Map(others),
+      named: options.rules.length > 0,
+    };
+  }
+
+  /** Whoever opens layer keys with one key and no other. */
+  async singleUnwrapper(rule: AllowRule): Promise<LayerKeyUnwrapper> {
+    const { options } = await this.#open();
+    return createUnwrapper([createProviderHolder(undefined, {}, callOf({ ...options, rules: [rule] }))], '');
+  }
+
+  /**
+   * The URI by which packets know a key, and the rule that allows it: a key file is known by what it holds, which only
+   * opening it tells.
+   */
+  async resolveKey(text: string): Promise<{ readonly known: string; readonly rule: AllowRule }> {
+    const rule = parseAllowRule(text);
+    if (rule.kind === 'prefix') return { known: text, rule };
+    const { options } = await this.#open();
+    if (rule.uri.scheme !== 'keyfile') return { known: text, rule };
+    if ('path' in rule.uri) return { known: (await options.openKek(rule.uri)).key, rule };
+    const known = formatKeyUri(rule.uri);
+    for (const other of options.rules) {
+      if (other.kind !== 'key' || other.uri.scheme !== 'keyfile' || !('path' in other.uri)) continue;
+      if ((await options.openKek(other.uri)).key === known) return { known, rule: other };
+    }
+    return { known, rule };
+  }
+
+  async close(): Promise<void> {
+    for (const cleanup of this.#cleanups.reverse()) await cleanup().catch(() => undefined);
+  }
+
+  #closing<Place extends ImageSource>(place: Place): Place {
+    this.#cleanups.push(() => place.close());
+    return place;
+  }
+
+  #registry(): RegistrySettings {
+    const { settings } = this.#context;
+    return {
+      caFiles: settings.list('ca'),
+      authFile: settings.text('authfile'),
+      environment: checkedEnvironment(process.env),
+    };
+  }
+
+  #open(): Promise<Keys> {
+    this.#keys ??= this.#openKeys();
+    return this.#keys;
+  }
+
+  async #openKeys(): Promise<Keys> {
+    const { personality, terminal } = this.#context;
+    const { settings, jwe, parameters } = await sortKeys(this.#context.settings);
+    const { options, close } = await openProvider(settings, {
+      personality,
+      door: 'command',
+      warn: (line) => terminal.say(`warning: ${line}`),
+    });
+    this.#cleanups.push(close);
+    // An image command names its keys: the key meant where a call names none has no place here.
+    const { defaultKey, spelling, ...rest } = options;
+    const configured = await readProviderConfig(checkedEnvironment(process.env).OCICRYPT_KEYPROVIDER_CONFIG);
+    return { name: settings.text('provider') ?? 'kmscrypt', options: rest, configured, jwe, parameters };
+  }
+}
+
+/** The recipients that `--recipient` and `--recipients-file` name. */
+export async function namedRecipients(settings: Settings): Promise<readonly string[]> {
+  const files = await Promise.all(settings.list('recipients-file').map(readRecipientsFile));
+  return [...settings.list('recipient'), ...files.flat()];
+}
+
+type Keys = {
+  /** Our own provider's. */
+  readonly name: string;
+  readonly options: ProviderOptions;
+  readonly configured: ReadonlyMap<string, () => ConfiguredProvider>;
+  readonly jwe: readonly string[];
+  /** For the configured providers. */
+  readonly parameters: Readonly<Record<string, readonly string[]>>;
+};
+
+/** `--key` takes whatever opens a layer key: a key URI, a key file, an age identity file, a private key in PEM. */
+async function sortKeys(settings: Settings): Promise<Pick<Keys, 'jwe' | 'parameters'> & { settings: Settings }> {
+  const files: string[] = [];
+  const uris: string[] = [];
+  const jwe: string[] = [];
+  const parameters: Record<string, string[]> = {};
+  for (const text of settings.list('key')) {
+    const [, kind, rest = ''] = /^(jwe|provider):(.+)$/s.exec(text) ?? [];
+    if (kind === 'provider') {
+      const [name = '', ...value] = rest.split(':');
+      parameters[name] = [...(parameters[name] ?? []), value.length === 0 ? 'Enabled' : value.join(':')];
+    } else if (kind === 'jwe') jwe.push(rest);
+    else if (asKeyUri(text) !== undefined || /^[a-z0-9]+:/.test(text)) uris.push(formatOperatorKey(text));
+    else if (await isPemFile(text)) jwe.push(text);
+    else files.push(resolve(text));
+  }
+  const allow = [...settings.list('allow'), ...uris];
+  return { settings: settings.with('key', files).with('allow', allow), jwe, parameters };
+}
+
+/** Checked, and as it was written: it may hold an endpoint. */
+function formatOperatorKey(text: string): string {
+  parseKeyUri(text);
+  return text;
+}
+
+function callOf(options: ProviderOptions): ProviderCall {
+  const provider = createProvider(options);
+  const caller = `uid:${process.getuid?.()} pid:${process.pid}`;
+  return (request, _operation, signal) => provider.handle(request, { caller, signal });
+}

@@ -1,0 +1,101 @@
+// The command that lets a build or an admission go on only with an image that is encrypted as it should be.
+
+import { OcicryptError } from '../../base/errors.ts';
+import type { LayerKeyUnwrapper } from '../../client/layer-keys.ts';
+import { digestTagCommand } from '../../image/model/digest-tag.ts';
+import { type ImageReference, parseImageReference } from '../../image/model/reference.ts';
+import { fixedNames, type RuntimeName } from '../../image/runtimes.ts';
+import { type Verification, verifyImage } from '../../image/verify.ts';
+import type { CommandContext } from '../command.ts';
+import type { Settings } from '../options/settings.ts';
+import { count, printable } from '../text.ts';
+import { type ImageRun, runOnImage } from './run.ts';
+
+/** Prints the verdict; an image that is not as it should be is a failure (76). */
+export async function runVerify(context: CommandContext): Promise<void> {
+  const { settings, terminal } = context;
+  const verification = await runOnImage(context, (run) => verify(settings, run));
+  const { ok, reasons, report } = verification;
+  const image = parseImageReference(report.name);
+  const deploy =
+    ok && image.transport === 'docker' ? fixedNames(image, report.digest, settings.switch('digest-tag')) : [];
+  const result = { ...verification, deploy };
+  terminal.write(settings.switch('json') ? `${JSON.stringify(result, null, 2)}\n` : show(result));
+  if (ok) return;
+  const [first = '', ...others] = reasons;
+  const more = others.length === 0 ? '' : ` (and ${count(others.length, 'further reason')})`;
+  throw new OcicryptError('integrity', `${report.name} is not encrypted as it should be: ${first}${more}`, {
+    hint: hintFor(verification, image),
+  });
+}
+
+async function verify(settings: Settings, { tools, signal }: ImageRun): Promise<Verification> {
+  const required = await Promise.all(settings.list('require').map((key) => tools.resolveKey(key)));
+  const only = await Promise.all(settings.list('only').map((key) => tools.resolveKey(key)));
+  const unwrappers = new Map<string | undefined, LayerKeyUnwrapper>();
+  const content = settings.switch('content');
+  if (content || settings.switch('unwrap')) {
+    unwrappers.set(undefined, await tools.unwrapper());
+    for (const { known, rule } of required) unwrappers.set(known, await tools.singleUnwrapper(rule));
+  }
+  const any = unwrappers.get(undefined);
+  return verifyImage(tools.source(settings.operands[0]), {
+    require: required.map(({ known }) => known),
+    ...(only.length === 0 ? {} : { only: only.map(({ known }) => known) }),
+    content,
+    digestTag: settings.switch('digest-tag'),
+    allowAbsent: settings.switch('allow-absent'),
+    postQuantum: settings.switch('post-quantum'),
+    ...(any === undefined ? {} : { unwrapper: (key) => unwrappers.get(key) ?? any }),
+    signal,
+  });
+}
+
+/** A digest tag that is only missing can be made up for. */
+function hintFor({ digestTag, reasons, report }: Verification, image: ImageReference): string {
+  if (digestTag !== 'missing' || reasons.length > 1 || image.transport !== 'docker') {
+    return `see ocicrypt-kms inspect ${report.name}`;
+  }
+  return `run ${digestTagCommand(image, report.digest)}`;
+}
+
+type VerifiedImage = Verification & { readonly deploy: readonly RuntimeName[] };
+
+/** What each proof is for, and what gives it. */
+const PROOFS = {
+  keys: ['the layer keys were opened', 'that the keys open the layers (--unwrap)'],
+  content: [
+    'every layer is encrypted under its key',
+    'that the layers are encrypted at all: clients without a key run plain ones of an encrypted type (--content)',
+  ],
+} as const;
+
+function showProofs({ ok, notProved }: Verification): readonly string[] {
+  if (!ok) return [];
+  const proved = (['keys', 'content'] as const).filter((one) => !notProved.includes(one));
+  return [
+    ...(proved.length === 0 ? [] : [`      proved: ${proved.map((one) => PROOFS[one][0]).join('; ')}`]),
+    ...(notProved.length === 0 ? [] : [`      not proved: ${notProved.map((one) => PROOFS[one][1]).join('; ')}`]),
+  ];
+}
+
+function show(verification: VerifiedImage): string {
+  const { ok, reasons, report, inClear, deploy } = verification;
+  const { name, digest, platforms, attachments } = report;
+  const layers = platforms.reduce((sum, platform) => sum + platform.layers.length, 0);
+  const lines = ok
+    ? [
+        `ok    ${name}  ${digest}`,
+        `      ${count(layers, 'layer')} on ${count(platforms.length, 'platform')}`,
+        ...showProofs(verification),
+      ]
+    : [`FAIL  ${name}  ${digest}`, ...reasons.map((reason) => `      ${reason}`)];
+  const beside = attachments.map(
+    (attachment) => `      beside it, not encrypted: ${attachment.artifactType}  ${attachment.digest}`,
+  );
+  const names = deploy.map(({ name, runtimes, refusing }) => {
+    const others = refusing.length === 0 ? '' : `; ${refusing.join(', ')} decrypt nothing that is named by a digest`;
+    return `      deploy ${name} with ${runtimes.join(', ')}${others}`;
+  });
+  return `${[...lines, ...names, ...beside, `      readable by anybody: ${inClear.join('; ')}`].map(printable).join('\n')}\n`;
+}

@@ -1,0 +1,137 @@
+// The only code that reads a configuration file. Its members are the options of the table; docs/configuration.md.
+
+import { OcicryptError } from '../../base/errors.ts';
+import { readPublicFile } from '../../base/secret-file.ts';
+import { showPath, showValue } from '../../base/shown.ts';
+import { nearest, OPTION_NAMES, Settings } from './settings.ts';
+import { configurationPath, type OptionName, optionSpec } from './table.ts';
+
+/** Larger files are not configuration. */
+const MAXIMUM_FILE = 1024 * 1024;
+
+/**
+ * Reads a YAML (or JSON, which is YAML) file into option values.
+ *
+ * @throws OcicryptError `configuration`, naming the file, the member, and the nearest member where one is unknown
+ */
+export async function readConfiguration(file: string): Promise<ReadonlyMap<OptionName, readonly string[]>> {
+  const document = await parseDocument(file, readText(file));
+  const texts = new Map<OptionName, readonly string[]>();
+  for (const [name, value] of Object.entries(document)) {
+    const section = optionsBelow([name]);
+    const exact = optionAt([name]);
+    if (exact !== undefined) texts.set(exact, textsOf(exact, value, file, name));
+    else if (section.length === 0) throw await unknownMember(file, [name]);
+    else {
+      if (!isRecord(value)) throw invalid(file, name, 'must hold members');
+      for (const [member, inner] of Object.entries(value)) {
+        const option = optionAt([name, member]);
+        if (option === undefined) throw await unknownMember(file, [name, member]);
+        texts.set(option, textsOf(option, inner, file, `${name}.${member}`));
+      }
+    }
+  }
+  checkTexts(file, texts);
+  return texts;
+}
+
+function readText(file: string): string {
+  try {
+    // The same care as for secrets, but for who may read it: no FIFO that hangs, no device that never ends.
+    const bytes = readPublicFile(file, 'the configuration', MAXIMUM_FILE);
+    if (bytes.length > MAXIMUM_FILE)
+      throw new OcicryptError('configuration', `${showPath(file)} is too large to be configuration`);
+    return new TextDecoder('utf-8', { fatal: true }).decode(bytes);
+  } catch (cause) {
+    if (cause instanceof OcicryptError) throw cause.with({ code: 'configuration' });
+    throw new OcicryptError('configuration', `cannot read the configuration ${showPath(file)}`, {
+      cause,
+      hint: 'it must be UTF-8 text',
+    });
+  }
+}
+
+async function parseDocument(file: string, text: string): Promise<Readonly<Record<string, unknown>>> {
+  const { parse, YAMLParseError } = await import('yaml');
+  let document: unknown;
+  try {
+    document = parse(text, { maxAliasCount: 0, prettyErrors: true, logLevel: 'error' });
+  } catch (cause) {
+    const line = cause instanceof YAMLParseError ? cause.linePos?.[0].line : undefined;
+    throw new OcicryptError(
+      'configuration',
+      `${showPath(file)} is not valid YAML${line === undefined ? '' : ` (line ${line})`}`,
+      {
+        cause,
+      },
+    );
+  }
+  if (document === null || document === undefined) return {};
+  if (!isRecord(document)) throw new OcicryptError('configuration', `${showPath(file)} must hold members`);
+  return document;
+}
+
+function optionAt(path: readonly string[]): OptionName | undefined {
+  return OPTION_NAMES.find((name) => configurationPath(name)?.join('.') === path.join('.'));
+}
+
+/** Members that are possible below a path. */
+function optionsBelow(path: readonly string[]): readonly string[] {
+  return OPTION_NAMES.flatMap((name) => {
+    const at = configurationPath(name);
+    return at !== undefined && at.length > path.length && path.every((part, index) => at[index] === part)
+      ? [at[path.length] ?? '']
+      : [];
+  });
+}
+
+async function unknownMember(file: string, path: readonly string[]): Promise<OcicryptError> {
+  const possible = path.length > 1 ? optionsBelow(path.slice(0, -1)) : topLevelMembers();
+  const near = await nearest(path.at(-1) ?? '', possible);
+  return new OcicryptError('configuration', `${showPath(file)}: unknown member ${showValue(path.join('.'))}`, {
+    hint: near === undefined ? `known are ${possible.join(', ')}` : `did you mean ${near}?`,
+  });
+}
+
+function topLevelMembers(): readonly string[] {
+  return [...new Set(OPTION_NAMES.flatMap((name) => configurationPath(name)?.[0] ?? []))];
+}
+
+function textsOf(name: OptionName, value: unknown, file: string, shown: string): readonly string[] {
+  switch (optionSpec(name).kind) {
+    case 'list':
+      if (Array.isArray(value) && value.every((item) => typeof item === 'string' && item !== '')) return value;
+      throw invalid(file, shown, 'must be a list of texts');
+    case 'pairs':
+      if (isRecord(value) && Object.values(value).every((item) => typeof item === 'string')) {
+        return Object.entries(value).map(([key, item]) => `${key}=${item}`);
+      }
+      throw invalid(file, shown, 'must hold names and texts');
+    case 'count':
+      if (typeof value === 'number' && Number.isInteger(value)) return [String(value)];
+      throw invalid(file, shown, 'must be a number');
+    case 'switch':
+      if (typeof value === 'boolean') return value ? [''] : [];
+      throw invalid(file, shown, 'must be true or false');
+    default:
+      if (typeof value === 'string' && value !== '') return [value];
+      throw invalid(file, shown, 'must be a text');
+  }
+}
+
+/** The same checks as for the command line, said of the file. */
+function checkTexts(file: string, texts: ReadonlyMap<OptionName, readonly string[]>): void {
+  try {
+    new Settings(texts);
+  } catch (error) {
+    throw error instanceof OcicryptError ? error.with({ code: 'configuration', before: `${showPath(file)}: ` }) : error;
+  }
+}
+
+function invalid(file: string, member: string, problem: string): OcicryptError {
+  return new OcicryptError('configuration', `${showPath(file)}: ${member} ${problem}`);
+}
+
+function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}

@@ -1,0 +1,110 @@
+// The only code that uncompresses archives: gzip and zstd by the runtime, xz and bzip2 by the programs of those names,
+// which no runtime replaces, as GNU tar does.
+
+import { spawn } from 'node:child_process';
+import { access, constants } from 'node:fs/promises';
+import { delimiter, isAbsolute, join } from 'node:path';
+import type { Readable, Transform } from 'node:stream';
+import { createGunzip, createZstdDecompress } from 'node:zlib';
+import { OcicryptError } from '../../base/errors.ts';
+import { endGroup } from '../../base/helper.ts';
+import { showPath } from '../../base/shown.ts';
+
+/** Starts to uncompress a stream; `end` stops it wherever it is. */
+export type Decompressor = (compressed: Readable) => { readonly output: AsyncIterable<Uint8Array>; end(): void };
+
+/** How many bytes of a file tell what it is compressed by. */
+export const MAGIC_LENGTH = 6;
+
+const BUILT_IN: readonly { readonly magic: readonly number[]; readonly create: () => Transform }[] = [
+  { magic: [0x1f, 0x8b], create: () => createGunzip() },
+  { magic: [0x28, 0xb5, 0x2f, 0xfd], create: () => createZstdDecompress() },
+];
+
+const PROGRAMS = [
+  { magic: [0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00], name: 'xz' },
+  { magic: [0x42, 0x5a, 0x68], name: 'bzip2' },
+] as const;
+
+/**
+ * A header of xz may ask for 4 GiB of memory, and `xz -9` asks for 65 MiB. Said by a variable, because the xz of busybox
+ * does not know the option.
+ */
+const XZ_OPT = '--threads=1 --memlimit-decompress=256MiB';
+
+/**
+ * Finds what uncompresses a file.
+ *
+ * @param start its first bytes
+ * @param path for errors
+ * @returns undefined where the file is not compressed
+ * @throws OcicryptError `configuration` where the program for it is not in PATH
+ */
+export async function findDecompressor(start: Uint8Array, path: string): Promise<Decompressor | undefined> {
+  const begins = ({ magic }: { readonly magic: readonly number[] }) =>
+    magic.every((byte, index) => start[index] === byte);
+  const create = BUILT_IN.find(begins)?.create;
+  if (create !== undefined) return (compressed) => uncompress(compressed, create());
+  const name = PROGRAMS.find(begins)?.name;
+  if (name === undefined) return undefined;
+  const program = await findProgram(name);
+  if (program !== undefined) return (compressed) => uncompressBy(program, compressed);
+  throw new OcicryptError('configuration', `${showPath(path)} is compressed by ${name}, and no ${name} is in PATH`, {
+    hint: `install ${name}, or uncompress the file first where it is: ${name} -dk ${showPath(path)}`,
+  });
+}
+
+function uncompress(compressed: Readable, transform: Transform): ReturnType<Decompressor> {
+  compressed.on('error', (error) => transform.destroy(error));
+  return { output: compressed.pipe(transform), end: () => transform.destroy() };
+}
+
+/** The program gets the bytes and nothing else: no file, no terminal, no variable that may hold a secret. */
+function uncompressBy(program: string, compressed: Readable): ReturnType<Decompressor> {
+  const child = spawn(program, ['-dc'], {
+    env: { PATH: process.env.PATH, LC_ALL: 'C', XZ_OPT },
+    // A terminal's interrupt is for us; whatever a program starts in turn ends with it.
+    detached: true,
+    stdio: ['pipe', 'pipe', 'ignore'],
+  });
+  const { promise: ended, resolve } = Promise.withResolvers<Error | undefined>();
+  child.on('error', resolve);
+  child.on('close', (status, signal) =>
+    resolve(status === 0 ? undefined : new Error(`${program} ended with ${signal ?? `status ${status}`}`)),
+  );
+  const end = () => {
+    if (child.exitCode === null && child.signalCode === null) endGroup(child);
+    child.stdout.destroy();
+  };
+  compressed.on('error', (error) => {
+    resolve(error);
+    end();
+  });
+  // It ended before its input did: its status says why.
+  child.stdin.on('error', () => undefined);
+  compressed.pipe(child.stdin);
+  return { output: outputOf(child.stdout, ended), end };
+}
+
+/** What is damaged or cut off is known by the status only, when all that could be read of it has been given out. */
+async function* outputOf(
+  output: AsyncIterable<Uint8Array>,
+  ended: Promise<Error | undefined>,
+): AsyncGenerator<Uint8Array> {
+  yield* output;
+  const error = await ended;
+  if (error !== undefined) throw error;
+}
+
+/** @returns the first in PATH; directories that depend on where this process runs are passed over */
+async function findProgram(name: string): Promise<string | undefined> {
+  for (const directory of (process.env.PATH ?? '').split(delimiter).filter(isAbsolute)) {
+    const path = join(directory, name);
+    const found = await access(path, constants.X_OK).then(
+      () => true,
+      () => false,
+    );
+    if (found) return path;
+  }
+  return undefined;
+}

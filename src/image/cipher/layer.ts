@@ -1,0 +1,156 @@
+// The only code that encrypts and decrypts layers: AES_256_CTR_HMAC_SHA256 as containers/ocicrypt has it.
+
+import { randomBytes, timingSafeEqual } from 'node:crypto';
+import { wipe } from '../../base/bytes.ts';
+import { OcicryptError } from '../../base/errors.ts';
+import {
+  encodePrivateOptions,
+  encodePublicOptions,
+  type PrivateOptions,
+  type PublicOptions,
+} from '../model/layer-options.ts';
+import type { Stage } from './passes.ts';
+import { runPipeline } from './pipeline.ts';
+import type { ByteSink, ByteSource } from './streams.ts';
+
+/** The bytes of a blob by what a descriptor says of them: `sha256:` and 64 hexadecimal digits, and their number. */
+export type BlobIdentity = { readonly digest: string; readonly size: number };
+
+/** What the caller may see and do while a layer runs. */
+export type LayerRunOptions = {
+  /** Bytes read since the last call. */
+  readonly onProgress?: (bytes: number) => void;
+  readonly signal?: AbortSignal;
+};
+
+/** An encrypted layer: what names its blob, what its annotation says, and what became of its key. */
+export type EncryptedLayer<Wrapped> = BlobIdentity & {
+  /** JSON for the annotation `org.opencontainers.image.enc.pubopts`, before its base64. */
+  readonly publicOptions: Uint8Array;
+  readonly wrapped: Wrapped;
+};
+
+/** Each hash has a thread of its own; CTR goes with the HMAC, so that three threads share two cores evenly. */
+const ENCRYPT: readonly Stage[] = [['digest'], ['crypt', 'hmac'], ['digest']];
+
+/**
+ * No digest of the ciphertext: the HMAC covers the same bytes, and it stands in the manifest, whose digest has been
+ * checked. One pass of SHA-256 is a third of the work.
+ */
+const DECRYPT: readonly Stage[] = [['hmac'], ['crypt', 'digest']];
+
+/** With it: clients without a key know the layer by its digest alone. */
+const PROVE: readonly Stage[] = [['digest'], ['hmac', 'crypt'], ['digest']];
+
+/**
+ * Encrypts a layer with a new random key and nonce.
+ *
+ * @param source the layer's bytes
+ * @param sink gets the ciphertext; the last bytes only after the digest of the source has been checked. Its content is
+ *   worthless when this throws
+ * @param layer what the manifest says of the layer; a source that differs is an error
+ * @param wrap gets the layer-key record (`optsdata`, wiped afterwards) while the layer is being encrypted, so that a key
+ *   service that refuses ends the work at once
+ * @throws OcicryptError `integrity`, and what `wrap`, source and sink throw
+ */
+export async function encryptLayer<Wrapped>(
+  source: ByteSource,
+  sink: ByteSink,
+  layer: BlobIdentity,
+  wrap: (record: Uint8Array, signal: AbortSignal) => Promise<Wrapped>,
+  options: LayerRunOptions = {},
+): Promise<EncryptedLayer<Wrapped>> {
+  const key = randomBytes(32);
+  const nonce = randomBytes(16);
+  const record = encodePrivateOptions({ key, nonce, digest: layer.digest });
+  const failed = new AbortController();
+  const signal = options.signal === undefined ? failed.signal : AbortSignal.any([options.signal, failed.signal]);
+  const result = { digest: '', hmac: new Uint8Array(0) };
+  const crypt = runPipeline(
+    source,
+    sink,
+    ENCRYPT,
+    { key, nonce },
+    {
+      ...options,
+      signal,
+      size: layer.size,
+      check: ([plain, mac, cipher]) => {
+        if (plain === undefined || mac === undefined || cipher === undefined) throw missingSum();
+        if (formatDigest(plain) !== layer.digest) {
+          throw new OcicryptError('integrity', `layer ${layer.digest} does not have that digest`, {
+            hint: 'the image is damaged: fetch or build it again',
+          });
+        }
+        result.hmac = Uint8Array.from(mac);
+        result.digest = formatDigest(cipher);
+      },
+    },
+  );
+  try {
+    const [wrapped] = await Promise.all([wrap(record, signal), crypt]);
+    return {
+      digest: result.digest,
+      size: layer.size,
+      publicOptions: encodePublicOptions({ hmac: result.hmac }),
+      wrapped,
+    };
+  } catch (error) {
+    failed.abort(error);
+    // Nothing may still be writing to the sink when its owner closes it.
+    await crypt.catch(() => undefined);
+    throw error;
+  } finally {
+    wipe(key, record);
+  }
+}
+
+/**
+ * Decrypts a layer.
+ *
+ * @param source the ciphertext; its size and HMAC are checked, and its digest only with `checkDigest`
+ * @param sink gets the plaintext; the last bytes only after the HMAC has been found right, so that a sink that commits
+ *   nothing before its end never shows unchecked bytes
+ * @param layer what the manifest says of the encrypted layer
+ * @returns digest and size of the plaintext. The digest in the record may be another (skopeo compresses first)
+ * @throws OcicryptError `integrity`; the text holds neither of the two HMACs
+ */
+export async function decryptLayer(
+  source: ByteSource,
+  sink: ByteSink,
+  layer: BlobIdentity,
+  publicOptions: PublicOptions,
+  privateOptions: PrivateOptions,
+  { checkDigest = false, ...options }: LayerRunOptions & { readonly checkDigest?: boolean } = {},
+): Promise<BlobIdentity> {
+  let digest = '';
+  await runPipeline(source, sink, checkDigest ? PROVE : DECRYPT, privateOptions, {
+    ...options,
+    size: layer.size,
+    check: (sums) => {
+      const [cipher, mac, plain] = checkDigest ? sums : [undefined, ...sums];
+      if (mac === undefined || plain === undefined) throw missingSum();
+      if (cipher !== undefined && formatDigest(cipher) !== layer.digest) {
+        throw new OcicryptError('integrity', `layer ${layer.digest} does not have that digest`, {
+          hint: 'the image is damaged: fetch it again',
+        });
+      }
+      if (mac.length !== publicOptions.hmac.length || !timingSafeEqual(mac, publicOptions.hmac)) {
+        throw new OcicryptError('integrity', `layer ${layer.digest} does not match its HMAC`, {
+          hint: 'the layer or its annotations were changed: fetch the image again',
+        });
+      }
+      digest = formatDigest(plain);
+    },
+  });
+  return { digest, size: layer.size };
+}
+
+/** A SHA-256 as descriptors write it. */
+export function formatDigest(sha256: Uint8Array): string {
+  return `sha256:${Buffer.from(sha256).toString('hex')}`;
+}
+
+function missingSum(): OcicryptError {
+  return new OcicryptError('internal', 'the layer cipher lost a sum');
+}

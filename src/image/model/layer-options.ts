@@ -1,0 +1,88 @@
+// The only code that reads and writes the two option records of an encrypted layer, byte for byte as Go's ocicrypt does.
+
+import { OcicryptError } from '../../base/errors.ts';
+import { asObject, asText, type JsonObject, JsonString, parseJson } from '../../base/json.ts';
+import { writeJson } from '../../base/json-writer.ts';
+
+/** The one cipher that ocicrypt defines. */
+export const LAYER_CIPHER = 'AES_256_CTR_HMAC_SHA256';
+
+/** What everybody may know: HMAC-SHA256 over the ciphertext. */
+export type PublicOptions = { readonly hmac: Uint8Array };
+
+/** What recipients get: the key (32 bytes), the nonce (16 bytes), and the digest of the layer as its writer read it. */
+export type PrivateOptions = { readonly key: Uint8Array; readonly nonce: Uint8Array; readonly digest: string };
+
+const PUBLIC_MEMBERS: ReadonlySet<string> = new Set(['cipher', 'hmac', 'cipheroptions']);
+
+/** The JSON of the public options, before the base64 of the annotation. */
+export function encodePublicOptions(options: PublicOptions): Uint8Array<ArrayBuffer> {
+  return writeJson({ cipher: LAYER_CIPHER, hmac: options.hmac, cipheroptions: {} });
+}
+
+/**
+ * Reads public options strictly.
+ *
+ * @param what names the layer in an error
+ * @throws OcicryptError `bad-input`: an unknown cipher, an HMAC that is not 32 bytes, or options of the cipher in public
+ *   (ocicrypt lets a public nonce win over the secret one, so that whoever writes the manifest could choose it). Other
+ *   members too: Go takes `CIPHEROPTIONS` for what we would not see in it
+ */
+export function decodePublicOptions(json: Uint8Array, what: string): PublicOptions {
+  const record = asObject(parseJson(json, `public options of ${what}`));
+  const cipher = asText(record?.get('cipher'));
+  if (record === undefined || cipher !== LAYER_CIPHER) {
+    throw new OcicryptError('bad-input', `${what} is encrypted with an unknown cipher`, {
+      hint: `only ${LAYER_CIPHER} is known`,
+    });
+  }
+  if ([...record.keys()].some((name) => !PUBLIC_MEMBERS.has(name))) {
+    throw new OcicryptError('bad-input', `${what} has public options that are not known`);
+  }
+  const options = record.get('cipheroptions');
+  const sizeOfOptions = options === undefined || options === null ? 0 : asObject(options)?.size;
+  if (sizeOfOptions !== 0) {
+    throw new OcicryptError('bad-input', `${what} has cipher options in public`, {
+      hint: 'a nonce belongs to the wrapped options only: encrypt the image again',
+    });
+  }
+  const hmac = base64Of(record, 'hmac');
+  if (hmac?.length !== 32) throw new OcicryptError('bad-input', `${what} has no HMAC of 32 bytes`);
+  return { hmac };
+}
+
+/** The layer-key record: 193 bytes for a SHA-256 digest. Holds the key. */
+export function encodePrivateOptions(options: PrivateOptions): Uint8Array<ArrayBuffer> {
+  return writeJson({ symkey: options.key, digest: options.digest, cipheroptions: { nonce: options.nonce } });
+}
+
+/**
+ * Reads a layer-key record strictly. The result is in memory of its own: wipe key and record both.
+ *
+ * @param what names the layer in an error
+ * @throws OcicryptError `integrity`: what a key opened is not a layer-key record. The text says nothing of its content
+ */
+export function decodePrivateOptions(record: Uint8Array, what: string): PrivateOptions {
+  const members = parseRecord(record);
+  const key = members && base64Of(members, 'symkey');
+  const nonce = members && base64Of(asObject(members.get('cipheroptions')), 'nonce');
+  const digest = asText(members?.get('digest'));
+  if (key?.length === 32 && nonce?.length === 16 && digest !== undefined) return { key, nonce, digest };
+  key?.fill(0);
+  throw new OcicryptError('integrity', `the key of ${what} cannot be unwrapped`, {
+    hint: 'what the key opened is no layer key: the packet was changed or made for something else',
+  });
+}
+
+function parseRecord(record: Uint8Array): JsonObject | undefined {
+  try {
+    return asObject(parseJson(record, 'layer key'));
+  } catch {
+    return undefined;
+  }
+}
+
+function base64Of(object: JsonObject | undefined, member: string): Uint8Array | undefined {
+  const value = object?.get(member);
+  return value instanceof JsonString ? value.base64() : undefined;
+}

@@ -1,0 +1,98 @@
+// The only code that lets one run at a time change the index of a layout: a file beside it that says which run that is.
+
+import { constants, readFileSync, renameSync, statSync } from 'node:fs';
+import { open, readFile, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { OcicryptError, systemCode } from '../../base/errors.ts';
+import { showPath } from '../../base/shown.ts';
+import { notWritten } from '../not-written.ts';
+import { createAtomicFile } from './files.ts';
+import { isRunning, temporaryName } from './temporary.ts';
+
+/** An index is read and replaced in milliseconds; a disk may be slow, and many runs may wait. */
+const PATIENCE = 60_000;
+const INTERVAL = 50;
+/** When the lock of a run that cannot be asked after (another machine's) counts as forgotten. */
+const FORGOTTEN = 10 * 60_000;
+
+/**
+ * Waits until no other run changes the index in `directory`. Runs that were killed keep nobody out.
+ *
+ * @returns ends it
+ * @throws OcicryptError `not-written` where another run does not end within a minute
+ */
+export async function lockIndex(directory: string, signal?: AbortSignal): Promise<() => Promise<void>> {
+  const path = join(directory, 'index.json.lock');
+  // A name that tells which run it is, and is no other lock's.
+  const own = temporaryName();
+  const deadline = Date.now() + PATIENCE;
+  while (!((await create(path, own)) || (await takeOver(directory, path, own)))) {
+    signal?.throwIfAborted();
+    if (Date.now() > deadline) {
+      throw new OcicryptError('not-written', `another run holds ${showPath(path)}`, {
+        hint: 'nothing was changed: wait for its end; if none is running, remove that file',
+      });
+    }
+    await sleep(INTERVAL);
+  }
+  return async () => {
+    // A lock that cannot be removed keeps nobody out once this run has ended.
+    if ((await readFile(path, 'utf8').catch(() => '')) === own) await rm(path, { force: true }).catch(() => undefined);
+  };
+}
+
+async function create(path: string, own: string): Promise<boolean> {
+  const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL;
+  const file = await open(path, flags, 0o644).catch((error: unknown) =>
+    systemCode(error) === 'EEXIST' ? undefined : notWritten(path)(error),
+  );
+  if (file === undefined) return false;
+  try {
+    await file.writeFile(own);
+    return true;
+  } catch (error) {
+    await rm(path, { force: true });
+    return notWritten(path)(error);
+  } finally {
+    await file.close();
+  }
+}
+
+/** Replaces the lock of a run that is gone; of two that do so at once, the later one has it. */
+async function takeOver(directory: string, path: string, own: string): Promise<boolean> {
+  const holder = await readFile(path, 'utf8').catch(() => undefined);
+  if (holder === undefined || !isForgotten(path, holder)) return false;
+  const file = await createAtomicFile(directory);
+  try {
+    await file.write(new TextEncoder().encode(own));
+    await file.seal();
+    if (!replaceSame(file.path, path, holder)) return false;
+  } finally {
+    await file.discard();
+  }
+  await sleep(INTERVAL * 2);
+  return (await readFile(path, 'utf8').catch(() => '')) === own;
+}
+
+/** Without a pause between the look and the change. */
+function replaceSame(from: string, path: string, holder: string): boolean {
+  try {
+    if (readFileSync(path, 'utf8') !== holder) return false;
+    renameSync(from, path);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function isForgotten(path: string, holder: string): boolean {
+  const running = isRunning(holder);
+  if (running !== undefined) return !running;
+  try {
+    // Just made and not yet written is a lock, too.
+    return statSync(path).mtimeMs < Date.now() - FORGOTTEN;
+  } catch {
+    return false;
+  }
+}

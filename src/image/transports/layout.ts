@@ -1,0 +1,320 @@
+// The only code that reads and writes OCI layout directories.
+// https://github.com/opencontainers/image-spec/blob/main/image-layout.md
+
+import { constants } from 'node:fs';
+import { access, mkdir, open, rm, rmdir, stat } from 'node:fs/promises';
+import { dirname, join, resolve } from 'node:path';
+import { asOcicryptError, OcicryptError } from '../../base/errors.ts';
+import type { BlobIdentity } from '../cipher/layer.ts';
+import { type Descriptor, isDigest, MAXIMUM_MANIFEST, parseLayoutVersion } from '../model/manifest.ts';
+import { notDurable, notWritten } from '../not-written.ts';
+import {
+  type AtomicFile,
+  createAtomicFile,
+  openRegularFile,
+  readSmallFile,
+  syncDirectory,
+  writeFileAtomically,
+} from './files.ts';
+import { EMPTY_INDEX, LAYOUT_FILE, LayoutIndex, type LayoutName } from './layout-index.ts';
+import { lockIndex } from './layout-lock.ts';
+import { type BlobReader, type BlobWriter, checkContent, type ImageStore, type StoredManifest } from './store.ts';
+import { removeAbandoned } from './temporary.ts';
+import { findNamed } from './unnamed.ts';
+
+/** An OCI layout in `directory`; nothing is read or made before it is needed. `name` is for messages. */
+export function openLayout(directory: string, tag: string | undefined, name: string): ImageStore {
+  return new LayoutStore(directory, { name, tag });
+}
+
+/** A blob or manifest without its name. */
+type Staged = { readonly file: AtomicFile; readonly size: number };
+
+/** Each has an open file until it is sealed. */
+const MAXIMUM_UNSEALED = 64;
+
+class LayoutStore implements ImageStore {
+  readonly name: string;
+  readonly transfers = 1;
+  readonly #directory: string;
+  readonly #wanted: LayoutName;
+  /** All gets its name together, when all of it is on the disk: of a decryption that fails no plain layer stays. */
+  readonly #staged = new Map<string, Staged>();
+  /** What was there already, and must be there still when the index changes. */
+  readonly #counted = new Map<string, BlobIdentity>();
+  #prepared: Promise<void> | undefined;
+  /** What the name was found to stand for: in place, the new image takes its place. */
+  #found: Descriptor | undefined;
+  /** As it was when the image was read. */
+  #index: LayoutIndex | undefined;
+  /** The outermost directory that was made here, until something is in it. */
+  #made: string | undefined;
+
+  constructor(directory: string, wanted: LayoutName) {
+    this.name = wanted.name;
+    this.#directory = directory;
+    this.#wanted = wanted;
+  }
+
+  async readRoot(): Promise<StoredManifest> {
+    this.#index = await this.#readIndex();
+    this.#found = this.#index.select(this.#wanted);
+    return this.readManifest(this.#found);
+  }
+
+  async readManifest(descriptor: Descriptor): Promise<StoredManifest> {
+    const { digest, mediaType, size } = descriptor;
+    const what = `manifest ${digest}`;
+    if (size > MAXIMUM_MANIFEST)
+      throw new OcicryptError('bad-input', `${what} is larger than ${MAXIMUM_MANIFEST} bytes`);
+    this.#index?.checkType(descriptor);
+    const bytes = await readSmallFile(this.#blobPath(digest), what);
+    checkContent(bytes, descriptor, 'manifest');
+    return { bytes, digest, mediaType, size };
+  }
+
+  openBlob(blob: BlobIdentity): Promise<BlobReader> {
+    return openRegularFile(this.#blobPath(blob.digest), `blob ${blob.digest}`);
+  }
+
+  async hasBlob(blob: BlobIdentity): Promise<boolean> {
+    if (this.#staged.get(blob.digest)?.size === blob.size) return true;
+    if (!(await this.#isThere(blob))) return false;
+    this.#counted.set(blob.digest, blob);
+    return true;
+  }
+
+  async createBlob(): Promise<BlobWriter> {
+    await this.#prepare();
+    const file = await createAtomicFile(this.#blobs(), { layer: true });
+    let staged = false;
+    return {
+      write: (bytes) => file.write(bytes),
+      commit: async ({ digest, size }) => {
+        staged = true;
+        await this.#stage(digest, { file, size });
+      },
+      discard: async () => {
+        if (!staged) await file.discard();
+      },
+    };
+  }
+
+  async writeManifest({ bytes, digest, size }: StoredManifest): Promise<void> {
+    await this.#prepare();
+    if (await this.hasBlob({ digest, size })) return;
+    const file = await createAtomicFile(this.#blobs());
+    try {
+      await file.write(bytes);
+    } catch (error) {
+      await file.discard();
+      throw error;
+    }
+    await this.#stage(digest, { file, size });
+  }
+
+  async writeRoot(manifest: StoredManifest, signal?: AbortSignal): Promise<void> {
+    await this.writeManifest(manifest);
+    await this.#seal();
+    const unlock = await lockIndex(this.#directory, signal);
+    try {
+      await this.#switch(manifest);
+    } finally {
+      await unlock();
+    }
+  }
+
+  /** What something here still names stays; what does not and stays all the same is returned. Never fails. */
+  async removeUnnamed(digests: readonly string[]): Promise<readonly string[]> {
+    const present: string[] = [];
+    for (const digest of new Set(digests)) if (await exists(this.#blobPath(digest))) present.push(digest);
+    if (present.length === 0) return [];
+    try {
+      const unlock = await lockIndex(this.#directory);
+      try {
+        return await this.#removeUnnamed(present);
+      } finally {
+        await unlock();
+      }
+    } catch {
+      // The image is written; that nobody can tell what else is named here is no fault of it.
+      return present;
+    }
+  }
+
+  async close(): Promise<void> {
+    for (const { file } of this.#staged.values()) await file.discard();
+    this.#staged.clear();
+    if (this.#made !== undefined) await removeEmptyDirectories(this.#blobs(), this.#made);
+  }
+
+  async #removeUnnamed(present: readonly string[]): Promise<readonly string[]> {
+    const index = await this.#readIndex();
+    // What those name nobody knows.
+    if (index.namesOthers()) return present;
+    const named = await findNamed(present, index.entries(), (entry) => this.readManifest(entry));
+    const left: string[] = [];
+    for (const digest of present) {
+      if (!named.has(digest)) await rm(this.#blobPath(digest)).catch(() => left.push(digest));
+    }
+    return left;
+  }
+
+  async #stage(digest: string, staged: Staged): Promise<void> {
+    const twin = this.#staged.get(digest);
+    this.#staged.set(digest, staged);
+    await twin?.file.discard();
+    if (this.#staged.size % MAXIMUM_UNSEALED === 0) await this.#seal();
+  }
+
+  /** All together: a journal takes many files in one commit, and the next layer never waits for the disk. */
+  async #seal(): Promise<void> {
+    await Promise.all([...this.#staged.values()].map(({ file }) => file.seal()));
+  }
+
+  /**
+   * Gives everything its name, the index last. Everything is written by now and only names change; where one cannot, the
+   * names that were given are taken back.
+   */
+  async #switch(root: StoredManifest): Promise<void> {
+    const index = (await this.#readIndexOrNone()).with(root, this.#wanted, this.#found);
+    await this.#checkCounted();
+    const file = await createAtomicFile(this.#directory);
+    const given: string[] = [];
+    try {
+      await file.write(index);
+      await file.seal();
+      await this.#publish(given);
+      await file.publish(join(this.#directory, 'index.json'));
+    } catch (error) {
+      await file.discard();
+      await takeBack(given, error);
+    }
+    this.#staged.clear();
+    this.#made = undefined;
+    await syncDirectory(this.#directory).catch(notDurable(`${this.name} (${root.digest})`));
+  }
+
+  /** @param given learns the names that were not there before */
+  async #publish(given: string[]): Promise<void> {
+    const marker = join(this.#directory, 'oci-layout');
+    if (!(await isFile(marker))) {
+      if (!(await exists(marker))) given.push(marker);
+      await writeFileAtomically(marker, LAYOUT_FILE);
+    }
+    for (const [digest, { file }] of this.#staged) {
+      const path = this.#blobPath(digest);
+      if (!(await exists(path))) given.push(path);
+      await file.publish(path);
+    }
+    await syncDirectory(this.#blobs()).catch(notWritten(this.#blobs()));
+    if (this.#made === undefined) return;
+    // A new directory's name is in the one above it.
+    for (let path = this.#blobs(); path.length > dirname(this.#made).length; path = dirname(path)) {
+      await syncDirectory(dirname(path)).catch(notWritten(dirname(path)));
+    }
+  }
+
+  /** Another run may have removed what nothing named yet. */
+  async #checkCounted(): Promise<void> {
+    for (const blob of this.#counted.values()) {
+      if (this.#staged.has(blob.digest) || (await this.#isThere(blob))) continue;
+      throw new OcicryptError('not-written', `${blob.digest} was removed from ${this.name} by another run`, {
+        hint: 'nothing was changed: run again',
+      });
+    }
+  }
+
+  async #isThere({ digest, size }: BlobIdentity): Promise<boolean> {
+    const file = await open(this.#blobPath(digest), constants.O_RDONLY | constants.O_NONBLOCK).catch(() => undefined);
+    if (file === undefined) return false;
+    try {
+      const status = await file.stat();
+      return status.isFile() && status.size === size;
+    } finally {
+      await file.close();
+    }
+  }
+
+  #blobs(): string {
+    return resolve(this.#directory, 'blobs/sha256');
+  }
+
+  async #readIndex(): Promise<LayoutIndex> {
+    const marker = join(this.#directory, 'oci-layout');
+    if (await isFile(marker)) parseLayoutVersion(await readSmallFile(marker, `layout ${this.#directory}`), marker);
+    const path = join(this.#directory, 'index.json');
+    return LayoutIndex.parse(await readSmallFile(path, `layout ${this.#directory}`), path);
+  }
+
+  async #readIndexOrNone(): Promise<LayoutIndex> {
+    const path = join(this.#directory, 'index.json');
+    return (await exists(path)) ? this.#readIndex() : LayoutIndex.parse(EMPTY_INDEX, path);
+  }
+
+  #prepare(): Promise<void> {
+    this.#prepared ??= this.#makeDirectories();
+    return this.#prepared;
+  }
+
+  /** Finds out what would fail in the end, before the first layer. */
+  async #makeDirectories(): Promise<void> {
+    const blobs = this.#blobs();
+    try {
+      const index = await this.#readIndexOrNone();
+      index.checkName(this.#wanted, this.#found);
+      index.entries();
+      this.#made = await mkdir(blobs, { recursive: true });
+      await (await createAtomicFile(this.#directory)).discard();
+    } catch (error) {
+      if (error instanceof OcicryptError) throw error;
+      notWritten(this.#directory)(error);
+    }
+    await removeAbandoned(blobs);
+    await removeAbandoned(this.#directory);
+  }
+
+  #blobPath(digest: string): string {
+    // Descriptors are checked when they are parsed; here it decides over a path.
+    if (!isDigest(digest)) throw new OcicryptError('bad-input', 'not a SHA-256 digest');
+    return join(this.#directory, 'blobs/sha256', digest.slice('sha256:'.length));
+  }
+}
+
+/** Removes what a failed run has published. @throws OcicryptError the error, which says what stays */
+async function takeBack(paths: readonly string[], error: unknown): Promise<never> {
+  const left: string[] = [];
+  for (const path of paths) await rm(path, { force: true }).catch(() => left.push(path));
+  if (left.length === 0) throw error;
+  const { code, message } = asOcicryptError(error);
+  throw new OcicryptError(code, `${message}, and ${left.length} new files cannot be removed`, {
+    cause: error,
+    hint: `they may hold plain layers: remove ${left.slice(0, 4).join(', ')}`,
+  });
+}
+
+/** From `inner` outwards to `outer`; the first that holds something, or is not ours to remove, ends it. */
+async function removeEmptyDirectories(inner: string, outer: string): Promise<void> {
+  const last = resolve(outer);
+  for (let directory = resolve(inner); directory.startsWith(last); directory = dirname(directory)) {
+    const removed = await rmdir(directory).then(
+      () => true,
+      () => false,
+    );
+    if (!removed) return;
+  }
+}
+
+function isFile(path: string): Promise<boolean> {
+  return stat(path).then(
+    (status) => status.isFile(),
+    () => false,
+  );
+}
+
+function exists(path: string): Promise<boolean> {
+  return access(path).then(
+    () => true,
+    () => false,
+  );
+}

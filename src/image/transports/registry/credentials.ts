@@ -1,0 +1,214 @@
+// The only code that looks for registry credentials: the auth files of podman and docker, and their helpers.
+// containers-auth.json(5); https://docs.docker.com/reference/cli/docker/login/#credential-helper-protocol
+
+import { type ChildProcess, spawn } from 'node:child_process';
+import { homedir } from 'node:os';
+import { join } from 'node:path';
+import { decodeBase64 } from '../../../base/bytes.ts';
+import { OcicryptError, systemCode } from '../../../base/errors.ts';
+import { asObject, asText, type JsonObject, type JsonValue, parseJson } from '../../../base/json.ts';
+import { findMember } from '../../../base/json-members.ts';
+import { readPublicFile } from '../../../base/secret-file.ts';
+import { showPath } from '../../../base/shown.ts';
+import { DOCKER_HUB, normalizeHost } from '../../model/reference.ts';
+
+/** A name and password, or a token that is exchanged for others (OAuth 2 refresh token). */
+export type RegistryCredentials =
+  | { readonly kind: 'password'; readonly username: string; readonly password: string }
+  | { readonly kind: 'identity-token'; readonly token: string };
+
+export type CredentialSettings = {
+  /** The one file to look at (`--authfile`); it must be there. */
+  readonly authFile?: string | undefined;
+  readonly environment?: NodeJS.ProcessEnv | undefined;
+};
+
+/**
+ * The credentials for exactly this host, or for a part of it that holds `name`: `HOST/a/b` before `HOST/a` before `HOST`,
+ * in any of the spellings that skopeo, podman and docker take for it. Never those of another host that looks alike.
+ *
+ * @param host as in the image's name (`HOST` or `HOST:PORT`)
+ * @throws OcicryptError `configuration` for a file that cannot be read or a helper that fails
+ */
+export async function findCredentials(
+  host: string,
+  name: string,
+  settings: CredentialSettings = {},
+): Promise<RegistryCredentials | undefined> {
+  const environment = settings.environment ?? process.env;
+  const named = settings.authFile ?? environment.REGISTRY_AUTH_FILE;
+  for (const path of named ? [named] : defaultFiles(environment)) {
+    const file = await readAuthFile(path, Boolean(named));
+    if (file === undefined) continue;
+    const found = await lookUp(file, host, name, path);
+    if (found !== undefined) return found;
+  }
+  return undefined;
+}
+
+const MAXIMUM_AUTH_FILE = 4 * 1024 * 1024;
+const HELPER_MILLISECONDS = 30_000;
+const MAXIMUM_ANSWER = 64 * 1024;
+
+function defaultFiles(environment: NodeJS.ProcessEnv): readonly string[] {
+  const home = environment.HOME || homedir();
+  const runtime = environment.XDG_RUNTIME_DIR;
+  return [
+    runtime ? join(runtime, 'containers/auth.json') : `/run/containers/${process.getuid?.() ?? 0}/auth.json`,
+    join(environment.XDG_CONFIG_HOME || join(home, '.config'), 'containers/auth.json'),
+    join(environment.DOCKER_CONFIG || join(home, '.docker'), 'config.json'),
+  ];
+}
+
+async function readAuthFile(path: string, mustExist: boolean): Promise<JsonObject | undefined> {
+  let bytes: Uint8Array;
+  try {
+    bytes = readPublicFile(path, 'the auth file', MAXIMUM_AUTH_FILE);
+  } catch (cause) {
+    if (!(cause instanceof OcicryptError)) throw cause;
+    const isAbsent = cause.code === 'not-found' || systemCode(cause.cause) === 'EACCES';
+    if (isAbsent && !mustExist) return undefined;
+    throw cause.with({ code: 'configuration', hint: 'check --authfile and REGISTRY_AUTH_FILE' });
+  }
+  try {
+    return asObject(parseJson(bytes, 'the auth file'));
+  } catch (cause) {
+    throw new OcicryptError('configuration', `${showPath(path)} is no auth file`, {
+      cause,
+      hint: 'podman login or docker login writes one',
+    });
+  }
+}
+
+/** Helpers know hosts alone, and come first, as in skopeo. */
+async function lookUp(
+  file: JsonObject,
+  host: string,
+  name: string,
+  path: string,
+): Promise<RegistryCredentials | undefined> {
+  const spellings = host === DOCKER_HUB ? DOCKER_HUB_SPELLINGS : [host, `https://${host}`];
+  const helpers = asObject(member(file, 'credHelpers', path));
+  for (const spelling of spellings) {
+    const helper = asText(helpers?.get(spelling));
+    const found = helper === undefined ? undefined : await askHelper(helper, spelling);
+    if (found !== undefined) return found;
+  }
+  const rows = asObject(member(file, 'auths', path)) ?? new Map<string, JsonValue>();
+  for (const place of placesOf(host, name)) {
+    // The row of exactly this spelling before others that mean the same.
+    const others = [...rows.keys()].filter((row) => row !== place && normalizeRow(row) === place);
+    for (const row of [place, ...others]) {
+      const found = fromEntry(asObject(rows.get(row)), path);
+      if (found !== undefined) return found;
+    }
+  }
+  const store = asText(member(file, 'credsStore', path));
+  return store === undefined || store === ''
+    ? undefined
+    : askHelper(store, host === DOCKER_HUB ? DOCKER_HUB_SERVER : host);
+}
+
+const DOCKER_HUB_SERVER = 'https://index.docker.io/v1/';
+const DOCKER_HUB_SPELLINGS = [DOCKER_HUB, DOCKER_HUB_SERVER, 'index.docker.io', 'registry-1.docker.io'];
+
+/** `HOST/a/b`, `HOST/a`, `HOST`. */
+function placesOf(host: string, name: string): readonly string[] {
+  const parts = [host, ...name.split('/')];
+  return parts.map((_, index) => parts.slice(0, parts.length - index).join('/'));
+}
+
+/**
+ * The place that a row is for, as docker and podman have written it over the years. An address is of its host, whatever
+ * its path; `HOST/v1/` and `HOST/v2/` are where registries answer; any other path is a part of the registry.
+ */
+function normalizeRow(row: string): string {
+  const address = /^https?:\/\/([^/]*)/.exec(row)?.[1];
+  const place = address ?? row.replace(/\/v[12]\/?$/, '');
+  const slash = place.indexOf('/');
+  const host = slash < 0 ? place : place.slice(0, slash);
+  return normalizeHost(host) + place.slice(host.length);
+}
+
+/** Go's decoder passes over line breaks. */
+function fromEntry(entry: JsonObject | undefined, path: string): RegistryCredentials | undefined {
+  const token = asText(member(entry, 'identitytoken', path));
+  if (token !== undefined && token !== '') return { kind: 'identity-token', token };
+  const auth = asText(member(entry, 'auth', path))?.replace(/[\r\n]/g, '');
+  if (auth === undefined || auth === '') {
+    const [username = '', password = ''] = [
+      asText(member(entry, 'username', path)),
+      asText(member(entry, 'password', path)),
+    ];
+    return username === '' || password === '' ? undefined : { kind: 'password', username, password };
+  }
+  const decoded = decodeBase64(new TextEncoder().encode(auth));
+  const text = decoded === undefined ? '' : new TextDecoder().decode(decoded);
+  const colon = text.indexOf(':');
+  if (colon < 1)
+    throw new OcicryptError(
+      'configuration',
+      `${showPath(path)} holds credentials that are no USER:PASSWORD in base64`,
+      {
+        hint: 'podman login or docker login writes them anew',
+      },
+    );
+  return { kind: 'password', username: text.slice(0, colon), password: text.slice(colon + 1).replace(/\0+$/, '') };
+}
+
+/** As podman, docker and their helpers find it. @param what names the whole in an error */
+function member(object: JsonObject | undefined, name: string, what: string): JsonValue | undefined {
+  try {
+    return object && findMember(object, name);
+  } catch (cause) {
+    throw new OcicryptError('configuration', `${what} has ${name} in two spellings`, {
+      cause,
+      hint: 'keep one of them',
+    });
+  }
+}
+
+/** The helper is the user's own program: found in PATH, never named by a registry or an image. */
+async function askHelper(name: string, host: string): Promise<RegistryCredentials | undefined> {
+  const program = `docker-credential-${name}`;
+  if (!/^[A-Za-z0-9._-]+$/.test(name))
+    throw new OcicryptError('configuration', 'a credential helper has a strange name');
+  const { status, output } = await runHelper(program, host);
+  if (status !== 0) {
+    if (/credentials not found/i.test(output)) return undefined;
+    throw new OcicryptError('configuration', `${program} has no credentials for ${host} (exit ${status})`, {
+      hint: `run: echo ${host} | ${program} get`,
+    });
+  }
+  const answer = asObject(parseJson(new TextEncoder().encode(output), `answer of ${program}`));
+  const username = asText(member(answer, 'Username', `answer of ${program}`));
+  const secret = asText(member(answer, 'Secret', `answer of ${program}`));
+  if (username === undefined || secret === undefined || secret === '') return undefined;
+  if (username === '<token>') return { kind: 'identity-token', token: secret };
+  return { kind: 'password', username, password: secret };
+}
+
+function runHelper(
+  program: string,
+  host: string,
+): Promise<{ readonly status: number | null; readonly output: string }> {
+  return new Promise((resolve, reject) => {
+    const child: ChildProcess = spawn(program, ['get'], {
+      stdio: ['pipe', 'pipe', 'ignore'],
+      signal: AbortSignal.timeout(HELPER_MILLISECONDS),
+    });
+    let output = '';
+    child.once('error', (cause) => {
+      reject(
+        new OcicryptError('configuration', `cannot run ${program}`, { cause, hint: 'install it or run podman login' }),
+      );
+    });
+    // It has no streams if it could not be started.
+    child.stdout?.setEncoding('utf8').on('data', (text: string) => {
+      output += text;
+      if (output.length > MAXIMUM_ANSWER) child.kill('SIGKILL');
+    });
+    child.once('close', (status) => resolve({ status, output }));
+    child.stdin?.on('error', () => undefined).end(`${host}\n`);
+  });
+}

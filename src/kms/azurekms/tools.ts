@@ -1,0 +1,110 @@
+// Tokens of whoever is logged in with a developer's tool: az, PowerShell, azd. Each is asked for one, and ends with its call.
+// https://learn.microsoft.com/cli/azure/account#az-account-get-access-token
+
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { wipe } from '../../base/bytes.ts';
+import { OcicryptError } from '../../base/errors.ts';
+import { NOT_FOUND, runHelper } from '../../base/helper.ts';
+import { asArray, asText } from '../../base/json.ts';
+import { readObject } from '../answers.ts';
+import type { AzureToken } from './credentials.ts';
+import { readEnd } from './token-service.ts';
+
+/** A tool, what it is asked, and where its answer has the token and its end. */
+type Tool = {
+  readonly words: (audience: string) => readonly [program: string, ...words: string[]];
+  readonly token: string;
+  readonly end: readonly string[];
+  readonly login: string;
+  /** Whether its own files say that nobody has logged in, which it does not tell by its status. */
+  readonly isUnused?: (environment: NodeJS.ProcessEnv) => boolean;
+};
+
+const TOOLS = {
+  az: {
+    words: (audience) => ['az', 'account', 'get-access-token', '--output', 'json', '--resource', audience],
+    token: 'accessToken',
+    end: ['expires_on', 'expiresOn'],
+    login: 'az login',
+    isUnused: hasNoSubscription,
+  },
+  pwsh: {
+    words: (audience) => ['pwsh', '-NoProfile', '-NonInteractive', '-Command', powerShell(audience)],
+    token: 'accessToken',
+    end: ['expires_on'],
+    login: 'Connect-AzAccount',
+  },
+  azd: {
+    words: (audience) => ['azd', 'auth', 'token', '--output', 'json', '--no-prompt', '--scope', `${audience}/.default`],
+    token: 'token',
+    end: ['expiresOn'],
+    login: 'azd auth login',
+  },
+} as const satisfies Readonly<Record<string, Tool>>;
+
+export type AzureTool = keyof typeof TOOLS;
+
+/** `az` keeps the subscriptions of those who are logged in beside their tokens. */
+function hasNoSubscription({ AZURE_CONFIG_DIR: directory, HOME = '' }: NodeJS.ProcessEnv): boolean {
+  try {
+    const file = readFileSync(join(directory || join(HOME, '.azure'), 'azureProfile.json'));
+    // It begins with a byte order mark.
+    const profile = readObject(file.subarray(file.indexOf('{')));
+    return (asArray(profile?.get('subscriptions')) ?? []).length === 0;
+  } catch {
+    return true;
+  }
+}
+
+/** The audience is one of a fixed list, or the operator's own domain: no quote is in it. */
+function powerShell(audience: string): string {
+  return [
+    `$found = Get-AzAccessToken -ResourceUrl '${audience}' -ErrorAction Stop`,
+    '$token = $found.Token',
+    'if ($token -is [System.Security.SecureString]) { $token = ConvertFrom-SecureString -AsPlainText $token }',
+    '@{ accessToken = $token; expires_on = $found.ExpiresOn.ToUnixTimeSeconds() } | ConvertTo-Json -Compress',
+  ].join('; ');
+}
+
+/**
+ * The token of the first tool that gives one; a tool that is not there, or with which nobody is logged in, is passed over.
+ *
+ * @throws OcicryptError `unauthenticated` which names each and how to log in
+ */
+export async function requestToolToken(
+  tools: readonly AzureTool[],
+  audience: string,
+  environment: NodeJS.ProcessEnv,
+  signal: AbortSignal,
+): Promise<AzureToken> {
+  const faults: string[] = [];
+  const hints: string[] = [];
+  for (const name of tools) {
+    const { words, token, end, login, isUnused }: Tool = TOOLS[name];
+    const variables = environment.PATH === undefined ? {} : { PATH: environment.PATH };
+    const { status, output } = await runHelper({ name, command: words(audience), variables }, signal);
+    try {
+      const message = status === 0 ? readObject(output) : undefined;
+      const access = asText(message?.get(token)) ?? '';
+      const [ends = Number.NaN] = end
+        .map((member) => readEnd(message?.get(member)))
+        .filter((one) => !Number.isNaN(one));
+      if (/^[!-~]{1,16384}$/.test(access) && !Number.isNaN(ends)) return { access, end: ends };
+      faults.push(`${name} ${faultOf(status, isUnused?.(environment) ?? false)}`);
+      if (status !== NOT_FOUND) hints.push(login);
+    } finally {
+      wipe(output);
+    }
+  }
+  const none = 'install one of them, or unset AZURE_TOKEN_CREDENTIALS and configure another identity';
+  throw new OcicryptError('unauthenticated', `no developer's tool gives a token for Azure: ${faults.join(', ')}`, {
+    hint: hints.length === 0 ? none : `log in with: ${hints.join(', or ')}`,
+  });
+}
+
+function faultOf(status: number, isUnused: boolean): string {
+  if (status === NOT_FOUND) return 'is not installed';
+  if (status === 0) return 'writes something else';
+  return isUnused ? 'has nobody logged in' : `failed (exit status ${status}): its login may have expired`;
+}

@@ -1,0 +1,182 @@
+// Who we are to Google: application default credentials, found as Google's own tools find them.
+// https://cloud.google.com/docs/authentication/application-default-credentials
+
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { wipe } from '../../base/bytes.ts';
+import { OcicryptError } from '../../base/errors.ts';
+import type { HttpClient } from '../../base/http/client.ts';
+import { readSecretFile } from '../../base/secret-file.ts';
+import { showPath, showValue } from '../../base/shown.ts';
+
+/** What the operator says about the credentials, and the client by which tokens are asked for. */
+export type GoogleCredentialsSettings = {
+  readonly credentialsFile?: string | undefined;
+  readonly quotaProject?: string | undefined;
+  readonly universeDomain?: string | undefined;
+  readonly environment: NodeJS.ProcessEnv;
+  readonly http: HttpClient;
+};
+
+/** Credentials that make the headers of a call. */
+export interface GoogleCredentials {
+  /**
+   * The domain of the services that these credentials are good for; they must not be sent anywhere else.
+   *
+   * @throws OcicryptError `configuration` if another one was asked for
+   */
+  universe(signal: AbortSignal): Promise<string>;
+  /**
+   * `authorization`, and `x-goog-user-project` where a quota project is known. Asks for a token where there is none
+   * that still lives for a while.
+   *
+   * @throws OcicryptError `unauthenticated` where no token can be had, `unavailable`, `deadline-exceeded`, `configuration`
+   */
+  headers(signal: AbortSignal): Promise<Record<string, string>>;
+  /** Throws away the token, because a service did not take it. */
+  forget(): void;
+}
+
+/** A source of `authorization` headers, without what is common to all credentials. */
+export type TokenSource = Pick<GoogleCredentials, 'forget'> & {
+  readonly authorization: (signal: AbortSignal) => Promise<string>;
+  /** Where not a file says it. */
+  readonly universe?: (signal: AbortSignal) => Promise<string>;
+};
+
+/** The members of a credentials file that are common to its types; the rest belongs to the library. */
+export type CredentialsJson = { readonly type: string; readonly [member: string]: unknown };
+
+/** The domain of Google's own cloud; sovereign ones have others. */
+export const UNIVERSE = 'googleapis.com';
+const MAXIMUM_FILE_BYTES = 64 * 1024;
+
+/**
+ * Opens the credentials of `credentialsFile`, else of GOOGLE_APPLICATION_CREDENTIALS, else of gcloud's file, else of
+ * the metadata server. The process's environment is never changed. Only credentials whose tokens come from somebody
+ * else load Google's library.
+ *
+ * @throws OcicryptError `configuration` or `not-found` for a file that cannot be used, `unauthenticated` where there are none
+ */
+export async function openGoogleCredentials(settings: GoogleCredentialsSettings): Promise<GoogleCredentials> {
+  const { environment } = settings;
+  const path = findFile(settings);
+  const json = path === undefined ? undefined : readCredentials(path);
+  const own = json === undefined ? undefined : (asText(json.universe_domain) ?? UNIVERSE);
+  if (own !== undefined) checkUniverse(settings, own);
+  const quotaProject =
+    settings.quotaProject ?? environment.GOOGLE_CLOUD_QUOTA_PROJECT ?? asText(json?.quota_project_id);
+  const source = await openSource(path, json, settings);
+  return {
+    async universe(signal) {
+      return own ?? checkUniverse(settings, (await source.universe?.(signal)) ?? UNIVERSE);
+    },
+    forget: () => source.forget(),
+    async headers(signal) {
+      const authorization = await source.authorization(signal);
+      return { authorization, ...(quotaProject ? { 'x-goog-user-project': quotaProject } : {}) };
+    },
+  };
+}
+
+async function openSource(
+  path: string | undefined,
+  json: CredentialsJson | undefined,
+  settings: GoogleCredentialsSettings,
+): Promise<TokenSource> {
+  if (path !== undefined && json?.type === 'service_account') {
+    const { openServiceAccount } = await import('./service-account.ts');
+    const source = openServiceAccount(json);
+    if (source === undefined) throw invalidFile(path);
+    return source;
+  }
+  if (path === undefined || json === undefined) {
+    const { openMetadataServer } = await import('./metadata.ts');
+    return openMetadataServer(settings.http, settings.environment);
+  }
+  const { openLibraryCredentials } = await import('./tokens.ts');
+  return openLibraryCredentials(path, json, settings.http, settings.environment);
+}
+
+function findFile({ credentialsFile, environment }: GoogleCredentialsSettings): string | undefined {
+  const named = credentialsFile ?? environment.GOOGLE_APPLICATION_CREDENTIALS;
+  if (named) return named;
+  const directory = environment.CLOUDSDK_CONFIG || (environment.HOME && join(environment.HOME, '.config', 'gcloud'));
+  const path = directory ? join(directory, 'application_default_credentials.json') : undefined;
+  return path !== undefined && existsSync(path) ? path : undefined;
+}
+
+/** Types that no call to Google KMS can use, or whose keys are not files, are refused by name and not by accident. */
+const TYPES = [
+  'service_account',
+  'authorized_user',
+  'impersonated_service_account',
+  'external_account',
+  'external_account_authorized_user',
+];
+
+function readCredentials(path: string): CredentialsJson {
+  const file = readFile(path);
+  let json: unknown;
+  try {
+    json = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(file));
+  } catch {
+    // Without a cause: the parser's error quotes the file.
+    throw invalidFile(path);
+  } finally {
+    wipe(file);
+  }
+  if (!isCredentialsJson(json)) throw invalidFile(path);
+  if (TYPES.includes(json.type)) return json;
+  throw new OcicryptError(
+    'configuration',
+    `the credentials file ${showPath(path)} is of a type that is not supported`,
+    {
+      hint: `it must be one of ${TYPES.join(', ')}`,
+    },
+  );
+}
+
+function readFile(path: string): Uint8Array {
+  try {
+    return readSecretFile(path, 'the credentials file', MAXIMUM_FILE_BYTES, { isSecret: holdsSecret });
+  } catch (error) {
+    if (!(error instanceof OcicryptError) || error.code !== 'not-found') throw error;
+    throw error.with({ hint: 'name the file with --adc FILE or GOOGLE_APPLICATION_CREDENTIALS' });
+  }
+}
+
+/** Workload identity federation has files without a secret, which Kubernetes mounts for everybody to read. */
+function holdsSecret(content: Uint8Array): boolean {
+  return /"(?:private_key|refresh_token|client_secret)"/.test(new TextDecoder('latin1').decode(content));
+}
+
+function isCredentialsJson(json: unknown): json is CredentialsJson {
+  return typeof json === 'object' && json !== null && 'type' in json && typeof json.type === 'string';
+}
+
+/** The error for a file that is not what Google's tools write; it quotes nothing of it. */
+export function invalidFile(path: string): OcicryptError {
+  return new OcicryptError('configuration', `${showPath(path)} is not a file of Google credentials`, {
+    hint: 'make one with: gcloud auth application-default login, or download a key of a service account',
+  });
+}
+
+/** A token for one universe must not reach the services of another: that is how credentials leak. */
+function checkUniverse(settings: GoogleCredentialsSettings, own: string): string {
+  const asked = settings.universeDomain ?? settings.environment.GOOGLE_CLOUD_UNIVERSE_DOMAIN;
+  if (asked && asked !== own) {
+    throw new OcicryptError(
+      'configuration',
+      `the credentials are for ${showValue(own)} and not for ${showValue(asked)}`,
+      {
+        hint: 'name the universe domain of the credentials, or other credentials',
+      },
+    );
+  }
+  return own;
+}
+
+function asText(value: unknown): string | undefined {
+  return typeof value === 'string' && value !== '' ? value : undefined;
+}

@@ -1,0 +1,261 @@
+// The only code that speaks to Google Cloud KMS: REST v1, with CRC-32C on every field both ways.
+// https://cloud.google.com/kms/docs/reference/rest/v1/projects.locations.keyRings.cryptoKeys
+
+import { wipe } from '../../base/bytes.ts';
+import { readEndpoint } from '../../base/endpoint.ts';
+import { OcicryptError } from '../../base/errors.ts';
+import { createHttpClient, type HttpResponse } from '../../base/http/client.ts';
+import { asText } from '../../base/json.ts';
+import { type JsonInput, writeJson } from '../../base/json-writer.ts';
+import { formatKeyUri, type KeyUri } from '../../base/key-uri.ts';
+import { SharedBySettings } from '../../base/share.ts';
+import { readAnswer } from '../answers.ts';
+import { cannotBeUnwrapped, checkPlaintext, contextBytes, type Kek, type WrappedKey } from '../kek.ts';
+import { wrapRsaOaep } from '../rsa-oaep.ts';
+import {
+  checkedField,
+  damaged,
+  type GooglePublicKey,
+  isVersion,
+  parseRsaAlgorithm,
+  type RsaAlgorithm,
+  readChecked,
+  readNewestVersion,
+  readPublicKey,
+  readVersion,
+  SYMMETRIC,
+} from './answers.ts';
+import { type GoogleCredentials, openGoogleCredentials } from './credentials.ts';
+import { explainGoogleError, type GoogleKmsMethod, mayBeAsymmetric } from './errors.ts';
+
+/** What the operator says about Google; nothing of it ever comes from a packet. */
+export type GcpKmsSettings = {
+  /** A file of application default credentials (`--adc`), in place of those that the environment names. */
+  readonly credentialsFile?: string | undefined;
+  /** Where the service is, `https://HOST`; `https://cloudkms.` and the universe domain where it is left out. */
+  readonly endpoint?: string | undefined;
+  /** The project whose quota the calls use and that pays for them. */
+  readonly quotaProject?: string | undefined;
+  /** `googleapis.com` where neither this nor the credentials say otherwise. */
+  readonly universeDomain?: string | undefined;
+  /** PEM files of roots to trust beside the system's. */
+  readonly caFiles?: readonly string[] | undefined;
+  /** Where the variables of Google's tools, SSL_CERT_FILE and the proxy's are read. */
+  readonly environment: NodeJS.ProcessEnv;
+};
+
+const CREDENTIALS = new SharedBySettings<{ opening: Promise<GoogleCredentials> | undefined }>();
+
+type GcpKeyUri = Extract<KeyUri, { scheme: 'gcpkms' }>;
+
+/** Limits of a software key; an HSM takes 8 KiB for plaintext and additional data together, and says so itself. */
+const MAXIMUM_BYTES = 64 * 1024;
+/** A ciphertext is its plaintext and a little about the key version. */
+const MAXIMUM_WRAPPED_BYTES = MAXIMUM_BYTES + 4096;
+const MAXIMUM_ANSWER_BYTES = 256 * 1024;
+/** So that an answer stays small; a key with more versions in use must be named with its version. */
+const MAXIMUM_VERSIONS = 100;
+/** How long the newest version of an asymmetric key stays the newest without asking. */
+const FRESH_MILLISECONDS = 5 * 60 * 1000;
+
+/**
+ * Opens an ENCRYPT_DECRYPT key, or an ASYMMETRIC_DECRYPT key with RSA-OAEP. No file is read and nobody is asked before
+ * the first call.
+ *
+ * Symmetric: wrapping uses the version that `uri` names, or the primary one; unwrapping names none, because the
+ * service finds it in the ciphertext and refuses a request that names one. The context is the additional
+ * authenticated data.
+ *
+ * Asymmetric keys are known by the refusal of the first `encrypt`, so that symmetric keys cost no other call. Wrapping
+ * is done here, with the public key of the version that `uri` names, else of the newest one that is enabled: these
+ * keys have no primary version. Unwrapping asks for the version and algorithm that the packet names. There is no
+ * context.
+ *
+ * @param now a clock in milliseconds
+ */
+export function openGcpKms(uri: GcpKeyUri, settings: GcpKmsSettings, now = () => performance.now()): Kek {
+  const key = formatKeyUri(uri);
+  const name = formatKeyUri({ scheme: 'gcpkms', key: uri.key });
+  const http = createHttpClient(settings);
+  const endpoint = settings.endpoint === undefined ? undefined : readEndpoint(settings.endpoint, '--gcp-endpoint');
+  const shared = CREDENTIALS.get(settings, '', () => ({ opening: undefined }));
+  let isAsymmetric = false;
+  /** By version, whose material never changes. */
+  const publicKeys = new Map<string, GooglePublicKey>();
+  let newest: { readonly version: string; readonly until: number } | undefined;
+
+  /** For all keys of these settings. Credentials that could not be opened may be there the next time. */
+  function openCredentials(): Promise<GoogleCredentials> {
+    shared.opening ??= openGoogleCredentials({ ...settings, http: createHttpClient(settings) }).catch(
+      (error: unknown) => {
+        shared.opening = undefined;
+        throw error;
+      },
+    );
+    return shared.opening;
+  }
+
+  /** One call, made again once with a new token where the service does not take the first one. */
+  async function call(resource: string, message: JsonInput | undefined, signal: AbortSignal): Promise<HttpResponse> {
+    const credentials = await openCredentials();
+    const body = message === undefined ? undefined : writeJson(message);
+    try {
+      const answer = await send(credentials, resource, body, signal);
+      if (answer.status !== 401) return answer;
+      credentials.forget();
+      return await send(credentials, resource, body, signal);
+    } finally {
+      wipe(body);
+    }
+  }
+
+  async function send(
+    credentials: GoogleCredentials,
+    resource: string,
+    body: Uint8Array | undefined,
+    signal: AbortSignal,
+  ): Promise<HttpResponse> {
+    return http.request({
+      method: body === undefined ? 'GET' : 'POST',
+      url: `${endpoint ?? `https://cloudkms.${await credentials.universe(signal)}`}/v1/${resource}`,
+      headers: {
+        ...(await credentials.headers(signal)),
+        ...(body === undefined ? {} : { 'content-type': 'application/json' }),
+        accept: 'application/json',
+      },
+      body,
+      signal,
+      maximumBytes: MAXIMUM_ANSWER_BYTES,
+    });
+  }
+
+  function explain(answer: HttpResponse, method: GoogleKmsMethod): OcicryptError {
+    return explainGoogleError(answer, { key, uri, method });
+  }
+
+  function encrypt(plaintext: Uint8Array, additional: Uint8Array, signal: AbortSignal): Promise<HttpResponse> {
+    const resource = uri.version === undefined ? uri.key : `${uri.key}/cryptoKeyVersions/${uri.version}`;
+    const message = {
+      ...checkedField('plaintext', plaintext),
+      ...checkedField('additionalAuthenticatedData', additional),
+    };
+    return call(`${resource}:encrypt`, message, signal);
+  }
+
+  function readEncrypted(body: Uint8Array): WrappedKey {
+    const answer = readAnswer('Google KMS', key, body);
+    const version = readVersion(uri, asText(answer.get('name')) ?? '');
+    if (version === undefined) throw damaged(key, 'another key answered');
+    for (const flag of ['verifiedPlaintextCrc32c', 'verifiedAdditionalAuthenticatedDataCrc32c']) {
+      if (answer.get(flag) !== true) throw damaged(key, `no ${flag}`);
+    }
+    const wrapped = readChecked(answer, 'ciphertext');
+    if (wrapped === undefined || wrapped.length === 0) throw damaged(key, 'ciphertextCrc32c');
+    return { key: name, version, algorithm: SYMMETRIC, wrapped };
+  }
+
+  function wrapHere(found: GooglePublicKey, plaintext: Uint8Array): WrappedKey {
+    const { version, algorithm } = found;
+    const wrapped = wrapRsaOaep(key, found.key, plaintext, algorithm.hash);
+    return { key: name, version, algorithm: algorithm.name, wrapped };
+  }
+
+  /** The key to wrap with, or what the service said against it; what may pass or is damaged is thrown. */
+  async function findPublicKey(signal: AbortSignal): Promise<GooglePublicKey | OcicryptError> {
+    const version = uri.version ?? (await findNewestVersion(signal));
+    if (version instanceof OcicryptError) return version;
+    const known = publicKeys.get(version);
+    if (known !== undefined) return known;
+    const answer = await call(`${uri.key}/cryptoKeyVersions/${version}/publicKey`, undefined, signal);
+    if (answer.status !== 200) return throwIfRetryable(explain(answer, 'getPublicKey'));
+    const found = readPublicKey({ ...uri, version }, key, answer.body);
+    publicKeys.set(version, found);
+    return found;
+  }
+
+  async function findNewestVersion(signal: AbortSignal): Promise<string | OcicryptError> {
+    if (newest !== undefined && now() < newest.until) return newest.version;
+    const query = `filter=state%3DENABLED&pageSize=${MAXIMUM_VERSIONS}`;
+    const answer = await call(`${uri.key}/cryptoKeyVersions?${query}`, undefined, signal);
+    if (answer.status !== 200) return throwIfRetryable(explain(answer, 'list'));
+    const { version, isSymmetric } = readNewestVersion(uri, key, answer.body);
+    if (version === undefined) {
+      if (isSymmetric) return new OcicryptError('configuration', `${key} is symmetric`);
+      return new OcicryptError('key-disabled', `${key} has no enabled version to wrap with`, {
+        hint: 'enable or make one: gcloud kms keys versions enable|create',
+      });
+    }
+    newest = { version, until: now() + FRESH_MILLISECONDS };
+    return version;
+  }
+
+  async function unwrapRsa(
+    algorithm: RsaAlgorithm,
+    { version = uri.version, wrapped }: WrappedKey,
+    signal: AbortSignal,
+  ) {
+    if (version === undefined || !isVersion(version) || wrapped.length !== algorithm.bits / 8) {
+      throw cannotBeUnwrapped(key);
+    }
+    const resource = `${uri.key}/cryptoKeyVersions/${version}:asymmetricDecrypt`;
+    const answer = await call(resource, checkedField('ciphertext', wrapped), signal);
+    if (answer.status !== 200) throw explain(answer, 'asymmetricDecrypt');
+    return readPlaintext(answer.body, ['verifiedCiphertextCrc32c']);
+  }
+
+  function readPlaintext(body: Uint8Array, flags: readonly string[] = []): Uint8Array {
+    try {
+      const answer = readAnswer('Google KMS', key, body);
+      for (const flag of flags) if (answer.get(flag) !== true) throw damaged(key, `no ${flag}`);
+      const plaintext = readChecked(answer, 'plaintext');
+      if (plaintext === undefined) throw damaged(key, 'plaintextCrc32c');
+      return plaintext;
+    } finally {
+      wipe(body);
+    }
+  }
+
+  return {
+    local: false,
+    key,
+    async wrap(plaintext, context, signal) {
+      const additional = contextBytes(context);
+      checkPlaintext(key, plaintext, MAXIMUM_BYTES);
+      if (additional.length > MAXIMUM_BYTES) {
+        throw new OcicryptError('bad-input', `${key} takes at most ${MAXIMUM_BYTES} bytes of context`);
+      }
+      const answer = isAsymmetric ? undefined : await encrypt(plaintext, additional, signal);
+      if (answer?.status === 200) return readEncrypted(answer.body);
+      const found = answer === undefined || mayBeAsymmetric(answer) ? await findPublicKey(signal) : undefined;
+      if (found === undefined || found instanceof OcicryptError) {
+        const said = answer === undefined ? found : explain(answer, 'encrypt');
+        // What `encrypt` said matters, unless it said no more than that the purpose is another one.
+        const isOfVersion = found?.code === 'key-disabled' || found?.code === 'not-found';
+        throw said?.code === 'configuration' && isOfVersion ? found : said;
+      }
+      isAsymmetric = true;
+      return wrapHere(found, plaintext);
+    },
+    async unwrap(packet, context, signal) {
+      const { algorithm, wrapped } = packet;
+      const rsa = parseRsaAlgorithm(algorithm);
+      if (rsa !== undefined) return unwrapRsa(rsa, packet, signal);
+      // v1 packets name no algorithm; theirs is this one.
+      const isSymmetric = algorithm === SYMMETRIC || algorithm === '';
+      if (!isSymmetric || wrapped.length === 0 || wrapped.length > MAXIMUM_WRAPPED_BYTES) throw cannotBeUnwrapped(key);
+      const message = {
+        ...checkedField('ciphertext', wrapped),
+        ...checkedField('additionalAuthenticatedData', contextBytes(context)),
+      };
+      const answer = await call(`${uri.key}:decrypt`, message, signal);
+      if (answer.status !== 200) throw explain(answer, 'decrypt');
+      return readPlaintext(answer.body);
+    },
+    close: () => http.close(),
+  };
+}
+
+function throwIfRetryable(error: OcicryptError): OcicryptError {
+  if (error.retryable) throw error;
+  return error;
+}

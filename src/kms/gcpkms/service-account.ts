@@ -1,0 +1,69 @@
+// The credentials of a service account's key file: it signs its own tokens (RFC 7523, RS256), so that nobody is asked.
+// https://developers.google.com/identity/protocols/oauth2/service-account#jwt-auth
+//
+// Not by Google's library: its file for this alone costs 1.8 ms of a process that lives for 17.
+
+import { createPrivateKey, type KeyObject, sign } from 'node:crypto';
+import type { CredentialsJson, TokenSource } from './credentials.ts';
+
+/** Nothing but Cloud KMS: a token that leaks is good for no other service. */
+const SCOPE = 'https://www.googleapis.com/auth/cloudkms';
+const LIFETIME_SECONDS = 3600;
+/** Renewed this long before its end, so that it does not end on its way. */
+const RESERVE_SECONDS = 300;
+
+/**
+ * Makes tokens of the key in a `service_account` file.
+ *
+ * @returns undefined where the file does not hold what it should
+ */
+export function openServiceAccount(json: CredentialsJson): TokenSource | undefined {
+  const { client_email: email, private_key: pem, private_key_id: keyId } = json;
+  if (typeof email !== 'string' || typeof pem !== 'string') return undefined;
+  const key = readPrivateKey(pem);
+  if (key === undefined) return undefined;
+  const header = { alg: 'RS256', typ: 'JWT', ...(typeof keyId === 'string' ? { kid: keyId } : {}) };
+  let token: { readonly authorization: Promise<string>; readonly end: number } | undefined;
+
+  async function create(signer: KeyObject, issued: number, end: number): Promise<string> {
+    const claims = { iss: email, sub: email, scope: SCOPE, iat: issued, exp: end };
+    const content = `${encode(JSON.stringify(header))}.${encode(JSON.stringify(claims))}`;
+    const signature = await signContent(content, signer);
+    return `Bearer ${content}.${signature.toString('base64url')}`;
+  }
+
+  return {
+    async authorization() {
+      const now = Math.floor(Date.now() / 1000);
+      if (token === undefined || now >= token.end - RESERVE_SECONDS) {
+        const end = now + LIFETIME_SECONDS;
+        token = { authorization: create(key, now, end), end };
+      }
+      return token.authorization;
+    },
+    forget() {
+      token = undefined;
+    },
+  };
+}
+
+function readPrivateKey(pem: string): KeyObject | undefined {
+  try {
+    const key = createPrivateKey(pem);
+    return key.asymmetricKeyType === 'rsa' ? key : undefined;
+  } catch {
+    // The error may quote the key.
+    return undefined;
+  }
+}
+
+function encode(text: string): string {
+  return Buffer.from(text).toString('base64url');
+}
+
+/** Off this thread, which meanwhile prepares the request. */
+function signContent(content: string, key: KeyObject): Promise<Buffer> {
+  return new Promise((resolve, reject) => {
+    sign('sha256', Buffer.from(content), key, (error, signature) => (error ? reject(error) : resolve(signature)));
+  });
+}

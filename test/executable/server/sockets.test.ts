@@ -1,0 +1,73 @@
+// P19: sockets that only their owner can connect to, whatever the umask, and those that systemd hands over.
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, mkdtempSync, rmSync, statSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describe, type TestContext, test } from 'node:test';
+import { createKeyfile } from '../../../src/kms/keyfile/key.ts';
+import { serve } from '../../fixtures/serve.ts';
+import { callKeyProvider, wrapRequest } from '../../server/running.ts';
+import { PROGRAMS, pause } from './served.ts';
+
+const ACTIVATE = '/usr/bin/systemd-socket-activate';
+
+function prepare(t: TestContext): { readonly directory: string; readonly key: string } {
+  const directory = mkdtempSync(join(tmpdir(), 'sockets-'));
+  t.after(() => rmSync(directory, { recursive: true, force: true }));
+  const key = join(directory, 'key');
+  createKeyfile(key);
+  return { directory, key: `--key=${key}` };
+}
+
+for (const { name, program } of PROGRAMS) {
+  describe(`P19 who can connect (${name})`, () => {
+    for (const umask of ['000', '022', '077']) {
+      test(`with umask ${umask}: the owner alone, in a directory of its own`, async (t) => {
+        const { directory, key } = prepare(t);
+        const path = join(directory, 'made', 's');
+        const shell = `umask ${umask}; exec "$@"`;
+        await serve(t, [`--listen=unix://${path}`, `--status=unix://${path}-status`, key], { program, shell });
+        for (const socket of [path, `${path}-status`]) assert.equal(statSync(socket).mode & 0o777, 0o600);
+        assert.equal(statSync(join(directory, 'made')).mode & 0o777, 0o700);
+        await callKeyProvider({ kind: 'unix', path }, wrapRequest());
+      });
+    }
+
+    test('its group too, where that is said', async (t) => {
+      const { directory, key } = prepare(t);
+      const path = join(directory, 's');
+      const words = [`--listen=unix://${path}`, '--socket-mode=0660', `--socket-group=${process.getgid?.()}`, key];
+      await serve(t, words, { program });
+      assert.equal(statSync(path).mode & 0o777, 0o660);
+      assert.equal(statSync(path).gid, process.getgid?.());
+    });
+  });
+
+  describe(`P18 sockets that systemd listens on (${name})`, () => {
+    test('are served, and stay when the server ends', async (t) => {
+      if (!existsSync(ACTIVATE)) {
+        assert.ok(!process.env.CI, `${ACTIVATE} is missing: apt-get install systemd`);
+        t.skip(`${ACTIVATE} is not on this machine`);
+        return;
+      }
+      const { directory, key } = prepare(t);
+      const paths = [join(directory, 'one'), join(directory, 'two')];
+      const listen = paths.flatMap((path) => ['--listen', path]);
+      const child = spawn(ACTIVATE, [...listen, ...program(), 'serve', key], {
+        stdio: ['ignore', 'ignore', 'pipe'],
+        env: { PATH: process.env.PATH, HOME: '/nonexistent' },
+      });
+      child.stderr.resume();
+      t.after(() => child.kill('SIGKILL'));
+      for (const path of paths) {
+        while (!existsSync(path)) await pause(20);
+        await callKeyProvider({ kind: 'unix', path }, wrapRequest());
+      }
+      child.kill('SIGTERM');
+      assert.deepEqual(await once(child, 'exit'), [0, null]);
+      for (const path of paths) assert.ok(existsSync(path));
+    });
+  });
+}
