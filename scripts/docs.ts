@@ -1,11 +1,19 @@
-// Writes the documents that are made from the table of options, and the units of deploy/; a test holds them against it.
+// Writes the documents that are made from the table of options, and the units of deploy/; a test compares them.
 
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { DEFAULT_OPTIONS, SOCKET_UNIT, serviceUnit } from '../src/cli/config-systemd.ts';
+import { FORMS } from '../src/cli/options/forms.ts';
 import { OPTION_NAMES } from '../src/cli/options/settings.ts';
-import { configurationPath, type OptionName, type OptionSpec, optionSpec } from '../src/cli/options/table.ts';
+import type { OptionSpec } from '../src/cli/options/spec.ts';
+import {
+  configurationPath,
+  isOptionName,
+  OPTION_GROUPS,
+  type OptionName,
+  optionSpec,
+} from '../src/cli/options/table.ts';
 import { PROJECT } from './process.ts';
 
 /** The generated documents: path from the project's root, and content. */
@@ -19,12 +27,11 @@ export function generatedDocuments(): ReadonlyMap<string, string> {
 }
 
 function configurationDocument(): string {
-  const rows = OPTION_NAMES.map((name) => {
-    const { value, describe, fallback } = optionSpec(name);
-    const member = configurationPath(name)?.join('.');
-    const flag = `--${name}${value === undefined ? '' : `=${value.replaceAll('|', '\\|')}`}`;
-    return `| \`${flag}\` | ${member === undefined ? '' : `\`${member}\``} | ${describe.replaceAll('|', '\\|')} | ${fallback ?? ''} |`;
+  const groups = Object.entries(OPTION_GROUPS).map(([title, group]) => {
+    const rows = Object.keys(group).filter(isOptionName).map(optionRow);
+    return `### ${title}\n\n| option | in a file | meaning | default |\n|---|---|---|---|\n${rows.join('\n')}`;
   });
+  const forms = [...FORMS].map(([word, text]) => `| \`${word}\` | ${escapeCell(text)} |`);
   return `<!-- made by npm run docs from src/cli/options/table.ts -->
 # Configuration
 
@@ -42,11 +49,15 @@ gcpkms:
 
 As \`kms_oci_crypt\` the command takes the same options, with one dash or two, and \`=\` or a space before the value.
 
-| option | in a file | meaning | default |
-|---|---|---|---|
-${rows.join('\n')}
+## Options
 
-Which command takes which option: \`ocicrypt-kms COMMAND --help\`.
+\`ocicrypt-kms help COMMAND\` shows which of them a command takes. An option that takes a list or \`NAME=VALUE\` is repeatable; in a file it is a list, or names and values.
+
+| word | how it is written |
+|---|---|
+${forms.join('\n')}
+
+${groups.join('\n\n')}
 
 ## Environment
 
@@ -60,6 +71,17 @@ Which command takes which option: \`ocicrypt-kms COMMAND --help\`.
 | \`AWS_ACCESS_KEY_ID\`, \`AWS_PROFILE\`, \`AWS_REGION\`, \`AWS_WEB_IDENTITY_TOKEN_FILE\` and the rest of the SDK's chain; \`AWS_ENDPOINT_URL_KMS\`, \`AWS_ENDPOINT_URL\`, \`AWS_USE_FIPS_ENDPOINT\`, \`AWS_USE_DUALSTACK_ENDPOINT\` | AWS's own: [keys-aws.md](keys-aws.md) |
 | \`AZURE_TENANT_ID\`, \`AZURE_CLIENT_ID\`, \`AZURE_CLIENT_SECRET\`, \`AZURE_CLIENT_CERTIFICATE_PATH\`, \`AZURE_FEDERATED_TOKEN_FILE\`, \`AZURE_TOKEN_CREDENTIALS\`, \`AZURE_AUTHORITY_HOST\` | Azure's own: [keys-azure.md](keys-azure.md) |
 `;
+}
+
+function optionRow(name: OptionName): string {
+  const { value, describe, fallback } = optionSpec(name);
+  const member = configurationPath(name)?.join('.');
+  const flag = `--${name}${value === undefined ? '' : `=${value}`}`;
+  return `| \`${escapeCell(flag)}\` | ${member === undefined ? '' : `\`${member}\``} | ${escapeCell(describe)} | ${fallback ?? ''} |`;
+}
+
+function escapeCell(text: string): string {
+  return text.replaceAll('|', '\\|');
 }
 
 function configurationSchema(): object {

@@ -13,21 +13,25 @@ export type CommandContext = {
   readonly personality: Personality;
 };
 
-/** What some options, words or variables change about other options: what has no effect is refused and not ignored. */
+/** When some options have no effect because of other options, words or variables; they are refused, not ignored. */
 export type CommandMode = {
   /** How the mode is called in an error, after "with" and "without". */
   readonly name: string;
   /** Whether the command is in this mode. @param settings those of a configuration file too */
   readonly isOn: (settings: Settings, environment: NodeJS.ProcessEnv) => boolean;
-  /** The options that have an effect in this mode, where some have none. */
+  /** The options that have an effect in this mode, if some have none. */
   readonly takes?: readonly OptionName[];
   /** The options that have an effect in this mode alone. */
   readonly alone: readonly OptionName[];
 };
 
 export type Command = {
+  /** The words that are not options, as help shows them. */
   readonly operands: string;
+  /** One line for help: what the command does. */
   readonly describe: string;
+  /** Two typical calls for help, without the command's name. */
+  readonly examples: readonly [string, string];
   readonly options: readonly OptionName[];
   readonly modes?: readonly CommandMode[];
   /** Runs the command; whatever goes wrong is thrown as an OcicryptError. */

@@ -43,13 +43,13 @@ const PROVIDER_OPTIONS: readonly OptionName[] = [
   'config',
 ];
 
-/** What a command needs that forwards to a server. */
+/** What a command that forwards to a server needs. */
 const REMOTE_OPTIONS: readonly OptionName[] = ['tls-ca', 'tls-cert', 'tls-key'];
 
-/** What a request or its reply has, and no doctor. */
+/** Options of requests and replies, which the doctor does not make. */
 const OF_REQUESTS: readonly OptionName[] = ['packet', 'bytes', 'provider'];
 
-/** What a server needs beside that. */
+/** What a server needs besides. */
 const SERVE_OPTIONS: readonly OptionName[] = [
   'listen',
   'grpcport',
@@ -71,7 +71,7 @@ const SERVE_OPTIONS: readonly OptionName[] = [
   'key-rate',
 ];
 
-/** What else there is of keys, policy and audit is the server's. */
+/** The server that a request is forwarded to has its own keys, policy and audit. */
 const FORWARDING: readonly CommandMode[] = [
   {
     name: '--remote',
@@ -86,7 +86,7 @@ const FORWARDING: readonly CommandMode[] = [
   },
 ];
 
-/** What systemd hands over may be a socket of any kind, but its mode is systemd's. */
+/** A socket handed over by systemd may be of any kind, but systemd sets its mode. */
 const LISTENING: readonly CommandMode[] = [
   {
     name: '--listen=tls://HOST:PORT',
@@ -117,7 +117,11 @@ export const COMMANDS: ReadonlyMap<string, Command> = new Map<string, Command>([
     'keyprovider',
     {
       operands: '',
-      describe: 'answer one key-provider request on standard input, as a client\'s "cmd"',
+      describe: 'answer one key-provider request on standard input; clients run it as "cmd"',
+      examples: [
+        '--allow=gcpkms://projects/example/locations/global/keyRings/images/*',
+        '--remote=unix:///run/ocicrypt-kms/ocicrypt-kms.sock',
+      ],
       options: [...PROVIDER_OPTIONS, 'remote', ...REMOTE_OPTIONS],
       modes: FORWARDING,
       run: async (context) => (await import('./keyprovider.ts')).runKeyprovider(context),
@@ -128,6 +132,10 @@ export const COMMANDS: ReadonlyMap<string, Command> = new Map<string, Command>([
     {
       operands: '',
       describe: 'answer key-provider requests over gRPC, on a unix socket or with TLS',
+      examples: [
+        '--allow=gcpkms://projects/example/locations/global/keyRings/images/*',
+        '--listen=tls://0.0.0.0:7443 --tls-cert=tls.crt --tls-key=tls.key --tls-client-ca=clients.pem --key=/etc/keys/app.key',
+      ],
       options: [...PROVIDER_OPTIONS, ...SERVE_OPTIONS],
       modes: LISTENING,
       run: async (context) => (await import('./serve.ts')).runServe(context),
@@ -138,7 +146,8 @@ export const COMMANDS: ReadonlyMap<string, Command> = new Map<string, Command>([
     'keygen',
     {
       operands: 'FILE',
-      describe: 'make a local key in FILE, which must not exist (mode 0600)',
+      describe: 'make a local key in FILE, which must not exist yet (mode 0600)',
+      examples: ['app.key', '/etc/keys/app.key --json'],
       options: ['json'],
       run: async (context) => (await import('./keygen.ts')).runKeygen(context),
     },
@@ -147,7 +156,8 @@ export const COMMANDS: ReadonlyMap<string, Command> = new Map<string, Command>([
     'doctor',
     {
       operands: '[KEY|IMAGE]…',
-      describe: 'try each key, or who can open an image here, and find what is wrong with the set-up',
+      describe: 'try each key, try to open each image, and find what is wrong with the set-up',
+      examples: ['awskms:///alias/images', 'docker://registry.example/app:1-encrypted --key=app.key'],
       options: [...PROVIDER_OPTIONS.filter((name) => !OF_REQUESTS.includes(name)), 'authfile', 'json'],
       modes: [
         {
@@ -163,7 +173,8 @@ export const COMMANDS: ReadonlyMap<string, Command> = new Map<string, Command>([
     'config',
     {
       operands: 'ocicrypt|containerd|crio|systemd|systemd-socket|policy',
-      describe: 'print a configuration file that works, for this executable',
+      describe: 'print a configuration file that works with this executable',
+      examples: ['ocicrypt --key=/etc/keys/app.key', 'systemd --allow=awskms:///alias/images'],
       options: ['provider', 'allow', 'key', 'adc'],
       run: async (context) => (await import('./config.ts')).runConfig(context),
     },

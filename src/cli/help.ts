@@ -1,38 +1,62 @@
-// The help texts, made from the tables of commands and options.
+// The help texts, made from the tables of commands, options and forms, for a terminal of 80 columns.
 
-import type { Personality } from './command.ts';
+import type { Command, Personality } from './command.ts';
 import { COMMANDS } from './commands.ts';
-import { type OptionName, optionSpec } from './options/table.ts';
+import { FORMS } from './options/forms.ts';
+import { isOptionName, OPTION_GROUPS, type OptionName, optionSpec } from './options/table.ts';
 
-/** What `ocicrypt-kms --help` prints. */
+const WIDTH = 80;
+
+/** What `ocicrypt-kms help` and `ocicrypt-kms --help` print. */
 export function overviewHelp(): string {
   const rows = [...COMMANDS].map(([name, { operands, describe }]) => [`${name} ${operands}`.trim(), describe] as const);
   return `ocicrypt-kms: encrypt container images with the keys in your KMS
 
 usage: ocicrypt-kms COMMAND [OPTION]…
 
-${columns(rows)}
+${columns(rows, 28)}
 
-ocicrypt-kms COMMAND --help shows a command's options; ocicrypt-kms --version its version.
-Keys look like gcpkms://projects/P/locations/L/keyRings/R/cryptoKeys/K or keyfile:///PATH (docs/keys.md).
-Exit codes: docs/errors.md.
+ocicrypt-kms help COMMAND shows what a command does, with examples and options.
+ocicrypt-kms --version prints the version. Exit codes: docs/errors.md.
 `;
 }
 
-/** What `COMMAND --help` prints. */
-export function commandHelp(name: string, personality: Personality): string {
-  const command = COMMANDS.get(name);
-  if (command === undefined) return overviewHelp();
+/** What `help COMMAND` and `COMMAND --help` print. */
+export function commandHelp(name: string, command: Command, personality: Personality): string {
   const called = personality === 'kms_oci_crypt' ? personality : `ocicrypt-kms ${name}`;
-  const rows = [...command.options, 'help' as const].map(
-    (option) => [optionUsage(option), optionText(option)] as const,
-  );
-  return `${called}: ${command.describe}
+  const usage = [called, command.operands, '[OPTION]…'].filter((word) => word !== '').join(' ');
+  return [
+    wrapWords(`${called}: ${command.describe}`, WIDTH).join('\n'),
+    `usage: ${wrapWords(usage, WIDTH - 'usage: '.length).join('\n         ')}`,
+    `examples:\n${command.examples.map((words) => commandLine(`${called} ${words}`)).join('\n')}`,
+    ...writtenForms(command),
+    ...optionGroups([...command.options, 'help']),
+  ]
+    .map((section) => `${section}\n`)
+    .join('\n');
+}
 
-usage: ${[called, command.operands, '[OPTION]…'].filter((word) => word !== '').join(' ')}
+/** A line for a shell, continued below if it is long. */
+function commandLine(text: string): string {
+  return `  ${wrapWords(text, WIDTH - 8).join(' \\\n      ')}`;
+}
 
-${columns(rows)}
-`;
+/** How to write the words in capitals that the command or one of its options takes. */
+function writtenForms({ operands, options }: Command): readonly string[] {
+  const texts = [operands, ...options.map((name) => optionSpec(name).value)];
+  const used = new Set(texts.flatMap((text) => text?.match(/[A-Z]+/g) ?? []));
+  const rows = [...FORMS].filter(([word]) => used.has(word));
+  return rows.length === 0 ? [] : [`where\n${columns(rows, 13)}`];
+}
+
+function optionGroups(taken: readonly OptionName[]): readonly string[] {
+  return Object.entries(OPTION_GROUPS).flatMap(([title, group]) => {
+    const names = Object.keys(group)
+      .filter(isOptionName)
+      .filter((name) => taken.includes(name));
+    const rows = names.map((name) => [optionUsage(name), optionText(name)] as const);
+    return rows.length === 0 ? [] : [`${title}:\n${columns(rows, 28)}`];
+  });
 }
 
 function optionUsage(name: OptionName): string {
@@ -41,15 +65,16 @@ function optionUsage(name: OptionName): string {
 }
 
 function optionText(name: OptionName): string {
-  const { describe, fallback } = optionSpec(name);
-  return fallback === undefined ? describe : `${describe} (default: ${fallback})`;
+  const { kind, describe, fallback } = optionSpec(name);
+  const notes = [
+    ...(kind === 'list' || kind === 'pairs' ? ['repeatable'] : []),
+    ...(fallback === undefined ? [] : [`default: ${fallback}`]),
+  ];
+  return notes.length === 0 ? describe : `${describe} (${notes.join('; ')})`;
 }
 
-const WIDTH = 100;
-
-/** Two columns; a first one that is too wide has its text below. */
-function columns(rows: readonly (readonly [string, string])[]): string {
-  const indent = 30;
+/** Two columns; if the first text of a row is too wide, the second is below it. */
+function columns(rows: readonly (readonly [string, string])[], indent: number): string {
   return rows
     .map(([left, text]) => {
       const lines = wrapWords(text, WIDTH - indent);

@@ -56,12 +56,27 @@ async function dispatch(words: readonly string[], personality: Personality, term
   if (first === '--version' || first === 'version') {
     return terminal.write(`ocicrypt-kms ${(await import('./version.ts')).VERSION}\n`);
   }
-  if (first === '--help' || first === '-h' || first === 'help') {
-    return terminal.write((await import('./help.ts')).overviewHelp());
-  }
+  if (first === '--help' || first === '-h' || first === 'help') return showHelp(rest, terminal);
   if (first === undefined) throw new OcicryptError('usage', 'no command', { hint: 'run ocicrypt-kms --help' });
   if (first.startsWith('-')) throw optionFirst(first);
   return runCommand(first, rest, personality, terminal);
+}
+
+async function showHelp([name, ...more]: readonly string[], terminal: Terminal): Promise<void> {
+  const { commandHelp, overviewHelp } = await import('./help.ts');
+  if (name === undefined) return terminal.write(overviewHelp());
+  if (more.length > 0)
+    throw new OcicryptError('usage', 'help takes one command', { hint: 'run ocicrypt-kms help COMMAND' });
+  terminal.write(commandHelp(name, await findCommand(name), 'ocicrypt-kms'));
+}
+
+async function findCommand(name: string): Promise<Command> {
+  const command = COMMANDS.get(name);
+  if (command !== undefined) return command;
+  const near = await nearest(name, [...COMMANDS.keys()]);
+  throw new OcicryptError('usage', `unknown command ${showValue(name)}`, {
+    hint: near === undefined ? 'run ocicrypt-kms --help' : `did you mean ${near}?`,
+  });
 }
 
 /** So the reference provider and its server are called, whose names needed no command. */
@@ -82,10 +97,10 @@ async function runCommand(
   personality: Personality,
   terminal: Terminal,
 ): Promise<void> {
-  const command = COMMANDS.get(name);
-  if (command === undefined) throw await unknownCommand(name);
+  const command = await findCommand(name);
   let settings = await parseSettings(words, command.options, personality === 'kms_oci_crypt' ? 'go' : 'ours');
-  if (settings.switch('help')) return terminal.write((await import('./help.ts')).commandHelp(name, personality));
+  if (settings.switch('help'))
+    return terminal.write((await import('./help.ts')).commandHelp(name, command, personality));
   try {
     checkOperands(name, command, settings);
     refuseUncheckedTls(process.env);
@@ -149,12 +164,5 @@ function checkOperands(name: string, command: Command, settings: Settings): void
   if (settings.operands.length === wanted) return;
   throw new OcicryptError('usage', `${name} takes ${wanted === 0 ? 'no words' : command.operands}`, {
     hint: `run ocicrypt-kms ${name} --help`,
-  });
-}
-
-async function unknownCommand(name: string): Promise<OcicryptError> {
-  const near = await nearest(name, [...COMMANDS.keys()]);
-  return new OcicryptError('usage', `unknown command ${showValue(name)}`, {
-    hint: near === undefined ? 'run ocicrypt-kms --help' : `did you mean ${near}?`,
   });
 }

@@ -3,6 +3,7 @@
 import { OcicryptError } from '../../base/errors.ts';
 import { readFileName, type TextProblem, trimWord } from '../../base/operator-text.ts';
 import { showValue } from '../../base/shown.ts';
+import type { OptionSpec } from './spec.ts';
 import {
   type CountName,
   type DurationName,
@@ -10,7 +11,6 @@ import {
   type ListName,
   OPTIONS,
   type OptionName,
-  type OptionSpec,
   optionSpec,
   type PairsName,
   type SwitchName,

@@ -3,7 +3,6 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { asOcicryptError, OcicryptError } from '../../../src/base/errors.ts';
-import { COMMANDS } from '../../../src/cli/commands.ts';
 import { nearest, OPTION_NAMES, parseSettings } from '../../../src/cli/options/settings.ts';
 import { isOptionName, OPTIONS, type OptionName, optionSpec } from '../../../src/cli/options/table.ts';
 import { VERSION } from '../../../src/cli/version.ts';
@@ -143,26 +142,6 @@ test('words that a command has no use for are refused', async () => {
     const { status, stdout, stderr } = await runCommand(words);
     assert.deepEqual([status, stdout, stderr.split('\n').length], [64, '', 2], words.join(' '));
   }
-});
-
-test('help is data, on standard output, and names every command and option', async () => {
-  for (const words of [['--help'], ['-h'], ['help']]) {
-    const { status, stdout, stderr } = await runCommand(words);
-    assert.deepEqual([status, stderr], [0, '']);
-    for (const name of COMMANDS.keys()) assert.match(stdout, new RegExp(`^  ${name}`, 'm'));
-  }
-  for (const [name, command] of COMMANDS) {
-    const { status, stdout } = await runCommand([name, '--help']);
-    assert.equal(status, 0);
-    for (const option of command.options) {
-      assert.ok(stdout.includes(`--${option}`), `${name} --${option}`);
-    }
-    const shown = [...stdout.matchAll(/^ {2}--([\w-]+)/gm)].map((match) => match[1] ?? '');
-    assert.deepEqual(shown.toSorted(), [...command.options, 'help'].toSorted());
-    for (const line of stdout.split('\n')) assert.ok(line.length <= 120, line);
-  }
-  assert.match((await runCommand(['--help'], '', 'kms_oci_crypt')).stdout, /^kms_oci_crypt: /);
-  assert.match((await runCommand(['-help'], '', '/usr/bin/kms_oci_crypt')).stdout, /^kms_oci_crypt: /);
 });
 
 test('every option is in the documentation of the configuration, by its member and its flag', () => {
