@@ -4,53 +4,34 @@
 
 import { OcicryptError } from '../../base/errors.ts';
 import type { HttpClient } from '../../base/http/client.ts';
-import { share } from '../../base/share.ts';
+import { TokenCache } from '../token-cache.ts';
 import { serviceEndpoint } from './endpoint.ts';
 import { type AwsIdentity, type AwsSources, checkIdentity } from './identity.ts';
 import { type AwsProfiles, readAwsProfiles } from './profiles.ts';
 
-/** Credentials that are found once and kept until shortly before they end. */
-export interface AwsCredentials {
-  /** @throws OcicryptError `unauthenticated` where there are none, `configuration`, `unavailable`, `deadline-exceeded` */
-  read(signal: AbortSignal): Promise<AwsIdentity>;
-  /** Throws the identity away, because the service did not take it. */
-  forget(): void;
-}
-
 /** As long before their end as AWS's SDKs renew temporary credentials. */
-const REFRESH_MILLISECONDS = 5 * 60 * 1000;
+const RESERVE_MILLISECONDS = 5 * 60 * 1000;
 
 /**
  * Opens the credentials that AWS's SDK would find, in its order: AWS_ACCESS_KEY_ID (unless a profile is named), the
  * profile in the shared files (keys, assumed role, web identity, process, single sign-on, login), web identity of
  * AWS_WEB_IDENTITY_TOKEN_FILE (EKS), container endpoints (ECS, EKS Pod Identity), the instance's role (IMDSv2).
  *
+ * Reading throws `unauthenticated` if there are none, `configuration`, `unavailable`, `deadline-exceeded`.
+ *
  * @param region where STS is asked if nothing else says so
  */
-export function openAwsCredentials(environment: NodeJS.ProcessEnv, http: HttpClient, region: string): AwsCredentials {
-  let identity: AwsIdentity | undefined;
-  const refresh = share(async (signal) => {
-    identity = readEnvironment(environment) ?? (await find(environment, http, region, signal));
-    return identity;
-  });
-  const remaining = () =>
-    identity === undefined ? 0 : (identity.expiration?.getTime() ?? Number.POSITIVE_INFINITY) - Date.now();
-  return {
-    async read(signal) {
-      if (identity !== undefined && remaining() > REFRESH_MILLISECONDS) return identity;
-      const previous = identity;
-      try {
-        return await refresh(signal);
-      } catch (error) {
-        // What cannot be renewed now is good until it ends.
-        if (previous !== undefined && remaining() > 0) return previous;
-        throw error;
-      }
-    },
-    forget() {
-      identity = undefined;
-    },
-  };
+export function openAwsCredentials(
+  environment: NodeJS.ProcessEnv,
+  http: HttpClient,
+  region: string,
+  now?: () => number,
+): TokenCache<AwsIdentity> {
+  return new TokenCache(async (signal) => {
+    const token = readEnvironment(environment) ?? (await find(environment, http, region, signal));
+    const end = token.expiration?.getTime() ?? Number.POSITIVE_INFINITY;
+    return { token, lifetime: end - Date.now(), reserve: RESERVE_MILLISECONDS };
+  }, now);
 }
 
 /** Undefined where a profile is named, which goes first as in the SDK, or there are none. */

@@ -14,7 +14,8 @@ import { SharedBySettings } from '../../base/share.ts';
 import { damagedAnswer, readAnswer } from '../answers.ts';
 import { cannotBeUnwrapped, checkPlaintext, type Kek } from '../kek.ts';
 import { readRsaPublicKey, wrapRsaOaep } from '../rsa-oaep.ts';
-import { type AwsCredentials, openAwsCredentials } from './credentials.ts';
+import type { TokenCache } from '../token-cache.ts';
+import { openAwsCredentials } from './credentials.ts';
 import { type AwsPlace, findAwsPlace } from './endpoint.ts';
 import { type AwsOperation, explainAwsError, isExpired, mayBeAsymmetric } from './errors.ts';
 import type { AwsIdentity } from './identity.ts';
@@ -40,7 +41,7 @@ const MAXIMUM_WRAPPED_BYTES = 6144;
 const MAXIMUM_ANSWER_BYTES = 64 * 1024;
 const SYMMETRIC = 'SYMMETRIC_DEFAULT';
 const RSA = 'RSAES_OAEP_SHA_256';
-const CREDENTIALS = new SharedBySettings<AwsCredentials>();
+const CREDENTIALS = new SharedBySettings<TokenCache<AwsIdentity>>();
 
 /**
  * Opens a key for encryption and decryption. No file is read and nobody is asked before the first call. The operator's
@@ -50,7 +51,9 @@ const CREDENTIALS = new SharedBySettings<AwsCredentials>();
 export function openAwsKms(uri: AwsKeyUri, settings: AwsKmsSettings): Kek {
   const key = formatKeyUri(uri);
   const keyId = uri.key;
-  let opened: { readonly http: HttpClient; readonly place: AwsPlace; readonly credentials: AwsCredentials } | undefined;
+  let opened:
+    | { readonly http: HttpClient; readonly place: AwsPlace; readonly credentials: TokenCache<AwsIdentity> }
+    | undefined;
   /** Of an RSA key: it does not change, and fetching it needs a permission and a round trip. */
   let publicKey: { readonly name: string; readonly key: KeyObject } | undefined;
 

@@ -1,5 +1,4 @@
 // The only code that loads AWS's SDK for credentials: sessions that `aws login` has opened, whose renewal is signed.
-// All of its HTTP goes through our client, so that CA files, proxy, time limits and refusals hold there too.
 
 import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
@@ -7,8 +6,9 @@ import { join } from 'node:path';
 import { fromLoginCredentials } from '@aws-sdk/credential-provider-login';
 import { OcicryptError } from '../../base/errors.ts';
 import type { HttpClient } from '../../base/http/client.ts';
+import { notNow } from '../answers.ts';
+import { LibraryHttp } from '../library-http.ts';
 import { type AwsIdentity, checkIdentity } from './identity.ts';
-import { refused } from './metadata.ts';
 import { expandHome, homeOf, sharedFiles } from './profiles.ts';
 
 /** Without it, the SDK prints warnings on its own. */
@@ -26,8 +26,8 @@ export async function readLoginCredentials(
   const directory = environment.AWS_LOGIN_CACHE_DIRECTORY || join(homeOf(environment), '.aws', 'login', 'cache');
   const file = join(expandHome(directory, environment), `${createHash('sha256').update(session).digest('hex')}.json`);
   if (!existsSync(file)) throw ended(profile, 'was never opened here');
-  const transport = new Transport(http, signal);
-  const clientConfig = { requestHandler: transport, maxAttempts: 1, logger: SILENCE };
+  const transport = new LibraryHttp(http, signal);
+  const clientConfig = { requestHandler: createRequestHandler(transport), maxAttempts: 1, logger: SILENCE };
   try {
     const found = await fromLoginCredentials({ profile, ...sharedFiles(environment), logger: SILENCE, clientConfig })({
       callerClientConfig: { region: async () => region },
@@ -44,6 +44,7 @@ function ended(profile: string, how: string): OcicryptError {
     hint: `aws login --profile ${profile}`,
   });
 }
+
 /** The request of the SDK's clients, as far as it is needed here. */
 type SdkRequest = {
   readonly method: string;
@@ -56,46 +57,32 @@ type SdkRequest = {
   readonly body?: unknown;
 };
 
-/** Our HTTP client as the SDK's, for one renewal; it remembers what went wrong, because the SDK obscures it. */
-class Transport {
-  failure: OcicryptError | undefined;
-  readonly metadata = { handlerProtocol: 'http/1.1' };
-  readonly #http: HttpClient;
-  readonly #signal: AbortSignal;
-
-  constructor(http: HttpClient, signal: AbortSignal) {
-    this.#http = http;
-    this.#signal = signal;
-  }
-
-  async handle(request: SdkRequest) {
-    const { host: _, 'content-length': __, ...headers } = request.headers;
-    try {
-      const answer = await this.#http.request({
-        method: readMethod(request.method),
-        url: formatUrl(request),
-        headers,
-        body: readBody(request.body),
-        signal: this.#signal,
-        role: 'token service',
-      });
-      if (answer.status === 408 || answer.status === 429 || answer.status >= 500) {
-        this.failure = refused(`the token service ${request.hostname}`, answer, '');
-      }
-      return { response: { statusCode: answer.status, headers: { ...answer.headers }, body: answer.body } };
-    } catch (error) {
-      if (error instanceof OcicryptError) this.failure = error;
-      throw error;
-    }
-  }
-
-  updateHttpClientConfig(): void {}
-
-  httpHandlerConfigs() {
-    return {};
-  }
-
-  destroy(): void {}
+/** Our HTTP client as the SDK's. */
+function createRequestHandler(transport: LibraryHttp) {
+  return {
+    metadata: { handlerProtocol: 'http/1.1' },
+    async handle(request: SdkRequest) {
+      const { host: _, 'content-length': __, ...headers } = request.headers;
+      const {
+        status,
+        headers: answered,
+        body,
+      } = await transport.send(
+        {
+          method: request.method,
+          url: formatUrl(request),
+          headers,
+          body: readBody(request.body),
+          role: 'token service',
+        },
+        (answer) => notNow(`the token service ${request.hostname}`, 'AWS credentials', answer),
+      );
+      return { response: { statusCode: status, headers: { ...answered }, body } };
+    },
+    updateHttpClientConfig() {},
+    httpHandlerConfigs: () => ({}),
+    destroy() {},
+  };
 }
 
 function formatUrl({ protocol, hostname, port, path, query }: SdkRequest): string {
@@ -106,11 +93,6 @@ function formatUrl({ protocol, hostname, port, path, query }: SdkRequest): strin
   );
   const search = pairs.length === 0 ? '' : `?${pairs.join('&')}`;
   return `${protocol}//${hostname}${port === undefined ? '' : `:${port}`}${path}${search}`;
-}
-
-function readMethod(method: string): 'GET' | 'POST' {
-  if (method === 'GET' || method === 'POST') return method;
-  throw new OcicryptError('internal', "AWS's SDK made an unexpected request");
 }
 
 function readBody(body: unknown): Uint8Array | undefined {

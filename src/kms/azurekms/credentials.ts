@@ -2,25 +2,13 @@
 
 import { OcicryptError } from '../../base/errors.ts';
 import type { HttpClient } from '../../base/http/client.ts';
-import { keepToken } from '../kept-token.ts';
+import { TokenCache } from '../token-cache.ts';
 import type { AzurePlace } from './cloud.ts';
 import { type AzureProof, incomplete, openTokenService } from './token-service.ts';
 import type { AzureTool } from './tools.ts';
 
-/** Tokens for one audience, kept until shortly before they end. */
-export interface AzureCredentials {
-  /**
-   * The value of `authorization`.
-   *
-   * @throws OcicryptError `unauthenticated`, `configuration`, `unavailable`, `deadline-exceeded`
-   */
-  authorization(signal: AbortSignal): Promise<string>;
-  /** Throws the token away, because the service did not take it. */
-  forget(): void;
-}
-
-/** An access token and when it ends, in milliseconds since 1970. */
-export type AzureToken = { readonly access: string; readonly end: number };
+/** An access token and how long it lives, in milliseconds. */
+export type AzureToken = { readonly access: string; readonly lifetime: number };
 
 /** Asks for a token; its signal ends it. */
 export type AzureTokenSource = (signal: AbortSignal) => Promise<AzureToken>;
@@ -28,13 +16,14 @@ export type AzureTokenSource = (signal: AbortSignal) => Promise<AzureToken>;
 /** Identities are chosen by what is configured, never by what fails: a wrong secret must not end in another identity. */
 type AzureIdentityName = AzureProof | AzureTool | 'any-tool' | 'machine' | 'some-machine';
 
-const REFRESH_MILLISECONDS = 5 * 60 * 1000;
+const RESERVE_MILLISECONDS = 5 * 60 * 1000;
 
 /**
  * Opens the identity that the environment configures: AZURE_CLIENT_SECRET or AZURE_CLIENT_CERTIFICATE_PATH with
  * AZURE_TENANT_ID and AZURE_CLIENT_ID, else AZURE_FEDERATED_TOKEN_FILE (workload identity), else the managed identity
  * of the machine. AZURE_TOKEN_CREDENTIALS narrows as in Microsoft's libraries, and is `prod` where it is not set:
- * a server must not become whoever last ran `az login` on it.
+ * a server must not become whoever last ran `az login` on it. What is read is the value of `authorization` for one
+ * audience; reading throws `unauthenticated`, `configuration`, `unavailable`, `deadline-exceeded`.
  *
  * @throws OcicryptError `configuration`
  */
@@ -42,13 +31,14 @@ export function openAzureCredentials(
   place: AzurePlace,
   environment: NodeJS.ProcessEnv,
   http: HttpClient,
-): AzureCredentials {
+  now?: () => number,
+): TokenCache<string> {
   const name = chooseIdentity(environment);
   const source = openSource(name, place, environment, http);
-  return keepToken(REFRESH_MILLISECONDS, async (signal) => {
-    const { access, end } = await source(signal);
-    return { authorization: `Bearer ${access}`, end };
-  });
+  return new TokenCache(async (signal) => {
+    const { access, lifetime } = await source(signal);
+    return { token: `Bearer ${access}`, lifetime, reserve: RESERVE_MILLISECONDS };
+  }, now);
 }
 
 function chooseIdentity(environment: NodeJS.ProcessEnv): AzureIdentityName {

@@ -57,11 +57,13 @@ export function openAzureKms(uri: AzureKeyUri, settings: AzureKmsSettings, now: 
   const version = uri.version?.toLowerCase();
   const vault = openAzureVault(uri, settings);
   const call = { key, name: uri.key, place: vault.place };
-  let kept: { readonly found: UsableKey; readonly until: number } | undefined;
+  let kept: { readonly found: UsableKey; readonly since: number } | undefined;
   let hasWarned = false;
 
   async function readKey(signal: AbortSignal): Promise<UsableKey | undefined> {
-    if (kept !== undefined && now() < kept.until) return kept.found;
+    // A clock that was set back must not keep it.
+    const age = now() - (kept?.since ?? 0);
+    if (kept !== undefined && age >= 0 && age < FRESH_MILLISECONDS) return kept.found;
     const answer = await vault.read(version, signal);
     return answer === undefined ? undefined : describeKey(answer);
   }
@@ -81,7 +83,7 @@ export function openAzureKms(uri: AzureKeyUri, settings: AzureKmsSettings, now: 
       hasWarned = true;
       settings.warn?.(`${key} permits ${wraps} and not ${unwraps}: what it wraps cannot be opened with it`);
     }
-    if (version !== undefined && found !== kept?.found) kept = { found, until: now() + FRESH_MILLISECONDS };
+    if (version !== undefined && found !== kept?.found) kept = { found, since: now() };
     return wrapper;
   }
 

@@ -108,10 +108,9 @@ function readAssertion(path: string | undefined): string {
  */
 export function readToken(source: string, message: JsonObject | undefined): AzureToken {
   const access = asText(message?.get('access_token')) ?? '';
-  const since = readEnd(message?.get('expires_on'));
-  const from = Number(asText(message?.get('expires_in')) ?? asNumber(message?.get('expires_in')) ?? Number.NaN);
-  const end = Number.isNaN(from) ? since : Date.now() + from * 1000;
-  if (/^[!-~]{1,16384}$/.test(access) && !Number.isNaN(end)) return { access, end };
+  const seconds = Number(asText(message?.get('expires_in')) ?? asNumber(message?.get('expires_in')) ?? Number.NaN);
+  const lifetime = Number.isNaN(seconds) ? readEnd(message?.get('expires_on')) - Date.now() : seconds * 1000;
+  if (/^[!-~]{1,16384}$/.test(access) && !Number.isNaN(lifetime)) return { access, lifetime };
   throw new OcicryptError('unauthenticated', `something that is not ${source} answered`, {
     hint: 'check the address and the proxy: no token is in the answer',
   });

@@ -90,7 +90,7 @@ export async function requestToolToken(
       const [ends = Number.NaN] = end
         .map((member) => readEnd(message?.get(member)))
         .filter((one) => !Number.isNaN(one));
-      if (/^[!-~]{1,16384}$/.test(access) && !Number.isNaN(ends)) return { access, end: ends };
+      if (/^[!-~]{1,16384}$/.test(access) && !Number.isNaN(ends)) return { access, lifetime: ends - Date.now() };
       faults.push(`${name} ${faultOf(status, isUnused?.(environment) ?? false)}`);
       if (status !== NOT_FOUND) hints.push(login);
     } finally {

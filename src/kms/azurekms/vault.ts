@@ -9,8 +9,9 @@ import { asObject, asText, type JsonObject, JsonString } from '../../base/json.t
 import { asKeyUri, formatKeyUri } from '../../base/key-uri.ts';
 import { SharedBySettings } from '../../base/share.ts';
 import { damagedAnswer, readAnswer } from '../answers.ts';
+import type { TokenCache } from '../token-cache.ts';
 import { type AzureCloudSettings, type AzureKeyUri, type AzurePlace, findAzurePlace } from './cloud.ts';
-import { type AzureCredentials, openAzureCredentials } from './credentials.ts';
+import { openAzureCredentials } from './credentials.ts';
 import { explainAzureError, isOther } from './errors.ts';
 
 /** What the operator says about Azure; nothing of it ever comes from a packet. */
@@ -46,7 +47,7 @@ export interface AzureVault {
 }
 
 /** One token for all keys of one cloud. */
-const CREDENTIALS = new SharedBySettings<AzureCredentials>();
+const CREDENTIALS = new SharedBySettings<TokenCache<string>>();
 const API_VERSION = '7.4';
 const MAXIMUM_ANSWER_BYTES = 64 * 1024;
 
@@ -62,10 +63,10 @@ export function openAzureVault(uri: AzureKeyUri, settings: AzureKmsSettings): Az
     const credentials = CREDENTIALS.get(settings, `${place.audience} ${place.authority}`, () =>
       openAzureCredentials(place, settings.environment, createHttpClient(settings)),
     );
-    const answer = await send(await credentials.authorization(signal), path, body, signal);
+    const answer = await send(await credentials.read(signal), path, body, signal);
     if (answer.status !== 401) return answer;
     credentials.forget();
-    return send(await credentials.authorization(signal), path, body, signal);
+    return send(await credentials.read(signal), path, body, signal);
   }
 
   function send(authorization: string, path: string, body: Uint8Array | undefined, signal: AbortSignal) {

@@ -8,6 +8,7 @@ import { OcicryptError } from '../../base/errors.ts';
 import type { HttpClient } from '../../base/http/client.ts';
 import { readSecretFile } from '../../base/secret-file.ts';
 import { showPath, showValue } from '../../base/shown.ts';
+import type { TokenCache } from '../token-cache.ts';
 
 /** What the operator says about the credentials, and the client by which tokens are asked for. */
 export type GoogleCredentialsSettings = {
@@ -38,8 +39,8 @@ export interface GoogleCredentials {
 }
 
 /** A source of `authorization` headers, without what is common to all credentials. */
-export type TokenSource = Pick<GoogleCredentials, 'forget'> & {
-  readonly authorization: (signal: AbortSignal) => Promise<string>;
+export type TokenSource = {
+  readonly tokens: TokenCache<string>;
   /** Where not a file says it. */
   readonly universe?: (signal: AbortSignal) => Promise<string>;
 };
@@ -71,9 +72,9 @@ export async function openGoogleCredentials(settings: GoogleCredentialsSettings)
     async universe(signal) {
       return own ?? checkUniverse(settings, (await source.universe?.(signal)) ?? UNIVERSE);
     },
-    forget: () => source.forget(),
+    forget: () => source.tokens.forget(),
     async headers(signal) {
-      const authorization = await source.authorization(signal);
+      const authorization = await source.tokens.read(signal);
       return { authorization, ...(quotaProject ? { 'x-goog-user-project': quotaProject } : {}) };
     },
   };
@@ -86,16 +87,16 @@ async function openSource(
 ): Promise<TokenSource> {
   if (path !== undefined && json?.type === 'service_account') {
     const { openServiceAccount } = await import('./service-account.ts');
-    const source = openServiceAccount(json);
-    if (source === undefined) throw invalidFile(path);
-    return source;
+    const tokens = openServiceAccount(json);
+    if (tokens === undefined) throw invalidFile(path);
+    return { tokens };
   }
   if (path === undefined || json === undefined) {
     const { openMetadataServer } = await import('./metadata.ts');
     return openMetadataServer(settings.http, settings.environment);
   }
   const { openLibraryCredentials } = await import('./tokens.ts');
-  return openLibraryCredentials(path, json, settings.http, settings.environment);
+  return { tokens: openLibraryCredentials(path, json, settings.http, settings.environment) };
 }
 
 function findFile({ credentialsFile, environment }: GoogleCredentialsSettings): string | undefined {

@@ -8,31 +8,31 @@ import { OcicryptError } from '../../base/errors.ts';
 import type { HttpClient, HttpResponse } from '../../base/http/client.ts';
 import { asNumber, asText } from '../../base/json.ts';
 import { notNow, readObject } from '../answers.ts';
-import { keepToken } from '../kept-token.ts';
 import { askMetadataServer, firmwareSays } from '../metadata-server.ts';
+import { TokenCache } from '../token-cache.ts';
 import { type TokenSource, UNIVERSE } from './credentials.ts';
 
 const DEFAULT_HOST = '169.254.169.254';
 const TOKEN_PATH = '/computeMetadata/v1/instance/service-accounts/default/token';
 const UNIVERSE_PATH = '/computeMetadata/v1/universe/universe-domain';
 /** The server hands out a new token five minutes before the old one ends, and not earlier. */
-const REFRESH_MILLISECONDS = 4 * 60 * 1000;
+const RESERVE_MILLISECONDS = 4 * 60 * 1000;
 
 /**
  * The metadata server at GCE_METADATA_IP or GCE_METADATA_HOST, or at its own address. METADATA_SERVER_DETECTION is
  * read as Google's libraries read it: `none`, `assume-present`, `bios-only`, `ping-only`.
  */
-export function openMetadataServer(http: HttpClient, environment: NodeJS.ProcessEnv): TokenSource {
+export function openMetadataServer(http: HttpClient, environment: NodeJS.ProcessEnv, now?: () => number): TokenSource {
   const host = environment.GCE_METADATA_IP || environment.GCE_METADATA_HOST;
   const server = new MetadataServer(http, host || DEFAULT_HOST);
   const isPresent = chooseDetection(server, environment, host !== undefined && host !== '');
   let domain: string | undefined;
   return {
-    ...keepToken(REFRESH_MILLISECONDS, async (signal) => {
+    tokens: new TokenCache(async (signal) => {
       if (!(await isPresent(signal))) throw noCredentials();
       const { access, lifetime } = await server.readToken(signal);
-      return { authorization: `Bearer ${access}`, end: Date.now() + lifetime };
-    }),
+      return { token: `Bearer ${access}`, lifetime, reserve: RESERVE_MILLISECONDS };
+    }, now),
     async universe(signal) {
       if (domain === undefined && !(await isPresent(signal))) throw noCredentials();
       domain ??= await server.readUniverse(signal);

@@ -1,18 +1,21 @@
-// The only code that loads Google's authentication library in full: credentials whose tokens come from somebody else.
-// All of its HTTP goes through our client, so that CA files, proxy, time limits and refusals hold there too.
+// The only code that loads Google's authentication library: credentials whose tokens come from somebody else.
 
 import { readFileSync } from 'node:fs';
 import { type AuthClient, GoogleAuth, gaxios } from 'google-auth-library';
 import { OcicryptError, showSystemCode } from '../../base/errors.ts';
 import type { HttpClient, HttpResponse } from '../../base/http/client.ts';
-import { share } from '../../base/share.ts';
 import { showPath } from '../../base/shown.ts';
 import { notNow } from '../answers.ts';
-import { type CredentialsJson, invalidFile, type TokenSource } from './credentials.ts';
+import { LibraryHttp } from '../library-http.ts';
+import { TokenCache } from '../token-cache.ts';
+import { type CredentialsJson, invalidFile } from './credentials.ts';
 import { findExecutable, readSubjectToken } from './executable.ts';
 
 /** Impersonation and token exchange need this one, whatever the token is used for afterwards. */
 const SCOPE = 'https://www.googleapis.com/auth/cloud-platform';
+
+/** As long before their end as the library renews tokens by itself. */
+const RESERVE_MILLISECONDS = 5 * 60 * 1000;
 
 /** The library makes "Bearer undefined" of an answer without a token. */
 const BEARER = /^Bearer (?!(?:undefined|null)$)[!-~]+$/;
@@ -33,23 +36,23 @@ export function openLibraryCredentials(
   json: CredentialsJson,
   http: HttpClient,
   environment: NodeJS.ProcessEnv,
-): TokenSource {
+  now?: () => number,
+): TokenCache<string> {
   refuseUnsupported(path, json, environment);
   const executable = findExecutable(path, json);
   const subjectFile = findSubjectFile(json);
-  let client: AuthClient | undefined;
-  let previous: { readonly authorization: string; readonly end: number } | undefined;
-
-  const refresh = share(async (signal) => {
-    const transport = new Transport(http, signal);
-    const used = client ?? (await createClient(path));
-    client = used;
-    // The library shares a refresh in progress: one that has failed or was given up must not be the next caller's.
-    const drop = () => {
-      if (client === used) client = undefined;
-    };
-    signal.addEventListener('abort', drop);
-    useTransport(used, transport.gaxios);
+  return new TokenCache(async (signal) => {
+    const transport = new LibraryHttp(http, signal);
+    // Anew each time: the library's own cache goes by the time of day, and keeps a renewal that has failed.
+    const client = await createClient(path);
+    useTransport(
+      client,
+      new gaxios.Gaxios({
+        fetchImplementation: (url, init) => carry(transport, new Request(url, { ...init, signal: null })),
+        // Retries are the caller's, under the caller's deadline.
+        retryConfig: { retry: 0, noResponseRetries: 0 },
+      }),
+    );
     let failure: unknown;
     if (executable !== undefined) {
       const supply = () =>
@@ -57,36 +60,19 @@ export function openLibraryCredentials(
           failure = error;
           throw error;
         });
-      Reflect.set(used, 'retrieveSubjectToken', supply);
+      Reflect.set(client, 'retrieveSubjectToken', supply);
     }
     try {
-      const authorization = (await used.getRequestHeaders()).get('authorization');
-      if (authorization !== null && BEARER.test(authorization)) {
-        previous = { authorization, end: endOf(used) };
-        return authorization;
+      const token = (await client.getRequestHeaders()).get('authorization');
+      if (token !== null && BEARER.test(token)) {
+        const end = client.credentials.expiry_date ?? Number.POSITIVE_INFINITY;
+        return { token, lifetime: end - Date.now(), reserve: RESERVE_MILLISECONDS };
       }
     } catch {
       // Without a cause: the library's errors hold requests and answers with everything in them.
-    } finally {
-      signal.removeEventListener('abort', drop);
     }
-    drop();
-    // What cannot be renewed now is good until it ends.
-    if (previous !== undefined && Date.now() < previous.end) return previous.authorization;
     throw failure ?? transport.failure ?? noSubject(subjectFile) ?? noToken(path);
-  });
-  return {
-    authorization: refresh,
-    forget() {
-      client = undefined;
-      previous = undefined;
-    },
-  };
-}
-
-/** When the library's token ends, in milliseconds since 1970; 0 where it does not say. */
-function endOf(client: AuthClient): number {
-  return client.credentials.expiry_date ?? 0;
+  }, now);
 }
 
 /** The file of subject tokens that federated credentials name. */
@@ -157,59 +143,23 @@ function useTransport(client: object, transport: gaxios.Gaxios): void {
   }
 }
 
-/** Our HTTP client as the library's, for one refresh; it remembers what went wrong, because the library obscures it. */
-class Transport {
-  readonly gaxios: gaxios.Gaxios;
-  failure: OcicryptError | undefined;
-  readonly #http: HttpClient;
-  readonly #signal: AbortSignal;
-
-  constructor(http: HttpClient, signal: AbortSignal) {
-    this.#http = http;
-    this.#signal = signal;
-    this.gaxios = new gaxios.Gaxios({
-      fetchImplementation: (url, init) => this.#fetch(new Request(url, withoutSignal(init))),
-      // Retries are the caller's, under the caller's deadline.
-      retryConfig: { retry: 0, noResponseRetries: 0 },
-    });
-  }
-
-  async #fetch(request: Request): Promise<Response> {
-    const body = new Uint8Array(await request.arrayBuffer());
-    const url = new URL(request.url);
-    const isMetadata = METADATA_HOSTS.includes(url.hostname);
-    try {
-      const answer = await this.#http.request({
-        method: readMethod(request.method),
-        url: request.url,
-        headers: Object.fromEntries(request.headers),
-        body: body.length === 0 && request.method === 'GET' ? undefined : body,
-        signal: this.#signal,
-        role: isMetadata ? 'metadata server' : 'token service',
-        insecurePlaintext: isMetadata,
-      });
-      if (answer.status >= 400) this.failure = refusedBy(url, answer);
-      return new Response(answer.body, { status: answer.status, headers: answer.headers });
-    } catch (error) {
-      if (error instanceof OcicryptError) this.failure = error;
-      throw error;
-    }
-  }
-}
-
-/** The library's signal comes from its own time limits. */
-function withoutSignal(init: RequestInit | undefined): RequestInit {
-  const { method, headers, body } = init ?? {};
-  return {
-    ...(method === undefined ? {} : { method }),
-    ...(headers === undefined ? {} : { headers }),
-    ...(body === undefined || body === null ? {} : { body }),
-  };
-}
-
-function readMethod(method: string): 'GET' | 'POST' | 'PUT' {
-  if (method === 'GET' || method === 'POST' || method === 'PUT') return method;
-  throw new OcicryptError('internal', 'the authentication library made an unexpected request');
+/** One request of the library's. Its signal is left out: that comes from time limits of its own. */
+async function carry(http: LibraryHttp, request: Request): Promise<Response> {
+  const body = new Uint8Array(await request.arrayBuffer());
+  const url = new URL(request.url);
+  const isMetadata = METADATA_HOSTS.includes(url.hostname);
+  const answer = await http.send(
+    {
+      method: request.method,
+      url: request.url,
+      headers: Object.fromEntries(request.headers),
+      body: body.length === 0 && request.method === 'GET' ? undefined : body,
+      role: isMetadata ? 'metadata server' : 'token service',
+      insecurePlaintext: isMetadata,
+    },
+    (refused) => (refused.status >= 400 ? refusedBy(url, refused) : undefined),
+  );
+  return new Response(answer.body, { status: answer.status, headers: answer.headers });
 }
 
 /** What to do if one of them refuses, by the beginning of its name: each has one part in the way to a token. */

@@ -54,7 +54,7 @@ const TOKENS = new SharedBySettings<VaultTokens>();
  * @param now a clock in milliseconds
  * @throws OcicryptError `configuration` for an address, a login or a variable that cannot be used
  */
-export function openHashiVault(uri: VaultKeyUri, settings: VaultSettings, now: () => number = Date.now): Kek {
+export function openHashiVault(uri: VaultKeyUri, settings: VaultSettings, now = () => performance.now()): Kek {
   const key = formatKeyUri(uri);
   const connection = openVaultConnection(settings);
   const namespace = uri.namespace ?? connection.namespace;

@@ -9,9 +9,9 @@ import type { HttpResponse } from '../../base/http/client.ts';
 import { asNumber, asObject, asText, type JsonObject, parseJson } from '../../base/json.ts';
 import { writeJson } from '../../base/json-writer.ts';
 import { readSecretFile } from '../../base/secret-file.ts';
-import { share } from '../../base/share.ts';
 import { showPath } from '../../base/shown.ts';
 import { notNow } from '../answers.ts';
+import { type NewToken, TokenCache } from '../token-cache.ts';
 import { type VaultConnection, vaultVariable } from './connection.ts';
 import { readErrors } from './errors.ts';
 
@@ -43,9 +43,9 @@ export interface VaultTokens {
 const KUBERNETES_TOKEN = '/var/run/secrets/kubernetes.io/serviceaccount/token';
 const MAXIMUM_CREDENTIAL_BYTES = 16 * 1024;
 /** A new token that is refused has too few rights: another one would not have more. */
-const NEW = 30_000;
-/** The part of its life after which a token is not used any more. */
-const USABLE = 0.9;
+const NEW_MILLISECONDS = 30_000;
+/** The part of its life before whose end a token is renewed. */
+const RESERVE = 0.1;
 const MOUNT = /^[A-Za-z0-9_][A-Za-z0-9_.-]*(?:\/[A-Za-z0-9_][A-Za-z0-9_.-]*)*$/;
 
 /** @throws OcicryptError `configuration` for a login that lacks something */
@@ -98,9 +98,7 @@ function openLogin(
     throw new OcicryptError('configuration', '--vault-login-path is not a path', { hint: 'it looks like kubernetes' });
   }
   checkComplete(login, settings);
-  let token: Token | undefined;
-
-  const logIn = share(async (signal) => {
+  const tokens = new TokenCache(async (signal) => {
     const body = writeJson(loginMessage(login, settings));
     try {
       const path = ['auth', ...mount.split('/'), 'login'];
@@ -112,26 +110,29 @@ function openLogin(
         role: 'token service',
       });
       if (answer.status !== 200) throw explainRefusal(answer, login, mount);
-      token = readLogin(answer.body, login, now());
+      const token = readLogin(answer.body, login, now());
       wipe(answer.body);
-      return token.text;
+      return token;
     } finally {
       wipe(body);
     }
-  });
+  }, now);
 
   return {
     async current(signal) {
-      return token !== undefined && now() < token.end ? token.text : logIn(signal);
+      return (await tokens.read(signal)).text;
     },
     async renewed(refused, signal) {
-      if (token !== undefined && token.text !== refused) return token.text;
-      return token !== undefined && now() - token.start < NEW ? undefined : logIn(signal);
+      const token = await tokens.read(signal);
+      if (token.text !== refused) return token.text;
+      if (now() - token.start < NEW_MILLISECONDS) return undefined;
+      tokens.forget();
+      return (await tokens.read(signal)).text;
     },
   };
 }
 
-type Token = { readonly text: string; readonly start: number; readonly end: number };
+type LoginToken = { readonly text: string; readonly start: number };
 
 function checkComplete(login: VaultLogin, { role, credentialsFile }: VaultTokenSettings): void {
   const fail = (option: string) => {
@@ -187,7 +188,7 @@ function checkToken(token: string, what: string): string {
   });
 }
 
-function readLogin(body: Uint8Array, login: VaultLogin, start: number): Token {
+function readLogin(body: Uint8Array, login: VaultLogin, start: number): NewToken<LoginToken> {
   let auth: JsonObject | undefined;
   try {
     auth = asObject(asObject(parseJson(body, 'the answer'))?.get('auth'));
@@ -200,8 +201,8 @@ function readLogin(body: Uint8Array, login: VaultLogin, start: number): Token {
     });
   }
   // A lease of no seconds is one without end.
-  const seconds = lease !== undefined && lease > 0 ? lease : Number.POSITIVE_INFINITY;
-  return { text, start, end: start + seconds * 1000 * USABLE };
+  const lifetime = lease !== undefined && lease > 0 ? lease * 1000 : Number.POSITIVE_INFINITY;
+  return { token: { text, start }, lifetime, reserve: (lease ?? 0) * 1000 * RESERVE };
 }
 
 /** What the login says of itself, and what is wrong then. */
