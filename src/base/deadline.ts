@@ -30,7 +30,7 @@ const scopes = new WeakMap<AbortSignal, Scope>();
  *
  * @param outer ends it earlier
  * @param what what is named in the error ("wrapping", "key …"), asked for when it is needed
- * @throws OcicryptError `deadline-exceeded`, retryable, which names what was waited for
+ * @throws OcicryptError `deadline-exceeded`, which names what was waited for; retryable only for one attempt of several
  */
 export function withDeadline<Value>(
   milliseconds: number,
@@ -39,6 +39,17 @@ export function withDeadline<Value>(
   run: Run<Value>,
 ): Promise<Value> {
   return runWithin(new Scope(milliseconds, undefined, scopeOf(outer)), outer, what, run);
+}
+
+/** The part of a whole call in which it is still worth beginning something: the rest is for what was begun. */
+export const PATIENCE = 0.8;
+
+/**
+ * When, by `performance.now()`, nothing is worth beginning any more under this signal; Infinity where it has no
+ * deadline. Shared work has the patience of who started it.
+ */
+export function patienceOf(signal: AbortSignal): number {
+  return scopeOf(signal)?.patience ?? Number.POSITIVE_INFINITY;
 }
 
 /** As {@link withDeadline}, for one attempt: its clock is started again or stopped by waits that say so. */
@@ -60,7 +71,7 @@ export function withAttempt<Value>(
  */
 export function withSharedAttempt<Value>(first: AbortSignal, outer: AbortSignal, run: Run<Value>): Promise<Value> {
   const limit = scopeOf(first)?.attempt;
-  return runWithin(new Scope(limit, limit, undefined), outer, undefined, run);
+  return runWithin(new Scope(limit, limit, undefined, scopeOf(first)), outer, undefined, run);
 }
 
 /** Tells the deadline of `signal`, if it is under one, what is waited for while `run` runs. */
@@ -106,15 +117,20 @@ class Scope {
   readonly attempt: number | undefined;
   expire: () => void = () => {};
   readonly limit: number | undefined;
+  readonly patience: number;
   readonly #parent: Scope | undefined;
   readonly #waits = new Set<{ readonly wait: Waiting }>();
   #timer: ReturnType<typeof setTimeout> | undefined;
   #still = 0;
 
-  constructor(limit: number | undefined, attempt: number | undefined, parent: Scope | undefined) {
+  /** @param origin whose patience it has */
+  constructor(limit: number | undefined, attempt: number | undefined, parent: Scope | undefined, origin = parent) {
     this.limit = limit;
     this.attempt = attempt;
     this.#parent = parent;
+    const isWhole = limit !== undefined && attempt === undefined;
+    const own = isWhole ? performance.now() + limit * PATIENCE : Number.POSITIVE_INFINITY;
+    this.patience = Math.min(own, origin?.patience ?? Number.POSITIVE_INFINITY);
   }
 
   start(): void {
@@ -171,7 +187,11 @@ function runWithin<Value>(
   const subject = () => (typeof what === 'function' ? what() : what);
   const cancel = () => end(endOf(outer, subject(), scope.current()));
   scope.expire = () =>
-    end(missed(subject(), `no answer within ${scope.limit} ms`, scope.current(), { retryable: true }));
+    end(
+      missed(subject(), `no answer within ${scope.limit} ms`, scope.current(), {
+        retryable: scope.attempt !== undefined,
+      }),
+    );
   scopes.set(controller.signal, scope);
   scope.start();
   if (outer?.aborted) cancel();

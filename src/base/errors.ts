@@ -65,20 +65,27 @@ export type ErrorDetails = {
   readonly hint?: string;
   /** For the debug log only: it never reaches the wire or the terminal. */
   readonly cause?: unknown;
-  /** Whether the same call may succeed when it is made again (docs/errors.md). */
+  /** Whether the same call is worth another attempt (docs/errors.md): no more once it has been tried as often as is useful. */
   readonly retryable?: boolean;
+  /** That no connection was made: perhaps the address is wrong, which no waiting puts right. */
+  readonly unreached?: boolean;
   /** Milliseconds that the service asked to be left alone (Retry-After). */
   readonly retryAfter?: number;
 };
 
-/** How an error is said anew: under another code, with words before its message, with another hint. */
-export type ErrorChange = { readonly code?: ErrorCode; readonly before?: string; readonly hint?: string };
+/** How an error is said anew: under another code, with words before and after its message, with other details. */
+export type ErrorChange = Pick<ErrorDetails, 'hint' | 'retryable' | 'unreached'> & {
+  readonly code?: ErrorCode;
+  readonly before?: string;
+  readonly after?: string;
+};
 
 /** An error that a person is meant to read: one line, naming the thing, without any secret. */
 export class OcicryptError extends Error {
   readonly code: ErrorCode;
   readonly hint: string | undefined;
   readonly retryable: boolean;
+  readonly unreached: boolean;
   readonly retryAfter: number | undefined;
   /** Message and hint with the marks of {@link withheldFromCallers}. */
   readonly #marked: { readonly message: string; readonly hint: string | undefined };
@@ -97,14 +104,15 @@ export class OcicryptError extends Error {
     this.code = isOutOfFiles ? 'unavailable' : code;
     this.hint = hint === undefined ? undefined : unmark(hint);
     this.retryable = details.retryable ?? false;
+    this.unreached = details.unreached ?? false;
     this.retryAfter = details.retryAfter;
     this.#marked = { message, hint };
   }
 
   /** The same failure said anew, with this one as its cause; what callers must not read stays withheld from them. */
-  with({ code = this.code, before = '', hint = this.#marked.hint }: ErrorChange): OcicryptError {
-    return new OcicryptError(code, `${before}${this.#marked.message}`, {
-      ...{ cause: this, retryable: this.retryable },
+  with({ code = this.code, before = '', after = '', hint = this.#marked.hint, ...change }: ErrorChange): OcicryptError {
+    return new OcicryptError(code, `${before}${this.#marked.message}${after}`, {
+      ...{ cause: this, retryable: this.retryable, unreached: this.unreached, ...change },
       ...(hint === undefined ? {} : { hint }),
       ...(this.retryAfter === undefined ? {} : { retryAfter: this.retryAfter }),
     });

@@ -17,6 +17,7 @@ export async function runKeyprovider({ settings, terminal, personality }: Comman
     warn: (line) => terminal.say(`warning: ${line}`),
   });
   const limit = settings.requestTime() ?? DEFAULT_LIMITS.total;
+  const started = performance.now();
   const signal = AbortSignal.timeout(limit);
   try {
     const request = await withDeadline(limit, undefined, 'reading the request', () => terminal.read(MAXIMUM_REQUEST));
@@ -24,6 +25,7 @@ export async function runKeyprovider({ settings, terminal, personality }: Comman
       const reply = await provider.handle(request, {
         caller: `uid:${process.getuid?.()} ppid:${process.ppid}`,
         signal,
+        timeLeft: limit - (performance.now() - started),
       });
       terminal.write(reply);
       wipe(reply);

@@ -5,7 +5,7 @@ import { withDeadline } from '../base/deadline.ts';
 import { OcicryptError } from '../base/errors.ts';
 import type { GrpcTls } from '../client/grpc-client.ts';
 import { forwardRequest, parseRemote } from '../client/remote.ts';
-import { DEFAULT_LIMITS } from '../provider/attempts.ts';
+import { DEFAULT_LIMITS, limitsWithin, withRetries } from '../provider/attempts.ts';
 import { MAXIMUM_REQUEST } from '../provider/protocol.ts';
 import type { CommandContext } from './command.ts';
 import type { Settings } from './options/settings.ts';
@@ -22,10 +22,15 @@ export async function runRemote(address: string, { settings, terminal }: Command
   const tls = target.kind === 'tls' ? tlsFiles(settings) : undefined;
   const timeout = settings.requestTime() ?? DEFAULT_LIMITS.total;
   const names = { configured: settings.text('provider'), fallback: 'kmscrypt' };
+  const started = performance.now();
   const reply = await withDeadline(timeout, undefined, 'the server', async (signal) => {
     const request = await terminal.read(MAXIMUM_REQUEST);
+    // For a server that is asked again, too.
+    const timeLeft = () => Math.max(1, timeout - (performance.now() - started));
     try {
-      return await forwardRequest(request, { target, tls, names, timeout }, signal);
+      return await withRetries(limitsWithin(timeout), signal, () =>
+        forwardRequest(request, { target, tls, names, timeout: timeLeft() }, signal),
+      );
     } finally {
       wipe(request);
     }

@@ -1,6 +1,7 @@
 // Asks a provider that OCICRYPT_KEYPROVIDER_CONFIG configures, in the way that its entry says.
 
 import { decodeBytesField, encodeBytesField, messageLimit } from '../base/grpc.ts';
+import { DEFAULT_LIMITS, withRetries } from '../provider/attempts.ts';
 import { callOnce } from './grpc-client.ts';
 import type { ProviderCall } from './provider.ts';
 import { runProviderCommand } from './provider-command.ts';
@@ -24,13 +25,15 @@ export function createConfiguredCall(provider: ConfiguredProvider): ProviderCall
   return async (request, operation, outer) => {
     const signal = AbortSignal.any([outer, AbortSignal.timeout(PATIENCE)]);
     if (provider.kind === 'command') return runProviderCommand(provider, request, signal);
-    const reply = await callOnce(provider.target, provider.tls, {
+    const call = {
       method: METHODS[operation],
       message: encodeBytesField(request),
       timeout: PATIENCE,
       maximumReply: messageLimit(MAXIMUM_REPLY),
       signal,
-    });
+    };
+    // A server that answers has tried again by itself; one that restarts is back within a moment.
+    const reply = await withRetries(DEFAULT_LIMITS, signal, () => callOnce(provider.target, provider.tls, call));
     return decodeBytesField(reply);
   };
 }

@@ -5,7 +5,14 @@ import { connect as connectSocket } from 'node:net';
 import { createSecureContext, type SecureContext } from 'node:tls';
 import { concatBytes, wipe } from '../base/bytes.ts';
 import { checkedEnvironment } from '../base/environment.ts';
-import { ERROR_STATUS, type ErrorCode, isErrorCode, OcicryptError, showSystemCode } from '../base/errors.ts';
+import {
+  ERROR_STATUS,
+  type ErrorCode,
+  isErrorCode,
+  OcicryptError,
+  showSystemCode,
+  systemCode,
+} from '../base/errors.ts';
 import { CONTENT_TYPE, decodeStatusMessage, encodeFrame, FRAME_HEADER, formatTimeout } from '../base/grpc.ts';
 import { readCertificateFile } from '../base/http/certificates.ts';
 import { readRoots } from '../base/http/roots.ts';
@@ -116,6 +123,7 @@ function request(session: ClientHttp2Session, call: GrpcCall, shown: string): Pr
       new OcicryptError('unavailable', `no answer from ${shown}${showSystemCode(cause)}`, {
         cause,
         retryable: true,
+        unreached: ['ECONNREFUSED', 'ENOENT'].includes(systemCode(cause) ?? ''),
         hint: 'is the server running, and are the certificates the right ones?',
       }),
     );

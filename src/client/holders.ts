@@ -1,6 +1,7 @@
 // Several who may open a layer key, tried in order, as one.
 
-import { asOcicryptError, describeError, type ErrorCode, OcicryptError } from '../base/errors.ts';
+import { combineErrors } from '../base/combine.ts';
+import { asOcicryptError, OcicryptError } from '../base/errors.ts';
 import type { LayerKeyUnwrapper, WrappedKey } from './layer-keys.ts';
 
 /** One who may open some kinds of wrapped keys. */
@@ -44,18 +45,11 @@ export function createUnwrapper(holders: readonly KeyHolder[], missing: string):
           }
         }
       }
-      throw combine(failures, keys, missing);
+      if (failures.length === 0) throw noHolder(keys, missing);
+      throw combineErrors(failures, 'no key opened the layer');
     },
   };
 }
-
-/** The most useful of several: what may pass by itself or can be granted, then what is lost. */
-const CODE_ORDER: readonly ErrorCode[] = [
-  ...(['throttled', 'unavailable', 'deadline-exceeded', 'unauthenticated', 'refused', 'key-disabled'] as const),
-  ...(['configuration', 'not-found', 'not-allowed', 'integrity'] as const),
-];
-
-const SHOWN = 4;
 
 function tooMany(failed: number): OcicryptError {
   return new OcicryptError('bad-input', `${failed} wrapped keys of this image did not open, and no more are tried`, {
@@ -63,23 +57,9 @@ function tooMany(failed: number): OcicryptError {
   });
 }
 
-function combine(failures: readonly OcicryptError[], keys: readonly WrappedKey[], missing: string): OcicryptError {
-  const [first] = failures;
-  if (first === undefined) {
-    const schemes = [...new Set(keys.map(({ scheme }) => scheme))].slice(0, SHOWN).join(', ');
-    return new OcicryptError('not-allowed', `no key for what the layer is encrypted to (${schemes})`, {
-      hint: missing,
-    });
-  }
-  if (failures.length === 1) return first;
-  const sorted = failures.toSorted((a, b) => rank(a.code) - rank(b.code));
-  const texts = [...new Set(sorted.map(describeError))].slice(0, SHOWN);
-  return new OcicryptError(sorted[0]?.code ?? first.code, `nobody opened the layer key: ${texts.join(' | ')}`, {
-    cause: failures,
-  });
+function noHolder(keys: readonly WrappedKey[], missing: string): OcicryptError {
+  const schemes = [...new Set(keys.map(({ scheme }) => scheme))].slice(0, SHOWN).join(', ');
+  return new OcicryptError('not-allowed', `no key for what the layer is encrypted to (${schemes})`, { hint: missing });
 }
 
-function rank(code: ErrorCode): number {
-  const index = CODE_ORDER.indexOf(code);
-  return index < 0 ? CODE_ORDER.length : index;
-}
+const SHOWN = 4;

@@ -17,7 +17,7 @@ export async function wrapForAll(
   const keys = await Promise.all(
     recipients.map(async (recipient): Promise<readonly WrappedKey[]> => {
       const { scheme } = recipient;
-      const packets = await recipient.wrap(record, signal).catch(final);
+      const packets = await recipient.wrap(record, signal);
       if (packets.length === 0) throw new OcicryptError('internal', `no wrapped key from ${scheme}`);
       return packets.map((packet) => ({ scheme, packet }));
     }),
@@ -25,11 +25,4 @@ export async function wrapForAll(
   const all = keys.flat();
   checkDistinct(all);
   return all;
-}
-
-/** Who wraps has tried again by itself: what is repeated after this is the transfer of a layer. */
-function final(error: unknown): never {
-  if (!(error instanceof OcicryptError && error.retryable)) throw error;
-  const { hint, cause } = error;
-  throw new OcicryptError(error.code, error.message, { cause, ...(hint === undefined ? {} : { hint }) });
 }

@@ -1,13 +1,15 @@
-// The only code that repeats what a registry or the network broke off: one allowance for a whole transfer, whatever fails in it.
+// What a registry or the network broke off is repeated within one allowance for a whole transfer, whatever fails in it.
 
-import { setTimeout as sleep } from 'node:timers/promises';
 import { eitherSignal } from '../base/deadline.ts';
-import { OcicryptError } from '../base/errors.ts';
+import type { OcicryptError } from '../base/errors.ts';
+import { retry as repeat } from '../base/retry.ts';
 
 /** What is given a signal, and hands it to all that it calls. */
 type Work<Result> = (signal: AbortSignal) => Promise<Result>;
 
 const ATTEMPTS = 4;
+/** Milliseconds. Registries are given more time than key services, for whose answers a client waits. */
+const PAUSES = { first: 1000, longest: 5000 } as const;
 /** Milliseconds that a registry is left alone at the most, however long it asks for. */
 const PATIENCE = 30_000;
 
@@ -27,16 +29,12 @@ export async function retry<Result>(work: Work<Result>, outer: AbortSignal | und
   const inherited = outer === undefined ? undefined : allowances.get(outer);
   const allowance = inherited ?? { repeats: ATTEMPTS - 1 };
   const signal = withAllowance(outer, allowance);
-  for (;;) {
-    try {
-      return await work(signal);
-    } catch (error) {
-      const isWorthwhile = error instanceof OcicryptError && error.retryable && (error.retryAfter ?? 0) <= PATIENCE;
-      if (!isWorthwhile || allowance.repeats === 0) throw error;
-      const attempt = ATTEMPTS - allowance.repeats--;
-      await sleep(error.retryAfter ?? 200 * 2 ** attempt * (0.5 + Math.random()), undefined, { signal });
-    }
-  }
+  const isWorthwhile = (_: OcicryptError, pause: number) => {
+    if (allowance.repeats === 0 || pause > PATIENCE) return false;
+    allowance.repeats--;
+    return true;
+  };
+  return repeat(() => work(signal), { isWorthwhile, pauses: PAUSES, signal });
 }
 
 /** Runs `work` once, with all that it calls: for what the caller can do without. */

@@ -40,6 +40,7 @@ export async function askMetadataServer<Answer = HttpResponse>(
       hint,
       // A server that is there may be slow once.
       retryable: isSlow,
+      unreached: true,
     });
   }
 }

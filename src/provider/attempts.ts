@@ -1,7 +1,9 @@
 // The limits of a request, its attempts, and the race of several key services. Every call ends.
 
-import { eitherSignal, waitFor, withAttempt } from '../base/deadline.ts';
-import { asOcicryptError, OcicryptError } from '../base/errors.ts';
+import { type Clock, SYSTEM_CLOCK } from '../base/clock.ts';
+import { eitherSignal, PATIENCE, patienceOf, withAttempt } from '../base/deadline.ts';
+import { asOcicryptError, type ErrorCode, type OcicryptError } from '../base/errors.ts';
+import { retry } from '../base/retry.ts';
 
 /** Milliseconds and counts; all of a call stays under every client's own patience. */
 export type Limits = {
@@ -9,7 +11,7 @@ export type Limits = {
   readonly total: number;
   /** For one call of a key service; what it takes to find credentials is not counted. */
   readonly attempt: number;
-  /** How often one key service is called at the most. */
+  /** How often a key service is called at the most that throttles, or whose answers are damaged; 1 repeats nothing at all. */
   readonly attempts: number;
   /** Between the starts of several key services that could all unwrap. */
   readonly stagger: number;
@@ -17,10 +19,16 @@ export type Limits = {
 
 /** Of a request that may take `total`: an attempt has a third of it, and 3 s where there is room for them. */
 export function limitsWithin(total: number): Limits {
-  return { total, attempt: Math.min(total, Math.max(3_000, Math.floor(total / 3))), attempts: 3, stagger: 300 };
+  return { total, attempt: Math.min(total, Math.max(3_000, Math.floor(total / 3))), attempts: 5, stagger: 300 };
 }
 
 export const DEFAULT_LIMITS: Limits = limitsWithin(10_000);
+
+/** The limits of a request whose caller waits no longer than `timeLeft`. */
+export function shortenLimits(limits: Limits, timeLeft = limits.total): Limits {
+  const total = Math.min(limits.total, timeLeft);
+  return { ...limits, total, attempt: Math.min(limits.attempt, total) };
+}
 
 /** One call of a key service under both of its limits, tried again as {@link withRetries} says. */
 export function withAttempts<Value>(
@@ -32,44 +40,32 @@ export function withAttempts<Value>(
   return withRetries(limits, signal, () => withAttempt(limits.attempt, signal, what, run));
 }
 
+/** Milliseconds. */
+const PAUSES = { first: 100, longest: 2000 } as const;
+/** What passes by itself, if at all, within a few attempts; an outage is a matter of time. */
+const COUNTED: ReadonlySet<ErrorCode> = new Set(['throttled', 'integrity']);
+/** Milliseconds for an address at which nothing answers: restarts take as long, and who misspelt it waits no longer. */
+const UNREACHED_PATIENCE = 3000;
+
 /**
- * Runs `run` again while it fails with an error that is `retryable`, with full jitter from 100 ms to 2 s, or as long
- * as the service asked for (docs/errors.md). Where that is longer than the whole call may take, there is no other attempt:
- * waiting would only turn what the service said into a missed deadline.
+ * Runs `run` again while it fails with an error that is `retryable`, after pauses that grow, or as long as the service
+ * asks for (docs/errors.md): until four fifths of the whole call have passed, so that the last attempt has the rest.
+ * Throttling and damaged answers are counted beside that. One attempt means that nothing is repeated, whatever it is.
  */
-export async function withRetries<Value>(
-  limits: Limits,
+export function withRetries<Value>(
+  { attempts, total }: Limits,
   signal: AbortSignal,
   run: () => Promise<Value>,
+  clock: Clock = SYSTEM_CLOCK,
 ): Promise<Value> {
-  const end = performance.now() + limits.total;
-  const isWorthwhile = (error: unknown): error is OcicryptError =>
-    !signal.aborted &&
-    error instanceof OcicryptError &&
-    error.retryable &&
-    performance.now() + (error.retryAfter ?? 0) < end;
-  const pauseAfter = (error: OcicryptError, attempt: number) =>
-    waitFor(signal, { name: `another attempt after ${error.code}: ${error.message}` }, 'on', () =>
-      pause(Math.max(error.retryAfter ?? 0, Math.random() * Math.min(2000, 100 * 2 ** attempt)), signal),
-    );
-  // By ourselves once: what succeeds at first, as nearly all does, neither loads nor runs what repeats it.
-  try {
-    return await run();
-  } catch (error) {
-    if (limits.attempts === 1 || !isWorthwhile(error)) throw error;
-    await pauseAfter(error, 1);
-  }
-  const { default: pRetry } = await import('p-retry');
-  return pRetry(run, {
-    retries: limits.attempts - 2,
-    minTimeout: 0,
-    maxTimeout: 0,
-    signal,
-    shouldRetry: ({ error }) => isWorthwhile(error),
-    onFailedAttempt: async ({ error, attemptNumber, retriesLeft }) => {
-      if (isWorthwhile(error) && retriesLeft > 0) await pauseAfter(error, attemptNumber + 1);
-    },
-  });
+  const begun = clock.now();
+  const until = Math.min(patienceOf(signal), begun + total * PATIENCE);
+  let counted = 0;
+  const isWorthwhile = (error: OcicryptError, pause: number) => {
+    if (attempts === 1 || (COUNTED.has(error.code) && ++counted >= attempts)) return false;
+    return clock.now() + pause <= (error.unreached ? Math.min(until, begun + UNREACHED_PATIENCE) : until);
+  };
+  return retry(run, { isWorthwhile, pauses: PAUSES, signal, clock });
 }
 
 /** Why none of several attempts succeeded: one error for each, in their order. */
@@ -83,13 +79,18 @@ export class AllFailed extends Error {
 }
 
 /**
- * Starts the attempts in order, each `stagger` milliseconds after the one before or as soon as one fails, and returns
- * the first success; the others are ended. In the manner of RFC 8305 (Happy Eyeballs).
+ * One of several that are started. `makeWay` is to be called if it will take longer than usual: the next need not wait.
+ */
+export type Start<Value> = (signal: AbortSignal, makeWay: () => void) => Promise<Value>;
+
+/**
+ * Starts them in order, each `stagger` milliseconds after the one before or as soon as that fails or makes way, and
+ * returns the first success; the others are ended. In the manner of RFC 8305 (Happy Eyeballs).
  *
  * @throws AllFailed
  */
 export function firstSuccess<Value>(
-  starts: readonly ((signal: AbortSignal) => Promise<Value>)[],
+  starts: readonly Start<Value>[],
   stagger: number,
   signal: AbortSignal,
 ): Promise<Value> {
@@ -105,11 +106,14 @@ export function firstSuccess<Value>(
     const start = starts[index];
     if (start === undefined) return;
     timer = setTimeout(startNext, stagger);
-    start(eitherSignal(signal, others.signal)).then(resolve, (error: unknown) => {
+    const makeWay = () => {
+      if (next === index + 1) startNext();
+    };
+    start(eitherSignal(signal, others.signal), makeWay).then(resolve, (error: unknown) => {
       errors[index] = asOcicryptError(error);
       failed++;
       if (failed === starts.length) reject(new AllFailed(errors));
-      else startNext();
+      else makeWay();
     });
   };
   startNext();
@@ -118,12 +122,4 @@ export function firstSuccess<Value>(
     next = starts.length;
     others.abort();
   });
-}
-
-function pause(milliseconds: number, signal: AbortSignal): Promise<void> {
-  const { promise, resolve } = Promise.withResolvers<void>();
-  if (signal.aborted) resolve();
-  const timer = setTimeout(resolve, milliseconds);
-  signal.addEventListener('abort', () => resolve(), { once: true });
-  return promise.finally(() => clearTimeout(timer));
 }

@@ -1,11 +1,12 @@
 // The only code that opens packets: the allowed recipients, local keys first, then key services side by side.
 
 import { wipe } from '../base/bytes.ts';
+import { combineErrors } from '../base/combine.ts';
 import { withAttempt } from '../base/deadline.ts';
-import { asOcicryptError, type ErrorCode, OcicryptError } from '../base/errors.ts';
+import { asOcicryptError, OcicryptError } from '../base/errors.ts';
 import { formatKeyUri, type KeyUri, parseKeyUri } from '../base/key-uri.ts';
 import { CANNOT_BE_UNWRAPPED, type EncryptionContext, type Kek, type WrappedKey } from '../kms/kek.ts';
-import { AllFailed, firstSuccess, type Limits, withRetries } from './attempts.ts';
+import { AllFailed, firstSuccess, type Limits, type Start, withRetries } from './attempts.ts';
 import { type Labels, sameLabels, showLabels } from './labels.ts';
 import { isLayerKeyRecord } from './layer-key.ts';
 import { nameKey } from './name-key.ts';
@@ -36,7 +37,7 @@ export async function unwrapLayerKey(packet: Packet, options: UnwrapOptions, sig
   const selected = await selectCandidates(recipients, options);
   if (selected.length === 0) throw notAllowed(recipients, options);
   const candidates = selected.map((candidate) => new Candidate(candidate.recipient, candidate.uri, packet, options));
-  return withRetries(options.limits, signal, () => tryAll(candidates, options.limits.stagger, signal));
+  return tryAll(candidates, options.limits.stagger, signal);
 }
 
 type Selected = { readonly recipient: WrappedKey; readonly uri: KeyUri };
@@ -90,7 +91,7 @@ export async function selectKeyfile(
   return kek.key === asked.key || kek.otherKeys?.includes(asked.key) ? rule.uri : undefined;
 }
 
-/** One recipient of the packet and the operator's key for it; remembers how it failed, so that only a fault of the moment is tried again. */
+/** One recipient of the packet and the operator's key for it; remembers how it failed. */
 class Candidate {
   readonly local: boolean;
   readonly name: string;
@@ -111,7 +112,22 @@ class Candidate {
     this.#options = options;
   }
 
-  async open(signal: AbortSignal): Promise<Unwrapped> {
+  /** {@link openOnce}, again as long as that is worthwhile; other candidates need not wait for it. */
+  async open(signal: AbortSignal, makeWay: () => void): Promise<Unwrapped> {
+    try {
+      return await withRetries(this.#options.limits, signal, () =>
+        this.openOnce(signal).catch((error: unknown) => {
+          makeWay();
+          throw error;
+        }),
+      );
+    } catch (error) {
+      this.failure = asOcicryptError(error);
+      throw this.failure;
+    }
+  }
+
+  async openOnce(signal: AbortSignal): Promise<Unwrapped> {
     try {
       const optsdata = this.#isComputed
         ? await this.#unwrap(signal)
@@ -150,63 +166,34 @@ const LOCAL_SCHEMES: ReadonlySet<string> = new Set(['keyfile', 'age', 'pkcs11', 
  */
 const COMPUTED_KEY = /^(?:keyfile|kbs):/;
 
+/**
+ * Local keys first, one after the other. Then services side by side, each of them as often as it is worthwhile, and local
+ * keys that may yet open it: none of them waits for another that is out of order.
+ */
 async function tryAll(candidates: readonly Candidate[], stagger: number, signal: AbortSignal): Promise<Unwrapped> {
-  const remaining = candidates.filter((candidate) => candidate.failure?.retryable ?? true);
-  for (const candidate of remaining.filter((one) => one.local)) {
+  for (const candidate of candidates.filter(({ local }) => local)) {
     try {
-      return await candidate.open(signal);
+      return await candidate.openOnce(signal);
     } catch {
       // The candidate keeps its failure; the next one may still open the packet.
     }
   }
-  const services = remaining.filter((candidate) => !candidate.local);
+  const services = candidates.filter(({ local }) => !local);
+  const racing = [...services, ...candidates.filter(({ failure }) => failure?.retryable)];
   try {
-    if (services.length > 0)
-      return await firstSuccess(
-        services.map((one) => (end) => one.open(end)),
-        stagger,
-        signal,
+    if (racing.length > 0) {
+      const starts = racing.map(
+        (one): Start<Unwrapped> =>
+          (end, makeWay) =>
+            one.open(end, makeWay),
       );
+      return await firstSuccess(starts, stagger, signal);
+    }
   } catch (error) {
     if (!(error instanceof AllFailed)) throw error;
   }
-  throw combineFailures(candidates);
-}
-
-/** The most useful of several codes: what may pass, then what can be granted, then what is lost. */
-const CODE_ORDER: readonly ErrorCode[] = [
-  'throttled',
-  'unavailable',
-  'deadline-exceeded',
-  'unauthenticated',
-  'refused',
-  'key-disabled',
-  'configuration',
-  'not-found',
-  'integrity',
-];
-
-function combineFailures(candidates: readonly Candidate[]): OcicryptError {
   const failures = candidates.flatMap(({ failure }) => (failure === undefined ? [] : [failure]));
-  const [first] = failures;
-  if (first === undefined) return new OcicryptError('internal', 'no key was tried');
-  if (failures.length === 1) return first;
-  const sorted = failures.toSorted((a, b) => rank(a.code) - rank(b.code));
-  const waits = failures.flatMap(({ retryAfter }) => (retryAfter === undefined ? [] : [retryAfter]));
-  return new OcicryptError(
-    sorted[0]?.code ?? first.code,
-    `none of ${failures.length} keys opened the packet: ${failures.map((failure) => failure.markedLine()).join(' | ')}`,
-    {
-      cause: failures,
-      retryable: failures.some(({ retryable }) => retryable),
-      ...(waits.length > 0 && waits.length === failures.length ? { retryAfter: Math.min(...waits) } : {}),
-    },
-  );
-}
-
-function rank(code: ErrorCode): number {
-  const index = CODE_ORDER.indexOf(code);
-  return index === -1 ? CODE_ORDER.length : index;
+  throw combineErrors(failures, `none of ${failures.length} keys opened the packet`);
 }
 
 function checkRecord(optsdata: Uint8Array, key: string): Uint8Array {

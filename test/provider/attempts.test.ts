@@ -10,6 +10,7 @@ import {
   limitsWithin,
   withRetries,
 } from '../../src/provider/attempts.ts';
+import { createTestClock } from '../fixtures/clock.ts';
 
 const LIMITS: Limits = { total: 2000, attempt: 100, attempts: 3, stagger: 20 };
 const never = () => new Promise<never>(() => {});
@@ -19,7 +20,7 @@ const caught = (work: Promise<unknown>) => work.then(() => assert.fail('it succe
 const unending = () => new AbortController().signal;
 
 test('an attempt has a third of the whole, and 3 s where there is room for them', () => {
-  assert.deepEqual(DEFAULT_LIMITS, { total: 10_000, attempt: 3333, attempts: 3, stagger: 300 });
+  assert.deepEqual(DEFAULT_LIMITS, { total: 10_000, attempt: 3333, attempts: 5, stagger: 300 });
   const attempts = [500, 3000, 4000, 9000, 60_000].map((total) => limitsWithin(total).attempt);
   assert.deepEqual(attempts, [500, 3000, 3000, 3000, 20_000]);
 });
@@ -32,7 +33,7 @@ test('a deadline ends what ignores its signal, names it, and says what to do', a
       return never();
     }),
   );
-  assert.deepEqual([error.code, error.retryable], ['deadline-exceeded', true]);
+  assert.deepEqual([error.code, error.retryable], ['deadline-exceeded', false]);
   assert.match(error.message, /^key k: /);
   assert.ok(error.hint !== undefined && signal?.aborted);
 });
@@ -62,59 +63,74 @@ test('an outer signal ends it, before or while it runs', async () => {
   assert.match(timed.message, /^lazily: no answer in time/);
 });
 
-test('only what is retryable is tried again, and at most three times', async () => {
-  for (const [retryable, expected] of [
-    [true, 3],
-    [false, 1],
-  ] as const) {
-    let calls = 0;
-    const error = await caught(
-      withRetries(LIMITS, unending(), async () => {
-        calls++;
-        throw failure({ retryable });
-      }),
-    );
-    assert.deepEqual([calls, error.code], [expected, 'unavailable']);
+/** How often and how long `error` is tried again by a call of ten seconds, and what it ends with. */
+async function patienceFor(error: OcicryptError, limits: Partial<Limits> = {}) {
+  const clock = createTestClock(1);
+  const begun = clock.now();
+  let [calls, last] = [0, 0];
+  const run = async () => {
+    calls++;
+    last = clock.now() - begun;
+    throw error;
+  };
+  const ended = await clock.settle(caught(withRetries({ ...DEFAULT_LIMITS, ...limits }, unending(), run, clock)));
+  return { calls, last, ended };
+}
+
+test('what is unavailable is tried until four fifths of the time have passed, and then says so', async () => {
+  const { calls, last, ended } = await patienceFor(failure({ retryable: true }));
+  assert.deepEqual([calls, last], [8, 7100]);
+  assert.deepEqual([ended.code, ended.message], ['unavailable', 'gone, tried 8 times in 7.1 s']);
+  const longer = await patienceFor(failure({ retryable: true }), { total: 30_000 });
+  assert.ok(longer.last > 22_000 && longer.last <= 24_000, `${longer.last} ms`);
+});
+
+test('throttling and damaged answers are counted, and an outage between them is not', async () => {
+  for (const code of ['throttled', 'integrity'] as const) {
+    assert.equal((await patienceFor(new OcicryptError(code, 'no', { retryable: true }))).calls, 5);
+  }
+  const clock = createTestClock();
+  const codes = ['throttled', 'unavailable', 'integrity', 'unavailable', 'throttled'] as const;
+  let calls = 0;
+  const run = async () => {
+    const code = codes[calls++];
+    if (code !== undefined) throw new OcicryptError(code, 'no', { retryable: true });
+    return 'at last';
+  };
+  assert.equal(await clock.settle(withRetries(DEFAULT_LIMITS, unending(), run, clock)), 'at last');
+});
+
+test('an address at which nothing answers is given three seconds, however long the call may take', async () => {
+  for (const total of [10_000, 50_000]) {
+    const { last, ended } = await patienceFor(failure({ retryable: true, unreached: true }), { total });
+    assert.ok(last > 1000 && last <= 3000, `${last} ms`);
+    assert.equal(ended.code, 'unavailable');
   }
 });
 
-test('an error of nobody’s is not tried again', async () => {
-  let calls = 0;
-  const error = await caught(
-    withRetries(LIMITS, unending(), async () => {
-      calls++;
-      throw new TypeError('fetch failed');
-    }),
-  );
-  assert.deepEqual([calls, error.code], [1, 'internal']);
+test('only what is retryable is tried again, and nothing at all if there is one attempt', async () => {
+  assert.equal((await patienceFor(failure())).calls, 1);
+  assert.equal((await patienceFor(failure({ retryable: true }), { attempts: 1 })).calls, 1);
 });
 
-test('a service is left alone as long as it asks, and not asked again where the call ends before', async () => {
+test('a service that asks for more time than there is is not waited for', async () => {
+  const { calls, ended } = await patienceFor(
+    new OcicryptError('throttled', 'later', { retryable: true, retryAfter: 60_000 }),
+  );
+  assert.deepEqual([calls, ended.code], [1, 'throttled']);
+});
+
+test('the patience is that of the whole call, whatever of it has passed', async () => {
   let calls = 0;
-  const started = performance.now();
-  await withRetries(LIMITS, unending(), async () => {
-    if (calls++ === 0) throw failure({ retryable: true, retryAfter: 150 });
+  const work = withDeadline(300, undefined, 'x', async (signal) => {
+    await new Promise((resolve) => setTimeout(resolve, 200));
+    return withRetries({ ...LIMITS, total: 60_000 }, signal, async () => {
+      calls++;
+      throw failure({ retryable: true, retryAfter: 60 });
+    });
   });
-  assert.ok(performance.now() - started >= 145);
-  calls = 0;
-  const error = await caught(
-    withRetries(LIMITS, unending(), async () => {
-      calls++;
-      throw new OcicryptError('throttled', 'later', { retryable: true, retryAfter: 60_000 });
-    }),
-  );
-  assert.deepEqual([calls, error.code], [1, 'throttled']);
-});
-
-test('a signal ends the pause between attempts', async () => {
-  const controller = new AbortController();
-  const work = caught(
-    withRetries({ ...LIMITS, total: 60_000 }, controller.signal, () =>
-      Promise.reject(failure({ retryable: true, retryAfter: 30_000 })),
-    ),
-  );
-  setTimeout(() => controller.abort(failure()), 10);
-  assert.equal((await work).code, 'unavailable');
+  assert.equal((await caught(work)).code, 'unavailable');
+  assert.equal(calls, 1);
 });
 
 test('the first success wins, and the others are ended', async () => {
@@ -141,6 +157,30 @@ test('attempts start one after the other, or at once when one fails', async () =
   const [first = 0, second = 0, third = 0] = started;
   assert.ok(second - first >= 55, `${second - first} ms to the second`);
   assert.ok(third - second < 50, `${third - second} ms to the third, though the second had failed`);
+});
+
+test('one that makes way is not waited for, and may still win', async () => {
+  const begin = performance.now();
+  const patient = (_: AbortSignal, makeWay: () => void) => {
+    makeWay();
+    makeWay();
+    return new Promise<string>((resolve) => setTimeout(() => resolve('patient'), 30));
+  };
+  let third = 0;
+  const won = await firstSuccess(
+    [
+      patient,
+      () => never(),
+      () => {
+        third = performance.now() - begin;
+        return never();
+      },
+    ],
+    10,
+    unending(),
+  );
+  assert.equal(won, 'patient');
+  assert.ok(third >= 9, `${third} ms to the third: way was made once`);
 });
 
 test('where all fail, every error is kept in order', async () => {

@@ -136,15 +136,31 @@ test('none is tried again before all were tried once, and then only what may pas
   );
 });
 
-test('what is not retryable is asked once, what is retryable three times', async () => {
-  for (const [details, expected] of [
-    [{}, 1],
-    [{ retryable: true }, 3],
+test('what is not retryable is asked once, what is throttled as often as the limits say', async () => {
+  for (const [code, details, expected] of [
+    ['unavailable', {}, 1],
+    ['throttled', { retryable: true }, 3],
   ] as const) {
-    const { unwrap, started } = provider([key('a')], { [key('a')]: failing('unavailable', details) });
-    assert.equal((await refusal(unwrap(packetFor(key('a'))))).code, 'unavailable');
+    const { unwrap, started } = provider([key('a')], { [key('a')]: failing(code, details) });
+    assert.equal((await refusal(unwrap(packetFor(key('a'))))).code, code);
     assert.equal(started.length, expected);
   }
+});
+
+test('no recipient waits for one that is out of order: the others open at once, or say why they do not', async () => {
+  const down = failing('unavailable', { retryable: true });
+  const begin = performance.now();
+  const { unwrap } = provider([PREFIX], { [key('a')]: down, [key('b')]: HANG, [key('c')]: down });
+  assertOpened(await unwrap(packetFor(key('a'), key('b'), key('c'), key('d'))));
+  // The second is silent, and given its 300 ms.
+  assert.ok(performance.now() - begin < 900, `${performance.now() - begin} ms`);
+  const limits = { total: 1000, attempt: 500, attempts: 3, stagger: 300 };
+  const none = provider([PREFIX], { [key('a')]: down, [key('b')]: failing('refused') }, { limits });
+  const error = await refusal(none.unwrap(packetFor(key('a'), key('b'))));
+  assert.equal(error.code, 'unavailable');
+  assert.match(error.message, /tried \d times in 0\.\d s.* \| refused: /);
+  assert.ok(none.started.filter((one) => one.key === key('a')).length > 2);
+  assert.equal(none.started.filter((one) => one.key === key('b')).length, 1);
 });
 
 test('a service that asks to be left alone for longer than the call is throttling, not a missed deadline', async () => {

@@ -84,6 +84,7 @@ export function createHttpClient(settings: HttpSettings = {}): HttpClient {
   let quick: Promise<HttpTransport> | undefined;
   let lasting: Promise<HttpTransport> | undefined;
   const asked = new Set<string>();
+  const answered = new Set<string>();
   const prefersQuick = 'bun' in process.versions && ![process.env, settings.environment ?? {}].some(namesProxy);
 
   function transportFor({ host }: URL): Promise<HttpTransport> {
@@ -105,8 +106,13 @@ export function createHttpClient(settings: HttpSettings = {}): HttpClient {
       const transport = await transportFor(url);
       const complete = { ...request, maximumBytes: request.maximumBytes ?? MAXIMUM_BYTES };
       const answer = await waitFor(request.signal, ...describeWait(url, request.role), () =>
-        transport.exchange(url, complete),
+        transport.exchange(url, complete).catch((error: unknown) => {
+          // An address that has answered is right: the host is out of order for a while.
+          const isAway = answered.has(url.host) && error instanceof OcicryptError && error.unreached;
+          throw isAway ? error.with({ unreached: false }) : error;
+        }),
       );
+      answered.add(url.host);
       if (answer.status >= 300 && answer.status < 400) throw answeredRedirect(url);
       return answer;
     },

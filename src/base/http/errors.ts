@@ -25,6 +25,10 @@ export function refusedByProxy(url: URL, proxy: URL | undefined, status: number)
 const NO_SUCH_HOST = /^(?:ENOTFOUND|DNS_ENOTFOUND)$/;
 const NOT_TRUSTED = /CERT|ISSUER|SELF_SIGNED|UNABLE_TO_|ERR_TLS|HOSTNAME_MISMATCH|CRL|INVALID_CA|INVALID_PURPOSE/;
 
+/** No connection was made: so it is if the host is starting, and if the address is wrong. Bun's `fetch` has two of its own. */
+const UNREACHED =
+  /^(?:ECONNREFUSED|ConnectionRefused|FailedToOpenSocket|EHOSTUNREACH|EHOSTDOWN|ENETUNREACH|ENETDOWN|EAI_AGAIN)$/;
+
 const OTHER_NAME = /ALTNAME|HOSTNAME_MISMATCH/;
 
 /**
@@ -42,6 +46,7 @@ export function networkError(url: URL, error: Error, proxy?: URL): OcicryptError
       cause: error,
       hint: `check HTTPS_PROXY, or name ${url.hostname} in NO_PROXY to reach it directly`,
       retryable: isNamed && !NOT_TRUSTED.test(code),
+      unreached: UNREACHED.test(code),
     });
   }
   if (NO_SUCH_HOST.test(code)) {
@@ -71,6 +76,7 @@ export function networkError(url: URL, error: Error, proxy?: URL): OcicryptError
       cause: error,
       hint: 'check that the host can be reached from here, and its proxy if there is one',
       retryable: true,
+      unreached: UNREACHED.test(code),
     },
   );
 }

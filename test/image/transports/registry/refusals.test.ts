@@ -82,7 +82,10 @@ test('a refusal for good is no fault of the network, and is asked once; what may
       method === 'PUT' && end(response, status, { 'retry-after': '0.01' }, problem('WHY', 'so'));
     fake.requests.splice(0);
     const error = await rejects(code, open('app:enc').writeRoot(manifest));
-    assert.match(error.message, new RegExp(`\\(${status}: WHY: so\\)$`));
+    assert.match(
+      error.message,
+      new RegExp(`\\(${status}: WHY: so\\)${count === 1 ? '' : `, tried ${count} times in 0\\.\\d s`}$`),
+    );
     assert.equal(countMethods(fake).PUT, count);
   }
 });
