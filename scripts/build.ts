@@ -41,6 +41,8 @@ function compile(...flags: readonly string[]): void {
     '--splitting',
     '--format=esm',
     ...autoload,
+    // Two packages ask for their own directory, and would carry the builder's path into the executable.
+    '--define=__dirname="/"',
     // A wrap ends before compiled code has paid for its compilation; longer commands lift this (src/cli/compilation.ts).
     '--compile-jit-policy=100',
     ...flags,

@@ -9,9 +9,7 @@ import { fileURLToPath } from 'node:url';
 const project = dirname(dirname(fileURLToPath(import.meta.url)));
 const [script, ...words] = process.argv.slice(2);
 
-// Not `npm ci`, which demands that the lockfile lists the tools of every platform, also of those that nobody here has
-// tried. This too takes the versions and hashes of the lockfile, and changes nothing in it.
-if (!isInstalled()) run('npm', ['install', '--no-save', '--no-audit', '--no-fund', '--loglevel=error']);
+if (!isInstalled()) run('npm', ['ci', '--loglevel=error']);
 run(join(project, 'node_modules/node/bin/node'), [join(project, script), ...words]);
 
 /** npm leaves a copy of the lockfile behind, less the entry of the project itself. */
