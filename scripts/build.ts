@@ -3,7 +3,7 @@
 import { chmodSync, copyFileSync, mkdirSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
-import { compileExecutable, prepareExecutable } from './executable.ts';
+import { compileExecutable, prepareExecutable, writeSideFiles } from './executable.ts';
 import { PROJECT, runTool } from './process.ts';
 
 const dist = join(PROJECT, 'dist');
@@ -17,7 +17,7 @@ try {
   symlinkSync('ocicrypt-kms', join(dist, 'kms_oci_crypt'));
   runTool('tsc', ['-p', 'tsconfig.build.json']);
   // Beside the code that reads them (src/cli/side-files.ts).
-  for (const file of preparation.sideFiles) copyFileSync(file, join(dist, 'lib/cli', basename(file)));
+  for (const file of writeSideFiles(preparation, undefined)) copyFileSync(file, join(dist, 'lib/cli', basename(file)));
   chmodSync(join(dist, 'lib/main.js'), 0o755);
 } finally {
   rmSync(workspace, { recursive: true });

@@ -10,8 +10,7 @@ import { unwrapRequest, wrapRequest } from './sample.ts';
 
 /** What all executables of one source have in common, found out once. */
 export type Preparation = {
-  /** Files that the executable holds beside the program (src/cli/side-files.ts). */
-  readonly sideFiles: readonly string[];
+  readonly directory: string;
   /** Files that name the functions which a wrap and an unwrap with a local key run, in their order. */
   readonly orders: readonly string[];
   readonly packages: readonly Component[];
@@ -30,11 +29,15 @@ export function prepareExecutable(directory: string): Preparation {
   compile(executable, [`--metafile=${metafile}`]);
   const contents: Metafile = JSON.parse(readFileSync(metafile, 'utf8'));
   const packages = bundledPackages(contents);
-  const build = readBuild();
-  const sideFiles = [join(directory, 'THIRD-PARTY-LICENSES'), join(directory, 'build.json')] as const;
-  writeFileSync(sideFiles[0], licenseText(packages));
-  writeFileSync(sideFiles[1], `${JSON.stringify(build)}\n`);
-  return { sideFiles, orders: recordOrders(executable, directory), packages, build };
+  writeFileSync(join(directory, 'THIRD-PARTY-LICENSES'), licenseText(packages));
+  return { directory, orders: recordOrders(executable, directory), packages, build: readBuild() };
+}
+
+/** Lays the files that the program reads beside itself (src/cli/side-files.ts). @returns their paths */
+export function writeSideFiles({ directory, build }: Preparation, target: string | undefined): readonly string[] {
+  const about = join(directory, 'build.json');
+  writeFileSync(about, `${JSON.stringify({ ...build, target })}\n`);
+  return [join(directory, 'THIRD-PARTY-LICENSES'), about];
 }
 
 /** A Bun to build around, of the version that compiles, and its platform: `linux-arm64-musl`. */
@@ -45,13 +48,12 @@ export type Runtime = { readonly platform: string; readonly file: string };
  *
  * @param runtime that of another platform; without it, the one that compiles
  */
-export function compileExecutable(directory: string, { sideFiles, orders }: Preparation, runtime?: Runtime): void {
+export function compileExecutable(directory: string, preparation: Preparation, runtime?: Runtime): void {
+  const target = runtime?.platform ?? `${process.platform}-${process.arch}`;
   compile(join(directory, 'ocicrypt-kms'), [
-    `--bytecode-order=${orders.join()}`,
-    ...sideFiles.map((file) => `--asset=${file}`),
-    ...(runtime === undefined
-      ? []
-      : [`--target=bun-${runtime.platform}`, `--compile-executable-path=${runtime.file}`]),
+    `--bytecode-order=${preparation.orders.join()}`,
+    ...writeSideFiles(preparation, target).map((file) => `--asset=${file}`),
+    ...(runtime === undefined ? [] : [`--target=bun-${runtime.platform}`, `--compile-executable-path=${runtime.file}`]),
   ]);
 }
 

@@ -9,7 +9,9 @@ import { PROJECT, runTool, toolPath } from './process.ts';
 
 const all = globSync('test/**/*.test.ts', { cwd: PROJECT }).sort();
 // What starts clients, or the server as a process, does not depend on the runtime that the tests run on.
-const library = all.filter((file) => !/^test\/(?:architecture|docs|end-to-end|executable|real-clients)\//.test(file));
+const library = all.filter(
+  (file) => !/^test\/(?:architecture|docs|end-to-end|executable|real-clients|release)\//.test(file),
+);
 // Files mostly wait for one another's processes; a test that hangs must not hang the run.
 const options = ['--test', '--test-concurrency=3', '--test-timeout=180000'];
 

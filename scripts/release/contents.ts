@@ -84,19 +84,26 @@ export function readBuild(): Build {
 
 /** The texts by which a package's authors allow its use, each once. */
 export function licenseFiles({ path }: Component): readonly string[] {
-  const names = globSync('*', { cwd: join(PROJECT, path) }).filter((name) => /^(?:licen[cs]e|copying|notice)/i.test(name));
+  const names = globSync('*', { cwd: join(PROJECT, path) }).filter((name) =>
+    /^(?:licen[cs]e|copying|notice)/i.test(name),
+  );
   return names.sort().map((name) => readFileSync(join(PROJECT, path, name), 'utf8').trim());
 }
 
 function component(path: string, entries: Readonly<Record<string, LockEntry>>): Component {
   const { version, license, integrity, dependencies = {} } = lockEntry(path, entries);
-  if (license === undefined || integrity === undefined) throw new Error(`the lockfile lacks licence or hash of ${path}`);
+  if (license === undefined || integrity === undefined)
+    throw new Error(`the lockfile lacks licence or hash of ${path}`);
   const name = path.slice(path.lastIndexOf('node_modules/') + 'node_modules/'.length);
   return { name, version, license, integrity, path, dependencies: resolved(path, Object.keys(dependencies), entries) };
 }
 
 /** Where a package finds what it depends on: below itself, or below a folder above it. */
-function resolved(path: string, names: readonly string[], entries: Readonly<Record<string, LockEntry>>): readonly string[] {
+function resolved(
+  path: string,
+  names: readonly string[],
+  entries: Readonly<Record<string, LockEntry>>,
+): readonly string[] {
   return names.flatMap((name) => {
     for (let at = path; ; at = at.slice(0, Math.max(at.lastIndexOf('/node_modules/'), 0))) {
       const candidate = join(at, 'node_modules', name);

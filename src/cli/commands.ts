@@ -179,4 +179,24 @@ export const COMMANDS: ReadonlyMap<string, Command> = new Map<string, Command>([
       run: async (context) => (await import('./config.ts')).runConfig(context),
     },
   ],
+  [
+    'version',
+    {
+      operands: '',
+      describe: 'print the version; with --json also the commit, its date, the runtime and the platform',
+      examples: ['', '--json'],
+      options: ['json'],
+      run: async (context) => (await import('./version.ts')).runVersion(context),
+    },
+  ],
+  [
+    'licenses',
+    {
+      operands: '',
+      describe: 'print the licences of all that the executable holds',
+      examples: ['', '--help'],
+      options: [],
+      run: async (context) => (await import('./licenses.ts')).runLicenses(context),
+    },
+  ],
 ]);

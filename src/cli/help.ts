@@ -28,7 +28,7 @@ export function commandHelp(name: string, command: Command, personality: Persona
   return [
     wrapWords(`${called}: ${command.describe}`, WIDTH).join('\n'),
     `usage: ${wrapWords(usage, WIDTH - 'usage: '.length).join('\n         ')}`,
-    `examples:\n${command.examples.map((words) => commandLine(`${called} ${words}`)).join('\n')}`,
+    `examples:\n${command.examples.map((words) => commandLine(`${called} ${words}`.trimEnd())).join('\n')}`,
     ...writtenForms(command),
     ...optionGroups([...command.options, 'help']),
   ]

@@ -53,9 +53,7 @@ async function dispatch(words: readonly string[], personality: Personality, term
     // Its one command needs no name, and may have it.
     return runCommand('keyprovider', first === 'keyprovider' ? rest : words, personality, terminal);
   }
-  if (first === '--version' || first === 'version') {
-    return terminal.write(`ocicrypt-kms ${(await import('./version.ts')).VERSION}\n`);
-  }
+  if (first === '--version') return runCommand('version', rest, personality, terminal);
   if (first === '--help' || first === '-h' || first === 'help') return showHelp(rest, terminal);
   if (first === undefined) throw new OcicryptError('usage', 'no command', { hint: 'run ocicrypt-kms --help' });
   if (first.startsWith('-')) throw optionFirst(first);

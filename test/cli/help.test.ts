@@ -80,10 +80,10 @@ for (const [name, command] of COMMANDS) {
     const lines = section.replaceAll(/ \\\n\s*/g, ' ').split('\n');
     assert.deepEqual(
       lines,
-      command.examples.map((words) => `  ocicrypt-kms ${name} ${words}`),
+      command.examples.map((words) => `  ocicrypt-kms ${name} ${words}`.trimEnd()),
     );
     for (const words of command.examples) {
-      const settings = await parseSettings(words.split(' '), command.options);
+      const settings = await parseSettings(words === '' ? [] : words.split(' '), [...command.options, 'help']);
       const wanted = command.operands === '' ? 0 : command.operands.split(' ').length;
       assert.equal(settings.operands.length, wanted, words);
       for (const mode of command.modes ?? []) {
