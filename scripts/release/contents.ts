@@ -62,13 +62,6 @@ export function runtimeVersion(): string {
   return lockEntry('node_modules/bun', lockEntries()).version;
 }
 
-/** The hash that the lockfile pins for a package that other platforms need. */
-export function lockedIntegrity(name: string): string {
-  const { integrity } = lockEntry(`node_modules/${name}`, lockEntries());
-  if (integrity === undefined) throw new Error(`the lockfile lacks the hash of ${name}`);
-  return integrity;
-}
-
 /** What `SOURCE_DATE_EPOCH` or the repository says; the time 0 outside of both. A change that is not committed shows. */
 export function readBuild(): Build {
   const git = (...words: readonly string[]) =>
