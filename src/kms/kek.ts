@@ -34,7 +34,7 @@ export interface Kek {
   /** The canonical URI by which packets know this key; its own URI but for keys known by what they hold. */
   readonly key: string;
   /** Further URIs by which packets know what this opens: a file of identities holds several keys. */
-  readonly otherKeys?: readonly string[];
+  readonly otherKeys?: readonly string[] | undefined;
 
   /**
    * @param plaintext what to wrap: 1 to 4096 bytes
@@ -51,6 +51,31 @@ export interface Kek {
 
   /** Ends connections and sessions and wipes key material. */
   close?(): void;
+}
+
+/** The key with other calls. Whatever else a key has stays as it is: a member that is not named here does not compile. */
+export function decorate(kek: Kek, calls: Partial<Pick<Kek, 'wrap' | 'unwrap' | 'close'>>): Kek {
+  const same: Required<Kek> = {
+    local: kek.local,
+    key: kek.key,
+    otherKeys: kek.otherKeys,
+    wrap: (...call) => kek.wrap(...call),
+    unwrap: (...call) => kek.unwrap(...call),
+    close: () => kek.close?.(),
+  };
+  return { ...same, ...calls };
+}
+
+/** Decorates each key once: the same key has always the same form. */
+export function oncePerKek<More extends readonly unknown[]>(
+  decorated: (kek: Kek, ...more: More) => Kek,
+): (kek: Kek, ...more: More) => Kek {
+  const known = new WeakMap<Kek, Kek>();
+  return (kek, ...more) => {
+    const form = known.get(kek) ?? decorated(kek, ...more);
+    known.set(kek, form);
+    return form;
+  };
 }
 
 /** Room for a layer-key record, which v1 packets wrap as it is. */

@@ -5,7 +5,7 @@ import { createHash } from 'node:crypto';
 import { wipe } from '../base/bytes.ts';
 import { OcicryptError } from '../base/errors.ts';
 import { SharedRun } from '../base/share.ts';
-import { contextBytes, type EncryptionContext, type Kek, type WrappedKey } from './kek.ts';
+import { contextBytes, decorate, type EncryptionContext, type Kek, oncePerKek, type WrappedKey } from './kek.ts';
 
 /** Calls that a key may be sent; local keys have no such limit. */
 export type KeyRate = {
@@ -30,20 +30,12 @@ export function createKekSharing(
   events: SharedEvents = {},
   now: () => number = () => performance.now(),
 ): (kek: Kek) => Kek {
-  const shared = new WeakMap<Kek, Kek>();
-  return (kek) => {
-    if (kek.local) return kek;
-    const known = shared.get(kek) ?? shareKek(kek, tokenBucket(kek.key, rate, events, now), events);
-    shared.set(kek, known);
-    return known;
-  };
+  return oncePerKek((kek) => (kek.local ? kek : shareKek(kek, tokenBucket(kek.key, rate, events, now), events)));
 }
 
 function shareKek(kek: Kek, takeToken: () => void, events: SharedEvents): Kek {
   const flights = new Map<string, SharedRun<Uint8Array>>();
-  return {
-    local: false,
-    key: kek.key,
+  return decorate(kek, {
     async wrap(plaintext, context, signal) {
       takeToken();
       return kek.wrap(plaintext, context, signal);
@@ -71,8 +63,7 @@ function shareKek(kek: Kek, takeToken: () => void, events: SharedEvents): Kek {
       });
       return plaintext.slice();
     },
-    ...(kek.close === undefined ? {} : { close: () => kek.close?.() }),
-  };
+  });
 }
 
 /** Everything that the result depends on; lengths keep neighbours apart. */

@@ -1,7 +1,7 @@
 // The only code that keeps keys open between calls, and closes those that make room for others.
 
 import { formatKeyUri, type KeyUri } from '../base/key-uri.ts';
-import type { Kek } from './kek.ts';
+import { decorate, type Kek } from './kek.ts';
 import { type BackendSettings, openKek } from './open.ts';
 
 /** Opens keys and keeps them open: a second request for one key finds its credentials and connections ready. */
@@ -18,13 +18,13 @@ const MAXIMUM_OPEN = 256;
 /** Makes a store; it loads and opens nothing until it is asked. */
 export function createKekStore(settings: BackendSettings): KekStore {
   /** Those that were asked for longest ago come first. */
-  const keks = new Map<string, Promise<HeldKek>>();
+  const keks = new Map<string, Promise<Kek>>();
 
-  function drop(name: string, held: Promise<HeldKek>): void {
+  function drop(name: string, held: Promise<Kek>): void {
     keks.delete(name);
     // One that could not be opened needs no closing.
     held.then(
-      (kek) => kek.close(),
+      (kek) => kek.close?.(),
       () => {},
     );
   }
@@ -34,7 +34,7 @@ export function createKekStore(settings: BackendSettings): KekStore {
       const name = cacheName(uri);
       let held = keks.get(name);
       keks.delete(name);
-      held ??= openKek(uri, settings).then((kek) => new HeldKek(kek, () => openKek(uri, settings)));
+      held ??= openKek(uri, settings).then((kek) => decorate(kek, new Use(kek, () => openKek(uri, settings)).calls));
       keks.set(name, held);
       const opening = held;
       held.catch(() => {
@@ -53,30 +53,26 @@ export function createKekStore(settings: BackendSettings): KekStore {
 }
 
 /**
- * A key whose closing waits for the calls that use it. Whoever was given it before it was closed may still call it: it
- * is then opened anew, for as long as that takes.
+ * The use of a key, whose closing waits for the calls in progress. Who was given it before it was closed may still call
+ * it: it is then opened anew, for as long as that takes.
  */
-class HeldKek implements Kek {
-  readonly local: boolean;
-  readonly key: string;
-  readonly otherKeys?: readonly string[];
+class Use {
+  readonly calls: Pick<Kek, 'wrap' | 'unwrap' | 'close'> = {
+    wrap: (...call) => this.#use((kek) => kek.wrap(...call)),
+    unwrap: (...call) => this.#use((kek) => kek.unwrap(...call)),
+    close: () => this.#close(),
+  };
   readonly #reopen: () => Promise<Kek>;
   #kek: Promise<Kek> | undefined;
   #calls = 0;
   #isClosed = false;
 
   constructor(kek: Kek, reopen: () => Promise<Kek>) {
-    this.local = kek.local;
-    this.key = kek.key;
-    if (kek.otherKeys !== undefined) this.otherKeys = kek.otherKeys;
     this.#kek = Promise.resolve(kek);
     this.#reopen = reopen;
   }
 
-  wrap: Kek['wrap'] = (...call) => this.#use((kek) => kek.wrap(...call));
-  unwrap: Kek['unwrap'] = (...call) => this.#use((kek) => kek.unwrap(...call));
-
-  close(): void {
+  #close(): void {
     this.#isClosed = true;
     if (this.#calls > 0) return;
     this.#kek?.then(
@@ -93,7 +89,7 @@ class HeldKek implements Kek {
       return await call(await this.#kek);
     } finally {
       this.#calls--;
-      if (this.#isClosed) this.close();
+      if (this.#isClosed) this.#close();
     }
   }
 }

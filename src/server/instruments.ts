@@ -3,7 +3,7 @@
 import { asOcicryptError, type ErrorCode } from '../base/errors.ts';
 import { CALL_STATUS } from '../base/grpc.ts';
 import type { Scheme } from '../base/key-uri.ts';
-import type { Kek } from '../kms/kek.ts';
+import { decorate, type Kek, oncePerKek } from '../kms/kek.ts';
 import type { Decision } from '../provider/audit.ts';
 import type { CallReport } from './call.ts';
 import { CLOSE_REASONS, type CloseReason } from './connections.ts';
@@ -108,22 +108,12 @@ export class Instruments {
 
   /** Makes the function that gives every opened key a form whose calls are measured, always the same for the same key. */
   kekMeasure(): (kek: Kek, backend: Scheme) => Kek {
-    const measured = new WeakMap<Kek, Kek>();
-    return (kek, backend) => {
-      const known = measured.get(kek) ?? this.#measured(kek, backend);
-      measured.set(kek, known);
-      return known;
-    };
-  }
-
-  #measured(kek: Kek, backend: Scheme): Kek {
-    return {
-      local: kek.local,
-      key: kek.key,
-      wrap: (plaintext, context, signal) => this.#measure(backend, 'wrap', kek.wrap(plaintext, context, signal)),
-      unwrap: (wrapped, context, signal) => this.#measure(backend, 'unwrap', kek.unwrap(wrapped, context, signal)),
-      ...(kek.close === undefined ? {} : { close: () => kek.close?.() }),
-    };
+    return oncePerKek((kek, backend) =>
+      decorate(kek, {
+        wrap: (...call) => this.#measure(backend, 'wrap', kek.wrap(...call)),
+        unwrap: (...call) => this.#measure(backend, 'unwrap', kek.unwrap(...call)),
+      }),
+    );
   }
 
   render(): string {

@@ -9,6 +9,7 @@ import { REPLY, unwrapRequest, wrapRequest } from '../../scripts/vectors-shape.t
 import { type FakeVault, startFakeVault } from '../fakes/vault.ts';
 import { createCertificateAuthority } from '../fixtures/certificates.ts';
 import { runExecutable } from '../fixtures/executable.ts';
+import { serve } from '../fixtures/serve.ts';
 import { createToken, ensureSoftHsm, useTokenStore } from '../fixtures/softhsm.ts';
 
 type Environment = Readonly<Record<string, string>>;
@@ -131,6 +132,21 @@ describe('age through the executable', () => {
       assert.equal((await runExecutable(['keyprovider', `--key=${other}`], { input })).status, 77);
     });
   }
+
+  test('each identity of a file opens what is for it, alone and in a server', async (t) => {
+    const secrets = [await generateX25519Identity(), await generateHybridIdentity(), await generateX25519Identity()];
+    const key = `--key=${await write('ids.txt', `# three identities\n${secrets.join('\n')}\n`)}`;
+    const { addresses } = await serve(t, [`--listen=unix://${join(directory, 'age.sock')}`, key]);
+    for (const secret of secrets) {
+      const wrapped = await runExecutable(['keyprovider'], { input: wrapRequest([await identityToRecipient(secret)]) });
+      const { keywrapresults } = JSON.parse(wrapped.stdout.toString());
+      const input = unwrapRequest(Buffer.from(keywrapresults.annotation, 'base64'));
+      for (const words of [[key], [`--remote=${addresses[0]}`]]) {
+        const { status, stdout, stderr } = await runExecutable(['keyprovider', ...words], { input });
+        assert.deepEqual([status, stdout.toString(), stderr], [0, REPLY, '']);
+      }
+    }
+  });
 
   test('a protected identity file takes its passphrase from a file, and says so without', async () => {
     const encrypter = new Encrypter();
