@@ -152,5 +152,5 @@ decryption_keys_path = "/etc/crio/keys/"
 # In the unit (systemctl edit crio):
 #   [Service]
 #   Environment=OCICRYPT_KEYPROVIDER_CONFIG=/etc/crio/ocicrypt.json
-# The directory of decryption_keys_path must exist, even where it is empty.
+# The directory of decryption_keys_path must exist, even if it is empty.
 `;

@@ -20,7 +20,7 @@ export async function runKeygen({ settings, terminal }: CommandContext): Promise
   } catch (error) {
     throw withoutKey(file, error);
   }
-  terminal.say(`packets know this key as ${thumbprint}; keep a copy of the file, nobody can make it again`);
+  terminal.say(`packets know this key as ${thumbprint}; keep a copy of the file: it cannot be made again`);
 }
 
 /** A key that its user was not told of is removed; one that stays is named. */

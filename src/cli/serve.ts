@@ -29,7 +29,7 @@ export async function runServe({ settings, terminal, personality }: CommandConte
   const { options, close } = await openProvider(settings, {
     personality,
     door: 'server',
-    warn: (problem) => log.warn({ problem }, 'a key works, and may not be meant so'),
+    warn: (problem) => log.warn({ problem }, 'a key works, but check its configuration'),
   });
   try {
     const instruments = new Instruments();

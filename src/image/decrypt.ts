@@ -53,7 +53,7 @@ export async function decryptImage(
     check: (image, index, { diffId, digest }) => {
       if (diffIds === undefined || diffId === diffIds.get(image)?.[index]) return;
       throw new OcicryptError('integrity', `layer ${digest} is not what the image's config says`, {
-        hint: 'the image was put together from layers of others: fetch it again from whom you trust',
+        hint: 'the image was assembled from layers of other images: fetch it again from a source that you trust',
       });
     },
     onProgress: options.onProgress,

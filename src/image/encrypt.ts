@@ -52,7 +52,7 @@ export async function encryptImage(
 ): Promise<EncryptedImage> {
   const { signal, onProgress } = options;
   if (options.recipients.length === 0)
-    throw new OcicryptError('usage', 'nobody to encrypt to', { hint: 'add --recipient KEY' });
+    throw new OcicryptError('usage', 'no recipient to encrypt to', { hint: 'add --recipient KEY' });
   const tree = await readImageTree(source, signal);
   const images = selectPlatforms(tree, options.platforms ?? [], source.name);
   if (images.length === 0) throw new OcicryptError('bad-input', `${source.name} holds no image`);
@@ -103,7 +103,7 @@ function checkLayer(image: PlatformImage, index: number, name: string): void {
   if (layer === undefined) return;
   if (isEncryptedType(layer.mediaType)) {
     throw new OcicryptError('bad-input', `layer ${index} of ${name} is encrypted already`, {
-      hint: `to give somebody else its key run ocicrypt-kms rewrap ${name} --add KEY`,
+      hint: `to add a recipient run ocicrypt-kms rewrap ${name} --add KEY`,
     });
   }
   if (encryptedType(layer.mediaType) === undefined) {

@@ -28,7 +28,9 @@ export function isPostQuantum(scheme: Scheme | undefined, algorithm: string | un
 export function findClassic(packets: readonly PacketDescription[]): readonly string[] {
   return packets.flatMap(({ scheme, recipients, problem }) => {
     const isNameless = problem !== undefined || recipients.length === 0;
-    return isNameless ? [`somebody by ${scheme}`] : recipients.filter(({ postQuantum }) => !postQuantum).map(nameOf);
+    return isNameless
+      ? [`an unnamed recipient by ${scheme}`]
+      : recipients.filter(({ postQuantum }) => !postQuantum).map(nameOf);
   });
 }
 
@@ -39,5 +41,5 @@ export function findUndoing(packets: readonly PacketDescription[]): readonly str
 }
 
 function nameOf({ key, algorithm }: PacketRecipient): string {
-  return `${key ?? 'somebody who is not named'} (${algorithm ?? 'unknown algorithm'})`;
+  return `${key ?? 'an unnamed recipient'} (${algorithm ?? 'unknown algorithm'})`;
 }

@@ -182,7 +182,7 @@ async function rewrapLayer(layer: Descriptor, rewrapper: LayerKeyRewrapper, sign
   const { publicOptions, keys } = decodeEncryption(layer.annotations, what);
   const after = await rewrapper.rewrap(keys, signal);
   if (after.length === 0)
-    throw new OcicryptError('bad-input', `nobody could open ${what}`, { hint: 'keep or add a recipient' });
+    throw new OcicryptError('bad-input', `no recipient could open ${what}`, { hint: 'keep or add a recipient' });
   const added = encodeEncryption(encodePublicOptions(publicOptions), after);
   // What is written must be readable: the bounds of reading hold for it too.
   decodeEncryption(added, what);

@@ -168,11 +168,11 @@ function* judgeLayer(layer: InspectedLayer, { required, only, postQuantum }: Wis
   if (only === undefined) return;
   for (const packet of layer.keys) {
     if (packet.problem !== undefined || packet.recipients.length === 0)
-      yield `has a key of ${packet.scheme} that names nobody`;
+      yield `has a key of ${packet.scheme} that names no recipient`;
   }
   for (const recipient of recipients) {
     if (!only.some((rule) => isCovered(recipient, rule)))
-      yield `is wrapped for ${recipient.key ?? 'somebody who is not named'}`;
+      yield `is wrapped for ${recipient.key ?? 'an unnamed recipient'}`;
   }
 }
 

@@ -44,7 +44,7 @@ export function decodePacketCoco(object: JsonObject): PacketCoco {
     const recipient = { key: readKey(`awskms:///${kid}`, 'awskms'), algorithm: '', wrapped };
     return { format: 'coco-v2', recipient, context: readContext(object) };
   }
-  if (provider !== 'kbs') return invalid('is for a provider that no key here is of', 'known are kbs and aws');
+  if (provider !== 'kbs') return invalid('is for a provider that is not supported here', 'known are kbs and aws');
   // A256CTR, the other one there is, authenticates nothing.
   if (asText(object.get('wrap_type')) !== 'A256GCM') return invalid('has a "wrap_type" other than A256GCM');
   const nonce = readBytes(object, 'iv');
@@ -92,7 +92,7 @@ function readContext(object: JsonObject): EncryptionContext {
   const members = asObject(value) ?? invalid('has an "encryption_context" that is not an object');
   const context: [string, string][] = [];
   for (const [name, member] of members) {
-    const text = asText(member) ?? invalid('has an "encryption_context" with other things than texts');
+    const text = asText(member) ?? invalid('has an "encryption_context" with a value that is not a text');
     if (text.length > MAXIMUM_CONTEXT_VALUE) invalid('has an "encryption_context" that is too long');
     context.push([name, text]);
   }

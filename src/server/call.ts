@@ -123,7 +123,7 @@ export class Call {
     const { limits, methods, draining } = this.#context;
     const contentType = headers['content-type'] ?? '';
     if (headers[':method'] !== 'POST' || !/^application\/grpc(?:[+;]|$)/.test(contentType)) {
-      return { status: CALL_STATUS.UNIMPLEMENTED, message: 'only gRPC is spoken here' };
+      return { status: CALL_STATUS.UNIMPLEMENTED, message: 'this server speaks gRPC only' };
     }
     if (headers.te !== 'trailers') {
       return {
@@ -134,7 +134,7 @@ export class Call {
     if (!methods.has(this.#path)) return { status: CALL_STATUS.UNIMPLEMENTED, message: 'no such method' };
     const encoding = headers['grpc-encoding'];
     if (encoding !== undefined && encoding !== 'identity') {
-      return { status: CALL_STATUS.UNIMPLEMENTED, message: 'compressed messages are not taken' };
+      return { status: CALL_STATUS.UNIMPLEMENTED, message: 'compressed messages are not supported' };
     }
     const header = headers['grpc-timeout'];
     const timeout = typeof header === 'string' ? parseTimeout(header) : limits.call;

@@ -101,7 +101,7 @@ export class MessageReceiver implements Holder {
 }
 
 // Statuses as https://grpc.github.io/grpc/core/md_doc_statuscodes.html has them for the library's own faults.
-const COMPRESSED: CallFailure = { status: CALL_STATUS.UNIMPLEMENTED, message: 'compressed messages are not taken' };
+const COMPRESSED: CallFailure = { status: CALL_STATUS.UNIMPLEMENTED, message: 'compressed messages are not supported' };
 const NO_MESSAGE: CallFailure = { status: CALL_STATUS.UNIMPLEMENTED, message: 'the call has no message' };
 const SEVERAL_MESSAGES: CallFailure = { status: CALL_STATUS.UNIMPLEMENTED, message: 'the call has several messages' };
 const HALF_MESSAGE: CallFailure = { status: CALL_STATUS.INTERNAL, message: 'the message ends too early' };

@@ -83,7 +83,7 @@ function prepareDirectory(path: string): void {
       `cannot make the directory ${showPath(directory)}${showSystemCode(cause)}`,
       {
         cause,
-        hint: `mkdir -m 0700 ${showPath(directory)} as a user who may`,
+        hint: `as a user with the right to do so, run: mkdir -m 0700 ${showPath(directory)}`,
       },
     );
   }

@@ -114,7 +114,7 @@ function showLayers([platform, layers]: readonly [string, LayerGroup['layers']])
 
 function namesOf({ scheme, format, recipients }: PacketDescription): readonly string[] {
   if (recipients.length === 0) return [`${scheme} (${format})`];
-  return recipients.map(({ key }) => `${scheme} (${format})  ${shortenKey(key ?? 'somebody who is not named')}`);
+  return recipients.map(({ key }) => `${scheme} (${format})  ${shortenKey(key ?? 'an unnamed recipient')}`);
 }
 
 function describe(error: OcicryptError) {
@@ -141,8 +141,8 @@ async function probeGroup(group: LayerGroup, tools: ImageTools, signal: AbortSig
         refusals.push({ by, error: asOcicryptError(error) });
       }
     }
-    if (name !== undefined && other === undefined) refusals.push({ by: 'clients', error: nobodyConfigured(name) });
-    if (able.length === 0) refusals.push({ by: OWN, error: nobodyFor(wrapped.scheme) });
+    if (name !== undefined && other === undefined) refusals.push({ by: 'clients', error: noProviderFor(name) });
+    if (able.length === 0) refusals.push({ by: OWN, error: noKeyFor(wrapped.scheme) });
   }
   return {
     layers: group.layers,
@@ -155,16 +155,20 @@ async function probeGroup(group: LayerGroup, tools: ImageTools, signal: AbortSig
 const VARIABLE = 'OCICRYPT_KEYPROVIDER_CONFIG';
 const OWN = '--key and --allow';
 
-function nobodyConfigured(name: string): OcicryptError {
-  return new OcicryptError('configuration', `no provider ${name} in ${VARIABLE}: they ask nobody for this key`, {
-    hint: `ocicrypt-kms config ocicrypt --provider=${name} prints a file that has it`,
-  });
+function noProviderFor(name: string): OcicryptError {
+  return new OcicryptError(
+    'configuration',
+    `no provider ${name} in ${VARIABLE}: they have no provider to ask for this key`,
+    {
+      hint: `ocicrypt-kms config ocicrypt --provider=${name} prints a file that has it`,
+    },
+  );
 }
 
-function nobodyFor(scheme: string): OcicryptError {
+function noKeyFor(scheme: string): OcicryptError {
   return scheme === 'jwe'
     ? new OcicryptError('not-allowed', 'no private key is named for a JWE', { hint: 'give --key=PRIVATE.pem' })
-    : new OcicryptError('not-allowed', `nobody here opens keys of the kind ${scheme}`, {
+    : new OcicryptError('not-allowed', `no key here opens what is wrapped by ${scheme}`, {
         hint: 'other tools can; rewrap the image for a key of this provider there',
       });
 }

@@ -151,7 +151,7 @@ async function examineTarget(subject: string, { target, refusal }: ServerProvide
   const fail = (message: string, hint: string): readonly Finding[] => [{ level: 'fail', subject, message, hint }];
   const problem = await tryConnect(target);
   if (problem === 'ECONNREFUSED' && target.kind === 'unix') {
-    return fail(`nobody listens on ${shown}: the socket is left over`, 'start it: ocicrypt-kms serve takes it over');
+    return fail(`no server listens on ${shown}: the socket is left over`, 'start it: ocicrypt-kms serve takes it over');
   }
   if (problem !== undefined) {
     return fail(`${shown} cannot be reached (${problem})`, 'start it with ocicrypt-kms serve, or correct the address');

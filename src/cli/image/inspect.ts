@@ -52,7 +52,7 @@ function showPacket({ scheme, format, recipients, labels, problem }: PacketDescr
 }
 
 function showRecipient({ key, version, algorithm, postQuantum }: PacketRecipient): string {
-  const name = key ?? 'somebody who is not named';
+  const name = key ?? 'an unnamed recipient';
   const parts = [
     name.length > 300 ? `${name.slice(0, 60)}…` : name,
     ...(version === undefined ? [] : [`version ${version}`]),

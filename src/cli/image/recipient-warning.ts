@@ -38,6 +38,6 @@ export function warnOfClassic(terminal: Terminal, packets: readonly PacketDescri
   const undoing = findUndoing(packets);
   if (undoing.length === 0) return;
   terminal.say(
-    `warning: the post-quantum recipient gives no protection against somebody who records the image today, because it is also encrypted to ${printable(undoing.join(', '))}`,
+    `warning: the post-quantum recipient gives no protection against an attacker who records the image today, because it is also encrypted to ${printable(undoing.join(', '))}`,
   );
 }

@@ -59,7 +59,7 @@ export async function runRewrap(context: CommandContext): Promise<void> {
       if (dryRun) return terminal.say('nothing was written: --dry-run');
       adviseSigning(terminal, image, result);
       terminal.say(
-        `this revokes nobody: ${result.previousDigest} stays readable where it is kept, and whoever once had a layer key has it; after a leak, encrypt again`,
+        `no access was revoked: ${result.previousDigest} can still be pulled, and everybody who once obtained a layer key keeps it; after a leak, encrypt again`,
       );
     },
   );
@@ -139,7 +139,7 @@ function namesOf(packets: readonly PacketDescription[]): ReadonlySet<string> {
     packets.flatMap(({ scheme, format, recipients }) =>
       recipients.length === 0
         ? [`${scheme} (${format})`]
-        : recipients.map(({ key }) => `${scheme} (${format}) ${key ?? 'somebody who is not named'}`),
+        : recipients.map(({ key }) => `${scheme} (${format}) ${key ?? 'an unnamed recipient'}`),
     ),
   );
 }

@@ -166,7 +166,7 @@ export function adviseSigning(
   if (result.digest === result.previousDigest) return;
   for (const referrer of result.referrers) {
     terminal.say(
-      `this was for the old image (${result.previousDigest}) and is not for the new one: ${printable(referrer)}`,
+      `${printable(referrer)} refers to the old digest ${result.previousDigest}: create it again for the new image`,
     );
   }
   if (!result.referrersComplete) {

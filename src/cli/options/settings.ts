@@ -58,7 +58,10 @@ export class Settings {
   requestTime(): number | undefined {
     const time = this.duration('timeout');
     if (time === undefined || time <= MAXIMUM_REQUEST_TIME) return time;
-    throw new OcicryptError('usage', 'option --timeout takes at most 50s here, where a client waits for each request');
+    throw new OcicryptError(
+      'usage',
+      'option --timeout takes at most 50s for this command: a client waits for each request',
+    );
   }
 
   /** `--timeout` as the time for one call of a key, where it is that of a whole image command. */

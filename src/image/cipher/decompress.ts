@@ -50,7 +50,7 @@ export async function findDecompressor(start: Uint8Array, path: string): Promise
   const program = await findProgram(name);
   if (program !== undefined) return (compressed) => uncompressBy(program, compressed);
   throw new OcicryptError('configuration', `${showPath(path)} is compressed by ${name}, and no ${name} is in PATH`, {
-    hint: `install ${name}, or uncompress the file first where it is: ${name} -dk ${showPath(path)}`,
+    hint: `install ${name}, or uncompress the file first: ${name} -dk ${showPath(path)}`,
   });
 }
 

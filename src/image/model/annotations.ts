@@ -119,7 +119,7 @@ export function decodeEncryption(annotations: ReadonlyMap<string, string>, what:
     }
   }
   if (keys.length === 0) {
-    throw new OcicryptError('bad-input', `${what} is encrypted, but nobody has its key`, {
+    throw new OcicryptError('bad-input', `${what} is encrypted, but no recipient has its key`, {
       hint: 'its annotations hold no wrapped key: fetch the image again from where it was encrypted',
     });
   }

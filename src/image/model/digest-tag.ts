@@ -38,7 +38,7 @@ export async function hasDigestTag(place: TagSource, digest: string, signal?: Ab
   const found = await place.resolveTag(tag, signal);
   if (found === undefined || found === digest) return found === digest;
   throw new OcicryptError('integrity', `the tag ${tag} stands for another image, ${found}`, {
-    hint: 'somebody moved it: find out who can write to the repository, then delete the tag',
+    hint: 'the tag was moved: find out who can write to the repository, then delete the tag',
   });
 }
 

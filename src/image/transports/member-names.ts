@@ -24,7 +24,7 @@ const MAXIMUM_LINKS = 40;
 export function memberPath(name: string): string | undefined {
   if (name.length > MAXIMUM_NAME || name.includes('\0')) return undefined;
   const path = posix.normalize(name === '' ? '.' : name).replace(/^\/+|\/+$/g, '');
-  if (path === '..' || path.startsWith('../../')) return undefined;
+  if (path === '..' || path.startsWith('../')) return undefined;
   return path === '.' ? '' : path;
 }
 
@@ -81,7 +81,7 @@ export class MemberNames {
     if (!isDirectory && (path === '' || this.#parents.has(path))) throw this.#refusal(name, 'is a directory too');
     for (let parent = parentOf(path); parent !== undefined && !this.#parents.has(parent); parent = parentOf(parent)) {
       if ((this.#kinds.get(parent) ?? 'directory') !== 'directory')
-        throw this.#refusal(name, 'lies under what is no directory');
+        throw this.#refusal(name, 'is below a name that is not a directory');
       this.#parents.add(parent);
     }
     if (kind === 'hard-link' || kind === 'symbolic-link') {

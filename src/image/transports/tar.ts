@@ -207,7 +207,7 @@ function number(field: Uint8Array): number {
 /** Between blanks, up to a NUL: where Go finds no number, what stands here may be something else to it. */
 function octal(text: string): number {
   const digits = /^([0-7]*)(?:\0.*)?$/s.exec(text.replace(/^[ \0]+|[ \0]+$/g, ''))?.[1];
-  if (digits === undefined) throw bad('a number in a header is none');
+  if (digits === undefined) throw bad('a number in a header is malformed');
   return digits === '' ? 0 : Number.parseInt(digits, 8);
 }
 
@@ -226,11 +226,11 @@ function parsePax(bytes: Uint8Array): ReadonlyMap<string, string> {
     const record = bytes.subarray(space + 1, from + length);
     const equals = record.indexOf(0x3d);
     if (from + length > bytes.length || record.at(-1) !== 0x0a || equals <= 0)
-      throw bad('a record of a header is none');
+      throw bad('a record of a header is malformed');
     const name = text(record.subarray(0, equals));
     const value = text(record.subarray(equals + 1, -1));
     if (name.includes('\0') || (/^(?:path|linkpath)$/.test(name) && value.includes('\0')))
-      throw bad('a name in a header is none');
+      throw bad('a name in a header is malformed');
     records.set(name, value);
     from += length;
   }

@@ -80,7 +80,7 @@ export function readToken(named: string, path: string): string {
   } catch (cause) {
     throw new OcicryptError('configuration', `cannot read the token file of ${named}${showSystemCode(cause)}`, {
       cause,
-      hint: 'Kubernetes mounts it with the service account; check the volume and who may read it',
+      hint: 'Kubernetes mounts it with the service account; check the volume and its permissions',
     });
   }
 }

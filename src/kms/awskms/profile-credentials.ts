@@ -78,7 +78,7 @@ async function assume(
   if (section.has('mfa_serial')) {
     throw invalid(
       name,
-      'asks for the code of an MFA device, and nobody is asked here',
+      'asks for the code of an MFA device, which cannot be entered here',
       'use a profile of single sign-on, or let credential_process give a session that was opened before',
     );
   }

@@ -145,7 +145,7 @@ function explainForbidden(answer: HttpResponse, call: AzureCall): OcicryptError 
       return new OcicryptError('refused', `Azure does not permit this identity to ${purpose} with ${key}`, {
         hint: place.isManagedHsm
           ? `az keyvault role assignment create ${vaultFlag(call)} --role "Managed HSM Crypto User" --scope /keys/${call.name} --assignee PRINCIPAL-ID`
-          : `az role assignment create --role "Key Vault Crypto Service Encryption User" --assignee PRINCIPAL-ID --scope VAULT-RESOURCE-ID/keys/${call.name}; where the vault has access policies: az keyvault set-policy ${vaultFlag(call)} --object-id PRINCIPAL-ID --key-permissions get wrapKey unwrapKey`,
+          : `az role assignment create --role "Key Vault Crypto Service Encryption User" --assignee PRINCIPAL-ID --scope VAULT-RESOURCE-ID/keys/${call.name}; or, if the vault has access policies: az keyvault set-policy ${vaultFlag(call)} --object-id PRINCIPAL-ID --key-permissions get wrapKey unwrapKey`,
       });
   }
 }

@@ -137,7 +137,7 @@ const NUMBERS: Readonly<Record<number, string>> = {
   700211: 'no federated credential has the issuer of this token: az ad app federated-credential list --id CLIENT-ID',
   700212: 'no federated credential has the audience of this token: az ad app federated-credential list --id CLIENT-ID',
   700213: 'no federated credential has the subject of this token: az ad app federated-credential list --id CLIENT-ID',
-  53003: 'a policy of conditional access forbids it: ask who administers the tenant',
+  53003: 'a policy of conditional access forbids it: ask the administrators of the tenant',
   500011: 'the tenant does not know Key Vault: check --azure-domain and AZURE_TENANT_ID',
 };
 

@@ -106,5 +106,5 @@ export async function requestToolToken(
 function faultOf(status: number, isUnused: boolean): string {
   if (status === NOT_FOUND) return 'is not installed';
   if (status === 0) return 'writes something else';
-  return isUnused ? 'has nobody logged in' : `failed (exit status ${status}): its login may have expired`;
+  return isUnused ? 'has no user logged in' : `failed (exit status ${status}): its login may have expired`;
 }

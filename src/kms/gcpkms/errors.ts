@@ -222,7 +222,7 @@ const organization = refuse(
   'refused',
   ({ key }) => `a policy of the organization does not let ${key} be used from here`,
   () =>
-    'no role helps: ask who administers the organization (locations, restrictions of organizations and of resources)',
+    'no role helps: ask the administrators of the organization (locations, restrictions of organizations and of resources)',
 );
 
 /** Reasons of `google.rpc.ErrorInfo`: https://github.com/googleapis/googleapis, google/api/error_reason.proto */

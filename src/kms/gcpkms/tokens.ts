@@ -86,7 +86,7 @@ function noSubject(file: string | undefined): OcicryptError | undefined {
   if (file === undefined) return undefined;
   const fail = (what: string) =>
     new OcicryptError('configuration', `the subject token file ${showPath(file)} ${what}`, {
-      hint: 'the file of credentials names it, and Kubernetes or a CI service writes it: check the volume and who may read it',
+      hint: 'the file of credentials names it, and Kubernetes or a CI service writes it: check the volume and its permissions',
     });
   try {
     return readFileSync(file).length === 0 ? fail('is empty') : undefined;

@@ -130,7 +130,7 @@ function readAddress(named: readonly (readonly [string | undefined, string])[]):
     // The path of the API belongs to the request: Vault would be asked for /v1/v1.
     return readEndpoint(address, name).replace(/\/v1$/, '');
   }
-  throw new OcicryptError('configuration', 'nothing says where Vault or OpenBao is', {
+  throw new OcicryptError('configuration', 'the address of Vault or OpenBao is not set', {
     hint: 'set VAULT_ADDR or BAO_ADDR, or give --vault-addr=https://HOST:8200',
   });
 }

@@ -284,7 +284,7 @@ function explainRefusal(answer: HttpResponse, login: VaultLogin, mount: string):
   }
   return new OcicryptError('unauthenticated', `Vault refuses the ${login} login (${answer.status})`, {
     hint: named(
-      'compare role and credentials with: vault read auth/MOUNT/role/ROLE; without a login there Vault answers the same: --vault-login-path says where it is',
+      'compare role and credentials with: vault read auth/MOUNT/role/ROLE; Vault answers the same if no login is mounted there: see --vault-login-path',
     ),
   });
 }

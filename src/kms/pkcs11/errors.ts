@@ -77,7 +77,7 @@ export function explainPkcs11Error(error: unknown, key: string): OcicryptError {
       return fail(
         'configuration',
         `the token of ${key} has neither AES-GCM nor RSA-OAEP for it`,
-        'use an RSA key where the token has no AES-GCM, as a TPM; see: pkcs11-tool --module MODULE --list-mechanisms',
+        'use an RSA key if the token has no AES-GCM, as TPMs; see: pkcs11-tool --module MODULE --list-mechanisms',
       );
     case CKR_DATA_LEN_RANGE:
       return fail('bad-input', `${key} takes less than that`, 'packets of format v2 wrap 32 bytes only');

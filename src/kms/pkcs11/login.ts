@@ -175,7 +175,7 @@ function alwaysFinal(key: string): OcicryptError {
     'configuration',
     `the PIN is right, and the token of ${key} always says that the next wrong one locks it`,
     {
-      hint: 'permit that it is used all the same: --pkcs11-final-try',
+      hint: 'to use it all the same, add --pkcs11-final-try',
     },
   );
 }

@@ -115,7 +115,7 @@ describe('the configuration of key providers', () => {
     await new Promise((resolve) => server.close(resolve));
     const stale = join(directory, 'stale.sock');
     await writeFile(stale, '');
-    assert.match((await examine(providers({ grpc: `unix://${stale}` }))).join(), /^fail nobody listens/);
+    assert.match((await examine(providers({ grpc: `unix://${stale}` }))).join(), /^fail no server listens/);
   });
 
   test('with an address takes every spelling that clients take', async (t) => {

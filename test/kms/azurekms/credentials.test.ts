@@ -460,7 +460,7 @@ describe('Azure identities that are set up wrong', () => {
     { source: '`az`', fault: 'is not installed', code: 'unauthenticated', open: () => dev() },
     {
       source: '`az`',
-      fault: 'nobody has logged in',
+      fault: 'no user has logged in',
       code: 'unauthenticated',
       open: () => dev('echo canary >&2; exit 1'),
     },

@@ -83,8 +83,7 @@ export function errorOf(refusal: Refusal, name: string, isWrite: boolean): Ocicr
   const retryAfter = parseRetryAfter(headers);
   const later = {
     retryable: true,
-    hint:
-      retryAfter === undefined ? 'try again later' : `it asks to be left alone for ${Math.ceil(retryAfter / 1000)} s`,
+    hint: retryAfter === undefined ? 'try again later' : `it asks to wait for ${Math.ceil(retryAfter / 1000)} s`,
     ...(retryAfter === undefined ? {} : { retryAfter }),
   };
   if (status === 429) return new OcicryptError('throttled', `${name} is being asked too often ${said}`, later);

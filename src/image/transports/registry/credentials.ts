@@ -172,7 +172,7 @@ function member(object: JsonObject | undefined, name: string, what: string): Jso
 async function askHelper(name: string, host: string): Promise<RegistryCredentials | undefined> {
   const program = `docker-credential-${name}`;
   if (!/^[A-Za-z0-9._-]+$/.test(name))
-    throw new OcicryptError('configuration', 'a credential helper has a strange name');
+    throw new OcicryptError('configuration', 'a credential helper has a name that is not allowed');
   const { status, output } = await runHelper(program, host);
   if (status !== 0) {
     if (/credentials not found/i.test(output)) return undefined;

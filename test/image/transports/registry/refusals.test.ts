@@ -161,7 +161,7 @@ test('a pause that nobody would wait for is not waited for, and is told', async 
     fake.fault = (_, response) => end(response, 429, { 'retry-after': after });
     fake.requests.splice(0);
     const error = await rejects('throttled', open('app:enc').readRoot());
-    assert.match(error.hint ?? '', /left alone for 3[56]\d\d s/);
+    assert.match(error.hint ?? '', /wait for 3[56]\d\d s/);
     assert.equal(fake.requests.length, 1);
   }
 });
