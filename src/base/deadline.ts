@@ -1,6 +1,7 @@
 // Deadlines, and what is waited for when one is missed: the key service, or a proxy, token service or helper before it.
 
 import { OcicryptError } from './errors.ts';
+import type { Client } from './fair-queue.ts';
 
 /** Something that takes time. */
 export type Wait = {
@@ -50,6 +51,19 @@ export const PATIENCE = 0.8;
  */
 export function patienceOf(signal: AbortSignal): number {
   return scopeOf(signal)?.patience ?? Number.POSITIVE_INFINITY;
+}
+
+/** Whose call this is, for queues in which clients take turns; undefined where nobody said. */
+export function clientOf(signal: AbortSignal): Client {
+  return scopeOf(signal)?.client;
+}
+
+/**
+ * Says of a signal that its owner ends after so many milliseconds by itself: how long its call may take, and whose it is.
+ * What runs under it, and under signals that are derived from it, is asked by {@link patienceOf} and {@link clientOf}.
+ */
+export function markCall(signal: AbortSignal, milliseconds: number, client?: Client): void {
+  scopes.set(signal, new Scope(milliseconds, undefined, undefined, { client }));
 }
 
 /** As {@link withDeadline}, for one attempt: its clock is started again or stopped by waits that say so. */
@@ -118,19 +132,26 @@ class Scope {
   expire: () => void = () => {};
   readonly limit: number | undefined;
   readonly patience: number;
+  readonly client: Client;
   readonly #parent: Scope | undefined;
   readonly #waits = new Set<{ readonly wait: Waiting }>();
   #timer: ReturnType<typeof setTimeout> | undefined;
   #still = 0;
 
-  /** @param origin whose patience it has */
-  constructor(limit: number | undefined, attempt: number | undefined, parent: Scope | undefined, origin = parent) {
+  /** @param origin whose patience it has, and on whose behalf it is */
+  constructor(
+    limit: number | undefined,
+    attempt: number | undefined,
+    parent: Scope | undefined,
+    origin: { readonly client: Client; readonly patience?: number } | undefined = parent,
+  ) {
     this.limit = limit;
     this.attempt = attempt;
     this.#parent = parent;
     const isWhole = limit !== undefined && attempt === undefined;
     const own = isWhole ? performance.now() + limit * PATIENCE : Number.POSITIVE_INFINITY;
     this.patience = Math.min(own, origin?.patience ?? Number.POSITIVE_INFINITY);
+    this.client = origin?.client;
   }
 
   start(): void {

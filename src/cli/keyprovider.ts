@@ -1,7 +1,7 @@
 // The command that a client runs for each layer: one request on standard input, one reply on standard output.
 
 import { wipe } from '../base/bytes.ts';
-import { withDeadline } from '../base/deadline.ts';
+import { markCall, withDeadline } from '../base/deadline.ts';
 import { DEFAULT_LIMITS } from '../provider/attempts.ts';
 import { MAXIMUM_REQUEST } from '../provider/protocol.ts';
 import type { CommandContext } from './command.ts';
@@ -17,15 +17,14 @@ export async function runKeyprovider({ settings, terminal, personality }: Comman
     warn: (line) => terminal.say(`warning: ${line}`),
   });
   const limit = settings.requestTime() ?? DEFAULT_LIMITS.total;
-  const started = performance.now();
   const signal = AbortSignal.timeout(limit);
+  markCall(signal, limit);
   try {
     const request = await withDeadline(limit, undefined, 'reading the request', () => terminal.read(MAXIMUM_REQUEST));
     try {
       const reply = await provider.handle(request, {
         caller: `uid:${process.getuid?.()} ppid:${process.ppid}`,
         signal,
-        timeLeft: limit - (performance.now() - started),
       });
       terminal.write(reply);
       wipe(reply);

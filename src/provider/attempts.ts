@@ -24,12 +24,6 @@ export function limitsWithin(total: number): Limits {
 
 export const DEFAULT_LIMITS: Limits = limitsWithin(10_000);
 
-/** The limits of a request whose caller waits no longer than `timeLeft`. */
-export function shortenLimits(limits: Limits, timeLeft = limits.total): Limits {
-  const total = Math.min(limits.total, timeLeft);
-  return { ...limits, total, attempt: Math.min(limits.attempt, total) };
-}
-
 /** One call of a key service under both of its limits, tried again as {@link withRetries} says. */
 export function withAttempts<Value>(
   limits: Limits,
@@ -58,11 +52,12 @@ export function withRetries<Value>(
   run: () => Promise<Value>,
   clock: Clock = SYSTEM_CLOCK,
 ): Promise<Value> {
+  if (attempts === 1) return run();
   const begun = clock.now();
   const until = Math.min(patienceOf(signal), begun + total * PATIENCE);
   let counted = 0;
   const isWorthwhile = (error: OcicryptError, pause: number) => {
-    if (attempts === 1 || (COUNTED.has(error.code) && ++counted >= attempts)) return false;
+    if (COUNTED.has(error.code) && ++counted >= attempts) return false;
     return clock.now() + pause <= (error.unreached ? Math.min(until, begun + UNREACHED_PATIENCE) : until);
   };
   return retry(run, { isWorthwhile, pauses: PAUSES, signal, clock });

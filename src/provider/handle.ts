@@ -9,7 +9,7 @@ import { asOcicryptError, OcicryptError } from '../base/errors.ts';
 import type { ByteSpelling } from '../base/json-writer.ts';
 import { formatKeyUri, type KeyUri } from '../base/key-uri.ts';
 import type { Kek } from '../kms/kek.ts';
-import { DEFAULT_LIMITS, type Limits, shortenLimits } from './attempts.ts';
+import { DEFAULT_LIMITS, type Limits } from './attempts.ts';
 import type { AuditEvent, AuditSink, Decision, Logger } from './audit.ts';
 import { checkLabels, type Labels } from './labels.ts';
 import { showKey } from './name-key.ts';
@@ -49,8 +49,8 @@ export type ProviderOptions = {
   readonly onDecision?: (decision: Decision) => void;
 };
 
-/** Who calls, a signal by which the call can be ended, and the milliseconds that are left for it where they are known. */
-export type Call = { readonly caller?: string; readonly signal?: AbortSignal; readonly timeLeft?: number };
+/** Who calls, and a signal by which the call can be ended. */
+export type Call = { readonly caller?: string; readonly signal?: AbortSignal };
 
 export interface Provider {
   /**
@@ -133,9 +133,8 @@ async function handle(
   return reply;
 }
 
-function answer(request: KeyRequest, draft: Draft, call: Call, given: ProviderOptions): Promise<Uint8Array> {
-  const limits = shortenLimits(given.limits ?? DEFAULT_LIMITS, call.timeLeft);
-  const options = { ...given, limits };
+function answer(request: KeyRequest, draft: Draft, call: Call, options: ProviderOptions): Promise<Uint8Array> {
+  const limits = options.limits ?? DEFAULT_LIMITS;
   draft.operation = request.operation;
   return withDeadline(
     limits.total,

@@ -3,7 +3,9 @@
 
 import { constants, type IncomingHttpHeaders, type ServerHttp2Stream } from 'node:http2';
 import { wipe } from '../base/bytes.ts';
+import { markCall } from '../base/deadline.ts';
 import { asOcicryptError, describeError, describeForCaller, ERROR_STATUS, OcicryptError } from '../base/errors.ts';
+import type { Client } from '../base/fair-queue.ts';
 import {
   CALL_STATUS,
   type CallStatus,
@@ -58,6 +60,8 @@ export type CallContext = {
 
 /** What a call tells its connection. */
 export interface CallListener {
+  /** Who takes turns with others: all connections of one certificate, else each its own. */
+  readonly client: Client;
   /** A whole request has come in. */
   received(): void;
   /** The stream is gone. `useful` where a whole request was answered, whatever the answer. */
@@ -76,6 +80,7 @@ export class Call {
   readonly #receiver: MessageReceiver;
   readonly #started = performance.now();
   #timer: ReturnType<typeof setTimeout> | undefined;
+  #limit = 0;
   #phase: Phase = 'receiving';
   #phaseSince = this.#started;
   #received = 0;
@@ -144,6 +149,7 @@ export class Call {
     const limit = Math.min(timeout, limits.call);
     // Timers count whole milliseconds, from one on.
     if (limit < 1) return describe(deadlineExceeded(limit));
+    this.#limit = limit;
     this.#timer = setTimeout(() => this.#expire(limit), limit);
     return undefined;
   }
@@ -168,6 +174,7 @@ export class Call {
     const { signal } = this.#controller;
     this.#enter('working');
     this.#received = this.#phaseSince - this.#started;
+    markCall(signal, this.#limit - this.#received, this.#listener.client);
     this.#useful = true;
     this.#listener.received();
     const method = methods.get(this.#path);

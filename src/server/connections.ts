@@ -3,6 +3,7 @@
 
 import { constants, performServerHandshake, type ServerHttp2Session } from 'node:http2';
 import type { Socket } from 'node:net';
+import type { Client } from '../base/fair-queue.ts';
 import { Call, type CallContext, type CallListener, type Peer } from './call.ts';
 
 /** Why a connection was closed by us: a closed set, for metrics. */
@@ -172,6 +173,7 @@ class ConnectionPool implements Connections {
 class Connection implements CallListener {
   readonly socket: Socket;
   readonly since = performance.now();
+  readonly client: Client;
   readonly #pool: ConnectionPool;
   readonly #session: ServerHttp2Session;
   readonly #calls = new Set<Call>();
@@ -182,6 +184,7 @@ class Connection implements CallListener {
   constructor(socket: Socket, peer: Peer, pool: ConnectionPool) {
     this.socket = socket;
     this.#pool = pool;
+    this.client = peer.names?.join('\n') || this;
     this.#credit = FIRST_CREDIT + 2 * pool.options.limits.streams;
     this.#session = performServerHandshake(socket, sessionOptions(pool.options.limits.streams));
     this.#session.on('error', () => socket.destroy());

@@ -1,6 +1,7 @@
 // What the server lets its clients use, and the two counters that are shared by all connections.
 
 import { OcicryptError } from '../base/errors.ts';
+import { Turns } from '../base/turns.ts';
 
 /** Counts, bytes and milliseconds. */
 export type ServerLimits = {
@@ -80,12 +81,11 @@ export class ByteBudget {
   }
 }
 
-/** Lets a number of calls in at the same time and keeps a bounded queue of others, first come first served. */
+/** Lets a number of calls in at the same time and keeps a bounded queue of others, in which clients take turns. */
 export class CallGate {
   readonly #active: number;
   readonly #queue: number;
-  /** A set and not an array: a caller that leaves is taken out of the middle. */
-  readonly #waiting = new Set<() => void>();
+  readonly #turns = new Turns();
   #entered = 0;
 
   constructor(active: number, queue: number) {
@@ -98,46 +98,33 @@ export class CallGate {
   }
 
   get waiting(): number {
-    return this.#waiting.size;
+    return this.#turns.waiting;
   }
 
   /**
    * Waits for a place; whoever got one must {@link leave}.
    *
-   * @throws OcicryptError `throttled` at once where the queue is full; the signal's reason where it is aborted
+   * @throws OcicryptError `throttled` at once where the queue is full, and no client has more in it than this one, and
+   * later where room is made for another client; the signal's reason where it is aborted
    */
   async enter(signal: AbortSignal): Promise<void> {
     if (this.#entered < this.#active) {
       this.#entered++;
       return;
     }
-    if (this.#waiting.size >= this.#queue) {
-      throw new OcicryptError('throttled', `the server has ${this.#queue} calls waiting already`, {
-        hint: 'try again later, or raise --max-queue',
-        retryable: true,
-      });
-    }
-    await new Promise<void>((resolve, reject) => {
-      const go = () => {
-        signal.removeEventListener('abort', stop);
-        resolve();
-      };
-      const stop = () => {
-        this.#waiting.delete(go);
-        reject(signal.reason);
-      };
-      this.#waiting.add(go);
-      signal.addEventListener('abort', stop, { once: true });
-    });
+    if (this.#turns.waiting >= this.#queue && !this.#turns.giveWay(signal)) throw this.#isFull();
+    await this.#turns.wait(signal, { name: 'other calls of this server' }, () => this.#isFull());
   }
 
-  /** Hands the place to the call that has waited longest. */
+  /** Hands the place to the next call. */
   leave(): void {
-    const [next] = this.#waiting;
-    if (next === undefined) this.#entered--;
-    else {
-      this.#waiting.delete(next);
-      next();
-    }
+    if (!this.#turns.admit()) this.#entered--;
+  }
+
+  #isFull(): OcicryptError {
+    return new OcicryptError('throttled', `the server has ${this.#entered} calls at work and others waiting already`, {
+      hint: 'try again later, or raise --max-calls or --max-queue',
+      retryable: true,
+    });
   }
 }
