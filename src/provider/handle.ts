@@ -25,7 +25,7 @@ import {
   type VersionMatching,
   versionOf,
 } from './policy.ts';
-import { decodeRequest, encodeUnwrapReply, encodeWrapReply, type KeyRequest } from './protocol.ts';
+import { decodeRequest, encodeUnwrapReply, encodeWrapReply, type KeyRequest, type Operation } from './protocol.ts';
 import { selectKeyfile, unwrapLayerKey } from './unwrap.ts';
 import { type PacketChoice, wrapLayerKey } from './wrap.ts';
 
@@ -49,8 +49,16 @@ export type ProviderOptions = {
   readonly onDecision?: (decision: Decision) => void;
 };
 
-/** Who calls, and a signal by which the call can be ended. */
-export type Call = { readonly caller?: string; readonly signal?: AbortSignal };
+/** Who calls, and how. */
+export type Call = {
+  readonly caller?: string;
+  /** Ends the call. */
+  readonly signal?: AbortSignal;
+  /** What the caller has called, where each operation has a method of its own: a request for the other one is refused. */
+  readonly operation?: Operation;
+  /** Why this caller gets no answer, whatever it asks: recorded and thrown. */
+  readonly refusal?: OcicryptError;
+};
 
 export interface Provider {
   /**
@@ -75,11 +83,11 @@ export function createProvider(options: ProviderOptions): Provider {
 }
 
 /** The options with the rules of one operation only: nothing else is of use to it. */
-function optionsFor(wanted: 'wrap' | 'unwrap', options: ProviderOptions): ProviderOptions {
+function optionsFor(wanted: Operation, options: ProviderOptions): ProviderOptions {
   return { ...options, rules: options.rules.filter(({ operation = wanted }) => operation === wanted) };
 }
 
-type OptionsByOperation = { readonly [operation in 'wrap' | 'unwrap']: ProviderOptions };
+type OptionsByOperation = { readonly [operation in Operation]: ProviderOptions };
 
 /** What has become known of a request, for its audit line. */
 type Draft = { -readonly [member in keyof AuditEvent]?: AuditEvent[member] };
@@ -92,6 +100,7 @@ async function handle(
 ): Promise<Uint8Array> {
   const started = performance.now();
   const draft: Draft = call.caller === undefined ? {} : { caller: call.caller };
+  if (call.refusal !== undefined && call.operation !== undefined) draft.operation = call.operation;
   const record = async (outcome: AuditEvent['outcome'], error?: OcicryptError) => {
     if (!isObserved(options)) return;
     const milliseconds = Math.round((performance.now() - started) * 1000) / 1000;
@@ -117,7 +126,8 @@ async function handle(
   };
   let reply: Uint8Array | undefined;
   try {
-    const decoded = decodeRequest(request);
+    if (call.refusal !== undefined) throw call.refusal;
+    const decoded = decodeRequest(request, call.operation);
     reply = await answer(decoded, draft, call, byOperation[decoded.operation]);
   } catch (error) {
     const known = asOcicryptError(error);
@@ -251,7 +261,7 @@ async function rulesForUnwrap(named: NamedKeys, options: ProviderOptions): Promi
  * The key to open for one that the caller named. A file of the operator's that cannot be used hides no other; its fault
  * is said only if it may be why the key is not found.
  */
-async function selectNamed(uri: KeyUri, operation: 'wrap' | 'unwrap', options: ProviderOptions): Promise<KeyUri> {
+async function selectNamed(uri: KeyUri, operation: Operation, options: ProviderOptions): Promise<KeyUri> {
   const name = formatKeyUri(uri);
   let unusable: unknown;
   for (const rule of options.rules) {
@@ -276,7 +286,7 @@ async function selectNamed(uri: KeyUri, operation: 'wrap' | 'unwrap', options: P
 }
 
 /** The reference provider replaced the key that the user typed; here a conflict is said. */
-function checkDefaultKey(named: NamedKeys, operation: 'wrap' | 'unwrap', options: ProviderOptions): void {
+function checkDefaultKey(named: NamedKeys, operation: Operation, options: ProviderOptions): void {
   const { defaultKey, versions = 'exact' } = options;
   if (defaultKey === undefined) return;
   for (const uri of named.keys) {

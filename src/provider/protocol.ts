@@ -17,6 +17,8 @@ export type KeyRequest =
   | { readonly operation: 'wrap'; readonly parameters: Parameters; readonly optsdata: Uint8Array }
   | { readonly operation: 'unwrap'; readonly parameters: Parameters; readonly annotation: Uint8Array };
 
+export type Operation = KeyRequest['operation'];
+
 export type Parameters = ReadonlyMap<string, ParameterValues>;
 
 /** Larger requests are refused before they are parsed. */
@@ -30,9 +32,11 @@ const MAXIMUM_OPTSDATA = 4096;
  * Reads a request as Go's encoding/json would: member names without regard to case, unknown members ignored.
  * Byte fields may be base64 (Go) or arrays of numbers (Rust); `optsdata` may also be the JSON text itself (Rust).
  *
+ * @param expected the operation that was called, where the request came by a way that has one for each: a proxy may have
+ *   let it through for that alone
  * @throws OcicryptError `bad-input`
  */
-export function decodeRequest(request: Uint8Array): KeyRequest {
+export function decodeRequest(request: Uint8Array, expected?: Operation): KeyRequest {
   if (request.length > MAXIMUM_REQUEST) {
     throw new OcicryptError('bad-input', `the request has more than ${MAXIMUM_REQUEST} bytes`);
   }
@@ -43,11 +47,24 @@ export function decodeRequest(request: Uint8Array): KeyRequest {
   }
   const root = asObject(parseJson(request, 'the request'));
   if (root === undefined) throw new OcicryptError('bad-input', 'the request is not a JSON object');
-  const operation = asText(findMember(root, 'op'));
-  if (operation === 'keywrap') return decodeWrap(objectMember(root, 'keywrapparams'));
-  if (operation === 'keyunwrap') return decodeUnwrap(objectMember(root, 'keyunwrapparams'));
-  throw new OcicryptError('bad-input', 'the request has no known "op"', { hint: 'known are keywrap and keyunwrap' });
+  const operation = OPERATIONS.get(asText(findMember(root, 'op')));
+  if (operation === undefined) {
+    throw new OcicryptError('bad-input', 'the request has no known "op"', { hint: 'known are keywrap and keyunwrap' });
+  }
+  if (expected !== undefined && operation !== expected) {
+    throw new OcicryptError('bad-input', `the method for ${expected} was called with a request to ${operation}`, {
+      hint: 'call WrapKey with the op keywrap and UnWrapKey with keyunwrap',
+    });
+  }
+  return operation === 'wrap'
+    ? decodeWrap(objectMember(root, 'keywrapparams'))
+    : decodeUnwrap(objectMember(root, 'keyunwrapparams'));
 }
+
+const OPERATIONS: ReadonlyMap<string | undefined, Operation> = new Map([
+  ['keywrap', 'wrap'],
+  ['keyunwrap', 'unwrap'],
+]);
 
 /** The request as ocicrypt writes it, with the parameters given and nothing else; what {@link decodeRequest} reads. */
 export function encodeRequest(request: KeyRequest): Uint8Array<ArrayBuffer> {

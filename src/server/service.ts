@@ -2,9 +2,10 @@
 // https://github.com/containers/ocicrypt/blob/main/utils/keyprovider/keyprovider.proto
 
 import { wipe } from '../base/bytes.ts';
-import { OcicryptError } from '../base/errors.ts';
+import { asOcicryptError, OcicryptError } from '../base/errors.ts';
 import { decodeBytesField, encodeBytesField } from '../base/grpc.ts';
 import type { Provider } from '../provider/handle.ts';
+import type { Operation } from '../provider/protocol.ts';
 import type { Method, Peer } from './call.ts';
 
 export const KEY_PROVIDER_SERVICE = 'keyprovider.KeyProviderService';
@@ -21,27 +22,50 @@ export type ServiceOptions = {
 };
 
 /**
- * The two methods by path. Both take either operation, as the request's own "op" decides in every client and in the
- * reference server.
+ * The two methods by path. Each takes its own operation only, whatever the request's "op" says: rules of a proxy or a
+ * service mesh see the method alone.
  */
 export function keyProviderMethods(options: ServiceOptions): readonly (readonly [string, Method])[] {
-  const method: Method = async (request, { peer, signal }) => {
-    const reply = await providerFor(peer, options).handle(decodeBytesField(request), { caller: peer.caller, signal });
+  return [
+    [`/${KEY_PROVIDER_SERVICE}/WrapKey`, methodFor('wrap', options)],
+    [`/${KEY_PROVIDER_SERVICE}/UnWrapKey`, methodFor('unwrap', options)],
+  ];
+}
+
+/** Every call comes to a provider, also one that is refused here: it leaves an audit line. */
+function methodFor(operation: Operation, options: ServiceOptions): Method {
+  return async (message, { peer, signal }) => {
+    const call = { caller: peer.caller, signal, operation };
+    const rule = ruleFor(peer, options);
+    const request = rule instanceof OcicryptError ? rule : readRequest(message);
+    const { provider } = rule instanceof OcicryptError ? options : rule;
+    const reply =
+      request instanceof OcicryptError
+        ? await provider.handle(new Uint8Array(), { ...call, refusal: request })
+        : await provider.handle(request, call);
     try {
       return encodeBytesField(reply);
     } finally {
       wipe(reply);
     }
   };
-  return ['WrapKey', 'UnWrapKey'].map((name) => [`/${KEY_PROVIDER_SERVICE}/${name}`, method] as const);
 }
 
-function providerFor({ names }: Peer, { provider, clients }: ServiceOptions): Provider {
-  if (names === undefined || clients.length === 0) return provider;
+function readRequest(message: Uint8Array): Uint8Array | OcicryptError {
+  try {
+    return decodeBytesField(message);
+  } catch (error) {
+    return asOcicryptError(error);
+  }
+}
+
+function ruleFor({ names }: Peer, options: ServiceOptions): Pick<ClientRule, 'provider'> | OcicryptError {
+  const { clients } = options;
+  if (names === undefined || clients.length === 0) return options;
   const rule = clients.find(({ name }) => names.includes(name));
-  if (rule !== undefined) return rule.provider;
+  if (rule !== undefined) return rule;
   const shown = names.slice(0, 4).join(', ');
-  throw new OcicryptError('not-allowed', `no client named ${shown || '(nothing)'} is allowed here`, {
+  return new OcicryptError('not-allowed', `no client named ${shown || '(nothing)'} is allowed here`, {
     hint: names[0] === undefined ? 'its certificate must have a name' : `to allow it, add --allow-client=${names[0]}`,
   });
 }

@@ -5,8 +5,9 @@ import { connect } from 'node:net';
 import { join } from 'node:path';
 import { describe, type TestContext, test } from 'node:test';
 import { decodeStatusMessage, encodeBytesField, encodeFrame } from '../../src/base/grpc.ts';
+import type { AuditEvent } from '../../src/provider/audit.ts';
 import { CALL_HEADERS } from './raw-http2.ts';
-import { type Running, startRunning, wrapRequest } from './running.ts';
+import { callKeyProvider, type Running, startRunning, unwrapRequest, wrapRequest } from './running.ts';
 
 type Ended = { readonly status: string; readonly message: string; readonly body: Buffer };
 type Caller = (
@@ -78,7 +79,7 @@ const FAULTS: readonly (readonly [
   ['a compressed message', () => framed(encodeBytesField(wrapRequest()), 1), { 'grpc-encoding': 'identity' }, '12'],
   ['an encoding', good, { 'grpc-encoding': 'gzip' }, '12'],
   ['an unknown flag', () => framed(encodeBytesField(wrapRequest()), 7), {}, '13'],
-  ['an unknown method', good, { ':path': '/keyprovider.KeyProviderService/unwrapkey' }, '12'],
+  ['an unknown method', good, { ':path': '/keyprovider.KeyProviderService/wrapkey' }, '12'],
   ['a path out of a prototype', good, { ':path': '/__proto__' }, '12'],
   ['another content type', good, { 'content-type': 'application/json' }, '12'],
   ['another content type with the same beginning', good, { 'content-type': 'application/grpcx' }, '12'],
@@ -113,10 +114,28 @@ describe('a fault is a status and the connection goes on', () => {
     }
   });
 
-  test('both methods take both operations, as in the reference server', async (t) => {
-    const call = await startCaller(t, await startRunning(t));
-    for (const method of ['WrapKey', 'UnWrapKey']) {
-      assert.equal((await call(good(), { ':path': `/keyprovider.KeyProviderService/${method}` })).status, '0');
+  test('each method takes its own operation: what a proxy lets through for one does not do the other', async (t) => {
+    const events: AuditEvent[] = [];
+    const audit = { record: async (event: AuditEvent) => void events.push(event) };
+    const running = await startRunning(t, { provider: { audit } });
+    const call = await startCaller(t, running);
+    const unwrap = unwrapRequest(await callKeyProvider(running.target, wrapRequest()));
+    const requests = { WrapKey: wrapRequest(), UnWrapKey: unwrap };
+    const spellings = (op: string) => [`"op":"${op}"`, `"OP":"${op}"`];
+    for (const [method, own] of Object.entries(requests)) {
+      for (const request of Object.values(requests)) {
+        const text = Buffer.from(request).toString();
+        const op = /"op":"(\w+)"/.exec(text)?.[1] ?? '';
+        for (const spelling of spellings(op)) {
+          const body = framed(encodeBytesField(Buffer.from(text.replace(/"op":"\w+"/, spelling))));
+          const ended = await call(body, { ':path': `/keyprovider.KeyProviderService/${method}` });
+          const [wanted, code] = request === own ? ['0', 'ok'] : ['3', 'bad-input'];
+          assert.equal(ended.status, wanted, `${method} ${spelling}: ${ended.message}`);
+          assert.equal(ended.body.length > 0, request === own);
+          assert.deepEqual([events.at(-1)?.outcome, events.at(-1)?.packet === undefined], [code, code !== 'ok']);
+        }
+      }
     }
+    assert.match(running.instruments.render(), /calls_total\{method="\S+\/WrapKey",status="INVALID_ARGUMENT"\} 2\n/);
   });
 });

@@ -26,7 +26,7 @@ export function headerBlock(headers: Readonly<Record<string, string>>): Buffer {
 export const CALL_HEADERS = {
   ':method': 'POST',
   ':scheme': 'http',
-  ':path': '/keyprovider.KeyProviderService/UnWrapKey',
+  ':path': '/keyprovider.KeyProviderService/WrapKey',
   ':authority': 'localhost',
   'content-type': 'application/grpc',
   te: 'trailers',

@@ -90,13 +90,19 @@ export async function startRunning(t: TestContext, options: RunningOptions = {})
 /** One key-provider request through gRPC, as a client makes it. */
 export async function callKeyProvider(target: GrpcTarget, request: Uint8Array, tls?: GrpcTls): Promise<Uint8Array> {
   const reply = await callOnce(target, tls, {
-    method: '/keyprovider.KeyProviderService/UnWrapKey',
+    method: methodOf(request),
     message: encodeBytesField(request),
     timeout: 10_000,
     maximumReply: 1024 * 1024,
     signal: AbortSignal.timeout(15_000),
   });
   return decodeBytesField(reply);
+}
+
+/** The method that clients call with this request. */
+function methodOf(request: Uint8Array): string {
+  const isUnwrap = new TextDecoder().decode(request).includes('keyunwrap"');
+  return `/keyprovider.KeyProviderService/${isUnwrap ? 'UnWrapKey' : 'WrapKey'}`;
 }
 
 /** What grpc.health.v1 says of a service: its status, or the code of the error. */
@@ -139,7 +145,7 @@ export type Reply = { readonly status: string; readonly frame: string };
 /** One call on a connection that is open. */
 export function callOn(session: ClientHttp2Session, request: Uint8Array): Promise<Reply> {
   return new Promise((resolve) => {
-    const stream = session.request(CALL_HEADERS);
+    const stream = session.request({ ...CALL_HEADERS, ':path': methodOf(request) });
     let status = 'none';
     const take = (headers: IncomingHttpHeaders) => {
       status = String(headers['grpc-status'] ?? status);
