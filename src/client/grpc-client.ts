@@ -19,6 +19,7 @@ import { readRoots } from '../base/http/roots.ts';
 import { identityCheck } from '../base/http/server-identity.ts';
 import { readSecretFile } from '../base/secret-file.ts';
 import { showPath } from '../base/shown.ts';
+import { socketWeakness } from './socket-trust.ts';
 
 /** Where a server is. `tcp` is without TLS; the path of an abstract socket begins with a zero. */
 export type GrpcTarget =
@@ -68,6 +69,7 @@ function dial(target: GrpcTarget, tls: GrpcTls | undefined): ClientHttp2Session 
   // One call is made, and its reply is small: nothing of HTTP/2 has to be tuned.
   const settings = { enablePush: false };
   if (target.kind === 'unix') {
+    checkSocket(target.path);
     return connect('http://localhost', { settings, createConnection: () => connectSocket(target.path) });
   }
   const authority = `${target.host.includes(':') ? `[${target.host}]` : target.host}:${target.port}`;
@@ -80,6 +82,14 @@ function dial(target: GrpcTarget, tls: GrpcTls | undefined): ClientHttp2Session 
     secureContext: createContext(tls),
     ...(serverName === undefined ? {} : { servername: serverName }),
   });
+}
+
+/** Whoever answers on a socket is handed layer keys. @throws OcicryptError `configuration` */
+function checkSocket(path: string): void {
+  const weakness = socketWeakness(path);
+  if (weakness === undefined) return;
+  const shown = describeTarget({ kind: 'unix', path });
+  throw new OcicryptError('configuration', `${shown} is not trusted: ${weakness.problem}`, { hint: weakness.hint });
 }
 
 function createContext(tls: GrpcTls | undefined): SecureContext {

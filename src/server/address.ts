@@ -1,7 +1,7 @@
 // The only code that reads what `--listen` and `--grpcport` mean.
 
 import { isIP } from 'node:net';
-import { isAbsolute } from 'node:path';
+import { dirname, isAbsolute, join } from 'node:path';
 import { OcicryptError } from '../base/errors.ts';
 import { showPath, showValue } from '../base/shown.ts';
 
@@ -11,6 +11,8 @@ export type NetworkAddress = { readonly kind: 'tls' | 'tcp'; readonly host: stri
 
 /** A path longer than this does not fit in `sockaddr_un` beside its terminating zero. */
 const MAXIMUM_PATH = 107;
+/** The name of a socket until it is finished, in a directory beside its place. */
+const UNFINISHED = '.XXXXXX/s';
 
 /**
  * Reads `unix:///PATH`, `tls://HOST:PORT` or `tcp://HOST:PORT`.
@@ -74,10 +76,10 @@ function checkPath(path: string): string {
       hint: 'it begins with a slash, as in unix:///run/ocicrypt-kms/ocicrypt-kms.sock',
     });
   }
-  const length = new TextEncoder().encode(path).length;
-  if (length > MAXIMUM_PATH) {
+  const [length = 0, unfinished = 0] = [path, join(dirname(path), UNFINISHED)].map((one) => Buffer.byteLength(one));
+  if (Math.max(length, unfinished) > MAXIMUM_PATH) {
     throw new OcicryptError('configuration', `the socket path has ${length} bytes`, {
-      hint: `at most ${MAXIMUM_PATH} are possible: ${showPath(path)}`,
+      hint: `at most ${MAXIMUM_PATH} are possible, and ${MAXIMUM_PATH - UNFINISHED.length} before its name: ${showPath(path)}`,
     });
   }
   return path;

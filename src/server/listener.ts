@@ -62,8 +62,8 @@ export async function openListener(
   if (target.kind === 'unix') {
     const address = formatListenAddress(target);
     server.on('connection', (socket) => connections.accept(socket, { caller: address }));
-    await listenOnUnixSocket(server, target.path, options.access);
-    return plainListener(server, address);
+    const { close } = await listenOnUnixSocket(server, target.path, options.access);
+    return { ...plainListener(server, address), close };
   }
   checkPlaintext(target.host, options);
   server.on('connection', (socket) => acceptPlain(socket, connections));

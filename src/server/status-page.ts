@@ -1,6 +1,6 @@
 // The only code that speaks HTTP/1: metrics and health for those who scrape them, on a listener of their own.
 
-import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { OcicryptError } from '../base/errors.ts';
 import { formatListenAddress, isLoopbackHost, type ListenAddress } from './address.ts';
 import type { Readiness } from './health.ts';
@@ -36,14 +36,16 @@ export async function startStatusPage(address: ListenAddress, options: StatusPag
     },
   );
   server.maxConnections = 16;
-  if (address.kind === 'unix') await listenOnUnixSocket(server, address.path, { mode: 0o600, group: undefined });
-  else await listen(server, address.host, address.port, formatListenAddress(address));
+  const socket =
+    address.kind === 'unix'
+      ? await listenOnUnixSocket(server, address.path, { mode: 0o600, group: undefined })
+      : await listen(server, address.host, address.port, formatListenAddress(address));
   const bound = server.address();
   const port = typeof bound === 'object' && bound !== null ? bound.port : 0;
   return {
     address: formatListenAddress(address.kind === 'unix' ? address : { ...address, port }),
     close() {
-      server.close();
+      socket.close();
       server.closeAllConnections();
     },
   };
@@ -72,9 +74,9 @@ function send(response: ServerResponse, status: number, type: string, body: stri
   response.end(body);
 }
 
-function listen(server: ReturnType<typeof createServer>, host: string, port: number, shown: string): Promise<void> {
+function listen(server: Server, host: string, port: number, shown: string): Promise<{ readonly close: () => void }> {
   return new Promise((resolve, reject) => {
-    server.once('listening', resolve);
+    server.once('listening', () => resolve({ close: () => server.close() }));
     server.once('error', (cause: NodeJS.ErrnoException) =>
       reject(new OcicryptError('configuration', `cannot listen on ${shown} (${cause.code})`, { cause })),
     );

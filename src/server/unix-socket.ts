@@ -1,10 +1,25 @@
-// The only code that makes unix sockets: closed to others before they can be connected to, stale ones taken over, live ones and foreign files left alone.
+// The only code that makes unix sockets: finished before they have their name, stale ones taken over, live ones and foreign
+// files left alone.
 
-import { chmodSync, chownSync, lstatSync, mkdirSync, readFileSync, realpathSync, statSync, unlinkSync } from 'node:fs';
+import {
+  type BigIntStats,
+  chmodSync,
+  chownSync,
+  linkSync,
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  type Stats,
+  unlinkSync,
+} from 'node:fs';
 import { connect, type Server } from 'node:net';
-import { dirname } from 'node:path';
-import { OcicryptError, showSystemCode } from '../base/errors.ts';
+import { basename, dirname, join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { OcicryptError, showSystemCode, systemCode } from '../base/errors.ts';
 import { showPath, showValue } from '../base/shown.ts';
+import { findWeakness, ourselves, stepsTo } from '../base/trusted-path.ts';
 
 /** Who beside us may connect. */
 export type SocketAccess = {
@@ -14,38 +29,64 @@ export type SocketAccess = {
   readonly group: string | undefined;
 };
 
+/** A socket that a server listens on. */
+export interface BoundSocket {
+  /** Takes no more connections, and removes the name if it is still that of this socket. */
+  close(): void;
+}
+
 /**
- * Makes `server` listen on a unix socket. Its directory is made with mode 0700 where it is missing. The mode is in
- * force before anybody can connect: the umask is set around `bind`, which both runtimes do inside of `listen`.
+ * Makes `server` listen on a unix socket. Its directory is made with mode 0700 where it is missing. The socket gets its
+ * group and mode in a directory that only we can enter, and its name last of all: whoever finds it finds it finished,
+ * and what stands at the name in the meantime, whatever it is, is not touched.
  *
  * @throws OcicryptError `configuration`
  */
-export async function listenOnUnixSocket(server: Server, path: string, access: SocketAccess): Promise<void> {
+export async function listenOnUnixSocket(server: Server, path: string, access: SocketAccess): Promise<BoundSocket> {
   const gid = access.group === undefined ? undefined : findGroup(access.group);
   prepareDirectory(path);
-  await takeOver(path);
-  const umask = process.umask(0o177);
-  const listening = new Promise<void>((resolve, reject) => {
-    server.once('error', reject);
-    server.once('listening', resolve);
-  });
+  let room: string | undefined;
   try {
-    server.listen({ path, backlog: BACKLOG });
-  } finally {
-    process.umask(umask);
-  }
-  try {
-    await listening;
-    // The group first, so that the wider mode is never open to the wrong one.
-    if (gid !== undefined) chownSync(path, -1, gid);
-    if (access.mode !== 0o600) chmodSync(path, access.mode);
+    room = mkdtempSync(join(dirname(path), '.'));
+    const socket = join(room, 's');
+    await bind(server, socket);
+    if (gid !== undefined) chownSync(socket, -1, gid);
+    chmodSync(socket, access.mode);
+    const own = lstatSync(socket, { bigint: true });
+    await publish(socket, path);
+    return boundSocket(server, path, own);
   } catch (cause) {
     server.close();
+    if (cause instanceof OcicryptError) throw cause;
     throw new OcicryptError('configuration', `cannot listen on ${showPath(path)}${showSystemCode(cause)}`, {
       cause,
       hint: 'its directory must be writable by this user, and the group one of its own',
     });
+  } finally {
+    if (room !== undefined) rmSync(room, { recursive: true, force: true });
   }
+}
+
+function bind(server: Server, path: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    server.once('error', reject);
+    server.once('listening', resolve);
+    server.listen({ path, backlog: BACKLOG });
+  });
+}
+
+function boundSocket(server: Server, path: string, own: BigIntStats): BoundSocket {
+  let isOpen = true;
+  return {
+    close() {
+      if (!isOpen) return;
+      isOpen = false;
+      // The name first: nobody takes a socket over that answers. Afterwards another file may have its number.
+      const found = lstatSync(path, { bigint: true, throwIfNoEntry: false });
+      if (found?.ino === own.ino && found.dev === own.dev) unlinkSync(path);
+      server.close();
+    },
+  };
 }
 
 /** A unix socket whose backlog is full refuses at once, and clients that dial for each call come in bursts. */
@@ -61,21 +102,15 @@ export function defaultSocketPath(environment: NodeJS.ProcessEnv): string {
   });
 }
 
-/** Who can rename in a directory above the socket can put another socket in its place. */
+/** Whoever can rename in a directory above the socket can put another socket in its place. */
 function prepareDirectory(path: string): void {
   const directory = dirname(path);
+  const users = ourselves();
   try {
     mkdirSync(directory, { recursive: true, mode: 0o700 });
-    const real = realpathSync(directory);
-    for (let ancestor = real; ; ancestor = dirname(ancestor)) {
-      const { mode } = statSync(ancestor);
-      if ((mode & 0o002) !== 0 && (mode & 0o1000) === 0) {
-        throw new OcicryptError('configuration', `every user can replace files in ${showPath(ancestor)}`, {
-          hint: `chmod o-w ${showPath(ancestor)}, or put the socket elsewhere`,
-        });
-      }
-      if (ancestor === dirname(ancestor)) return;
-    }
+    const weakness = users && findWeakness(stepsTo(directory), { users, sticky: true });
+    if (weakness === undefined) return;
+    throw new OcicryptError('configuration', `no place for a socket: ${weakness.problem}`, { hint: weakness.hint });
   } catch (cause) {
     if (cause instanceof OcicryptError) throw cause;
     throw new OcicryptError(
@@ -89,9 +124,54 @@ function prepareDirectory(path: string): void {
   }
 }
 
-/** Removes a socket that a server of ours left behind; throws where something else is there. */
+/** Gives a finished socket its name, which it has from no other server that lives: of several starts one gets it. */
+async function publish(socket: string, path: string): Promise<void> {
+  const deadline = performance.now() + PATIENCE;
+  while (!linkIfFree(socket, path)) {
+    if (performance.now() > deadline) {
+      throw new OcicryptError('configuration', `other servers start on ${showPath(path)} again and again`, {
+        hint: 'stop them, or listen elsewhere',
+      });
+    }
+    await takeOver(path);
+  }
+}
+
+/** How long other starts are waited for. */
+const PATIENCE = 5_000;
+/** A claim is given up in milliseconds: one that is older was left by a start that was killed. */
+const FORGOTTEN = 1_000;
+
+/**
+ * Removes a socket that a server of ours left behind; throws where something else is there. A second name is made of it
+ * first, which only one of several starts can make: only that one removes it, and it is tried by that name, so that what
+ * is removed is what was tried.
+ */
 async function takeOver(path: string): Promise<void> {
-  const found = lstatSync(path, { throwIfNoEntry: false });
+  checkLeftBehind(path, lstatSync(path, { throwIfNoEntry: false }));
+  const claim = join(dirname(path), `.${basename(path)}.claim`);
+  if (!linkIfFree(path, claim)) {
+    const other = lstatSync(claim, { throwIfNoEntry: false });
+    // The time of its last name, as the system has it.
+    if (other !== undefined && other.ctimeMs < Date.now() - FORGOTTEN) rmSync(claim, { force: true });
+    await sleep(20);
+    return;
+  }
+  try {
+    const claimed = lstatSync(claim);
+    checkLeftBehind(path, claimed);
+    if (await answers(claim)) {
+      throw new OcicryptError('configuration', `another server listens on ${showPath(path)}`, {
+        hint: 'stop it first, or listen elsewhere',
+      });
+    }
+    if (lstatSync(path, { throwIfNoEntry: false })?.ino === claimed.ino) unlinkSync(path);
+  } finally {
+    rmSync(claim, { force: true });
+  }
+}
+
+function checkLeftBehind(path: string, found: Stats | undefined): void {
   if (found === undefined) return;
   if (!found.isSocket()) {
     throw new OcicryptError('configuration', `${showPath(path)} is there and is not a socket`, {
@@ -104,12 +184,17 @@ async function takeOver(path: string): Promise<void> {
       hint: 'remove it as that user, or listen elsewhere',
     });
   }
-  if (await answers(path)) {
-    throw new OcicryptError('configuration', `another server listens on ${showPath(path)}`, {
-      hint: 'stop it first, or listen elsewhere',
-    });
+}
+
+/** Whether `name` was free, and is a name of the file now. What has gone in the meantime counts as not free. */
+function linkIfFree(file: string, name: string): boolean {
+  try {
+    linkSync(file, name);
+    return true;
+  } catch (error) {
+    if (['EEXIST', 'ENOENT'].includes(systemCode(error) ?? '')) return false;
+    throw error;
   }
-  unlinkSync(path);
 }
 
 /** Only a refusal proves that nobody listens: a full backlog answers with EAGAIN. */

@@ -2,12 +2,24 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { chmodSync, existsSync, mkdirSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
-import { createServer } from 'node:net';
+import {
+  chmodSync,
+  existsSync,
+  linkSync,
+  mkdirSync,
+  readdirSync,
+  renameSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { connect, createServer } from 'node:net';
 import { join } from 'node:path';
 import { describe, type TestContext, test } from 'node:test';
+import { Worker } from 'node:worker_threads';
 import { asOcicryptError } from '../../src/base/errors.ts';
 import { formatListenAddress, parseGrpcPort, parseListenAddress } from '../../src/server/address.ts';
+import { listenOnUnixSocket } from '../../src/server/unix-socket.ts';
 import { callKeyProvider, startRunning, temporaryDirectory, wrapRequest } from './running.ts';
 
 const refused = (work: Promise<unknown>) =>
@@ -23,6 +35,27 @@ async function listensOn(t: TestContext, path: string): Promise<boolean> {
 }
 
 describe('P19 only we can connect', () => {
+  test('nobody ever sees it unfinished: the first look at its name finds its mode', async (t) => {
+    const path = join(await temporaryDirectory(t), 's');
+    const looking = new Worker(
+      `const { parentPort, workerData } = require('node:worker_threads');
+      const { statSync } = require('node:fs');
+      parentPort.postMessage('looking');
+      for (let found; ; ) if ((found = statSync(workerData, { throwIfNoEntry: false }))) {
+        parentPort.postMessage(found.mode & 0o777);
+        break;
+      }`,
+      { eval: true, workerData: path },
+    );
+    t.after(() => looking.terminate());
+    await once(looking, 'message');
+    const access = { mode: 0o660, group: String(process.getgid?.()) };
+    const listener = { access, tls: undefined, insecurePlaintext: false };
+    const seen = once(looking, 'message');
+    await startRunning(t, { listen: [`unix://${path}`], server: { listener } });
+    assert.deepEqual(await seen, [0o660]);
+  });
+
   test('its group may, where that is said', async (t) => {
     const path = join(await temporaryDirectory(t), 's');
     const access = { mode: 0o660, group: String(process.getgid?.()) };
@@ -92,13 +125,74 @@ describe('P18 what is at the path already', () => {
     }
   });
 
-  test('a server that ends takes its socket with it', async (t) => {
+  test('a server that ends takes its socket with it, and no other that stands there by then', async (t) => {
     const { server, directory } = await startRunning(t);
-    assert.ok(existsSync(join(directory, 's')));
+    const path = join(directory, 's');
+    assert.ok(existsSync(path));
     await server.drain();
-    assert.ok(!existsSync(join(directory, 's')));
+    assert.deepEqual(readdirSync(directory), ['key']);
+    const first = await startRunning(t, { listen: [`unix://${path}`] });
+    renameSync(path, join(directory, 'away'));
+    await startRunning(t, { listen: [`unix://${path}`] });
+    const { ino } = statSync(path);
+    await first.server.drain();
+    first.server.close();
+    assert.equal(statSync(path).ino, ino);
+    await callKeyProvider({ kind: 'unix', path }, wrapRequest());
+  });
+
+  test('of many that start over one stale socket exactly one serves, and nothing else is left', async (t) => {
+    const directory = await temporaryDirectory(t);
+    const path = join(directory, 's');
+    for (let round = 0; round < 20; round++) {
+      await leaveSocket(path);
+      const servers = Array.from({ length: 8 }, () => createServer((socket) => socket.destroy()));
+      const started = await Promise.allSettled(
+        servers.map((server) => listenOnUnixSocket(server, path, { mode: 0o600, group: undefined })),
+      );
+      const serving = started.flatMap((one) => (one.status === 'fulfilled' ? [one.value] : []));
+      assert.equal(serving.length, 1);
+      for (const one of started) {
+        if (one.status === 'rejected') assert.equal(asOcicryptError(one.reason).code, 'configuration');
+      }
+      assert.equal(servers.filter(({ listening }) => listening).length, 1);
+      assert.ok(await answers(path));
+      assert.deepEqual(readdirSync(directory), ['s']);
+      serving[0]?.close();
+      assert.deepEqual(readdirSync(directory), []);
+    }
+  });
+
+  test('a claim that a killed start left keeps nobody out', async (t) => {
+    const directory = await temporaryDirectory(t);
+    const path = join(directory, 's');
+    await leaveSocket(path);
+    linkSync(path, join(directory, '.s.claim'));
+    const [server, started] = [createServer(), Date.now()];
+    const socket = await listenOnUnixSocket(server, path, { mode: 0o600, group: undefined });
+    assert.ok(Date.now() - started > 500);
+    socket.close();
+    assert.deepEqual(readdirSync(directory), []);
   });
 });
+
+/** What a killed server leaves. */
+async function leaveSocket(path: string): Promise<void> {
+  const server = createServer();
+  server.listen(`${path}.other`);
+  await once(server, 'listening');
+  linkSync(`${path}.other`, path);
+  await new Promise((resolve) => server.close(resolve));
+}
+
+async function answers(path: string): Promise<boolean> {
+  const socket = connect(path);
+  const answered = await Promise.race([once(socket, 'connect').then(() => true), once(socket, 'error')]).catch(
+    () => false,
+  );
+  socket.destroy();
+  return answered === true;
+}
 
 describe('addresses', () => {
   test('come back as they were given', () => {

@@ -10,6 +10,7 @@ import { namePath } from '../../base/shown.ts';
 import { describeTarget } from '../../client/grpc-client.ts';
 import { runProviderCommand } from '../../client/provider-command.ts';
 import { type ConfiguredProvider, readProviderConfig } from '../../client/provider-config.ts';
+import { socketWeakness } from '../../client/socket-trust.ts';
 import { findContainerdTraps } from './containerd.ts';
 import { type Finding, hintOf } from './finding.ts';
 
@@ -160,9 +161,8 @@ async function examineTarget(subject: string, { target, refusal }: ServerProvide
     { level: 'warn', subject, message, ...hintOf({ hint }) },
   ];
   if (refusal !== undefined) return warn(refusal.message, refusal.hint);
-  if (target.kind === 'unix' && target.path.startsWith('\0')) {
-    return warn(`${shown} can be taken by any user of this machine`, 'use a socket in a directory: unix:///PATH');
-  }
+  const weakness = target.kind === 'unix' ? socketWeakness(target.path) : undefined;
+  if (weakness !== undefined) return fail(`${shown} is not trusted: ${weakness.problem}`, weakness.hint);
   if (target.kind === 'unix' || isLoopback(target.host))
     return [{ level: 'ok', subject, message: `listens on ${shown}` }];
   return warn(
