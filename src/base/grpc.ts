@@ -44,12 +44,12 @@ export function encodeBytesField(value: Uint8Array): Uint8Array<ArrayBuffer> {
 }
 
 /**
- * Field 1 of a protobuf message as a view of it: the last one where there are several, empty where there is none.
- * Other fields are skipped, groups are refused.
+ * Field 1 of a protobuf message, or another one, as a view of it: the last one where there are several, empty where
+ * there is none. Other fields are skipped, groups are refused.
  *
  * @throws OcicryptError `bad-input`
  */
-export function decodeBytesField(message: Uint8Array): Uint8Array {
+export function decodeBytesField(message: Uint8Array, wanted = 1): Uint8Array {
   const reader = new Reader(message);
   let value = message.subarray(0, 0);
   while (!reader.done()) {
@@ -59,8 +59,8 @@ export function decodeBytesField(message: Uint8Array): Uint8Array {
     if (field === 0 || field > MAXIMUM_FIELD) throw malformed();
     if (wireType === 2) {
       const bytes = reader.take(reader.varint());
-      if (field === 1) value = bytes;
-    } else if (field === 1) throw malformed();
+      if (field === wanted) value = bytes;
+    } else if (field === wanted) throw malformed();
     else if (wireType === 0) reader.varint();
     else if (wireType === 1) reader.take(8);
     else if (wireType === 5) reader.take(4);

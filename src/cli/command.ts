@@ -36,4 +36,6 @@ export type Command = {
   readonly modes?: readonly CommandMode[];
   /** Runs the command; whatever goes wrong is thrown as an OcicryptError. */
   readonly run: (context: CommandContext) => Promise<void>;
+  /** What is done about the line of any failure, its options' too, after that was said and before the process ends. */
+  readonly failed?: (line: string) => Promise<void>;
 };

@@ -49,6 +49,9 @@ const REMOTE_OPTIONS: readonly OptionName[] = ['tls-ca', 'tls-cert', 'tls-key'];
 /** Options of requests and replies, which the doctor does not make. */
 const OF_REQUESTS: readonly OptionName[] = ['packet', 'bytes', 'provider'];
 
+/** Options of wrapping and of requests, neither of which a decoder has. */
+const OF_WRAPPING: readonly OptionName[] = ['packet', 'bytes', 'kmsURI'];
+
 /** What a server needs besides. */
 const SERVE_OPTIONS: readonly OptionName[] = [
   'listen',
@@ -139,6 +142,17 @@ export const COMMANDS: ReadonlyMap<string, Command> = new Map<string, Command>([
       options: [...PROVIDER_OPTIONS, ...SERVE_OPTIONS],
       modes: LISTENING,
       run: async (context) => (await import('./serve.ts')).runServe(context),
+    },
+  ],
+  [
+    'decoder',
+    {
+      operands: '',
+      describe: 'decrypt one layer from standard input to standard output; containerd runs it as a stream processor',
+      examples: ['--config=/etc/ocicrypt-kms/config.yaml', '--key=/etc/keys/app.key'],
+      options: PROVIDER_OPTIONS.filter((name) => !OF_WRAPPING.includes(name)),
+      run: async (context) => (await import('./decoder.ts')).runDecoder(context),
+      failed: async (line) => (await import('./last-words.ts')).leaveLastWords(line),
     },
   ],
   ...imageCommands(PROVIDER_OPTIONS),

@@ -30,7 +30,9 @@ export async function run(invocation: Invocation, terminal: Terminal): Promise<n
     return 0;
   } catch (error) {
     const known = asOcicryptError(error);
-    terminal.say(`${personality}: ${describeError(known)}`);
+    const line = `${personality}: ${describeError(known)}`;
+    terminal.say(line);
+    if (personality === 'ocicrypt-kms') await COMMANDS.get(invocation.words[0] ?? '')?.failed?.(line);
     return ERROR_STATUS[known.code].exit;
   }
 }

@@ -1,8 +1,9 @@
-// The only code that touches standard input, standard output and standard error.
+// The only code that touches standard input, standard output and standard error; for streams by way of standard-streams.ts.
 
 import { constants, fstatSync, openSync, read, readFileSync, readSync, writeSync } from 'node:fs';
 import { wipe } from '../base/bytes.ts';
 import { OcicryptError, showSystemCode, systemCode } from '../base/errors.ts';
+import type { StandardStreams } from './standard-streams.ts';
 
 export interface Terminal {
   /** Standard input to its end, or `maximum + 1` bytes of it, whichever is less. */
@@ -11,6 +12,8 @@ export interface Terminal {
   write(data: Uint8Array | string): void;
   /** Writes one line to standard error; that it cannot be written is nobody's fault and ends nothing. */
   say(line: string): void;
+  /** Standard input and output as streams, for a command whose input and output are a whole layer. */
+  streams(): Promise<StandardStreams>;
   /** Writes text with control sequences to standard error; there only where that is a terminal. */
   draw?: ((text: string) => void) | undefined;
 }
@@ -18,7 +21,7 @@ export interface Terminal {
 /** The process's own three streams, without the runtime's stream objects: they cost a third of a cold start. */
 export const processTerminal: Terminal = {
   async read(maximum) {
-    if (!isPipe() && isTerminal(0)) throw typedByPerson();
+    if (!isPipe() && isTerminal(0)) throw typedByPerson('this command answers a request on standard input');
     const readSome = openInput();
     let buffer = new Uint8Array(Math.min(USUAL_REQUEST, maximum + 1));
     let length = 0;
@@ -40,14 +43,18 @@ export const processTerminal: Terminal = {
       // Nowhere is left to say it.
     }
   },
+  async streams() {
+    if (isTerminal(0)) throw typedByPerson('this command decrypts a layer that it reads from standard input');
+    return (await import('./standard-streams.ts')).STANDARD_STREAMS;
+  },
   get draw() {
     return isTerminal(2) ? drawText : undefined;
   },
 };
 
 /** A client would have written its request by now; a person waits for a word. */
-function typedByPerson(): OcicryptError {
-  return new OcicryptError('usage', 'this command answers a request on standard input, which is a terminal', {
+function typedByPerson(purpose: string): OcicryptError {
+  return new OcicryptError('usage', `${purpose}, which is a terminal`, {
     hint: 'clients run it, as ocicrypt-kms config ocicrypt prints; to try a key run ocicrypt-kms doctor KEY',
   });
 }

@@ -16,7 +16,7 @@ export type NamedKeys = {
 export type NameOptions = { readonly configured: string | undefined; readonly fallback: string };
 
 /** Parameters of ocicrypt's own schemes, private keys among them: https://github.com/containers/ocicrypt config/ */
-const SCHEME_PARAMETERS: ReadonlySet<string> = new Set([
+export const SCHEME_PARAMETERS: ReadonlySet<string> = new Set([
   'gpg-client',
   'gpg-client-version',
   'gpg-privatekeys',

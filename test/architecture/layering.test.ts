@@ -15,7 +15,8 @@ const ARROWS: Readonly<Record<string, readonly string[]>> = {
   client: ['provider', 'kms', 'base'],
   image: ['client', 'provider', 'kms', 'base'],
   server: ['provider', 'kms', 'base'],
-  cli: ['server', 'image', 'client', 'provider', 'kms', 'base'],
+  node: ['image', 'client', 'provider', 'kms', 'base'],
+  cli: ['server', 'node', 'image', 'client', 'provider', 'kms', 'base'],
 };
 
 type Source = {
@@ -41,7 +42,7 @@ const backendOf = (file: string): string | undefined => /^kms\/([^/]+)\//.exec(f
 
 const layerOf = (file: string): string => (file.includes('/') ? (file.split('/')[0] ?? '') : '');
 
-test('there are seven layers and two front doors, and nothing else', () => {
+test('there are eight layers and two front doors, and nothing else', () => {
   const layers = new Set(sources.map(({ file }) => layerOf(file)));
   layers.delete('');
   assert.deepEqual(

@@ -20,7 +20,18 @@ export type DecodeResult = { readonly exitCode: number; readonly layer: Uint8Arr
 
 /** Decrypts one layer. A refusal is a result with its exit code and stderr; throws only when ctd-decoder cannot be had. */
 export async function decodeLayer(options: DecodeOptions): Promise<DecodeResult> {
-  const { parameters } = options;
+  const { exitCode, stdout, stderr } = await runClient(await toolArgv('ctd-decoder'), {
+    stdin: createReadStream(options.blob),
+    descriptor3: decoderPayload(options.descriptor, options.parameters),
+    // containerd's name for what the decoder reads; providers are known to see it.
+    env: { STREAM_PROCESSOR_MEDIATYPE: options.descriptor.mediaType, ...options.env },
+    cwd: '/',
+  });
+  return { exitCode, layer: stdout, stderr };
+}
+
+/** What containerd hands a decoder on descriptor 3. */
+export function decoderPayload(descriptor: Descriptor, parameters: DecodeOptions['parameters']): Uint8Array {
   const encoded =
     parameters &&
     Object.fromEntries(
@@ -29,15 +40,8 @@ export async function decodeLayer(options: DecodeOptions): Promise<DecodeResult>
         values.map((value) => Buffer.from(value).toString('base64')),
       ]),
     );
-  const payload = { DecryptConfig: { Parameters: encoded }, Descriptor: options.descriptor };
-  const { exitCode, stdout, stderr } = await runClient(await toolArgv('ctd-decoder'), {
-    stdin: createReadStream(options.blob),
-    descriptor3: encodeAny('io.containerd.ocicrypt.v1.Payload', new TextEncoder().encode(JSON.stringify(payload))),
-    // containerd's name for what the decoder reads; providers are known to see it.
-    env: { STREAM_PROCESSOR_MEDIATYPE: options.descriptor.mediaType, ...options.env },
-    cwd: '/',
-  });
-  return { exitCode, layer: stdout, stderr };
+  const payload = { DecryptConfig: { Parameters: encoded }, Descriptor: descriptor };
+  return encodeAny('io.containerd.ocicrypt.v1.Payload', new TextEncoder().encode(JSON.stringify(payload)));
 }
 
 /** The protobuf message `google.protobuf.Any`: `string type_url = 1; bytes value = 2;`. */

@@ -1,28 +1,25 @@
 // The composition root of the image commands: settings in; places, recipients and whoever can open layer keys out.
 
-import { resolve } from 'node:path';
 import { checkedEnvironment } from '../../base/environment.ts';
 import { OcicryptError } from '../../base/errors.ts';
-import { asKeyUri, formatKeyUri, parseKeyUri } from '../../base/key-uri.ts';
+import { asKeyUri, formatKeyUri } from '../../base/key-uri.ts';
 import { showValue } from '../../base/shown.ts';
 import { createConfiguredCall } from '../../client/configured.ts';
-import { createUnwrapper, type KeyHolder } from '../../client/holders.ts';
-import { createJweHolder, createJweWrapper, isPemFile } from '../../client/jwe.ts';
+import { createUnwrapper } from '../../client/holders.ts';
+import { createJweWrapper } from '../../client/jwe.ts';
 import type { LayerKeyUnwrapper, LayerKeyWrapper } from '../../client/layer-keys.ts';
-import { createProviderHolder, createProviderWrapper, type ProviderCall } from '../../client/provider.ts';
-import { type ConfiguredProvider, readProviderConfig } from '../../client/provider-config.ts';
+import { createProviderHolder, createProviderWrapper } from '../../client/provider.ts';
 import { parseRecipients, readRecipientsFile } from '../../client/recipients.ts';
 import { digestInName } from '../../image/model/digest-tag.ts';
 import { parseImageReference } from '../../image/model/reference.ts';
 import { openImageSource, openImageStore } from '../../image/transports/open.ts';
 import type { RegistrySettings } from '../../image/transports/registry/client.ts';
 import type { ImageSource, ImageStore } from '../../image/transports/store.ts';
-import { createProvider, type ProviderOptions } from '../../provider/handle.ts';
 import type { Labels } from '../../provider/labels.ts';
 import { type AllowRule, hasOperatorParts, parseAllowRule } from '../../provider/policy.ts';
 import type { CommandContext } from '../command.ts';
 import type { Settings } from '../options/settings.ts';
-import { openProvider } from '../setup.ts';
+import { callOf, createHolders, type Holders, type Keys, NO_HOLDER, openKeys } from './keys.ts';
 
 /** What an image command has open; all of it is closed when the command ends. */
 export class ImageTools {
@@ -109,27 +106,13 @@ export class ImageTools {
   /** Whoever opens layer keys: the private keys given, our own provider, then those that are configured. */
   async unwrapper(): Promise<LayerKeyUnwrapper> {
     const { own, configured } = await this.holders();
-    return createUnwrapper([...own, ...configured.values()], 'name a key that can open it with --key');
+    return createUnwrapper([...own, ...configured.values()], NO_HOLDER);
   }
 
-  /** The same, one by one; those that are configured by their names. */
-  async holders(): Promise<{
-    readonly own: readonly KeyHolder[];
-    readonly configured: ReadonlyMap<string, KeyHolder>;
-    /** Whether the settings name any key of our own. */
-    readonly named: boolean;
-  }> {
-    const { options, configured, jwe, parameters } = await this.#open();
-    const own = createProviderHolder(undefined, {}, callOf(options));
-    const others = [...configured].map(([name, provider]): [string, KeyHolder] => {
-      const call: ProviderCall = async (...request) => createConfiguredCall(provider())(...request);
-      return [name, createProviderHolder(new Set([name]), parameters, call)];
-    });
-    return {
-      own: jwe.length === 0 ? [own] : [createJweHolder(jwe), own],
-      configured: new Map(others),
-      named: options.rules.length > 0,
-    };
+  /** The same, one by one. `named` says whether the settings name any key of our own. */
+  async holders(): Promise<Holders & { readonly named: boolean }> {
+    const keys = await this.#open();
+    return { ...createHolders(keys), named: keys.options.rules.length > 0 };
   }
 
   /** Whoever opens layer keys with one key and no other. */
@@ -180,18 +163,9 @@ export class ImageTools {
   }
 
   async #openKeys(): Promise<Keys> {
-    const { personality, terminal } = this.#context;
-    const { settings, jwe, parameters } = await sortKeys(this.#context.settings);
-    const { options, close } = await openProvider(settings, {
-      personality,
-      door: 'command',
-      warn: (line) => terminal.say(`warning: ${line}`),
-    });
-    this.#cleanups.push(close);
-    // An image command names its keys: the key meant where a call names none has no place here.
-    const { defaultKey, spelling, ...rest } = options;
-    const configured = await readProviderConfig(checkedEnvironment(process.env).OCICRYPT_KEYPROVIDER_CONFIG);
-    return { name: settings.text('provider') ?? 'kmscrypt', options: rest, configured, jwe, parameters };
+    const keys = await openKeys(this.#context);
+    this.#cleanups.push(keys.close);
+    return keys;
   }
 }
 
@@ -199,46 +173,4 @@ export class ImageTools {
 export async function namedRecipients(settings: Settings): Promise<readonly string[]> {
   const files = await Promise.all(settings.list('recipients-file').map(readRecipientsFile));
   return [...settings.list('recipient'), ...files.flat()];
-}
-
-type Keys = {
-  /** Our own provider's. */
-  readonly name: string;
-  readonly options: ProviderOptions;
-  readonly configured: ReadonlyMap<string, () => ConfiguredProvider>;
-  readonly jwe: readonly string[];
-  /** For the configured providers. */
-  readonly parameters: Readonly<Record<string, readonly string[]>>;
-};
-
-/** `--key` takes whatever opens a layer key: a key URI, a key file, an age identity file, a private key in PEM. */
-async function sortKeys(settings: Settings): Promise<Pick<Keys, 'jwe' | 'parameters'> & { settings: Settings }> {
-  const files: string[] = [];
-  const uris: string[] = [];
-  const jwe: string[] = [];
-  const parameters: Record<string, string[]> = {};
-  for (const text of settings.list('key')) {
-    const [, kind, rest = ''] = /^(jwe|provider):(.+)$/s.exec(text) ?? [];
-    if (kind === 'provider') {
-      const [name = '', ...value] = rest.split(':');
-      parameters[name] = [...(parameters[name] ?? []), value.length === 0 ? 'Enabled' : value.join(':')];
-    } else if (kind === 'jwe') jwe.push(rest);
-    else if (asKeyUri(text) !== undefined || /^[a-z0-9]+:/.test(text)) uris.push(formatOperatorKey(text));
-    else if (await isPemFile(text)) jwe.push(text);
-    else files.push(resolve(text));
-  }
-  const allow = [...settings.list('allow'), ...uris];
-  return { settings: settings.with('key', files).with('allow', allow), jwe, parameters };
-}
-
-/** Checked, and as it was written: it may hold an endpoint. */
-function formatOperatorKey(text: string): string {
-  parseKeyUri(text);
-  return text;
-}
-
-function callOf(options: ProviderOptions): ProviderCall {
-  const provider = createProvider(options);
-  const caller = `uid:${process.getuid?.()} pid:${process.pid}`;
-  return (request, _operation, signal) => provider.handle(request, { caller, signal });
 }

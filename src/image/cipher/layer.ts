@@ -39,6 +39,9 @@ const ENCRYPT: readonly Stage[] = [['digest'], ['crypt', 'hmac'], ['digest']];
  */
 const DECRYPT: readonly Stage[] = [['hmac'], ['crypt', 'digest']];
 
+/** For who reads on as it comes and checks the plaintext itself: one thread is faster than what uncompresses after it. */
+const STREAM: readonly Stage[] = [['hmac', 'crypt']];
+
 /** With it: clients without a key know the layer by its digest alone. */
 const PROVE: readonly Stage[] = [['digest'], ['hmac', 'crypt'], ['digest']];
 
@@ -135,15 +138,41 @@ export async function decryptLayer(
           hint: 'the image is damaged: fetch it again',
         });
       }
-      if (mac.length !== publicOptions.hmac.length || !timingSafeEqual(mac, publicOptions.hmac)) {
-        throw new OcicryptError('integrity', `layer ${layer.digest} does not match its HMAC`, {
-          hint: 'the layer or its annotations were changed: fetch the image again',
-        });
-      }
+      checkMac(mac, layer, publicOptions);
       digest = formatDigest(plain);
     },
   });
   return { digest, size: layer.size };
+}
+
+/**
+ * Decrypts a layer as {@link decryptLayer} does, for a reader that checks the digest of the plaintext itself.
+ *
+ * @throws OcicryptError `integrity`, and what source and sink throw
+ */
+export async function decryptStream(
+  source: ByteSource,
+  sink: ByteSink,
+  layer: BlobIdentity,
+  publicOptions: PublicOptions,
+  privateOptions: PrivateOptions,
+  options: LayerRunOptions = {},
+): Promise<void> {
+  await runPipeline(source, sink, STREAM, privateOptions, {
+    ...options,
+    size: layer.size,
+    check: ([mac]) => {
+      if (mac === undefined) throw missingSum();
+      checkMac(mac, layer, publicOptions);
+    },
+  });
+}
+
+function checkMac(mac: Uint8Array, layer: BlobIdentity, { hmac }: PublicOptions): void {
+  if (mac.length === hmac.length && timingSafeEqual(mac, hmac)) return;
+  throw new OcicryptError('integrity', `layer ${layer.digest} does not match its HMAC`, {
+    hint: 'the layer or its annotations were changed: fetch the image again',
+  });
 }
 
 /** A SHA-256 as descriptors write it. */

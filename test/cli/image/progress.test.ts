@@ -38,6 +38,10 @@ test('where nobody looks nothing is drawn', () => {
   assert.equal(startProgress({ ...createScreen().terminal, draw: undefined }), undefined);
 });
 
+function noStreams(): Promise<never> {
+  throw new Error('progress reads and writes no stream');
+}
+
 /** A terminal that knows the control sequences that are drawn with, and no others. */
 function createScreen() {
   const lines: string[] = [''];
@@ -52,6 +56,6 @@ function createScreen() {
     }
     assert.ok(row >= 0);
   };
-  const terminal = { read: async () => new Uint8Array(), write: () => {}, say: () => {}, draw };
+  const terminal = { read: async () => new Uint8Array(), write: () => {}, streams: noStreams, say: () => {}, draw };
   return { terminal, lines: () => lines.filter((line) => line !== '') };
 }
