@@ -1,5 +1,6 @@
 // Runs the tests: all of them on Node against the built executable; with `bun`, those of the library on Bun; with `oldest`,
-// the same on the oldest Node that is supported; with `wide`, the random ones with more cases.
+// the same on the oldest Node that is supported; with `wide`, the random ones with more cases; with `coverage`, those of
+// the library with a table of the lines and branches of src that they reach.
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -24,6 +25,8 @@ if (process.argv[2] === 'oldest') {
   const random = all.filter((file) => readFileSync(join(PROJECT, file), 'utf8').includes('/fixtures/seed.ts'));
   runTool('node', ['scripts/build.ts']);
   runTool('node', [...options, ...random], { OCICRYPT_TEST_TIMES: '5' });
+} else if (process.argv[2] === 'coverage') {
+  runTool('node', [...options, '--experimental-test-coverage', '--test-coverage-include=src/**', ...library]);
 } else if (process.argv[2] === 'bun') {
   await Promise.all([runOnBun(), runOnBun(), runOnBun()]);
 } else {
