@@ -73,6 +73,35 @@ export async function fetchGo(module: string): Promise<string> {
   return join(directory, program);
 }
 
+/** Programs of one Go module. */
+export type GoPrograms = {
+  /** with its version */
+  readonly module: string;
+  /** Their directories below the module. */
+  readonly programs: readonly string[];
+  /** that leave out what needs C */
+  readonly tags?: readonly string[];
+  /** Strings that the linker sets, by package and name. */
+  readonly variables?: Readonly<Record<string, string>>;
+};
+
+/** The directory of the built programs. A module that replaces others, which `go install` refuses, is built without that. */
+export async function fetchGoPrograms({ module, programs, tags = [], variables = {} }: GoPrograms): Promise<string> {
+  const [path = '', version = ''] = module.split('@');
+  const packages = programs.map((program) => `${path}/${program}`);
+  const flags = ['-s -w', ...Object.entries(variables).map(([name, value]) => `-X ${name}=${value}`)];
+  const directory = await once(module, async (scratch) => {
+    for (const words of [
+      ['mod', 'init', 'peer/programs'],
+      ['get', ...packages.map((name) => `${name}@${version}`)],
+      ['build', `-ldflags=${flags.join(' ')}`, `-tags=${tags.join()}`, '-o', 'bin/', ...packages],
+    ]) {
+      await command('go', words, scratch, GO_ENVIRONMENT);
+    }
+  });
+  return join(directory, 'bin');
+}
+
 /**
  * A small program of ours, around modules of others if there are any.
  *

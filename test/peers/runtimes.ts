@@ -5,13 +5,12 @@ import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { describeError, OcicryptError } from '../../src/base/errors.ts';
-import { encodeBytesField } from '../../src/base/grpc.ts';
-import { callOnce } from '../../src/client/grpc-client.ts';
 import type { Runtime } from '../../src/image/runtimes.ts';
 import { fetchFromDebian } from '../real-clients/debian.ts';
 import { clientEnvironment, type Environment, type RunResult, runClient } from '../real-clients/process.ts';
 import type { Registry } from '../real-clients/registry.ts';
 import { type Argv, CLIENT_PACKAGES, namespaceArgv } from '../real-clients/tools.ts';
+import { pullImageByCri } from './cri.ts';
 import { buildGoProgram } from './fetched.ts';
 
 /** What becomes of an image that a runtime pulls, with keys, into a storage that is empty. */
@@ -122,7 +121,6 @@ async function pullByContainerd(
   }
 }
 
-/** https://github.com/kubernetes/cri-api/blob/master/pkg/apis/runtime/v1/api.proto: an ImageSpec in a PullImageRequest. */
 async function pullByCri(
   daemon: ChildProcess,
   path: string,
@@ -130,17 +128,9 @@ async function pullByCri(
 ): Promise<Pick<RunResult, 'exitCode' | 'stderr'>> {
   let log = '';
   daemon.stderr?.on('data', (chunk: Buffer) => (log += chunk));
-  const message = encodeBytesField(encodeBytesField(new TextEncoder().encode(name)));
-  const call = {
-    method: '/runtime.v1.ImageService/PullImage',
-    message,
-    timeout: 60_000,
-    maximumReply: 65_536,
-    signal: AbortSignal.timeout(60_000),
-  };
   for (let attempt = 0; ; attempt++) {
     try {
-      await callOnce({ kind: 'unix', path }, undefined, call);
+      await pullImageByCri(path, name);
       return { exitCode: 0, stderr: '' };
     } catch (error) {
       const isStarting = error instanceof OcicryptError && error.code === 'unavailable' && !log.includes('PullImage');

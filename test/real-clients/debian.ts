@@ -11,7 +11,8 @@ import { promisify } from 'node:util';
 
 const run = promisify(execFile);
 const cache = fileURLToPath(new URL('../../.cache/clients', import.meta.url));
-const release = 'trixie';
+/** Debian 13, unless a test wants what an older one carries. */
+const current = 'trixie';
 const keyring = '/usr/share/keyrings/debian-archive-keyring.gpg';
 
 /**
@@ -20,8 +21,11 @@ const keyring = '/usr/share/keyrings/debian-archive-keyring.gpg';
  *
  * @throws Error of apt or dpkg; {@link firstComplaint} is what to show of it
  */
-export async function fetchFromDebian(packages: readonly string[]): Promise<string> {
-  const source = await debianSource();
+export async function fetchFromDebian(
+  packages: readonly string[],
+  release: 'bookworm' | 'trixie' = current,
+): Promise<string> {
+  const source = await debianSource(release);
   const { stdout } = await run('dpkg', ['--print-architecture']);
   const architecture = stdout.trim();
   const version = createHash('sha256')
@@ -98,8 +102,8 @@ async function download(
   await run('apt-get', ['-c', file, 'download', ...packages], options);
 }
 
-/** One `sources.list` line for `release`, with the mirror that this machine is set up with. */
-async function debianSource(): Promise<string> {
+/** One `sources.list` line for a release, with the mirror that this machine is set up with. */
+async function debianSource(release: string): Promise<string> {
   const codename = /^VERSION_CODENAME=(\S+)$/m.exec(await readFile('/etc/os-release', 'utf8'))?.[1];
   const files = (await readdir('/etc/apt/sources.list.d').catch(() => [])).map((file) => `sources.list.d/${file}`);
   for (const file of ['sources.list', ...files]) {

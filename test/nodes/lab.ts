@@ -1,0 +1,67 @@
+// What every test on nodes shares: a registry with the images of the matrix, a key, and nodes that are set up for them.
+import { readFile } from 'node:fs/promises';
+import { createWorkspace, type LocalKey, type Workspace } from '../end-to-end/workspace.ts';
+import { type Registry, startRegistry } from '../real-clients/registry.ts';
+import { CRICTL_FILES } from './clients.ts';
+import { nodeFiles } from './configuration.ts';
+import { IMAGE_KINDS, type ImageKind, pushImages } from './images.ts';
+import { type Node, startNode } from './node.ts';
+import { type Containerd, fetchCrictl, fetchNerdctl, IS_COMPILED } from './software.ts';
+
+type Cleanup = { readonly after: (cleanup: () => unknown) => void };
+
+/** What a node of the lab has beside the software. */
+export type LabNodeOptions = {
+  readonly containerd: Containerd;
+  readonly localPull?: boolean;
+  /** Files by their path, programs among them; `/etc/containerd/conf.d/*.toml` is imported. */
+  readonly files?: Readonly<Record<string, string>>;
+};
+
+export interface Lab extends Workspace {
+  readonly registry: Registry;
+  readonly key: LocalKey;
+  start(t: Cleanup, options: LabNodeOptions): Promise<Node>;
+}
+
+/** Everything in it is removed by `t`. */
+export async function createLab(t: Cleanup, kinds: readonly ImageKind[] = IMAGE_KINDS): Promise<Lab> {
+  const workspace = await createWorkspace(t);
+  const key = await workspace.keygen('node.key');
+  const registry = await startRegistry();
+  t.after(registry.stop);
+  const authority = await readFile(registry.authority, 'utf8');
+  await pushImages(workspace.directory, registry, key, kinds);
+  return {
+    ...workspace,
+    registry,
+    key,
+    async start(context, { containerd, localPull = false, files = {} }) {
+      const programs = IS_COMPILED ? { crictl: await fetchCrictl(), nerdctl: await fetchNerdctl() } : undefined;
+      const settings = nodeFiles(containerd, registry, authority, { localPull });
+      const node = await startNode({
+        containerd,
+        files: { ...CRICTL_FILES, ...settings, ...files },
+        ...(programs === undefined ? {} : { programs }),
+      });
+      context.after(node.stop);
+      return node;
+    },
+  };
+}
+
+/** Removes pods, images, their content and what was unpacked of them: the next pull begins from nothing. */
+export async function clearNode(node: Node): Promise<void> {
+  // Whoever removes a lease may wait for what nothing refers to any more, as after a pull that failed.
+  const script = `command -v crictl >/dev/null && crictl rmp --all --force
+for space in default k8s.io; do
+  ctr -n "$space" images ls -q | while read -r image; do ctr -n "$space" images rm "$image"; done
+  ctr -n "$space" leases create
+  ctr -n "$space" leases ls -q | while read -r lease; do ctr -n "$space" leases rm --sync "$lease"; done
+done`;
+  const { stderr } = await node.run(['sh', '-c', script]);
+  const left = await node.run(['find', '/var/lib/containerd/io.containerd.content.v1.content/blobs', '-type', 'f']);
+  if (left.stdout.length > 0) {
+    throw new Error(`a node could not be cleared: ${stderr}${new TextDecoder().decode(left.stdout)}`);
+  }
+}

@@ -1,0 +1,64 @@
+// The only code that obtains the software of a node: containerd of Debian and from Go modules, crictl, nerdctl and runc.
+import { join } from 'node:path';
+import { fetchGo, fetchGoPrograms } from '../peers/fetched.ts';
+import { fetchFromDebian } from '../real-clients/debian.ts';
+import { CLIENT_PACKAGES } from '../real-clients/tools.ts';
+
+/**
+ * Every containerd that the matrix runs: Debian's by the release that carries them, the others by their version. Of 2.0
+ * and 2.1 the last ones; 2.1.5 is from before 2.1.7, which gave the decoder its payload back.
+ */
+export const CONTAINERDS = ['bookworm', 'trixie', '2.0.14', '2.1.5', '2.1.9', '2.3.7', '2.4.2'] as const;
+export type Containerd = (typeof CONTAINERDS)[number];
+
+/** Those that are there without a compiler. */
+const DEBIAN_CONTAINERDS = ['bookworm', 'trixie'] as const satisfies readonly Containerd[];
+
+/** Whether it is a containerd 1. */
+export function isFirst(containerd: Containerd): containerd is (typeof DEBIAN_CONTAINERDS)[number] {
+  return containerd === 'bookworm' || containerd === 'trixie';
+}
+
+/** Which of them to run: Debian's, unless OCICRYPT_NODES names others, with commas. Then crictl and nerdctl are there, too. */
+export const CHOSEN: readonly Containerd[] = choose(process.env.OCICRYPT_NODES);
+export const IS_COMPILED = process.env.OCICRYPT_NODES !== undefined;
+
+function choose(words: string | undefined): readonly Containerd[] {
+  if (words === undefined) return DEBIAN_CONTAINERDS;
+  const names = words.split(',');
+  const strangers = names.filter((name) => !CONTAINERDS.some((one) => one === name));
+  if (strangers.length > 0)
+    throw new Error(`there is no containerd ${strangers.join(', ')}: ${CONTAINERDS.join(', ')}`);
+  return CONTAINERDS.filter((one) => names.includes(one));
+}
+
+const CRICTL = 'sigs.k8s.io/cri-tools/cmd/crictl@v1.34.0';
+const NERDCTL = 'github.com/containerd/nerdctl/v2/cmd/nerdctl@v2.3.5';
+const CONTAINERD = 'github.com/containerd/containerd/v2';
+
+/** The directory that holds containerd, ctr and the shim of one version. */
+export async function fetchContainerd(containerd: Containerd): Promise<string> {
+  if (isFirst(containerd)) {
+    return join(await fetchFromDebian(['containerd', 'runc'], containerd), 'usr/bin');
+  }
+  return fetchGoPrograms({
+    module: `${CONTAINERD}@v${containerd}`,
+    programs: ['cmd/containerd', 'cmd/ctr', 'cmd/containerd-shim-runc-v2'],
+    // What needs C, and storage that no test uses.
+    tags: ['no_aufs', 'no_btrfs', 'no_devmapper', 'no_zfs'],
+    variables: { [`${CONTAINERD}/version.Version`]: `v${containerd}` },
+  });
+}
+
+export function fetchCrictl(): Promise<string> {
+  return fetchGo(CRICTL);
+}
+
+export function fetchNerdctl(): Promise<string> {
+  return fetchGo(NERDCTL);
+}
+
+/** What is laid over the machine's /usr on every node: Debian's runc and ctd-decoder, with the libraries of both. */
+export async function fetchNodeRoots(): Promise<readonly string[]> {
+  return [await fetchFromDebian(['containerd', 'runc'], 'trixie'), await fetchFromDebian(CLIENT_PACKAGES)];
+}
