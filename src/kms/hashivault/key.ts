@@ -18,7 +18,7 @@ import { openVaultTokens, type VaultLogin, type VaultTokens } from './tokens.ts'
 export type VaultSettings = {
   /** Where the service is; VAULT_ADDR and its kin where it is left out. */
   readonly address?: string | undefined;
-  /** How a token is had; `token` where it is left out: from the environment or a file. */
+  /** Where the token comes from; by default `token`: from the environment or a file. */
   readonly login?: VaultLogin | undefined;
   /** The role of a login, or the role id of an `approle` login. */
   readonly role?: string | undefined;
