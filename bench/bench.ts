@@ -20,6 +20,7 @@ const SECTIONS: Readonly<Record<string, () => Promise<Section>>> = {
   backends: () => import('./backends.ts'),
   image: () => import('./image.ts'),
   server: () => import('./server.ts'),
+  peer: () => import('./peer.ts'),
 };
 
 const { values, positionals } = parseArgs({

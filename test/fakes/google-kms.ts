@@ -29,6 +29,7 @@ import {
   Refusal,
   type VersionState,
 } from './google-kms-keys.ts';
+import { createGrpcSurface } from './google-kms-grpc.ts';
 import { startWireServer, type WireAnswer, type WireRequest, type WireServer } from './wire.ts';
 
 /** Unwrapping is one permission for keys of both kinds. */
@@ -57,7 +58,7 @@ export interface FakeGoogleKms {
 
 export async function startFakeGoogleKms(
   identities: GoogleIdentities,
-  options: { readonly tls: CertificateFiles; readonly port?: number },
+  options: { readonly tls: CertificateFiles; readonly port?: number; readonly grpc?: boolean },
 ): Promise<FakeGoogleKms> {
   const keys = new Map<string, Key>();
   const denied = new Set<string>();
@@ -122,7 +123,8 @@ export async function startFakeGoogleKms(
     throw new Refusal(400, wrongPurpose, `The purpose of ${name} does not allow ${method}.`);
   }
 
-  const server = await startWireServer(answer, options);
+  const { grpc, ...wire } = options;
+  const server = await startWireServer(answer, grpc ? { ...wire, http2: createGrpcSurface(answer) } : wire);
   const find = (name: string) => {
     const key = keys.get(name);
     if (key === undefined) throw new Error(`no fake key ${name}`);

@@ -67,6 +67,8 @@ export type WireOptions = {
   readonly tls?: CertificateFiles;
   /** The PEM file of an authority: a client must show a certificate that it issued. */
   readonly clientAuthority?: string;
+  /** Takes the connections of clients that want HTTP/2. */
+  readonly http2?: (socket: Socket) => void;
   readonly host?: string;
   readonly port?: number;
 };
@@ -105,6 +107,7 @@ export async function startWireServer(
     });
   }
 
+  const { http2 } = options;
   const server: Server =
     options.tls === undefined
       ? createServer(accept)
@@ -115,8 +118,9 @@ export async function startWireServer(
             ...(options.clientAuthority === undefined
               ? {}
               : { ca: readFileSync(options.clientAuthority), requestCert: true }),
+            ...(http2 === undefined ? {} : { ALPNProtocols: ['h2', 'http/1.1'] }),
           },
-          accept,
+          (socket) => (socket.alpnProtocol === 'h2' && http2 !== undefined ? http2(socket) : accept(socket)),
         ).on('tlsClientError', () => {});
   server.on('connection', (socket: Socket) => {
     connections++;
