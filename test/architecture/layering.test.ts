@@ -195,8 +195,8 @@ function withoutComments(text: string): string {
 
 /** Each checks certificates, or sends nothing. */
 const OPENS_SOCKETS = [
-  'base/http/fetch.ts',
-  'base/http/node.ts',
+  'base/http/dial-bun.ts',
+  'base/http/dial-node.ts',
   'base/http/stream.ts',
   // Connects to a socket to see that somebody listens, and hangs up.
   'cli/doctor/setup.ts',
@@ -206,7 +206,7 @@ const OPENS_SOCKETS = [
 
 test('only these files open a connection', () => {
   const opening =
-    /\b(?:connect|request|get)(?:\s+as\s+\w+)?\b[^}]*\}\s*from 'node:(?:http2?|https|net|tls)'|(?:await|return|=)\s+fetch\(|\bWebSocket\(|'node:dgram'|import\('node:(?:http2?|https|net|tls)'\)/;
+    /\b(?:connect|request|get)(?:\s+as\s+\w+)?\b[^}]*\}\s*from 'node:(?:http2?|https|net|tls)'|(?:await|return|=)\s+fetch\(|\bWebSocket\(|'node:dgram'|import\('node:(?:http2?|https|net|tls)'\)|\bbun\.connect\(/;
   const found = sources.filter(({ code }) => opening.test(code)).map(({ file }) => file);
   assert.deepEqual(found.toSorted(), OPENS_SOCKETS);
 });

@@ -187,7 +187,7 @@ describe('an impostor learns nothing', () => {
         if (kind !== 'the true one') assert.equal(code, 'unavailable', `${outgoing.name}, ${way}`);
         // Bun says nothing of its sockets.
         if (runtime === 'Bun') continue;
-        const openers = way === 'direct' ? ['src/base/http/node.ts'] : ['https-proxy-agent'];
+        const openers = ['src/base/http/dial-node.ts'];
         assert.deepEqual([...new Set(sockets)], openers, `${outgoing.name}, ${way}`);
       }
     });

@@ -79,12 +79,16 @@ export function createGrpcSurface(rest: Rest): (socket: Duplex) => void {
 
 function answer(stream: ServerHttp2Stream, headers: IncomingHttpHeaders, frame: Buffer, rest: Rest): void {
   const method = METHODS[headers[':path'] ?? ''];
-  if (method === undefined) return refuse(stream, UNIMPLEMENTED, 'no such method');
+  if (method === undefined) {
+    refuse(stream, UNIMPLEMENTED, 'no such method');
+    return;
+  }
   const { status, body } = rest(readRequest(method, headers, frame.subarray(FRAME_HEADER)));
   const members: Readonly<Record<string, unknown>> = JSON.parse(body);
   if (status !== 200) {
     const { error } = JSON.parse(body);
-    return refuse(stream, STATUS[error.status] ?? UNKNOWN, error.message);
+    refuse(stream, STATUS[error.status] ?? UNKNOWN, error.message);
+    return;
   }
   const message = method.answer.flatMap((field) => writeField(field, members[field[2]]));
   stream.respond({ ':status': 200, 'content-type': 'application/grpc' }, { waitForTrailers: true });

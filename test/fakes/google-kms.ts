@@ -16,6 +16,7 @@
 import { type KeyObject, randomBytes } from 'node:crypto';
 import type { CertificateFiles } from '../fixtures/certificates.ts';
 import type { GoogleIdentities } from './google-identities.ts';
+import { createGrpcSurface } from './google-kms-grpc.ts';
 import {
   asymmetricDecrypt,
   createAsymmetricVersion,
@@ -29,7 +30,6 @@ import {
   Refusal,
   type VersionState,
 } from './google-kms-keys.ts';
-import { createGrpcSurface } from './google-kms-grpc.ts';
 import { startWireServer, type WireAnswer, type WireRequest, type WireServer } from './wire.ts';
 
 /** Unwrapping is one permission for keys of both kinds. */

@@ -101,6 +101,14 @@ export function brokenOff(url: URL, cause?: unknown): OcicryptError {
   });
 }
 
+/** What came is no answer of HTTP/1.1, or one that could be read in two ways. */
+export function notHttp(url: URL): OcicryptError {
+  return new OcicryptError('unavailable', `${url.host} answered with what is not HTTP`, {
+    hint: 'check that the address is that of the service, and what is between here and there',
+    retryable: true,
+  });
+}
+
 /** More than the caller has room for. */
 export function answeredTooMuch(url: URL, maximumBytes: number): OcicryptError {
   return new OcicryptError('unavailable', `${url.host} answered with more than ${maximumBytes} bytes`, {

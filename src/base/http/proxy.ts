@@ -1,6 +1,5 @@
 // The only code that reads HTTPS_PROXY and NO_PROXY: which proxy, if any, a host is reached through.
 
-import { BlockList, isIP } from 'node:net';
 import { OcicryptError } from '../errors.ts';
 import { isLoopback } from '../hosts.ts';
 
@@ -28,6 +27,24 @@ export function chooseProxy(host: string, port: number, environment: NodeJS.Proc
   return url;
 }
 
+/**
+ * The `proxy-authorization` of a proxy whose URL has credentials (RFC 7617).
+ *
+ * @throws OcicryptError `configuration` where they are not percent-encoded as a URL's are
+ */
+export function proxyAuthorization({ username, password }: URL): string | undefined {
+  if (username === '' && password === '') return undefined;
+  try {
+    const credentials = `${decodeURIComponent(username)}:${decodeURIComponent(password)}`;
+    return `Basic ${Buffer.from(credentials).toString('base64')}`;
+  } catch {
+    // Without a cause, which may quote them.
+    throw new OcicryptError('configuration', 'the credentials in HTTPS_PROXY are not percent-encoded', {
+      hint: 'write a percent sign in a user name or password as %25',
+    });
+  }
+}
+
 function isExempt(host: string, port: number, list: string): boolean {
   return list
     .split(/[\s,]+/)
@@ -36,6 +53,8 @@ function isExempt(host: string, port: number, list: string): boolean {
 }
 
 function matches(host: string, port: number, entry: string): boolean {
+  // Not imported: loading it costs a start of the command some milliseconds, and most lists are empty.
+  const { isIP } = process.getBuiltinModule('node:net');
   const network = /^(.+)\/(\d{1,3})$/.exec(entry);
   if (network !== null) return isWithin(host, network[1] ?? '', Number(network[2]));
   const parts = /^\[?(.*?)\]?(?::(\d+))?$/.exec(isIP(entry) === 6 ? `[${entry}]` : entry);
@@ -45,6 +64,7 @@ function matches(host: string, port: number, entry: string): boolean {
 }
 
 function isWithin(host: string, network: string, bits: number): boolean {
+  const { BlockList, isIP } = process.getBuiltinModule('node:net');
   const family = isIP(network);
   if (family === 0 || family !== isIP(host) || bits > (family === 4 ? 32 : 128)) return false;
   const list = new BlockList();

@@ -82,8 +82,7 @@ describe('an exchange', () => {
     });
     const client = trusting();
     for (let request = 0; request < 5; request++) await client.request(post(url, { body: bytes('x') }));
-    // Bun's first request of a host has its own.
-    assert.equal(sockets.size, 'bun' in process.versions ? 2 : 1);
+    assert.equal(sockets.size, 1);
     client.close();
   });
 
