@@ -1,4 +1,4 @@
-// The only code that knows gRPC's encoding on the wire: frames, the one `bytes` field, time-outs and status messages.
+// gRPC's encoding on the wire: frames, the one `bytes` field, time-outs and status messages.
 // https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
 
 import { GRPC_STATUS, OcicryptError } from './errors.ts';

@@ -1,4 +1,4 @@
-// The only code that knows how keys are spelled: key URIs in, canonical key URIs out. The grammar is docs/keys.md.
+// The spelling of keys: key URIs in, canonical key URIs out. The grammar is docs/keys.md.
 
 import { OcicryptError } from './errors.ts';
 import { suggestSpelling } from './key-dialects.ts';

@@ -1,4 +1,4 @@
-// The only code that gives memory back before the engine's garbage collection: streams fill hundreds of megabytes a
+// Gives memory back before the engine's garbage collection does: streams fill hundreds of megabytes a
 // second, and the engine notices late.
 
 /**

@@ -1,4 +1,4 @@
-// The only code that judges a text as an operator gave it, in an option or a variable: what slipped in around it is taken
+// Judges a text as an operator gave it, in an option or a variable: what slipped in around it is taken
 // off where the text cannot hold it, and is refused by name where it could.
 
 import { statSync } from 'node:fs';

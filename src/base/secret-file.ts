@@ -1,4 +1,4 @@
-// The only code that reads the small files which operators name, and refuses secrets that others can read too.
+// Reads the small files that operators name, and refuses secrets that others can read too.
 
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
 import { concatBytes, wipe } from './bytes.ts';

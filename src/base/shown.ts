@@ -1,4 +1,4 @@
-// The only code that decides what an error may show of an operator's own words: a path or a value, cut to a bound, and
+// Decides what an error may show of an operator's own words: a path or a value, cut to a bound, and
 // never what may be a secret that stands in the place of a name.
 
 import { existsSync } from 'node:fs';

@@ -1,4 +1,4 @@
-// The only code that judges by whose hands a path leads: who else could put something else in its place.
+// Judges by whose hands a path leads: who else could put something else in its place.
 
 import { lstatSync, readlinkSync, type Stats } from 'node:fs';
 import { dirname, isAbsolute, join, resolve } from 'node:path';

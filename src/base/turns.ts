@@ -1,4 +1,4 @@
-// The only code that lets callers wait for their turn: clients in turns, each until it is let in, refused, or leaves.
+// Lets callers wait for their turn: clients in turns, each until it is let in, refused, or leaves.
 
 import { type Clock, SYSTEM_CLOCK } from './clock.ts';
 import { clientOf, endedBy, patienceOf, type Wait, waitFor } from './deadline.ts';

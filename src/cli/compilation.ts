@@ -1,4 +1,4 @@
-// The only code that tells the runtime when to compile: the executable starts with that put off (scripts/build.ts).
+// Tells the runtime when to compile: the executable starts with that put off (scripts/build.ts).
 
 /**
  * Lets hot code be compiled as soon as the engine would by itself. For commands that work longer than it takes to

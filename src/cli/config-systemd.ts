@@ -1,4 +1,4 @@
-// The only code that knows systemd's unit files: one text for `config systemd`, for deploy/ and for the documentation.
+// systemd's unit files: one text for `config systemd`, for deploy/ and for the documentation.
 // systemd.service(5), systemd.socket(5)
 
 /** The service that `words`, a whole command line, start. */

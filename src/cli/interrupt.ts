@@ -1,4 +1,4 @@
-// The only code that handles the signals by which people end a command: what was begun is tidied up first.
+// Handles the signals by which people end a command: what was begun is tidied up first.
 
 import { describeError, type OcicryptError } from '../base/errors.ts';
 import type { Terminal } from './terminal.ts';

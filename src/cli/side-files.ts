@@ -1,4 +1,4 @@
-// The only code that reads the files that the build lays beside the program: in the package's folder, or in the executable.
+// Reads the files that the build lays beside the program: in the package's folder, or in the executable.
 
 import { readFileSync } from 'node:fs';
 

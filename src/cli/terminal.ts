@@ -1,4 +1,4 @@
-// The only code that touches standard input, standard output and standard error; for streams by way of standard-streams.ts.
+// Standard input, standard output and standard error of the process; whole layers go through standard-streams.ts.
 
 import { constants, fstatSync, openSync, read, readFileSync, readSync, writeSync } from 'node:fs';
 import { wipe } from '../base/bytes.ts';

@@ -1,4 +1,4 @@
-// The only code that runs another key provider's command: the request in a pipe, the reply in a pipe.
+// Runs another key provider's command: the request in a pipe, the reply in a pipe.
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import { concatBytes, wipe } from '../base/bytes.ts';

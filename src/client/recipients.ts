@@ -1,4 +1,4 @@
-// The only code that reads recipients as users write them: key URIs, provider:NAME:VALUE, jwe:PUBLIC.pem.
+// Reads recipients as users write them: key URIs, provider:NAME:VALUE, jwe:PUBLIC.pem.
 
 import { OcicryptError } from '../base/errors.ts';
 import { parseKeyUri } from '../base/key-uri.ts';

@@ -1,4 +1,4 @@
-// The only code that decides which unix sockets we hand layer keys to: who listens, the system does not tell a client.
+// Decides which unix sockets we hand layer keys to: the system does not tell a client who listens.
 
 import { findWeakness, ourselves, type Step, stepsTo, type Weakness } from '../base/trusted-path.ts';
 

@@ -1,4 +1,4 @@
-// The only code that says which recipients hold against a quantum computer of the future, for whom an image is recorded
+// Says which recipients resist a quantum computer of the future, for which an image is recorded
 // today: symmetric keys and hybrid ones do; RSA, X25519 and what is not known do not.
 
 import type { Scheme } from '../base/key-uri.ts';

@@ -1,4 +1,4 @@
-// The only code that counts layers: which of an image the user means by a number.
+// Counts layers: which layer of an image the user means by a number.
 
 import { OcicryptError } from '../base/errors.ts';
 import type { PlatformImage } from './tree.ts';

@@ -1,4 +1,4 @@
-// The only code that walks an image: from its root through indexes to the manifests of its platforms, within bounds.
+// Walks an image: from its root through indexes to the manifests of its platforms, within bounds.
 
 import { OcicryptError } from '../base/errors.ts';
 import { isLayerType } from './model/annotations.ts';

@@ -1,4 +1,4 @@
-// The only code that tells an age identity file from a key file, without loading anything of age.
+// Tells an age identity file from a key file, without loading anything of age.
 
 import { wipe } from '../base/bytes.ts';
 import { readSecretFile } from '../base/secret-file.ts';

@@ -1,4 +1,4 @@
-// The only code that keeps keys open between calls, and closes those that make room for others.
+// Keeps keys open between calls, and closes those that make room for others.
 
 import { formatKeyUri, type KeyUri } from '../base/key-uri.ts';
 import { decorate, type Kek } from './kek.ts';

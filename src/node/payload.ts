@@ -1,4 +1,4 @@
-// The only code that reads what containerd hands a decoder on descriptor 3: the layer's descriptor, and what a client named.
+// Reads what containerd hands a decoder on descriptor 3: the layer's descriptor, and what a client named.
 // https://github.com/containerd/imgcrypt payload.go
 
 import { OcicryptError } from '../base/errors.ts';

@@ -1,4 +1,4 @@
-// The only code that knows labels: which are usable, when two sets are the same, and how they are shown.
+// Labels: which are usable, when two sets are the same, and how they are shown.
 
 import { OcicryptError } from '../base/errors.ts';
 import { showValue } from '../base/shown.ts';

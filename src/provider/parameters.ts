@@ -1,4 +1,4 @@
-// The only code that finds our own values among the parameters of a request: the protocol never says our name.
+// Finds our own values among the parameters of a request: the protocol never says our name.
 
 import { OcicryptError } from '../base/errors.ts';
 import { asKeyUri, type KeyUri, MAXIMUM_LENGTH, parseKeyUri } from '../base/key-uri.ts';

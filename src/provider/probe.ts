@@ -1,4 +1,4 @@
-// The only code that tries a key on purpose: a random probe is wrapped and unwrapped, and each phase is timed.
+// Tries a key on purpose: a random probe is wrapped and unwrapped, and each phase is timed.
 
 import { randomBytes } from 'node:crypto';
 import { equalBytes, wipe } from '../base/bytes.ts';

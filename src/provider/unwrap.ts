@@ -1,4 +1,4 @@
-// The only code that opens packets: the allowed recipients, local keys first, then key services side by side.
+// Opens packets: the allowed recipients, local keys first, then key services side by side.
 
 import { wipe } from '../base/bytes.ts';
 import { combineErrors } from '../base/combine.ts';

@@ -1,4 +1,4 @@
-// The only code that holds HTTP/2 connections: how many there are, how long each may do nothing, and how they end.
+// Holds HTTP/2 connections: how many there are, how long each may do nothing, and how they end.
 // The runtimes' own limits differ and have gaps, so that time, number and nuisance are counted here.
 
 import { constants, performServerHandshake, type ServerHttp2Session } from 'node:http2';

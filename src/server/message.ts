@@ -1,4 +1,4 @@
-// The only code that collects a request's bytes: one length-prefixed message, counted and capped before it is held.
+// Collects a request's bytes: one length-prefixed message, counted and capped before it is held.
 
 import { wipe } from '../base/bytes.ts';
 import { ERROR_STATUS } from '../base/errors.ts';

@@ -1,4 +1,4 @@
-// The only code that counts: counters, histograms and gauges whose labels come from closed sets, as Prometheus text.
+// Counters, histograms and gauges whose labels come from closed sets, as Prometheus text.
 // https://prometheus.io/docs/instrumenting/exposition_formats/
 
 /** The values of a metric's labels in its order. They must come from closed sets of ours, never from a request. */

@@ -1,4 +1,4 @@
-// The only code that takes signals.
+// What a server does on a signal: it drains, ends at once, or reads certificates again.
 
 import type { RunningServer, ServerLog } from './start.ts';
 

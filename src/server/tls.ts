@@ -1,4 +1,4 @@
-// The only code that knows the server's certificates: TLS versions, client certificates, and reloading without a dropped call.
+// The server's certificates: TLS versions, client certificates, and reloading without a dropped call.
 
 import { statSync } from 'node:fs';
 import { createSecureContext, type TLSSocket, type TlsOptions } from 'node:tls';

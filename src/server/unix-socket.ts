@@ -1,4 +1,4 @@
-// The only code that makes unix sockets: finished before they have their name, stale ones taken over, live ones and foreign
+// Makes unix sockets: finished before they have their name, stale ones taken over, live ones and foreign
 // files left alone.
 
 import {

@@ -1,4 +1,4 @@
-// The only code that reads answers of HTTP/1.1 (RFC 9112), and reads each in one way only: what could be taken for
+// Reads answers of HTTP/1.1 (RFC 9112), and reads each in one way only: what could be taken for
 // another length, another answer, or for none at all, is refused.
 
 import { concatBytes, wipe } from '../bytes.ts';

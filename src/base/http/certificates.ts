@@ -1,4 +1,4 @@
-// The only code that reads files of certificates: PEM block by block, as editors, exports and `cat` leave it, or DER.
+// Reads files of certificates: PEM block by block, as editors, exports and `cat` leave it, or DER.
 
 import { X509Certificate } from 'node:crypto';
 import { OcicryptError } from '../errors.ts';

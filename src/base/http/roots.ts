@@ -1,4 +1,4 @@
-// The only code that decides whom TLS trusts: the system's roots, those of SSL_CERT_FILE and SSL_CERT_DIR, `--ca` files.
+// The only code that decides which authorities TLS trusts: the system's, those of SSL_CERT_FILE and SSL_CERT_DIR, `--ca`.
 
 import { createPrivateKey } from 'node:crypto';
 import { type Dirent, readdirSync, readFileSync, statSync } from 'node:fs';

@@ -1,4 +1,4 @@
-// The only code that decides whether a certificate names the host that was asked for.
+// Decides whether a certificate names the host that was asked for.
 
 import type { PeerCertificate } from 'node:tls';
 

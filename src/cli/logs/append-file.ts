@@ -1,4 +1,4 @@
-// The only code that appends lines to a file of the operator's: whole lines, mode 0600, never blocked by a full pipe.
+// Appends lines to a file of the operator's: whole lines, mode 0600, never blocked by a full pipe.
 
 import { closeSync, constants, fdatasyncSync, fstatSync, openSync, readSync, writeSync } from 'node:fs';
 import { OcicryptError, showSystemCode, systemCode } from '../../base/errors.ts';

@@ -1,4 +1,4 @@
-// The only code that turns the words of a command line into settings.
+// Turns the words of a command line into settings.
 
 import { OcicryptError } from '../../base/errors.ts';
 import { readFileName, type TextProblem, trimWord } from '../../base/operator-text.ts';

@@ -1,4 +1,4 @@
-// The only code that uncompresses archives: gzip and zstd by the runtime, xz and bzip2 by the programs of those names,
+// Uncompresses archives: gzip and zstd by the runtime, xz and bzip2 by the programs of those names,
 // which no runtime replaces, as GNU tar does.
 
 import { spawn } from 'node:child_process';

@@ -1,4 +1,4 @@
-// The only code that encrypts and decrypts layers: AES_256_CTR_HMAC_SHA256 as containers/ocicrypt has it.
+// Encrypts and decrypts layers: AES_256_CTR_HMAC_SHA256 as containers/ocicrypt has it.
 
 import { randomBytes, timingSafeEqual } from 'node:crypto';
 import { wipe } from '../../base/bytes.ts';

@@ -1,4 +1,4 @@
-// The only code that moves the bytes of a layer through its cipher: from a source, through stages on threads, to a sink.
+// Moves the bytes of a layer through its cipher: from a source, through stages on threads, to a sink.
 
 import { Worker } from 'node:worker_threads';
 import { wipe } from '../../base/bytes.ts';

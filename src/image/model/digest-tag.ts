@@ -1,4 +1,4 @@
-// The only code that knows the tag that is made of a digest, for runtimes that decrypt no image that is named by its digest.
+// The tag that is made of a digest, for runtimes that cannot decrypt an image that is named by its digest.
 
 import { OcicryptError } from '../../base/errors.ts';
 import type { TagSource } from '../transports/store.ts';

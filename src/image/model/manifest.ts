@@ -1,4 +1,4 @@
-// The only code that reads and writes manifests, indexes and configs: OCI image-spec 1.1 and Docker schema 2, as hostile input.
+// Reads and writes manifests, indexes and configs: OCI image-spec 1.1 and Docker schema 2, as hostile input.
 
 import { OcicryptError } from '../../base/errors.ts';
 import {

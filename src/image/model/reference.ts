@@ -1,4 +1,4 @@
-// The only code that parses image names, spelled as skopeo spells them: containers-transports(5).
+// Parses image names, spelled as skopeo spells them: containers-transports(5).
 
 import { OcicryptError } from '../../base/errors.ts';
 import { isContentOfFile, showValue } from '../../base/shown.ts';

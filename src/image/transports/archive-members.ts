@@ -1,4 +1,4 @@
-// The only code that finds members of an archive and opens them: by their place in a plain tar, and what a compressed one
+// Finds members of an archive and opens them: by their place in a plain tar, and what a compressed one
 // holds from memory where it is small, from a temporary file where it is a layer.
 
 import { join } from 'node:path';

@@ -1,4 +1,4 @@
-// The only code that reads and writes oci-archive files: a layout in a tar, read in place and written anew as a whole.
+// Reads and writes oci-archive files: a layout in a tar, read in place and written anew as a whole.
 
 import { createHash } from 'node:crypto';
 import { realpath, stat } from 'node:fs/promises';

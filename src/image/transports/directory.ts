@@ -1,4 +1,4 @@
-// The only code that reads `dir:` images: containers-transports(5), one file for each blob and the manifest beside them.
+// Reads `dir:` images: containers-transports(5), one file for each blob and the manifest beside them.
 
 import { join } from 'node:path';
 import { OcicryptError } from '../../base/errors.ts';

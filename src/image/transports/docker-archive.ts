@@ -1,4 +1,4 @@
-// The only code that reads `docker save` archives (docker-archive:): containers-transports(5); the image is given as OCI.
+// Reads `docker save` archives (docker-archive:): containers-transports(5); the image is given as OCI.
 
 import { createHash } from 'node:crypto';
 import { join } from 'node:path';

@@ -1,4 +1,4 @@
-// The only code that opens image files: to read, with bounds; to write, so that each is there whole or not at all
+// Opens image files: to read, with bounds; to write, so that each is there whole or not at all
 // (temporary file, fsync, rename, fsync).
 
 import { constants } from 'node:fs';

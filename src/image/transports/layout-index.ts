@@ -1,4 +1,4 @@
-// The only code that reads and changes the index of an image layout: which image a name stands for, and what it stands for
+// Reads and changes the index of an image layout: which image a name stands for, and what it stands for
 // afterwards. Tags are annotations, as skopeo has them.
 
 import { OcicryptError } from '../../base/errors.ts';

@@ -1,4 +1,4 @@
-// The only code that lets one run at a time change the index of a layout: a file beside it that says which run that is.
+// Lets one run at a time change the index of a layout: a file beside it says which run that is.
 
 import { constants, readFileSync, renameSync, statSync } from 'node:fs';
 import { open, readFile, rm } from 'node:fs/promises';

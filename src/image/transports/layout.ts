@@ -1,4 +1,4 @@
-// The only code that reads and writes OCI layout directories.
+// Reads and writes OCI layout directories.
 // https://github.com/opencontainers/image-spec/blob/main/image-layout.md
 
 import { constants } from 'node:fs';

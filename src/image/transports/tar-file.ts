@@ -1,4 +1,4 @@
-// The only code that opens archives as files: plain tars to be read at any place, compressed ones from their start.
+// Opens archives as files: plain tars to be read at any place, compressed ones from their start.
 
 import { constants } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';

@@ -1,4 +1,4 @@
-// The only code that writes tar files: plain files of root's with names of at most 100 characters, and the same bytes
+// Writes tar files: plain files of root's with names of at most 100 characters, and the same bytes
 // whenever the same files are packed (POSIX.1-2017 pax, "ustar Interchange Format").
 
 import type { ByteSink } from '../cipher/streams.ts';

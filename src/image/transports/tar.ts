@@ -1,4 +1,4 @@
-// The only code that reads the headers of tar files: ustar, PAX and GNU as Go's archive/tar reads them, as hostile input.
+// Reads the headers of tar files: ustar, PAX and GNU as Go's archive/tar reads them, as hostile input.
 
 import { OcicryptError } from '../../base/errors.ts';
 import type { ByteSource } from '../cipher/streams.ts';

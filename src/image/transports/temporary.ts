@@ -1,4 +1,4 @@
-// The only code that names temporary files and directories after the run that makes them, and removes those of runs that
+// Names temporary files and directories after the run that makes them, and removes those of runs that
 // were killed: they may hold plain layers.
 
 import { createHash, randomUUID } from 'node:crypto';

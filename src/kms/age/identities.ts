@@ -1,4 +1,4 @@
-// The only code that reads age identity files, protected by a passphrase or not.
+// Reads age identity files, protected by a passphrase or not.
 // https://age-encryption.org/v1
 
 import { wipe } from '../../base/bytes.ts';

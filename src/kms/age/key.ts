@@ -1,4 +1,4 @@
-// The only code that wraps to age recipients and unwraps with age identities: the wrapped key is a whole age file.
+// Wraps to age recipients and unwraps with age identities: the wrapped key is a whole age file.
 // https://age-encryption.org/v1
 
 import { OcicryptError } from '../../base/errors.ts';

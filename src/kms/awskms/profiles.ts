@@ -1,4 +1,4 @@
-// The only code that reads the configuration of AWS's tools: ~/.aws/config and ~/.aws/credentials.
+// Reads the configuration of AWS's tools: ~/.aws/config and ~/.aws/credentials.
 // https://docs.aws.amazon.com/sdkref/latest/guide/file-format.html
 
 import { readFileSync, statSync } from 'node:fs';

@@ -1,4 +1,4 @@
-// The only code that computes CRC-32C (Castagnoli, RFC 3720 appendix B.4), by which Google KMS checks bytes in transit.
+// Computes CRC-32C (Castagnoli, RFC 3720 appendix B.4), by which Google KMS checks bytes in transit.
 
 /** The polynomial 0x1EDC6F41 with its bits reversed; `zlib.crc32` has another one. */
 const POLYNOMIAL = 0x82f63b78;

@@ -1,4 +1,4 @@
-// The only code that loads Google's authentication library: credentials whose tokens come from somebody else.
+// The only code that loads Google's authentication library: credentials whose tokens another service issues.
 
 import { readFileSync } from 'node:fs';
 import { type AuthClient, GoogleAuth, gaxios } from 'google-auth-library';

@@ -1,10 +1,10 @@
-// The only code that speaks to the transit engine of HashiCorp Vault and OpenBao, which have one API.
+// Speaks to the transit engine of HashiCorp Vault and OpenBao, which have one API.
 // https://openbao.org/api-docs/secret/transit/
 
 import { decodeBase64, wipe } from '../../base/bytes.ts';
 import type { OcicryptError } from '../../base/errors.ts';
 import type { HttpResponse } from '../../base/http/client.ts';
-import { asBytes, asObject, asText, type JsonObject, JsonString, parseJson } from '../../base/json.ts';
+import { asObject, asText, type JsonObject, JsonString, parseJson } from '../../base/json.ts';
 import { type JsonInput, writeJson } from '../../base/json-writer.ts';
 import { formatKeyUri, type KeyUri } from '../../base/key-uri.ts';
 import { SharedBySettings } from '../../base/share.ts';
@@ -118,7 +118,8 @@ export function openHashiVault(uri: VaultKeyUri, settings: VaultSettings, now = 
       const ciphertext = new TextDecoder().decode(wrapped);
       const body = await transit('decrypt', { ciphertext }, context, signal);
       try {
-        const plaintext = asBytes(readData(key, body).get('plaintext'));
+        const value = readData(key, body).get('plaintext');
+        const plaintext = value instanceof JsonString ? value.base64() : undefined;
         if (plaintext === undefined || plaintext.length === 0) throw damaged(key, 'plaintext');
         return plaintext;
       } finally {

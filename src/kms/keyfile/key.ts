@@ -1,4 +1,4 @@
-// The only code that reads and makes key files: 32 random bytes that wrap on this machine, known by their thumbprint.
+// Reads and makes key files: 32 random bytes that wrap on this machine, known by their thumbprint.
 
 import {
   createCipheriv,

@@ -1,4 +1,4 @@
-// The only code that wraps with keys in a PKCS#11 token: AES-GCM, or RSA-OAEP, by what the token holds.
+// Wraps with keys in a PKCS#11 token: AES-GCM, or RSA-OAEP, by what the token holds.
 
 import { randomBytes } from 'node:crypto';
 import { concatBytes, wipe } from '../../base/bytes.ts';

@@ -1,4 +1,4 @@
-// The only code that logs in to a token: where the PIN comes from, and when none is tried.
+// Logs in to a token: where the PIN comes from, and when none is tried.
 // https://docs.oasis-open.org/pkcs11/pkcs11-base/v2.40/pkcs11-base-v2.40.html
 
 import { timingSafeEqual } from 'node:crypto';

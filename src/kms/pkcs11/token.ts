@@ -1,4 +1,4 @@
-// The only code that finds a token and a key in it.
+// Finds a token and a key in it.
 // https://docs.oasis-open.org/pkcs11/pkcs11-base/v2.40/pkcs11-base-v2.40.html
 
 import { OcicryptError } from '../../base/errors.ts';

@@ -1,4 +1,4 @@
-// The only code that reads `WWW-Authenticate`: RFC 9110 section 11.6.1.
+// Reads `WWW-Authenticate`: RFC 9110 section 11.6.1.
 
 /** One way in that a server offers. */
 export type Challenge = {

@@ -1,4 +1,4 @@
-// The only code that asks a registry what refers to a manifest: signatures, attestations, bills of materials.
+// Asks a registry what refers to a manifest: signatures, attestations, bills of materials.
 
 import { asObject, asText, parseJson } from '../../../base/json.ts';
 import { forEachLimited } from '../../limit.ts';
