@@ -4,7 +4,7 @@ export { describeError, ERROR_STATUS, type ErrorCode, OcicryptError } from './ba
 export { formatKeyUri, type KeyUri, parseKeyUri } from './base/key-uri.ts';
 export { createUnwrapper, type KeyHolder } from './client/holders.ts';
 export { createJweHolder, createJweWrapper } from './client/jwe.ts';
-export type { LayerKeyUnwrapper, LayerKeyWrapper, WrappedKey as WrappedLayerKey } from './client/layer-keys.ts';
+export type { LayerKeyUnwrapper, LayerKeyWrapper, WrappedLayerKey } from './client/layer-keys.ts';
 export { createProviderHolder, createProviderWrapper, type ProviderCall } from './client/provider.ts';
 export { type DecryptOptions, decryptImage } from './image/decrypt.ts';
 export { type EncryptedImage, type EncryptOptions, encryptImage } from './image/encrypt.ts';

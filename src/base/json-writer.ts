@@ -1,9 +1,9 @@
 // JSON to bytes: keys are spelled as base64 or numbers without ever becoming a JavaScript string.
 
-import { base64Length, wipe, writeBase64 } from './bytes.ts';
+import { base64Length, wipe, writeBase64, writeBase64Url } from './bytes.ts';
 import { JsonNumber } from './json.ts';
 
-/** What {@link writeJson} takes: bytes become base64 text, and a number that keeps its digits is written with them. */
+/** What {@link writeJson} takes: bytes become text, and a number that keeps its digits is written with them. */
 export type JsonInput =
   | null
   | boolean
@@ -14,8 +14,8 @@ export type JsonInput =
   | readonly JsonInput[]
   | { readonly [member: string]: JsonInput | undefined };
 
-/** How {@link writeJson} spells bytes: standard base64 text, or an array of numbers as Rust's serde reads `Vec<u8>`. */
-export type ByteSpelling = 'base64' | 'array';
+/** How {@link writeJson} spells bytes: as base64 or base64url text, or an array of numbers as Rust's serde reads `Vec<u8>`. */
+export type ByteSpelling = 'base64' | 'base64url' | 'array';
 
 /**
  * The bytes of a JSON document, members in the order given, members that are undefined left out, no white space.
@@ -121,7 +121,8 @@ class Writer {
     }
     this.#reserve(base64Length(bytes.length) + 2);
     this.#byte(QUOTE);
-    this.#length = writeBase64(bytes, this.#buffer, this.#length);
+    const write = this.#spelling === 'base64url' ? writeBase64Url : writeBase64;
+    this.#length = write(bytes, this.#buffer, this.#length);
     this.#byte(QUOTE);
   }
 

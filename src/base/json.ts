@@ -105,6 +105,11 @@ export function asText(value: JsonValue | undefined): string | undefined {
   return value instanceof JsonString ? value.text() : undefined;
 }
 
+/** The bytes that the value encodes as standard base64, or undefined. */
+export function asBytes(value: JsonValue | undefined): Uint8Array<ArrayBuffer> | undefined {
+  return value instanceof JsonString ? value.base64() : undefined;
+}
+
 /** The value as a number, or undefined. */
 export function asNumber(value: JsonValue | undefined): number | undefined {
   if (value instanceof JsonNumber) return Number(value.text);

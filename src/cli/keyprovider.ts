@@ -3,7 +3,7 @@
 import { wipe } from '../base/bytes.ts';
 import { markCall, withDeadline } from '../base/deadline.ts';
 import { DEFAULT_LIMITS } from '../provider/attempts.ts';
-import { MAXIMUM_REQUEST } from '../provider/protocol.ts';
+import { MAXIMUM_REQUEST_BYTES } from '../provider/protocol.ts';
 import type { CommandContext } from './command.ts';
 import { openProvider } from './setup.ts';
 
@@ -20,7 +20,9 @@ export async function runKeyprovider({ settings, terminal, personality }: Comman
   const signal = AbortSignal.timeout(limit);
   markCall(signal, limit);
   try {
-    const request = await withDeadline(limit, undefined, 'reading the request', () => terminal.read(MAXIMUM_REQUEST));
+    const request = await withDeadline(limit, undefined, 'reading the request', () =>
+      terminal.read(MAXIMUM_REQUEST_BYTES),
+    );
     try {
       const reply = await provider.handle(request, {
         caller: `uid:${process.getuid?.()} ppid:${process.ppid}`,

@@ -6,7 +6,7 @@ import { OcicryptError } from '../base/errors.ts';
 import type { GrpcTls } from '../client/grpc-client.ts';
 import { forwardRequest, parseRemote } from '../client/remote.ts';
 import { DEFAULT_LIMITS, limitsWithin, withRetries } from '../provider/attempts.ts';
-import { MAXIMUM_REQUEST } from '../provider/protocol.ts';
+import { MAXIMUM_REQUEST_BYTES } from '../provider/protocol.ts';
 import type { CommandContext } from './command.ts';
 import type { Settings } from './options/settings.ts';
 
@@ -24,7 +24,7 @@ export async function runRemote(address: string, { settings, terminal }: Command
   const names = { configured: settings.text('provider'), fallback: 'kmscrypt' };
   const started = performance.now();
   const reply = await withDeadline(timeout, undefined, 'the server', async (signal) => {
-    const request = await terminal.read(MAXIMUM_REQUEST);
+    const request = await terminal.read(MAXIMUM_REQUEST_BYTES);
     // For a server that is asked again, too.
     const timeLeft = () => Math.max(1, timeout - (performance.now() - started));
     try {

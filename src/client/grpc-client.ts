@@ -3,6 +3,7 @@
 import { type ClientHttp2Session, connect, constants, type IncomingHttpHeaders } from 'node:http2';
 import { connect as connectSocket } from 'node:net';
 import { createSecureContext, type SecureContext } from 'node:tls';
+import type { Address } from '../base/address.ts';
 import { concatBytes, wipe } from '../base/bytes.ts';
 import { checkedEnvironment } from '../base/environment.ts';
 import {
@@ -20,11 +21,6 @@ import { identityCheck } from '../base/http/server-identity.ts';
 import { readSecretFile } from '../base/secret-file.ts';
 import { showPath } from '../base/shown.ts';
 import { socketWeakness } from './socket-trust.ts';
-
-/** Where a server is. `tcp` is without TLS; the path of an abstract socket begins with a zero. */
-export type GrpcTarget =
-  | { readonly kind: 'unix'; readonly path: string }
-  | { readonly kind: 'tls' | 'tcp'; readonly host: string; readonly port: number };
 
 /** PEM files, and whom to expect. */
 export type GrpcTls = {
@@ -56,7 +52,7 @@ export type GrpcCall = {
  * @throws OcicryptError with the code that the server named, or the first that has the server's status;
  * `unavailable` where there is no server, `configuration` for files that cannot be used
  */
-export async function callOnce(target: GrpcTarget, tls: GrpcTls | undefined, call: GrpcCall): Promise<Uint8Array> {
+export async function callOnce(target: Address, tls: GrpcTls | undefined, call: GrpcCall): Promise<Uint8Array> {
   const session = dial(target, tls);
   try {
     return await request(session, call, describeTarget(target));
@@ -65,7 +61,7 @@ export async function callOnce(target: GrpcTarget, tls: GrpcTls | undefined, cal
   }
 }
 
-function dial(target: GrpcTarget, tls: GrpcTls | undefined): ClientHttp2Session {
+function dial(target: Address, tls: GrpcTls | undefined): ClientHttp2Session {
   // One call is made, and its reply is small: nothing of HTTP/2 has to be tuned.
   const settings = { enablePush: false };
   if (target.kind === 'unix') {
@@ -229,7 +225,7 @@ const CODE_OF_STATUS: ReadonlyMap<number, ErrorCode> = new Map([
 ]);
 
 /** The target as people write it. */
-export function describeTarget(target: GrpcTarget): string {
+export function describeTarget(target: Address): string {
   if (target.kind !== 'unix') return `${target.kind}://${target.host}:${target.port}`;
   return target.path.startsWith('\0') ? `unix-abstract:${target.path.slice(1)}` : `unix:${target.path}`;
 }

@@ -2,14 +2,14 @@
 
 import { combineErrors } from '../base/combine.ts';
 import { asOcicryptError, OcicryptError } from '../base/errors.ts';
-import type { LayerKeyUnwrapper, WrappedKey } from './layer-keys.ts';
+import type { LayerKeyUnwrapper, WrappedLayerKey } from './layer-keys.ts';
 
 /** One who may open some kinds of wrapped keys. */
 export interface KeyHolder {
   /** Whether wrapped keys of this scheme are worth asking about. */
   opens(scheme: string): boolean;
   /** @returns the layer-key record, which the caller wipes. @throws OcicryptError where this one cannot be opened */
-  open(key: WrappedKey, signal: AbortSignal): Promise<Uint8Array>;
+  open(key: WrappedLayerKey, signal: AbortSignal): Promise<Uint8Array>;
 }
 
 /**
@@ -57,7 +57,7 @@ function tooMany(failed: number): OcicryptError {
   });
 }
 
-function noHolder(keys: readonly WrappedKey[], missing: string): OcicryptError {
+function noHolder(keys: readonly WrappedLayerKey[], missing: string): OcicryptError {
   const schemes = [...new Set(keys.map(({ scheme }) => scheme))].slice(0, SHOWN).join(', ');
   return new OcicryptError('not-allowed', `no key for what the layer is encrypted to (${schemes})`, { hint: missing });
 }

@@ -1,7 +1,19 @@
 // The contracts of whoever wraps and unwraps layer keys for the image commands.
 
 /** One wrapped layer key: `scheme` is `provider.NAME`, `jwe`, `pgp`, `pkcs7` or `pkcs11`; `packet` is what base64 held. */
-export type WrappedKey = { readonly scheme: string; readonly packet: Uint8Array };
+export type WrappedLayerKey = { readonly scheme: string; readonly packet: Uint8Array };
+
+const PROVIDER = 'provider.';
+
+/** The provider that wraps keys of this scheme; undefined for schemes that are a way of encryption themselves. */
+export function providerOf(scheme: string): string | undefined {
+  return scheme.startsWith(PROVIDER) && scheme !== PROVIDER ? scheme.slice(PROVIDER.length) : undefined;
+}
+
+/** The scheme of keys that a provider wraps. */
+export function providerScheme(name: string): string {
+  return PROVIDER + name;
+}
 
 /** One kind of recipients of an image. */
 export interface LayerKeyWrapper {
@@ -25,5 +37,5 @@ export interface LayerKeyUnwrapper {
    * @returns the layer-key record, which the caller wipes
    * @throws OcicryptError when none can be opened
    */
-  unwrap(keys: readonly WrappedKey[], signal: AbortSignal): Promise<Uint8Array>;
+  unwrap(keys: readonly WrappedLayerKey[], signal: AbortSignal): Promise<Uint8Array>;
 }

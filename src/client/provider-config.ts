@@ -1,13 +1,13 @@
 // Reads the file that OCICRYPT_KEYPROVIDER_CONFIG names, as containers/ocicrypt 1.3 has it.
 // https://github.com/containers/ocicrypt/blob/main/config/keyprovider-config/config.go
 
+import { type Address, isLoopback, parseHostPort } from '../base/address.ts';
 import { OcicryptError } from '../base/errors.ts';
-import { isLoopback } from '../base/hosts.ts';
 import { asArray, asObject, asText, type JsonObject, type JsonValue, parseJson } from '../base/json.ts';
 import { findMember } from '../base/json-members.ts';
 import { readPublicFile } from '../base/secret-file.ts';
 import { showPath, showValue } from '../base/shown.ts';
-import type { GrpcTarget, GrpcTls } from './grpc-client.ts';
+import type { GrpcTls } from './grpc-client.ts';
 
 /** How a configured provider is asked: a command is run for each request, or a server is called. */
 export type ConfiguredProvider =
@@ -20,7 +20,7 @@ export type ConfiguredProvider =
     }
   | {
       readonly kind: 'grpc';
-      readonly target: GrpcTarget;
+      readonly target: Address;
       readonly tls: GrpcTls | undefined;
       /** Why it is not called from here, although other clients call it. */
       readonly refusal?: OcicryptError;
@@ -103,7 +103,7 @@ function parseProvider(name: string, entry: JsonObject | undefined, file: string
  * that may be relative, an address also in `dns:` and `passthrough:`, with or without slashes, and no host for this one.
  * A target that names a DNS server of its own is none of them. https://github.com/grpc/grpc/blob/master/doc/naming.md
  */
-function parseTarget(target: string, what: string): GrpcTarget {
+function parseTarget(target: string, what: string): Address {
   const [, scheme = '', rest = target] = /^(unix|unix-abstract|dns|passthrough):(.+)$/i.exec(target) ?? [];
   switch (scheme.toLowerCase()) {
     case 'unix': {
@@ -117,11 +117,9 @@ function parseTarget(target: string, what: string): GrpcTarget {
       break;
     default: {
       const address = scheme === '' ? rest : rest.replace(/^\/\/\//, '');
-      if (/^passthrough$/i.test(scheme) && /^unix:/.test(address)) return parseTarget(address, what);
-      const [, bracketed, plain, port] = /^(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]*)):(\d{1,5})$/.exec(address) ?? [];
-      const host = bracketed ?? plain;
-      if (host !== undefined && Number(port) <= 65_535)
-        return { kind: 'tcp', host: host || 'localhost', port: Number(port) };
+      if (/^passthrough$/i.test(scheme) && address.startsWith('unix:')) return parseTarget(address, what);
+      const named = parseHostPort(address.startsWith(':') ? `localhost${address}` : address);
+      if (named !== undefined) return { kind: 'tcp', ...named };
     }
   }
   throw new OcicryptError('configuration', `${what} has the target ${showValue(target)}`, {
@@ -129,7 +127,7 @@ function parseTarget(target: string, what: string): GrpcTarget {
   });
 }
 
-function refuse(place: GrpcTarget, tls: JsonObject | undefined, what: string): OcicryptError | undefined {
+function refuse(place: Address, tls: JsonObject | undefined, what: string): OcicryptError | undefined {
   if (tls !== undefined && member(tls, 'insecure-skip-verify', what) === true) {
     return new OcicryptError('configuration', `${what} turns the verification of certificates off`, {
       hint: 'name the authority of the server in root-ca-file',

@@ -2,7 +2,7 @@
 
 import { wipe } from '../base/bytes.ts';
 import type { KeyHolder } from './holders.ts';
-import type { LayerKeyWrapper } from './layer-keys.ts';
+import { type LayerKeyWrapper, providerOf, providerScheme } from './layer-keys.ts';
 import {
   decodeUnwrapReply,
   decodeWrapReply,
@@ -34,7 +34,7 @@ export type ProviderCall = (
 export function createProviderWrapper(name: string, values: readonly string[], call: ProviderCall): LayerKeyWrapper {
   const parameters = { [name]: values };
   return {
-    scheme: `provider.${name}`,
+    scheme: providerScheme(name),
     async wrap(record, signal) {
       const request = encodeWrapRequest(parameters, record);
       try {
@@ -59,7 +59,7 @@ export function createProviderHolder(
 ): KeyHolder {
   return {
     opens: (scheme) => {
-      const name = /^provider\.(.+)$/s.exec(scheme)?.[1];
+      const name = providerOf(scheme);
       return name !== undefined && (names?.has(name) ?? true);
     },
     async open({ scheme, packet }, signal) {

@@ -1,16 +1,17 @@
 // Forwards a client's request to our own server, rebuilt with our own provider's parameters alone: the private keys of
 // other schemes, which ocicrypt puts into every request, never leave this machine.
 
+import { type Address, parseHostPort, parseUnix } from '../base/address.ts';
 import { wipe } from '../base/bytes.ts';
 import { OcicryptError } from '../base/errors.ts';
 import { decodeBytesField, encodeBytesField, messageLimit } from '../base/grpc.ts';
 import { showValue } from '../base/shown.ts';
 import { type NameOptions, namedKeys } from '../provider/parameters.ts';
-import { decodeRequest, encodeRequest, type KeyRequest, MAXIMUM_PACKET } from '../provider/protocol.ts';
-import { callOnce, type GrpcTarget, type GrpcTls } from './grpc-client.ts';
+import { decodeRequest, encodeRequest, type KeyRequest, MAXIMUM_PACKET_BYTES } from '../provider/protocol.ts';
+import { callOnce, type GrpcTls } from './grpc-client.ts';
 
 export type RemoteOptions = {
-  readonly target: GrpcTarget;
+  readonly target: Address;
   readonly tls: GrpcTls | undefined;
   readonly names: NameOptions;
   /** Milliseconds for the whole call. */
@@ -22,13 +23,11 @@ export type RemoteOptions = {
  *
  * @throws OcicryptError `configuration`; clear text is no choice here, since a server on this machine has a socket
  */
-export function parseRemote(text: string): GrpcTarget {
-  const path = /^unix:(?:\/\/)?(\/[^/].*)$/.exec(text)?.[1];
-  if (path !== undefined) return { kind: 'unix', path };
-  const match = /^tls:\/\/(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9.-]+)):(\d{1,5})$/.exec(text);
-  const host = match?.[1] ?? match?.[2];
-  const port = Number(match?.[3]);
-  if (host !== undefined && port >= 1 && port <= 65_535) return { kind: 'tls', host, port };
+export function parseRemote(text: string): Address {
+  const path = parseUnix(text);
+  if (path !== undefined && /^\/[^/]/.test(path)) return { kind: 'unix', path };
+  const place = text.startsWith('tls://') ? parseHostPort(text.slice('tls://'.length)) : undefined;
+  if (place !== undefined && place.port > 0) return { kind: 'tls', ...place };
   throw new OcicryptError('configuration', `not the address of a server: ${showValue(text)}`, {
     hint: 'addresses look like unix:///run/ocicrypt-kms/ocicrypt-kms.sock or tls://HOST:PORT',
   });
@@ -55,7 +54,7 @@ export async function forwardRequest(
       message,
       timeout: options.timeout,
       // Base64 makes four bytes of three, an array of numbers four of one.
-      maximumReply: messageLimit(4 * MAXIMUM_PACKET + 1024),
+      maximumReply: messageLimit(4 * MAXIMUM_PACKET_BYTES + 1024),
       signal,
     });
     return decodeBytesField(reply);

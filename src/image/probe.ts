@@ -2,7 +2,7 @@
 
 import { wipe } from '../base/bytes.ts';
 import { OcicryptError } from '../base/errors.ts';
-import type { LayerKeyUnwrapper, WrappedKey } from '../client/layer-keys.ts';
+import type { LayerKeyUnwrapper, WrappedLayerKey } from '../client/layer-keys.ts';
 import { decodeEncryption, isEncryptedType } from './model/annotations.ts';
 import { decodePrivateOptions, type PrivateOptions } from './model/layer-options.ts';
 import type { Descriptor } from './model/manifest.ts';
@@ -14,7 +14,7 @@ import { imagesOf, platformName, readImageTree } from './tree.ts';
 export type LayerGroup = {
   readonly layers: readonly { readonly platform: string; readonly index: number }[];
   /** Those of the first layer, and what they say of themselves. Empty where the layers are plain. */
-  readonly keys: readonly { readonly wrapped: WrappedKey; readonly description: PacketDescription }[];
+  readonly keys: readonly { readonly wrapped: WrappedLayerKey; readonly description: PacketDescription }[];
 };
 
 /** Each is tried with every key and provider there is. */
@@ -67,7 +67,7 @@ export async function tryLayerKey(...words: Parameters<typeof openLayerKey>): Pr
  * @throws OcicryptError what the unwrapper throws; `integrity` where it opened something that is no layer key
  */
 export async function openLayerKey(
-  keys: readonly WrappedKey[],
+  keys: readonly WrappedLayerKey[],
   unwrapper: LayerKeyUnwrapper,
   what: string,
   signal: AbortSignal,

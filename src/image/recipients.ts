@@ -1,7 +1,7 @@
 // All who are to open a layer: every one of them is given its key, or nobody is.
 
 import { OcicryptError } from '../base/errors.ts';
-import type { LayerKeyWrapper, WrappedKey } from '../client/layer-keys.ts';
+import type { LayerKeyWrapper, WrappedLayerKey } from '../client/layer-keys.ts';
 import { checkDistinct } from './model/packets.ts';
 
 /**
@@ -13,9 +13,9 @@ export async function wrapForAll(
   recipients: readonly LayerKeyWrapper[],
   record: Uint8Array,
   signal: AbortSignal,
-): Promise<readonly WrappedKey[]> {
+): Promise<readonly WrappedLayerKey[]> {
   const keys = await Promise.all(
-    recipients.map(async (recipient): Promise<readonly WrappedKey[]> => {
+    recipients.map(async (recipient): Promise<readonly WrappedLayerKey[]> => {
       const { scheme } = recipient;
       const packets = await recipient.wrap(record, signal);
       if (packets.length === 0) throw new OcicryptError('internal', `no wrapped key from ${scheme}`);

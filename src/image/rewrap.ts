@@ -2,7 +2,7 @@
 
 import { wipe } from '../base/bytes.ts';
 import { OcicryptError } from '../base/errors.ts';
-import type { LayerKeyUnwrapper, LayerKeyWrapper, WrappedKey } from '../client/layer-keys.ts';
+import type { LayerKeyUnwrapper, LayerKeyWrapper, WrappedLayerKey } from '../client/layer-keys.ts';
 import { forEachLimited, KEY_CALLS } from './limit.ts';
 import {
   decodeEncryption,
@@ -15,14 +15,14 @@ import { decodePrivateOptions, encodePublicOptions } from './model/layer-options
 import { changeDescriptor, type Descriptor, MEDIA_TYPES, thaw, writeManifest } from './model/manifest.ts';
 import { checkDistinct, describePacket, type PacketDescription, type PacketRecipient } from './model/packets.ts';
 import { wrapForAll } from './recipients.ts';
-import { rewriteTree } from './transform.ts';
+import { rewriteTree, writeTree } from './transform.ts';
 import { createNewManifest, findReferrers, type ImageStore, type StoredManifest } from './transports/store.ts';
 import { type ImageNode, type PlatformImage, readImageTree, selectPlatforms } from './tree.ts';
 
 /** Turns the wrapped keys of one layer into others. */
 export interface LayerKeyRewrapper {
   /** @returns all keys that the layer is to have afterwards, in the order in which they are to be tried */
-  rewrap(keys: readonly WrappedKey[], signal: AbortSignal): Promise<readonly WrappedKey[]>;
+  rewrap(keys: readonly WrappedLayerKey[], signal: AbortSignal): Promise<readonly WrappedLayerKey[]>;
 }
 
 export type RewrapOptions = {
@@ -32,8 +32,8 @@ export type RewrapOptions = {
   /** Only says what would change. */
   readonly dryRun?: boolean;
   /** Called with the digest of the new image when only its name is to be moved: afterwards it may stand for that. */
-  readonly onSwitch?: (digest: string) => void;
-  readonly signal?: AbortSignal;
+  readonly onSwitch?: ((digest: string) => void) | undefined;
+  readonly signal?: AbortSignal | undefined;
 };
 
 /** What changed, or would. */
@@ -87,16 +87,11 @@ export async function rewrapImage(store: ImageStore, options: RewrapOptions): Pr
   const replaced = new Map<ImageNode, StoredManifest>(encrypted.map((image) => [image, rewriteImage(image, changes)]));
   const digests = new Set([tree, ...encrypted].map(({ stored }) => stored.digest));
   const { found, complete } = await findReferrers(store, [...digests], signal);
-  const { root, inner } = rewriteTree(tree, replaced);
-  if (options.dryRun !== true) {
-    for (const manifest of inner) await store.writeManifest(manifest, signal);
-    signal?.throwIfAborted();
-    options.onSwitch?.(root.digest);
-    await store.writeRoot(root, signal);
-  }
+  const written = rewriteTree(tree, replaced);
+  if (options.dryRun !== true) await writeTree(store, written, options);
   return {
-    digest: root.digest,
-    mediaType: root.mediaType,
+    digest: written.root.digest,
+    mediaType: written.root.mediaType,
     previousDigest: tree.stored.digest,
     referrers: found,
     referrersComplete: complete,
@@ -140,7 +135,7 @@ export function removeKeys(
 ): LayerKeyRewrapper {
   return {
     async rewrap(keys, signal) {
-      const after: WrappedKey[] = [];
+      const after: WrappedLayerKey[] = [];
       let removed = 0;
       for (const key of keys) {
         const { scheme, recipients } = describePacket(key);
@@ -172,8 +167,8 @@ const NOBODY_NAMED: PacketRecipient = {
 
 type Change = {
   readonly digest: string;
-  readonly before: readonly WrappedKey[];
-  readonly after: readonly WrappedKey[];
+  readonly before: readonly WrappedLayerKey[];
+  readonly after: readonly WrappedLayerKey[];
   readonly annotations: ReadonlyMap<string, string>;
 };
 
@@ -190,11 +185,11 @@ async function rewrapLayer(layer: Descriptor, rewrapper: LayerKeyRewrapper, sign
 }
 
 async function wrapAgain(
-  keys: readonly WrappedKey[],
+  keys: readonly WrappedLayerKey[],
   unwrapper: LayerKeyUnwrapper,
   wrappers: readonly LayerKeyWrapper[],
   signal: AbortSignal,
-): Promise<readonly WrappedKey[]> {
+): Promise<readonly WrappedLayerKey[]> {
   const record = await unwrapper.unwrap(keys, signal);
   try {
     // Nothing but a layer key is ever wrapped.

@@ -98,22 +98,31 @@ export async function transformImage<Change extends ChangedLayer>(
     for (const [index, change] of layers.entries()) if (change !== undefined) options.check?.(image, index, change);
     images.set(image, { stored: rewriteImage(image, layers), layers });
   }
-  const { root, inner } = rewriteTree(tree, new Map([...images].map(([image, { stored }]) => [image, stored])));
-  for (const manifest of inner) await destination.writeManifest(manifest, options.signal);
-  options.signal?.throwIfAborted();
-  options.onSwitch?.(root.digest);
-  await destination.writeRoot(root, options.signal);
-  return { root, images };
+  const written = rewriteTree(tree, new Map([...images].map(([image, { stored }]) => [image, stored])));
+  await writeTree(destination, written, options);
+  return { root: written.root, images };
+}
+
+/** The manifests of an image; inner ones in the order in which they are to be written. */
+export type RewrittenTree = { readonly root: StoredManifest; readonly inner: readonly StoredManifest[] };
+
+/** Writes the manifests of an image whose layers are there: the root last, by which the name moves. */
+export async function writeTree(
+  destination: ImageStore,
+  { root, inner }: RewrittenTree,
+  { signal, onSwitch }: Pick<TransformOptions<ChangedLayer>, 'onSwitch' | 'signal'>,
+): Promise<void> {
+  for (const manifest of inner) await destination.writeManifest(manifest, signal);
+  signal?.throwIfAborted();
+  onSwitch?.(root.digest);
+  await destination.writeRoot(root, signal);
 }
 
 /**
- * The manifests of the tree after some of its images have changed, inner ones in the order in which they are to be
- * written. Indexes without a changed image stay byte for byte what they are.
+ * The manifests of the tree after some of its images have changed. Indexes without a changed image stay byte for byte
+ * what they are.
  */
-export function rewriteTree(
-  tree: ImageNode,
-  changed: ReadonlyMap<ImageNode, StoredManifest>,
-): { readonly root: StoredManifest; readonly inner: readonly StoredManifest[] } {
+export function rewriteTree(tree: ImageNode, changed: ReadonlyMap<ImageNode, StoredManifest>): RewrittenTree {
   const replacement = changed.get(tree);
   if (replacement !== undefined) return { root: replacement, inner: [] };
   if (tree.kind !== 'index') return { root: tree.stored, inner: [] };

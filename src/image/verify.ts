@@ -1,5 +1,6 @@
 // Decides, for CI and admission, whether an image is encrypted as it should be; what is only claimed is called a claim.
 
+import { parseAwsArn } from '../base/aws-arn.ts';
 import { OcicryptError } from '../base/errors.ts';
 import { asKeyUri } from '../base/key-uri.ts';
 import type { LayerKeyUnwrapper } from '../client/layer-keys.ts';
@@ -200,7 +201,7 @@ function comparableRule(key: string): AllowRule {
   const rule = parseAllowRule(key);
   if (rule.kind === 'prefix') return rule;
   const { uri } = rule;
-  if (uri.scheme === 'awskms' && !/^arn:[^/]*:key\//.test(uri.key)) {
+  if (uri.scheme === 'awskms' && !parseAwsArn(uri.key)?.resource.startsWith('key/')) {
     throw new OcicryptError('usage', `${key} cannot be compared with what a packet says`, {
       hint: 'name the key by its ARN',
     });

@@ -1,7 +1,7 @@
 // Looks inside a layer-key record ("optsdata"): what is not one is neither wrapped nor released.
 
 import { wipe } from '../base/bytes.ts';
-import { asObject, asText, type JsonObject, JsonString, type JsonValue, parseJson } from '../base/json.ts';
+import { asBytes, asObject, asText, type JsonObject, type JsonValue, parseJson } from '../base/json.ts';
 import { findMember } from '../base/json-members.ts';
 
 /** It is 193 bytes today; a request with a longer one is refused too (protocol.ts). */
@@ -37,7 +37,7 @@ function onlyMember(object: JsonObject | undefined, name: string): JsonValue | u
 }
 
 function hasLength(value: JsonValue | undefined, length: number): boolean {
-  const bytes = value instanceof JsonString ? value.base64() : undefined;
+  const bytes = asBytes(value);
   wipe(bytes);
   return bytes?.length === length;
 }

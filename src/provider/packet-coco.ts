@@ -1,9 +1,10 @@
 // Reads and writes packets of Confidential Containers: v1, whose key its own broker keeps, and v2
 // for AWS KMS, which its guests unwrap by themselves. Facts: guest-components, image encryption.
 
+import { parseAwsArn } from '../base/aws-arn.ts';
 import { concatBytes } from '../base/bytes.ts';
 import { OcicryptError } from '../base/errors.ts';
-import { asObject, asText, type JsonObject, JsonString } from '../base/json.ts';
+import { asBytes, asObject, asText, type JsonObject } from '../base/json.ts';
 import { writeJson } from '../base/json-writer.ts';
 import { asKeyUri, formatKeyUri, type KeyUri, parseKeyUri } from '../base/key-uri.ts';
 import type { EncryptionContext, WrappedKey } from '../kms/kek.ts';
@@ -63,7 +64,7 @@ export function decodePacketCoco(object: JsonObject): PacketCoco {
 export function encodePacketCocoAws(wrapped: WrappedKey, context: EncryptionContext): Uint8Array<ArrayBuffer> {
   const uri = parseKeyUri(wrapped.key);
   const arn = uri.scheme === 'awskms' ? uri.key : '';
-  const region = arn.split(':')[3];
+  const region = parseAwsArn(arn)?.region;
   if (region === undefined || wrapped.algorithm !== 'SYMMETRIC_DEFAULT') throw notForCoco();
   return writeJson({
     version: VERSION,
@@ -101,8 +102,7 @@ function readContext(object: JsonObject): EncryptionContext {
 }
 
 function readBytes(object: JsonObject, name: string): Uint8Array {
-  const value = object.get(name);
-  const bytes = value instanceof JsonString ? value.base64() : undefined;
+  const bytes = asBytes(object.get(name));
   return bytes !== undefined && bytes.length > 0 ? bytes : invalid(`has no usable "${name}"`);
 }
 

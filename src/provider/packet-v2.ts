@@ -13,7 +13,7 @@ import {
 } from 'node:crypto';
 import { concatBytes, equalBytes, wipe } from '../base/bytes.ts';
 import { OcicryptError } from '../base/errors.ts';
-import { asArray, asObject, asText, type JsonObject, JsonString, type JsonValue } from '../base/json.ts';
+import { asArray, asBytes, asObject, asText, type JsonObject, type JsonValue } from '../base/json.ts';
 import { writeJson } from '../base/json-writer.ts';
 import { asKeyUri, formatKeyUri } from '../base/key-uri.ts';
 import { CANNOT_BE_UNWRAPPED, type EncryptionContext, type WrappedKey } from '../kms/kek.ts';
@@ -233,8 +233,7 @@ function decodeRecipient(value: JsonValue): WrappedKey {
 }
 
 function bytesMember(object: JsonObject, name: string, minimum: number, maximum: number): Uint8Array {
-  const value = object.get(name);
-  const bytes = value instanceof JsonString ? value.base64() : undefined;
+  const bytes = asBytes(object.get(name));
   if (bytes === undefined || bytes.length < minimum || bytes.length > maximum)
     return invalid(`has no usable "${name}"`);
   return bytes;

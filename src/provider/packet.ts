@@ -1,7 +1,7 @@
 // Tells packet formats apart: what stands, base64-encoded, in a layer's annotation.
 
 import { OcicryptError } from '../base/errors.ts';
-import { asObject, asText, type JsonObject, JsonString, parseJson } from '../base/json.ts';
+import { asBytes, asObject, asText, type JsonObject, parseJson } from '../base/json.ts';
 import { checkSpelling, knownNames } from '../base/json-members.ts';
 import { writeJson } from '../base/json-writer.ts';
 import { asKeyUri, formatKeyUri, type KeyUri } from '../base/key-uri.ts';
@@ -62,8 +62,7 @@ const FOREIGN: readonly (readonly [string, string])[] = [
 /** Unknown members are ignored, as the reference provider does. */
 function decodePacketV1(object: JsonObject): PacketV1 {
   const keyUrl = asText(object.get('key_url'));
-  const wrappedKey = object.get('wrapped_key');
-  const wrapped = wrappedKey instanceof JsonString ? wrappedKey.base64() : undefined;
+  const wrapped = asBytes(object.get('wrapped_key'));
   const wrapType = object.get('wrap_type');
   if (keyUrl === undefined || keyUrl === '' || wrapped === undefined || wrapped.length === 0) {
     throw new OcicryptError('bad-input', 'the packet is of no known format', {

@@ -88,7 +88,7 @@ export function selectForCaller(rule: AllowRule, named: KeyUri, versions: Versio
  */
 export function isByAlias(entry: KeyUri, named: KeyUri): boolean {
   if (entry.scheme !== 'awskms' || named.scheme !== 'awskms') return false;
-  return /^(?:arn:.*:)?alias\//.test(entry.key) && entry.key !== named.key;
+  return (parseAwsArn(entry.key)?.resource ?? entry.key).startsWith('alias/') && entry.key !== named.key;
 }
 
 /** Whether a recipient is what the caller named, if it named a key: a path says nothing of what the file holds. */

@@ -22,11 +22,11 @@ export type Operation = KeyRequest['operation'];
 export type Parameters = ReadonlyMap<string, ParameterValues>;
 
 /** Larger requests are refused before they are parsed. */
-export const MAXIMUM_REQUEST = 256 * 1024;
+export const MAXIMUM_REQUEST_BYTES = 256 * 1024;
 /** A packet larger than this is neither written nor read. */
-export const MAXIMUM_PACKET = 32 * 1024;
+export const MAXIMUM_PACKET_BYTES = 32 * 1024;
 /** The layer-key record is 193 bytes today; this leaves room for ciphers to come. */
-const MAXIMUM_OPTSDATA = 4096;
+const MAXIMUM_OPTSDATA_BYTES = 4096;
 
 /**
  * Reads a request as Go's encoding/json would: member names without regard to case, unknown members ignored.
@@ -37,8 +37,8 @@ const MAXIMUM_OPTSDATA = 4096;
  * @throws OcicryptError `bad-input`
  */
 export function decodeRequest(request: Uint8Array, expected?: Operation): KeyRequest {
-  if (request.length > MAXIMUM_REQUEST) {
-    throw new OcicryptError('bad-input', `the request has more than ${MAXIMUM_REQUEST} bytes`);
+  if (request.length > MAXIMUM_REQUEST_BYTES) {
+    throw new OcicryptError('bad-input', `the request has more than ${MAXIMUM_REQUEST_BYTES} bytes`);
   }
   if (request.length === 0) {
     throw new OcicryptError('bad-input', 'the request is empty', {
@@ -100,7 +100,7 @@ function decodeWrap(params: JsonObject): KeyRequest {
   const optsdata = findMember(params, 'optsdata');
   const raw = optsdata instanceof JsonString && optsdata.bytes()[0] === OPENING_BRACE;
   const bytes = raw ? optsdata.bytes() : decodeBytes(optsdata);
-  if (bytes === undefined || bytes.length === 0 || bytes.length > MAXIMUM_OPTSDATA) {
+  if (bytes === undefined || bytes.length === 0 || bytes.length > MAXIMUM_OPTSDATA_BYTES) {
     throw new OcicryptError('bad-input', 'the request has no usable "optsdata" to wrap');
   }
   return { operation: 'wrap', parameters: decodeParameters(config, 'ec'), optsdata: bytes };
@@ -111,8 +111,8 @@ function decodeUnwrap(params: JsonObject): KeyRequest {
   if (annotation === undefined || annotation.length === 0) {
     throw new OcicryptError('bad-input', 'the request has no usable "annotation" to unwrap');
   }
-  if (annotation.length > MAXIMUM_PACKET) {
-    throw new OcicryptError('bad-input', `the annotation holds a packet of more than ${MAXIMUM_PACKET} bytes`);
+  if (annotation.length > MAXIMUM_PACKET_BYTES) {
+    throw new OcicryptError('bad-input', `the annotation holds a packet of more than ${MAXIMUM_PACKET_BYTES} bytes`);
   }
   return { operation: 'unwrap', parameters: decodeParameters(findMember(params, 'dc'), 'dc'), annotation };
 }
@@ -132,7 +132,8 @@ function decodeParameters(config: JsonValue | undefined, name: string): Paramete
 
 const OPENING_BRACE = '{'.charCodeAt(0);
 
-function decodeBytes(value: JsonValue | undefined): Uint8Array | undefined {
+/** Bytes as base64 (Go) or an array of numbers (Rust), or undefined. */
+export function decodeBytes(value: JsonValue | undefined): Uint8Array | undefined {
   if (value instanceof JsonString) return value.base64();
   const numbers = asArray(value);
   if (numbers === undefined || !numbers.every(isByte)) return undefined;

@@ -11,7 +11,7 @@ import { nameKey } from './name-key.ts';
 import { encodePacketV1 } from './packet.ts';
 import { encodePacketCocoAws, notForCoco } from './packet-coco.ts';
 import { domainContext, MAXIMUM_RECIPIENTS, sealPacketV2 } from './packet-v2.ts';
-import { MAXIMUM_PACKET } from './protocol.ts';
+import { MAXIMUM_PACKET_BYTES } from './protocol.ts';
 
 /** Which packets are written: `reference` is v1 for a single Google key and v2 for all else. */
 export type PacketChoice = 'coco-v2' | 'v1' | 'v2' | 'reference';
@@ -52,9 +52,9 @@ export async function wrapLayerKey(
   const v1 = chooseFormat(keys, options) === 'v1' ? await wrapV1(optsdata, keys, options, signal) : undefined;
   const format = v1 === undefined ? 'v2' : 'v1';
   const packet = v1 ?? (await wrapV2(optsdata, keys, options, signal));
-  if (packet.length > MAXIMUM_PACKET) {
+  if (packet.length > MAXIMUM_PACKET_BYTES) {
     throw new OcicryptError('bad-input', `the packet for ${keys.length} keys has ${packet.length} bytes`, {
-      hint: `at most ${MAXIMUM_PACKET} are possible: name fewer keys`,
+      hint: `at most ${MAXIMUM_PACKET_BYTES} are possible: name fewer keys`,
     });
   }
   return { packet, format };

@@ -1,13 +1,9 @@
 // Reads what `--listen` and `--grpcport` mean.
 
-import { isIP } from 'node:net';
 import { dirname, isAbsolute, join } from 'node:path';
+import { type Address, parseHostPort, parseUnix } from '../base/address.ts';
 import { OcicryptError } from '../base/errors.ts';
 import { showPath, showValue } from '../base/shown.ts';
-
-/** Where to listen. `tcp` is without TLS. */
-export type ListenAddress = { readonly kind: 'unix'; readonly path: string } | NetworkAddress;
-export type NetworkAddress = { readonly kind: 'tls' | 'tcp'; readonly host: string; readonly port: number };
 
 /** A path longer than this does not fit in `sockaddr_un` beside its terminating zero. */
 const MAXIMUM_PATH = 107;
@@ -19,11 +15,11 @@ const UNFINISHED = '.XXXXXX/s';
  *
  * @throws OcicryptError `configuration`
  */
-export function parseListenAddress(text: string): ListenAddress {
-  const unix = /^unix:(?:\/\/)?(.*)$/.exec(text);
-  if (unix !== null) return { kind: 'unix', path: checkPath(unix[1] ?? '') };
+export function parseListenAddress(text: string): Address {
+  const path = parseUnix(text);
+  if (path !== undefined) return { kind: 'unix', path: checkPath(path) };
   const network = /^(tls|tcp):\/\/(.+)$/.exec(text);
-  const place = network === null ? undefined : parsePlace(network[2] ?? '');
+  const place = network === null ? undefined : parseHostPort(network[2] ?? '');
   if (network === null || place === undefined) {
     throw new OcicryptError('configuration', `not an address to listen on: ${showValue(text)}`, {
       hint: 'addresses look like unix:///run/ocicrypt-kms/ocicrypt-kms.sock, tls://0.0.0.0:50051 or tcp://127.0.0.1:50051',
@@ -37,32 +33,12 @@ export function parseListenAddress(text: string): ListenAddress {
  *
  * @throws OcicryptError `configuration`
  */
-export function parseGrpcPort(text: string): ListenAddress {
-  const place = parsePlace(/^:?\d+$/.test(text) ? `127.0.0.1:${text.replace(':', '')}` : text);
+export function parseGrpcPort(text: string): Address {
+  const place = parseHostPort(/^:?\d+$/.test(text) ? `127.0.0.1:${text.replace(':', '')}` : text);
   if (place !== undefined) return { kind: 'tcp', ...place };
   throw new OcicryptError('configuration', `not a port: ${showValue(text)}`, {
     hint: 'it looks like :50051; use --listen for all else',
   });
-}
-
-/** The address as {@link parseListenAddress} reads it, which clients take for `unix` and `tls` too. */
-export function formatListenAddress(address: ListenAddress): string {
-  if (address.kind === 'unix') return `unix://${address.path}`;
-  const host = isIP(address.host) === 6 ? `[${address.host}]` : address.host;
-  return `${address.kind}://${host}:${address.port}`;
-}
-
-/** Whether only this machine can reach `host`. */
-export function isLoopbackHost(host: string): boolean {
-  return host === 'localhost' || host === '::1' || (isIP(host) === 4 && host.startsWith('127.'));
-}
-
-function parsePlace(text: string): { readonly host: string; readonly port: number } | undefined {
-  const match = /^(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9.-]+)):(\d{1,5})$/.exec(text);
-  const host = match?.[1] ?? match?.[2];
-  const port = Number(match?.[3]);
-  if (host === undefined || port > 65_535 || (match?.[1] !== undefined && isIP(host) !== 6)) return undefined;
-  return { host, port };
 }
 
 function checkPath(path: string): string {

@@ -2,14 +2,14 @@
 
 import { createServer as createPlainServer, type Server, type Socket } from 'node:net';
 import { createServer as createTlsServer, type TLSSocket } from 'node:tls';
+import { type Address, formatAddress, isLoopback, type NetworkAddress } from '../base/address.ts';
 import { OcicryptError } from '../base/errors.ts';
-import { formatListenAddress, isLoopbackHost, type ListenAddress, type NetworkAddress } from './address.ts';
 import type { Connections } from './connections.ts';
 import { clientNames, readTlsOptions, type TlsFiles, tlsFilesState } from './tls.ts';
 import { listenOnUnixSocket, type SocketAccess } from './unix-socket.ts';
 
 /** Where to listen: an address, or a listening descriptor that systemd made. */
-export type ListenTarget = ListenAddress | { readonly kind: 'inherited'; readonly descriptor: number };
+export type ListenTarget = Address | { readonly kind: 'inherited'; readonly descriptor: number };
 
 export type ListenerOptions = {
   readonly access: SocketAccess;
@@ -22,7 +22,7 @@ export type ListenerOptions = {
 
 /** A socket that takes connections. */
 export interface Listener {
-  /** As {@link formatListenAddress} writes it, with the port that was chosen. */
+  /** As {@link formatAddress} writes it, with the port that was chosen. */
   readonly address: string;
   /** Reads the certificates again where they have changed; returns whether it did. @throws OcicryptError the old ones stay */
   reload(): boolean;
@@ -60,7 +60,7 @@ export async function openListener(
   if (target.kind === 'inherited') return openInheritedListener(target.descriptor, connections, options);
   const server = createPlainServer({ noDelay: true });
   if (target.kind === 'unix') {
-    const address = formatListenAddress(target);
+    const address = formatAddress(target);
     server.on('connection', (socket) => connections.accept(socket, { caller: address }));
     const { close } = await listenOnUnixSocket(server, target.path, options.access);
     return { ...plainListener(server, address), close };
@@ -68,7 +68,7 @@ export async function openListener(
   checkPlaintext(target.host, options);
   server.on('connection', (socket) => acceptPlain(socket, connections));
   await listenOnPort(server, target);
-  return plainListener(server, formatListenAddress({ ...target, port: portOf(server) }));
+  return plainListener(server, formatAddress({ ...target, port: portOf(server) }));
 }
 
 async function openTlsListener(
@@ -78,7 +78,7 @@ async function openTlsListener(
 ): Promise<Listener> {
   const listener = createTlsListener(connections, options);
   await listenOnPort(listener.server, target);
-  return listener.at(formatListenAddress({ ...target, port: portOf(listener.server) }));
+  return listener.at(formatAddress({ ...target, port: portOf(listener.server) }));
 }
 
 /** What kind of socket it is, only listening on it tells. */
@@ -164,7 +164,7 @@ function acceptPlain(socket: Socket, connections: Connections): void {
 
 /** Layer keys in clear may only go where nobody else listens. */
 function checkPlaintext(host: string, options: ListenerOptions): void {
-  if (!isLoopbackHost(host)) {
+  if (!isLoopback(host)) {
     throw new OcicryptError(
       'configuration',
       `refusing to listen on ${host} without TLS: layer keys would be readable`,
@@ -181,7 +181,7 @@ function checkPlaintext(host: string, options: ListenerOptions): void {
 }
 
 function listenOnPort(server: Server, address: NetworkAddress): Promise<void> {
-  return listening(server, { host: address.host, port: address.port }, formatListenAddress(address));
+  return listening(server, { host: address.host, port: address.port }, formatAddress(address));
 }
 
 function listening(

@@ -1,9 +1,9 @@
 // The server as a whole: methods, limits, listeners and status page put together, reloaded, drained.
 
+import { type Address, formatAddress } from '../base/address.ts';
 import { asOcicryptError, describeError, OcicryptError } from '../base/errors.ts';
 import { messageLimit } from '../base/grpc.ts';
-import { MAXIMUM_REQUEST } from '../provider/protocol.ts';
-import { formatListenAddress, type ListenAddress } from './address.ts';
+import { MAXIMUM_REQUEST_BYTES } from '../provider/protocol.ts';
 import { type Connections, createConnections } from './connections.ts';
 import { createReadiness, healthMethods, type Probe } from './health.ts';
 import type { Instruments } from './instruments.ts';
@@ -21,7 +21,7 @@ export type ServerOptions = {
   readonly limits: ServerLimits;
   readonly instruments: Instruments;
   /** Where metrics and health are served over HTTP, if anywhere. */
-  readonly status: ListenAddress | undefined;
+  readonly status: Address | undefined;
   readonly log: ServerLog;
 };
 
@@ -67,7 +67,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   const readiness = createReadiness(options.probes);
   const connections = createConnections({
     methods: new Map([...keyProviderMethods(options.service), ...healthMethods(readiness, () => draining)]),
-    maximumMessage: messageLimit(MAXIMUM_REQUEST),
+    maximumMessage: messageLimit(MAXIMUM_REQUEST_BYTES),
     limits,
     budget,
     gate,
@@ -159,7 +159,7 @@ const MAXIMUM_SAID = 1000;
 function checkTargets(targets: readonly ListenTarget[]): void {
   const seen = new Set<string>();
   for (const target of targets) {
-    const name = target.kind === 'inherited' ? `fd ${target.descriptor}` : formatListenAddress(target);
+    const name = target.kind === 'inherited' ? `fd ${target.descriptor}` : formatAddress(target);
     const place = name.replace(/^tls:/, 'tcp:');
     if (seen.has(place) && !place.endsWith(':0')) {
       throw new OcicryptError('configuration', `${name} is named twice to listen on`, { hint: 'leave one out' });

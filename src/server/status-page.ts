@@ -1,8 +1,8 @@
 // Metrics and health over HTTP/1, on a listener of their own.
 
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import { type Address, formatAddress, isLoopback } from '../base/address.ts';
 import { OcicryptError } from '../base/errors.ts';
-import { formatListenAddress, isLoopbackHost, type ListenAddress } from './address.ts';
 import type { Readiness } from './health.ts';
 import { METRICS_TYPE } from './metrics.ts';
 import { listenOnUnixSocket } from './unix-socket.ts';
@@ -23,9 +23,9 @@ export interface StatusPage {
  *
  * @throws OcicryptError `configuration`
  */
-export async function startStatusPage(address: ListenAddress, options: StatusPageOptions): Promise<StatusPage> {
-  if (address.kind === 'tls' || (address.kind === 'tcp' && !isLoopbackHost(address.host))) {
-    throw new OcicryptError('configuration', `metrics are not served on ${formatListenAddress(address)}`, {
+export async function startStatusPage(address: Address, options: StatusPageOptions): Promise<StatusPage> {
+  if (address.kind === 'tls' || (address.kind === 'tcp' && !isLoopback(address.host))) {
+    throw new OcicryptError('configuration', `metrics are not served on ${formatAddress(address)}`, {
       hint: 'use tcp://127.0.0.1:PORT or unix:///PATH',
     });
   }
@@ -39,11 +39,11 @@ export async function startStatusPage(address: ListenAddress, options: StatusPag
   const socket =
     address.kind === 'unix'
       ? await listenOnUnixSocket(server, address.path, { mode: 0o600, group: undefined })
-      : await listen(server, address.host, address.port, formatListenAddress(address));
+      : await listen(server, address.host, address.port, formatAddress(address));
   const bound = server.address();
   const port = typeof bound === 'object' && bound !== null ? bound.port : 0;
   return {
-    address: formatListenAddress(address.kind === 'unix' ? address : { ...address, port }),
+    address: formatAddress(address.kind === 'unix' ? address : { ...address, port }),
     close() {
       socket.close();
       server.closeAllConnections();

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { ERROR_STATUS, isErrorCode } from '../../src/base/errors.ts';
 import { namedKeys } from '../../src/provider/parameters.ts';
-import { MAXIMUM_PACKET, MAXIMUM_REQUEST } from '../../src/provider/protocol.ts';
+import { MAXIMUM_PACKET_BYTES, MAXIMUM_REQUEST_BYTES } from '../../src/provider/protocol.ts';
 import { keyProviderMethods } from '../../src/server/service.ts';
 import { runExecutable } from '../fixtures/executable.ts';
 import { type GoogleWorld, startGoogleWorld } from '../fixtures/google.ts';
@@ -64,8 +64,8 @@ test('the methods of the document are those that the server has', () => {
 });
 
 test('the limits of the document are those of the source', () => {
-  assert.ok(document.includes(`A request has at most ${MAXIMUM_REQUEST} bytes.`));
-  assert.ok(document.includes(`one packet, 1 to ${MAXIMUM_PACKET} bytes`));
+  assert.ok(document.includes(`A request has at most ${MAXIMUM_REQUEST_BYTES} bytes.`));
+  assert.ok(document.includes(`one packet, 1 to ${MAXIMUM_PACKET_BYTES} bytes`));
 });
 
 test('the names of other schemes that the document lists are never ours, and any other name is', () => {

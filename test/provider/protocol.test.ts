@@ -7,8 +7,8 @@ import {
   decodeRequest,
   encodeUnwrapReply,
   encodeWrapReply,
-  MAXIMUM_PACKET,
-  MAXIMUM_REQUEST,
+  MAXIMUM_PACKET_BYTES,
+  MAXIMUM_REQUEST_BYTES,
 } from '../../src/provider/protocol.ts';
 import { GOOGLE, OPTSDATA } from '../fixtures/packets.ts';
 import { type KeyDirectory, makeKeyDirectory, providerOf } from '../fixtures/provider.ts';
@@ -93,19 +93,19 @@ test('values that are not bytes are kept as such, since only our own matter', ()
 
 test('P4 a request over the limit is refused before it is parsed, and takes no memory of its size', () => {
   const valid = Buffer.from(unwrapRequest('{}'));
-  const large = Buffer.alloc(MAXIMUM_REQUEST + 1, 0x20);
+  const large = Buffer.alloc(MAXIMUM_REQUEST_BYTES + 1, 0x20);
   large.set(valid);
-  decodeRequest(large.subarray(0, MAXIMUM_REQUEST));
+  decodeRequest(large.subarray(0, MAXIMUM_REQUEST_BYTES));
   const started = process.memoryUsage();
   for (let count = 0; count < 1000; count++) assert.throws(() => decodeRequest(large), isBadInput);
   const grown = process.memoryUsage().arrayBuffers - started.arrayBuffers;
   assert.ok(grown < 1024 * 1024, `${grown} bytes for 1000 refused requests`);
   // Invalid JSON within an oversized request is not even looked at: the reason is its size.
   assert.throws(
-    () => decodeRequest(Buffer.alloc(MAXIMUM_REQUEST + 1, 0x7d)),
+    () => decodeRequest(Buffer.alloc(MAXIMUM_REQUEST_BYTES + 1, 0x7d)),
     (error) => isBadInput(error) && /bytes/.test(String(error)),
   );
-  assert.throws(() => decode(unwrapRequest(Buffer.alloc(MAXIMUM_PACKET + 1))), isBadInput);
+  assert.throws(() => decode(unwrapRequest(Buffer.alloc(MAXIMUM_PACKET_BYTES + 1))), isBadInput);
 });
 
 test('replies are in base64, or arrays of numbers for Rust clients', () => {

@@ -17,8 +17,9 @@ import { connect, createServer } from 'node:net';
 import { join } from 'node:path';
 import { describe, type TestContext, test } from 'node:test';
 import { Worker } from 'node:worker_threads';
+import { formatAddress } from '../../src/base/address.ts';
 import { asOcicryptError } from '../../src/base/errors.ts';
-import { formatListenAddress, parseGrpcPort, parseListenAddress } from '../../src/server/address.ts';
+import { parseGrpcPort, parseListenAddress } from '../../src/server/address.ts';
 import { listenOnUnixSocket } from '../../src/server/unix-socket.ts';
 import { callKeyProvider, startRunning, temporaryDirectory, wrapRequest } from './running.ts';
 
@@ -203,7 +204,7 @@ describe('addresses', () => {
       'tcp://localhost:65535',
       'tls://a.b-c.example:0',
     ]) {
-      assert.equal(formatListenAddress(parseListenAddress(text)), text);
+      assert.equal(formatAddress(parseListenAddress(text)), text);
     }
   });
 

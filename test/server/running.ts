@@ -1,14 +1,16 @@
 // Starts the server in this process, with one key file, for tests of what clients see.
+
 import { mkdtemp, rm } from 'node:fs/promises';
 import { type ClientHttp2Session, connect as connectHttp2, type IncomingHttpHeaders } from 'node:http2';
 import { connect as connectSocket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
+import type { Address } from '../../src/base/address.ts';
 import { asOcicryptError } from '../../src/base/errors.ts';
 import { decodeBytesField, encodeBytesField, encodeFrame } from '../../src/base/grpc.ts';
 import type { KeyUri } from '../../src/base/key-uri.ts';
-import { callOnce, type GrpcTarget, type GrpcTls } from '../../src/client/grpc-client.ts';
+import { callOnce, type GrpcTls } from '../../src/client/grpc-client.ts';
 import type { Kek } from '../../src/kms/kek.ts';
 import { createKeyfile, openKeyfile } from '../../src/kms/keyfile/key.ts';
 import { DEFAULT_LIMITS } from '../../src/provider/attempts.ts';
@@ -35,8 +37,8 @@ export type RunningOptions = {
 /** A server, its first address as a target for clients, and what it has said. */
 export type Running = {
   readonly server: RunningServer;
-  readonly target: GrpcTarget;
-  readonly targets: readonly GrpcTarget[];
+  readonly target: Address;
+  readonly targets: readonly Address[];
   readonly provider: Provider;
   readonly key: string;
   readonly directory: string;
@@ -88,7 +90,7 @@ export async function startRunning(t: TestContext, options: RunningOptions = {})
 }
 
 /** One key-provider request through gRPC, as a client makes it. */
-export async function callKeyProvider(target: GrpcTarget, request: Uint8Array, tls?: GrpcTls): Promise<Uint8Array> {
+export async function callKeyProvider(target: Address, request: Uint8Array, tls?: GrpcTls): Promise<Uint8Array> {
   const reply = await callOnce(target, tls, {
     method: methodOf(request),
     message: encodeBytesField(request),
@@ -106,7 +108,7 @@ function methodOf(request: Uint8Array): string {
 }
 
 /** What grpc.health.v1 says of a service: its status, or the code of the error. */
-export async function checkHealth(target: GrpcTarget, service: string): Promise<number | string> {
+export async function checkHealth(target: Address, service: string): Promise<number | string> {
   try {
     const reply = await callOnce(target, undefined, {
       method: '/grpc.health.v1.Health/Check',
@@ -187,7 +189,7 @@ export function unwrapRequest(wrapReply: Uint8Array): Uint8Array {
 }
 
 /** The address that a server says, as a target. */
-function targetOf(address: string): GrpcTarget {
+function targetOf(address: string): Address {
   const parsed = parseListenAddress(address);
   return parsed.kind === 'unix' ? parsed : { ...parsed, host: parsed.host };
 }

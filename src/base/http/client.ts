@@ -1,9 +1,9 @@
 // Speaks HTTP to key services, token services and registries: TLS that cannot be turned off,
 // no redirects, bounded answers, and every failure as an OcicryptError.
 
+import { bareHost, isLoopback } from '../address.ts';
 import { type Wait, type WaitClock, waitFor } from '../deadline.ts';
 import { OcicryptError } from '../errors.ts';
-import { bareHost, isLoopback } from '../hosts.ts';
 import type { Dialer } from './connection.ts';
 import { createBunDialer } from './dial-bun.ts';
 import { answeredRedirect, deadlineExceeded } from './errors.ts';

@@ -1,8 +1,8 @@
 // Sends whole requests of HTTP/1.1, each once, over connections that are kept for the next: through a
 // proxy where there is one.
 
+import { bareHost } from '../address.ts';
 import { startWait } from '../deadline.ts';
-import { bareHost } from '../hosts.ts';
 import { AnswerReader } from './answer.ts';
 import type { HttpRequest, HttpResponse, HttpSettings, HttpTransport } from './client.ts';
 import type { Connection, Dialer, Trust } from './connection.ts';

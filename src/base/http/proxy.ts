@@ -1,7 +1,7 @@
 // Reads HTTPS_PROXY and NO_PROXY: which proxy, if any, a host is reached through.
 
+import { isLoopback } from '../address.ts';
 import { OcicryptError } from '../errors.ts';
-import { isLoopback } from '../hosts.ts';
 
 /**
  * The proxy for HTTPS to `host`, as curl and Go choose it: `HTTPS_PROXY` unless `NO_PROXY` lists the host. Lower-case

@@ -3,6 +3,7 @@
 import { asOcicryptError, OcicryptError } from '../../base/errors.ts';
 import { showName } from '../../base/shown.ts';
 import { createUnwrapper, type KeyHolder } from '../../client/holders.ts';
+import { providerOf } from '../../client/layer-keys.ts';
 import type { PacketDescription } from '../../image/model/packets.ts';
 import { parseImageReference } from '../../image/model/reference.ts';
 import { groupLayers, type LayerGroup, tryLayerKey } from '../../image/probe.ts';
@@ -126,7 +127,7 @@ async function probeGroup(group: LayerGroup, tools: ImageTools, signal: AbortSig
   const openedBy = new Set<string>();
   const refusals: Refusal[] = [];
   for (const { wrapped } of group.keys) {
-    const name = /^provider\.(.+)$/s.exec(wrapped.scheme)?.[1];
+    const name = providerOf(wrapped.scheme);
     const other = name === undefined ? undefined : configured.get(name);
     // Without a key that is named our own provider is worth asking only where nobody else is: its refusal says how to.
     const asked: (readonly [string, KeyHolder])[] = named || other === undefined ? own.map((one) => [OWN, one]) : [];

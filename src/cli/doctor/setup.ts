@@ -4,8 +4,8 @@
 import { accessSync, constants, existsSync, statSync } from 'node:fs';
 import { connect } from 'node:net';
 import { delimiter, isAbsolute, join } from 'node:path';
+import { isLoopback } from '../../base/address.ts';
 import { asOcicryptError, OcicryptError } from '../../base/errors.ts';
-import { isLoopback } from '../../base/hosts.ts';
 import { namePath } from '../../base/shown.ts';
 import { describeTarget } from '../../client/grpc-client.ts';
 import { runProviderCommand } from '../../client/provider-command.ts';

@@ -1,6 +1,7 @@
 // The command that changes who can open an image.
 
 import { OcicryptError } from '../../base/errors.ts';
+import { providerOf } from '../../client/layer-keys.ts';
 import { reportOf } from '../../image/inspect.ts';
 import type { PacketDescription } from '../../image/model/packets.ts';
 import {
@@ -84,7 +85,7 @@ async function rewrapper(
     unwrapper,
     (recipient, scheme) => schemes.has(scheme) || matchers.some((matches) => matches(recipient)),
     (scheme, staying) => {
-      const name = /^provider\.(.+)$/s.exec(scheme)?.[1];
+      const name = providerOf(scheme);
       if (name === undefined) {
         throw new OcicryptError('bad-input', `one recipient of a ${scheme} key cannot be removed`, {
           hint: 'name all recipients that are to stay with --recipient',

@@ -2,12 +2,13 @@
 
 import { base64Text, decodeBase64 } from '../../base/bytes.ts';
 import { OcicryptError } from '../../base/errors.ts';
-import type { WrappedKey } from '../../client/layer-keys.ts';
+import type { WrappedLayerKey } from '../../client/layer-keys.ts';
+import { MAXIMUM_PACKET_BYTES } from '../../provider/protocol.ts';
 import { decodePublicOptions, type PublicOptions } from './layer-options.ts';
 import type { Descriptor } from './manifest.ts';
 
 /** What the annotations of an encrypted layer say. */
-export type LayerEncryption = { readonly publicOptions: PublicOptions; readonly keys: readonly WrappedKey[] };
+export type LayerEncryption = { readonly publicOptions: PublicOptions; readonly keys: readonly WrappedLayerKey[] };
 
 /** Every annotation that encryption adds starts with this. */
 const ENCRYPTION_PREFIX = 'org.opencontainers.image.enc.';
@@ -17,7 +18,6 @@ const KEYS_PREFIX = `${ENCRYPTION_PREFIX}keys.`;
 const SUFFIX = '+encrypted';
 
 /** 32 KiB is the most that a provider is given; the bound on their number keeps one layer from costing 10,000 calls. */
-const MAXIMUM_PACKET = 32 * 1024;
 const MAXIMUM_PACKETS = 64;
 
 const OCI = 'application/vnd.oci.image.layer.v1.tar';
@@ -85,7 +85,10 @@ export function compressionOf(mediaType: string): Compression {
  * @param publicOptions JSON bytes
  * @param keys in the order in which they are to be tried; those of one scheme share one annotation
  */
-export function encodeEncryption(publicOptions: Uint8Array, keys: readonly WrappedKey[]): ReadonlyMap<string, string> {
+export function encodeEncryption(
+  publicOptions: Uint8Array,
+  keys: readonly WrappedLayerKey[],
+): ReadonlyMap<string, string> {
   const annotations = new Map<string, string>();
   for (const { scheme, packet } of keys) {
     const name = KEYS_PREFIX + scheme;
@@ -106,9 +109,10 @@ export function encodeEncryption(publicOptions: Uint8Array, keys: readonly Wrapp
 export function decodeEncryption(annotations: ReadonlyMap<string, string>, what: string): LayerEncryption {
   const encoded = annotations.get(PUBLIC_OPTIONS);
   if (encoded === undefined) throw new OcicryptError('bad-input', `${what} has no annotation ${PUBLIC_OPTIONS}`);
-  if (encoded.length > MAXIMUM_PACKET) throw new OcicryptError('bad-input', `public options of ${what} are too long`);
+  if (encoded.length > MAXIMUM_PACKET_BYTES)
+    throw new OcicryptError('bad-input', `public options of ${what} are too long`);
   const publicOptions = decodePublicOptions(unbase64(encoded, PUBLIC_OPTIONS, what), what);
-  const keys: WrappedKey[] = [];
+  const keys: WrappedLayerKey[] = [];
   for (const [name, value] of annotations) {
     if (!name.startsWith(KEYS_PREFIX) || value === '') continue;
     for (const packet of splitPackets(value, what)) {
@@ -160,8 +164,8 @@ function isShortcut(name: string): boolean {
 
 function splitPackets(value: string, what: string): readonly string[] {
   const packets = value.split(',', MAXIMUM_PACKETS + 1);
-  if (packets.some((packet) => packet.length > (MAXIMUM_PACKET * 4) / 3 + 4)) {
-    throw new OcicryptError('bad-input', `${what} has a wrapped key of more than ${MAXIMUM_PACKET} bytes`);
+  if (packets.some((packet) => packet.length > (MAXIMUM_PACKET_BYTES * 4) / 3 + 4)) {
+    throw new OcicryptError('bad-input', `${what} has a wrapped key of more than ${MAXIMUM_PACKET_BYTES} bytes`);
   }
   return packets;
 }

@@ -1,7 +1,7 @@
 // Reads and writes the two option records of an encrypted layer, byte for byte as Go's ocicrypt does.
 
 import { OcicryptError } from '../../base/errors.ts';
-import { asObject, asText, type JsonObject, JsonString, parseJson } from '../../base/json.ts';
+import { asBytes, asObject, asText, type JsonObject, parseJson } from '../../base/json.ts';
 import { writeJson } from '../../base/json-writer.ts';
 
 /** The one cipher that ocicrypt defines. */
@@ -46,7 +46,7 @@ export function decodePublicOptions(json: Uint8Array, what: string): PublicOptio
       hint: 'a nonce belongs to the wrapped options only: encrypt the image again',
     });
   }
-  const hmac = base64Of(record, 'hmac');
+  const hmac = asBytes(record?.get('hmac'));
   if (hmac?.length !== 32) throw new OcicryptError('bad-input', `${what} has no HMAC of 32 bytes`);
   return { hmac };
 }
@@ -64,8 +64,8 @@ export function encodePrivateOptions(options: PrivateOptions): Uint8Array<ArrayB
  */
 export function decodePrivateOptions(record: Uint8Array, what: string): PrivateOptions {
   const members = parseRecord(record);
-  const key = members && base64Of(members, 'symkey');
-  const nonce = members && base64Of(asObject(members.get('cipheroptions')), 'nonce');
+  const key = members && asBytes(members.get('symkey'));
+  const nonce = members && asBytes(asObject(members.get('cipheroptions'))?.get('nonce'));
   const digest = asText(members?.get('digest'));
   if (key?.length === 32 && nonce?.length === 16 && digest !== undefined) return { key, nonce, digest };
   key?.fill(0);
@@ -80,9 +80,4 @@ function parseRecord(record: Uint8Array): JsonObject | undefined {
   } catch {
     return undefined;
   }
-}
-
-function base64Of(object: JsonObject | undefined, member: string): Uint8Array | undefined {
-  const value = object?.get(member);
-  return value instanceof JsonString ? value.base64() : undefined;
 }

@@ -3,8 +3,8 @@
 import { asOcicryptError, OcicryptError } from '../../base/errors.ts';
 import { asArray, asObject, asText, type JsonObject, JsonString, parseJson } from '../../base/json.ts';
 import { asKeyUri } from '../../base/key-uri.ts';
-import type { WrappedKey } from '../../client/layer-keys.ts';
-import type { WrappedKey as KeyEntry } from '../../kms/kek.ts';
+import { providerOf, type WrappedLayerKey } from '../../client/layer-keys.ts';
+import type { WrappedKey } from '../../kms/kek.ts';
 import { decodePacket, recipientsOf } from '../../provider/packet.ts';
 import { isPostQuantum } from '../post-quantum.ts';
 
@@ -44,11 +44,11 @@ export type PacketDescription = {
 };
 
 /** Describes a packet; never throws, whatever it holds. */
-export function describePacket({ scheme, packet }: WrappedKey): PacketDescription {
+export function describePacket({ scheme, packet }: WrappedLayerKey): PacketDescription {
   try {
     if (scheme === 'jwe') return describeJwe(packet);
     if (scheme === 'pgp' || scheme === 'pkcs7' || scheme === 'pkcs11') return describe(scheme, scheme, []);
-    if (!scheme.startsWith('provider.')) return describe(scheme, 'unknown', [], 'of an unknown kind');
+    if (providerOf(scheme) === undefined) return describe(scheme, 'unknown', [], 'of an unknown kind');
     return describeProviderPacket(scheme, packet);
   } catch (error) {
     return describe(scheme, 'unknown', [], asOcicryptError(error).message);
@@ -63,7 +63,7 @@ export function describePacket({ scheme, packet }: WrappedKey): PacketDescriptio
  * @param present keys that are there already
  * @throws OcicryptError `bad-input`
  */
-export function checkDistinct(added: readonly WrappedKey[], present: readonly WrappedKey[] = []): void {
+export function checkDistinct(added: readonly WrappedLayerKey[], present: readonly WrappedLayerKey[] = []): void {
   const seen = new Set(present.flatMap(namesOf));
   for (const name of added.flatMap(namesOf)) {
     if (seen.has(name)) {
@@ -75,7 +75,7 @@ export function checkDistinct(added: readonly WrappedKey[], present: readonly Wr
   }
 }
 
-function namesOf(key: WrappedKey): readonly string[] {
+function namesOf(key: WrappedLayerKey): readonly string[] {
   const { scheme, recipients } = describePacket(key);
   return recipients.flatMap((recipient) => (recipient.key === undefined ? [] : [`${scheme} ${recipient.key}`]));
 }
@@ -91,7 +91,7 @@ function describeProviderPacket(scheme: string, packet: Uint8Array): PacketDescr
 }
 
 /** Packets that wrap the record itself name no algorithm: it is the service's symmetric one. */
-function describeRecipient({ key, version, algorithm }: KeyEntry): PacketRecipient {
+function describeRecipient({ key, version, algorithm }: WrappedKey): PacketRecipient {
   const scheme = asKeyUri(key)?.scheme;
   const isSymmetric = algorithm === '' && (scheme === 'gcpkms' || scheme === 'awskms');
   return {

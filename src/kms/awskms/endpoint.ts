@@ -1,7 +1,7 @@
 // Where AWS KMS answers for a key: its region, and the address there. Only the operator and the ARN decide.
 
+import { readEndpoint } from '../../base/address.ts';
 import { parseAwsArn } from '../../base/aws-arn.ts';
-import { readEndpoint } from '../../base/endpoint.ts';
 import { OcicryptError } from '../../base/errors.ts';
 import type { KeyUri } from '../../base/key-uri.ts';
 import { type AwsProfiles, asSwitch } from './profiles.ts';

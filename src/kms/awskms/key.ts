@@ -7,7 +7,7 @@ import { isSameAwsKey, parseAwsArn } from '../../base/aws-arn.ts';
 import { wipe } from '../../base/bytes.ts';
 import type { OcicryptError } from '../../base/errors.ts';
 import { createHttpClient, type HttpClient, type HttpResponse } from '../../base/http/client.ts';
-import { asArray, asText, type JsonObject, JsonString } from '../../base/json.ts';
+import { asArray, asBytes, asText, type JsonObject } from '../../base/json.ts';
 import { type JsonInput, writeJson } from '../../base/json-writer.ts';
 import { asKeyUri, formatKeyUri, type KeyUri } from '../../base/key-uri.ts';
 import { SharedBySettings } from '../../base/share.ts';
@@ -123,7 +123,7 @@ export function openAwsKms(uri: AwsKeyUri, settings: AwsKmsSettings): Kek {
     const message = readAnswer('AWS KMS', key, answer.body);
     const name = readKeyId(keyId, message);
     const algorithms = asArray(message.get('EncryptionAlgorithms')) ?? [];
-    const der = readBytes(message, 'PublicKey');
+    const der = asBytes(message.get('PublicKey'));
     const rsa = der === undefined ? undefined : readRsaPublicKey(der);
     if (name === undefined) throw damaged(key, 'another key answered');
     if (rsa === undefined || !algorithms.some((algorithm) => asText(algorithm) === RSA)) return undefined;
@@ -141,7 +141,7 @@ export function openAwsKms(uri: AwsKeyUri, settings: AwsKmsSettings): Kek {
           const message = readAnswer('AWS KMS', key, answer.body);
           const name = readKeyId(keyId, message);
           if (name === undefined) throw damaged(key, 'another key answered');
-          const wrapped = readBytes(message, 'CiphertextBlob') ?? new Uint8Array(0);
+          const wrapped = asBytes(message.get('CiphertextBlob')) ?? new Uint8Array(0);
           if (wrapped.length === 0 || wrapped.length > MAXIMUM_WRAPPED_BYTES) throw damaged(key, 'no CiphertextBlob');
           if (!isAlgorithm(message, SYMMETRIC)) throw damaged(key, 'another algorithm');
           return { key: name, algorithm: SYMMETRIC, wrapped };
@@ -166,7 +166,7 @@ export function openAwsKms(uri: AwsKeyUri, settings: AwsKmsSettings): Kek {
         if (answered === undefined) throw damaged(key, 'another key answered');
         if (!isKeyOfPacket(name, answered)) throw cannotBeUnwrapped(key);
         if (!isAlgorithm(message, asked)) throw damaged(key, 'another algorithm');
-        const plaintext = readBytes(message, 'Plaintext');
+        const plaintext = asBytes(message.get('Plaintext'));
         if (plaintext === undefined) throw damaged(key, 'no Plaintext');
         return plaintext;
       } finally {
@@ -224,11 +224,6 @@ function keyOf(name: string): string | undefined {
 /** Services that stand in for AWS's may leave it out: the request has said it. */
 function isAlgorithm(message: JsonObject, asked: string): boolean {
   return (asText(message.get('EncryptionAlgorithm')) ?? asked) === asked;
-}
-
-function readBytes(message: JsonObject, name: string): Uint8Array<ArrayBuffer> | undefined {
-  const value = message.get(name);
-  return value instanceof JsonString ? value.base64() : undefined;
 }
 
 function damaged(key: string, how: string): OcicryptError {

@@ -5,8 +5,8 @@
 // Not by AWS's SDK, whose client for both has limits of a second, obeys NODE_TLS_REJECT_UNAUTHORIZED and takes no signal.
 
 import { readFileSync } from 'node:fs';
+import { bareHost, isLoopback } from '../../base/address.ts';
 import { OcicryptError, showSystemCode } from '../../base/errors.ts';
-import { bareHost, isLoopback } from '../../base/hosts.ts';
 import type { HttpClient, HttpResponse } from '../../base/http/client.ts';
 import { asText } from '../../base/json.ts';
 import { notNow, readObject } from '../answers.ts';

@@ -1,6 +1,6 @@
 // Which hosts are Azure's, and what tokens are good for them: a bearer token goes to no other host.
 
-import { readEndpoint } from '../../base/endpoint.ts';
+import { readEndpoint } from '../../base/address.ts';
 import { OcicryptError } from '../../base/errors.ts';
 import { azureHost, formatKeyUri, type KeyUri } from '../../base/key-uri.ts';
 

@@ -4,9 +4,9 @@
 // Not by Microsoft's library: its client keeps the transport and the signal of its first call for the whole process.
 
 import { existsSync } from 'node:fs';
+import { bareHost } from '../../base/address.ts';
 import { wipe } from '../../base/bytes.ts';
 import { OcicryptError } from '../../base/errors.ts';
-import { bareHost } from '../../base/hosts.ts';
 import type { CredentialRole, HttpClient, HttpResponse } from '../../base/http/client.ts';
 import { asObject, asText, type JsonObject } from '../../base/json.ts';
 import { readPublicFile } from '../../base/secret-file.ts';

@@ -1,11 +1,11 @@
 // The requests of a vault or managed HSM about one key: bearer tokens, base64url, and which key it was that answered.
 // https://learn.microsoft.com/rest/api/keyvault/keys
 
-import { decodeBase64Url, encodeBase64Url } from '../../base/base64url.ts';
-import { concatBytes, wipe } from '../../base/bytes.ts';
+import { decodeBase64Url, wipe } from '../../base/bytes.ts';
 import type { OcicryptError } from '../../base/errors.ts';
 import { createHttpClient, type HttpResponse } from '../../base/http/client.ts';
 import { asObject, asText, type JsonObject, JsonString } from '../../base/json.ts';
+import { writeJson } from '../../base/json-writer.ts';
 import { asKeyUri, formatKeyUri } from '../../base/key-uri.ts';
 import { SharedBySettings } from '../../base/share.ts';
 import { damagedAnswer, readAnswer } from '../answers.ts';
@@ -111,7 +111,7 @@ export function openAzureVault(uri: AzureKeyUri, settings: AzureKmsSettings): Az
       return { kid, message, body: answer.body };
     },
     async operate(operation, version, request, signal) {
-      const body = writeMessage(request);
+      const body = writeJson(request, 'base64url');
       try {
         // Without a version the segment is empty, which is how Microsoft's own clients ask for the newest.
         const answer = await call(`${name}/${version ?? ''}/${operation}`, body, signal);
@@ -135,17 +135,4 @@ export function readBytes(message: JsonObject, name: string): Uint8Array<ArrayBu
 
 export function damaged(key: string, how: string): OcicryptError {
   return damagedAnswer('Azure', key, how);
-}
-
-/** By hand, because the values may be keys, which must not become strings. */
-function writeMessage(message: AzureMessage): Uint8Array {
-  const encoder = new TextEncoder();
-  const parts: Uint8Array[] = [];
-  for (const [name, value] of Object.entries(message)) {
-    parts.push(encoder.encode(`${parts.length === 0 ? '{' : ','}${JSON.stringify(name)}:"`));
-    parts.push(typeof value === 'string' ? encoder.encode(value) : encodeBase64Url(value), encoder.encode('"'));
-  }
-  const bytes = concatBytes(...parts, encoder.encode('}'));
-  wipe(...parts);
-  return bytes;
 }

@@ -3,7 +3,7 @@
 import type { KeyObject } from 'node:crypto';
 import { wipe } from '../../base/bytes.ts';
 import { OcicryptError } from '../../base/errors.ts';
-import { asArray, asObject, asText, type JsonObject, JsonString } from '../../base/json.ts';
+import { asArray, asBytes, asObject, asText, type JsonObject } from '../../base/json.ts';
 import type { JsonInput } from '../../base/json-writer.ts';
 import type { KeyUri } from '../../base/key-uri.ts';
 import { damagedAnswer, readAnswer } from '../answers.ts';
@@ -45,7 +45,7 @@ export function checkedField(name: string, bytes: Uint8Array): { readonly [membe
 /** The field where its checksum is there and right; protocol buffers leave out a field of no bytes. */
 export function readChecked(answer: JsonObject, name: string): Uint8Array<ArrayBuffer> | undefined {
   const value = answer.get(name);
-  const bytes = value === undefined ? new Uint8Array(0) : value instanceof JsonString ? value.base64() : undefined;
+  const bytes = value === undefined ? new Uint8Array(0) : asBytes(value);
   if (bytes !== undefined && hasChecksum(answer, name, bytes)) return bytes;
   wipe(bytes);
   return undefined;

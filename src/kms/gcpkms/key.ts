@@ -1,8 +1,8 @@
 // Speaks to Google Cloud KMS: REST v1, with CRC-32C on every field both ways.
 // https://cloud.google.com/kms/docs/reference/rest/v1/projects.locations.keyRings.cryptoKeys
 
+import { readEndpoint } from '../../base/address.ts';
 import { wipe } from '../../base/bytes.ts';
-import { readEndpoint } from '../../base/endpoint.ts';
 import { OcicryptError } from '../../base/errors.ts';
 import { createHttpClient, type HttpResponse } from '../../base/http/client.ts';
 import { asText } from '../../base/json.ts';

@@ -1,7 +1,7 @@
 // Finds the address of Vault or OpenBao and the authorities to trust there, and sends requests.
 // https://developer.hashicorp.com/vault/docs/commands#environment-variables
 
-import { readEndpoint } from '../../base/endpoint.ts';
+import { parseUnix, readEndpoint } from '../../base/address.ts';
 import { OcicryptError } from '../../base/errors.ts';
 import { createHttpClient, type HttpResponse } from '../../base/http/client.ts';
 
@@ -122,7 +122,7 @@ function refuseUnsafe(environment: NodeJS.ProcessEnv): void {
 function readAddress(named: readonly (readonly [string | undefined, string])[]): string {
   for (const [address, name] of named) {
     if (address === undefined) continue;
-    if (/^unix:/.test(address)) {
+    if (parseUnix(address) !== undefined) {
       throw new OcicryptError('configuration', `${name} names a socket (unix://), which is not supported`, {
         hint: 'let the agent or proxy listen on this machine: listener "tcp" { address = "127.0.0.1:8100", tls_disable = true }',
       });

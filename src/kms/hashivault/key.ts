@@ -4,7 +4,7 @@
 import { decodeBase64, wipe } from '../../base/bytes.ts';
 import type { OcicryptError } from '../../base/errors.ts';
 import type { HttpResponse } from '../../base/http/client.ts';
-import { asObject, asText, type JsonObject, JsonString, parseJson } from '../../base/json.ts';
+import { asBytes, asObject, asText, type JsonObject, JsonString, parseJson } from '../../base/json.ts';
 import { type JsonInput, writeJson } from '../../base/json-writer.ts';
 import { formatKeyUri, type KeyUri } from '../../base/key-uri.ts';
 import { SharedBySettings } from '../../base/share.ts';
@@ -118,8 +118,7 @@ export function openHashiVault(uri: VaultKeyUri, settings: VaultSettings, now = 
       const ciphertext = new TextDecoder().decode(wrapped);
       const body = await transit('decrypt', { ciphertext }, context, signal);
       try {
-        const value = readData(key, body).get('plaintext');
-        const plaintext = value instanceof JsonString ? value.base64() : undefined;
+        const plaintext = asBytes(readData(key, body).get('plaintext'));
         if (plaintext === undefined || plaintext.length === 0) throw damaged(key, 'plaintext');
         return plaintext;
       } finally {

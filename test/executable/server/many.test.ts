@@ -1,13 +1,15 @@
 // P7 P9 P10 P11: many callers, and key services that are slow, wrong or silent.
+
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { unwrapRequest as unwrapPacket } from '../../../scripts/vectors-shape.ts';
+import type { Address } from '../../../src/base/address.ts';
 import { asOcicryptError, OcicryptError } from '../../../src/base/errors.ts';
 import { encodeBytesField } from '../../../src/base/grpc.ts';
-import { callOnce, type GrpcTarget } from '../../../src/client/grpc-client.ts';
+import { callOnce } from '../../../src/client/grpc-client.ts';
 import { DEFAULT_LIMITS } from '../../../src/provider/attempts.ts';
 import { packetV1 } from '../../fixtures/packets.ts';
 import { runs, seeded } from '../../fixtures/seed.ts';
@@ -31,7 +33,7 @@ const codeOf = (call: Promise<unknown>) =>
   );
 
 /** An unwrap of a new layer key. */
-async function newUnwrap(target: GrpcTarget): Promise<Uint8Array> {
+async function newUnwrap(target: Address): Promise<Uint8Array> {
   return unwrapRequest(await callKeyProvider(target, wrapRequest(randomBytes(32).toString('base64'))));
 }
 
@@ -140,7 +142,7 @@ for (const { name, program } of PROGRAMS) {
 
   describe(`P11 every call ends (${name})`, () => {
     const silent = () => world.kms.server.setFault(() => ({ kind: 'silent' }));
-    const call = (target: GrpcTarget, request: Uint8Array, timeout: number, signal: AbortSignal) =>
+    const call = (target: Address, request: Uint8Array, timeout: number, signal: AbortSignal) =>
       callOnce(target, undefined, {
         method: '/keyprovider.KeyProviderService/UnWrapKey',
         message: encodeBytesField(request),

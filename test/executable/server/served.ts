@@ -1,11 +1,12 @@
 // A server with one key in a process of its own, and what can be seen of it from outside.
+
 import { existsSync, readFileSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { request } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
-import type { GrpcTarget } from '../../../src/client/grpc-client.ts';
+import type { Address } from '../../../src/base/address.ts';
 import { createKeyfile } from '../../../src/kms/keyfile/key.ts';
 import { EXECUTABLE, type Program, type Served, SOURCES, serve } from '../../fixtures/serve.ts';
 
@@ -20,7 +21,7 @@ export type Subject = Served & {
   readonly directory: string;
   /** Of its unix socket. */
   readonly path: string;
-  readonly target: GrpcTarget;
+  readonly target: Address;
   /** The socket of its status page. */
   readonly status: string;
   /** Its metrics, as Prometheus reads them. */

@@ -1,7 +1,7 @@
 // Speaks to a registry: OCI distribution-spec 1.1 with basic and token authentication.
 
+import { bareHost, isLoopback } from '../../../base/address.ts';
 import { asOcicryptError, OcicryptError } from '../../../base/errors.ts';
-import { bareHost, isLoopback } from '../../../base/hosts.ts';
 import { isPlaintextAnswer } from '../../../base/http/errors.ts';
 import {
   createHttpStreams,

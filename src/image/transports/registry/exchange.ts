@@ -1,7 +1,7 @@
 // Follows redirects of a registry and of its token server, with a credential only for the origin that it belongs to.
 
+import { bareHost, isLoopback } from '../../../base/address.ts';
 import { OcicryptError } from '../../../base/errors.ts';
-import { bareHost, isLoopback } from '../../../base/hosts.ts';
 import type { HttpStreams, StreamRequest, StreamResponse } from '../../../base/http/stream.ts';
 import { drain } from './answers.ts';
 

@@ -1,7 +1,7 @@
 // Answers a registry's challenge: with a name and password, or a token of the server that it names.
 
+import { bareHost, isLoopback } from '../../../base/address.ts';
 import { OcicryptError } from '../../../base/errors.ts';
-import { bareHost, isLoopback } from '../../../base/hosts.ts';
 import type { HttpStreams } from '../../../base/http/stream.ts';
 import { asObject, asText, parseJson } from '../../../base/json.ts';
 import { findMember } from '../../../base/json-members.ts';
