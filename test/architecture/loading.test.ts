@@ -91,6 +91,32 @@ for (const [kind, key] of Object.entries(KEYS)) {
   }
 }
 
+test('Google’s library is loaded for those credentials alone whose tokens are not asked for here', async () => {
+  const user = { type: 'authorized_user', client_id: 'c', client_secret: 's', refresh_token: 'r' };
+  const workload = (source: object) => ({
+    ...{ type: 'external_account', audience: 'a', subject_token_type: 't', credential_source: source },
+    service_account_impersonation_url: 'https://iamcredentials.googleapis.com/v1/a@b:generateAccessToken',
+  });
+  const token = join(directory, 'token');
+  writeFileSync(token, 'token', { mode: 0o600 });
+  for (const [json, expected] of [
+    [user, false],
+    [workload({ file: token }), false],
+    [{ ...workload({}), type: 'impersonated_service_account', source_credentials: user }, false],
+    [workload({ environment_id: 'aws1' }), true],
+  ] as const) {
+    const file = join(directory, 'adc.json');
+    writeFileSync(file, JSON.stringify(json), { mode: 0o600 });
+    const loaded = await modulesLoadedBy([MAIN, 'doctor', KEYS.gcpkms ?? '', `--adc=${file}`, '--timeout=2s']);
+    assert.ok(loaded.some((url) => url.endsWith('/gcpkms/tokens.ts')));
+    assert.equal(
+      loaded.some((url) => url.includes('/google-auth-library/')),
+      expected,
+      JSON.stringify(json),
+    );
+  }
+});
+
 /** The URLs of all modules that Node loads for its words. */
 async function modulesLoadedBy(words: readonly string[]): Promise<readonly string[]> {
   const child = spawn(process.execPath, ['--import', HOOKS, ...words], {

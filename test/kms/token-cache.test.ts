@@ -12,9 +12,10 @@ import { OcicryptError } from '../../src/base/errors.ts';
 import type { HttpClient, HttpResponse } from '../../src/base/http/client.ts';
 import { openAwsCredentials } from '../../src/kms/awskms/credentials.ts';
 import { openAzureCredentials } from '../../src/kms/azurekms/credentials.ts';
+import { openLibraryCredentials } from '../../src/kms/gcpkms/library-tokens.ts';
 import { openMetadataServer } from '../../src/kms/gcpkms/metadata.ts';
 import { openServiceAccount } from '../../src/kms/gcpkms/service-account.ts';
-import { openLibraryCredentials } from '../../src/kms/gcpkms/tokens.ts';
+import { openTokens } from '../../src/kms/gcpkms/tokens.ts';
 import { openVaultTokens } from '../../src/kms/hashivault/tokens.ts';
 
 const KMS = fileURLToPath(new URL('../../src/kms', import.meta.url));
@@ -63,6 +64,13 @@ type Service = {
 const bearer = (token: string) => ({ access_token: token, expires_in: LIFETIME_SECONDS, token_type: 'Bearer' });
 const none = () => assert.fail('nobody is asked');
 
+async function writeUser() {
+  const json = { type: 'authorized_user', client_id: 'id', client_secret: 'secret', refresh_token: 'refresh' };
+  const path = join(directory, 'adc.json');
+  await writeFile(path, JSON.stringify(json), { mode: 0o600 });
+  return { path, json };
+}
+
 const SERVICES: readonly Service[] = [
   {
     file: 'gcpkms/metadata.ts',
@@ -88,9 +96,16 @@ const SERVICES: readonly Service[] = [
     file: 'gcpkms/tokens.ts',
     message: bearer,
     async open({ http }, now) {
-      const json = { type: 'authorized_user', client_id: 'id', client_secret: 'secret', refresh_token: 'refresh' };
-      const path = join(directory, 'adc.json');
-      await writeFile(path, JSON.stringify(json));
+      const { path, json } = await writeUser();
+      const tokens = await openTokens(path, json, http, {}, now);
+      return (signal) => tokens.read(signal);
+    },
+  },
+  {
+    file: 'gcpkms/library-tokens.ts',
+    message: bearer,
+    async open({ http }, now) {
+      const { path, json } = await writeUser();
       const tokens = openLibraryCredentials(path, json, http, {}, now);
       return (signal) => tokens.read(signal);
     },

@@ -45,7 +45,7 @@ export type TokenSource = {
   readonly universe?: (signal: AbortSignal) => Promise<string>;
 };
 
-/** The members of a credentials file that are common to its types; the rest belongs to the library. */
+/** What a file of credentials holds. */
 export type CredentialsJson = { readonly type: string; readonly [member: string]: unknown };
 
 /** The domain of Google's own cloud; sovereign ones have others. */
@@ -54,8 +54,7 @@ const MAXIMUM_FILE_BYTES = 64 * 1024;
 
 /**
  * Opens the credentials of `credentialsFile`, else of GOOGLE_APPLICATION_CREDENTIALS, else of gcloud's file, else of
- * the metadata server. The process's environment is never changed. Only credentials whose tokens come from somebody
- * else load Google's library.
+ * the metadata server. The process's environment is never changed.
  *
  * @throws OcicryptError `configuration` or `not-found` for a file that cannot be used, `unauthenticated` where there are none
  */
@@ -95,8 +94,8 @@ async function openSource(
     const { openMetadataServer } = await import('./metadata.ts');
     return openMetadataServer(settings.http, settings.environment);
   }
-  const { openLibraryCredentials } = await import('./tokens.ts');
-  return { tokens: openLibraryCredentials(path, json, settings.http, settings.environment) };
+  const { openTokens } = await import('./tokens.ts');
+  return { tokens: await openTokens(path, json, settings.http, settings.environment) };
 }
 
 function findFile({ credentialsFile, environment }: GoogleCredentialsSettings): string | undefined {
@@ -116,7 +115,8 @@ const TYPES = [
   'external_account_authorized_user',
 ];
 
-function readCredentials(path: string): CredentialsJson {
+/** Reads a file of credentials. @throws OcicryptError `configuration` or `not-found` */
+export function readCredentials(path: string): CredentialsJson {
   const file = readFile(path);
   let json: unknown;
   try {
@@ -152,7 +152,8 @@ function holdsSecret(content: Uint8Array): boolean {
   return /"(?:private_key|refresh_token|client_secret)"/.test(new TextDecoder('latin1').decode(content));
 }
 
-function isCredentialsJson(json: unknown): json is CredentialsJson {
+/** Whether a value may be the content of such a file. */
+export function isCredentialsJson(json: unknown): json is CredentialsJson {
   return typeof json === 'object' && json !== null && 'type' in json && typeof json.type === 'string';
 }
 

@@ -124,6 +124,54 @@ describe('a token comes', () => {
     const impatient = await write(federated({ executable: { command: script, timeout_millis: 10 } }));
     await fails(authorize(impatient, environment), 'configuration', /timeout_millis/);
   });
+  test('by federation and impersonation as a service account, whose lifetime the file says, through delegates', async () => {
+    const file = join(directory, 'subject');
+    await writeFile(file, JSON.stringify({ inner: 'subject-of-file' }));
+    const source = { file, format: { type: 'json', subject_token_field_name: 'inner' } };
+    const bodies: string[] = [];
+    const seen: string[] = [];
+    tokens.services.setFault(({ path, headers, body }) => {
+      bodies.push(Buffer.from(body).toString());
+      seen.push(`${path} ${headers.authorization?.split(' ')[0] ?? ''}`);
+      return undefined;
+    });
+    const json = {
+      ...federated(source),
+      ...{ client_id: 'client', client_secret: 'word' },
+      service_account_impersonation_url: IMPERSONATION,
+      service_account_impersonation: { token_lifetime_seconds: 900 },
+    };
+    assert.equal(await whoami(await write(json)), TARGET);
+    const delegates = ['projects/-/serviceAccounts/between@test'];
+    const user = { type: 'impersonated_service_account', service_account_impersonation_url: IMPERSONATION };
+    assert.equal(await whoami(await write({ ...user, delegates, source_credentials: USER })), TARGET);
+    assert.deepEqual(
+      seen.map((line) => line.replace(/^.*[/:]/, '')),
+      ['token Basic', 'generateAccessToken Bearer', 'token ', 'generateAccessToken Bearer'],
+    );
+    const [exchange = '', first = '', , second = ''] = bodies;
+    assert.deepEqual(Object.fromEntries(new URLSearchParams(exchange)), {
+      audience: AUDIENCE,
+      grant_type: 'urn:ietf:params:oauth:grant-type:token-exchange',
+      requested_token_type: 'urn:ietf:params:oauth:token-type:access_token',
+      scope: 'https://www.googleapis.com/auth/cloud-platform',
+      subject_token: 'subject-of-file',
+      subject_token_type: 'urn:ietf:params:oauth:token-type:jwt',
+    });
+    const scope = ['https://www.googleapis.com/auth/cloud-platform'];
+    assert.deepEqual(JSON.parse(first), { scope, lifetime: '900s' });
+    assert.deepEqual(JSON.parse(second), { delegates, scope, lifetime: '3600s' });
+  });
+  test('from the file as it is now, when another token is needed', async () => {
+    const path = await write({ ...USER, refresh_token: 'refresh-revoked' });
+    const credentials = await open(path);
+    await fails(credentials.headers(soon()), 'unauthenticated');
+    await writeFile(path, JSON.stringify(USER));
+    assert.match((await credentials.headers(soon())).authorization ?? '', /^Bearer /);
+    credentials.forget();
+    await writeFile(path, 'garbage');
+    await fails(credentials.headers(soon()), 'configuration');
+  });
   test('by federation with the role of an AWS instance', async () => {
     const { url } = tokens.metadata;
     const json = {
