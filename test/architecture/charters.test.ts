@@ -17,7 +17,7 @@ const ONLY: Readonly<Record<string, RegExp>> = {
   'image/cipher/passes.ts': /aes-256-ctr/,
   'image/transports/registry/credentials.ts': /docker-credential-/,
   'kms/awskms/login.ts': /'@aws-sdk\//,
-  'kms/gcpkms/tokens.ts': /'google-auth-library/,
+  'kms/gcpkms/library-tokens.ts': /'google-auth-library/,
   'kms/open.ts': /import\('\.\/\w+\/key\.ts'\)/,
   'kms/pkcs11/module.ts': /createRequire/,
   'provider/packet-v2.ts': /hkdf/,
