@@ -79,7 +79,7 @@ const FORWARDING: readonly CommandMode[] = [
   {
     name: '--remote',
     isOn: (settings) => settings.text('remote') !== undefined,
-    takes: ['remote', 'provider', 'timeout', 'debugLog', 'config', ...REMOTE_OPTIONS],
+    takes: ['remote', 'provider', 'timeout', 'debugLog', 'config', 'content-store', ...REMOTE_OPTIONS],
     alone: [],
   },
   {
@@ -150,7 +150,13 @@ export const COMMANDS: ReadonlyMap<string, Command> = new Map<string, Command>([
       operands: '',
       describe: 'decrypt one layer from standard input to standard output; containerd runs it as a stream processor',
       examples: ['--config=/etc/ocicrypt-kms/config.yaml', '--key=/etc/keys/app.key'],
-      options: PROVIDER_OPTIONS.filter((name) => !OF_WRAPPING.includes(name)),
+      options: [
+        ...PROVIDER_OPTIONS.filter((name) => !OF_WRAPPING.includes(name)),
+        'content-store',
+        'remote',
+        ...REMOTE_OPTIONS,
+      ],
+      modes: FORWARDING,
       run: async (context) => (await import('./decoder.ts')).runDecoder(context),
       failed: async (line) => (await import('./last-words.ts')).leaveLastWords(line),
     },

@@ -1,40 +1,101 @@
 // The command that containerd runs for each encrypted layer: its bytes on standard input, the plain ones on standard output.
 
+import { withDeadline } from '../base/deadline.ts';
 import { OcicryptError } from '../base/errors.ts';
+import { showPath } from '../base/shown.ts';
 import { createUnwrapper } from '../client/holders.ts';
-import { decodeLayer } from '../node/open-layer.ts';
+import type { LayerKeyUnwrapper } from '../client/layer-keys.ts';
+import { createProviderHolder, type ProviderCall } from '../client/provider.ts';
+import type { ProviderParameters } from '../client/provider-messages.ts';
+import { type ByteSource, sourceAfter } from '../image/cipher/streams.ts';
+import { readAtMost } from '../image/transports/store.ts';
+import { findStoredLayers } from '../node/content-store.ts';
+import { type OpenedLayer, openLayer, openOneOf, writeLayer } from '../node/open-layer.ts';
 import { decodePayload, MAXIMUM_PAYLOAD } from '../node/payload.ts';
+import { findContentStores } from '../node/stores.ts';
 import { DEFAULT_LIMITS } from '../provider/attempts.ts';
 import type { CommandContext } from './command.ts';
 import { createHolders, NO_HOLDER, openKeys } from './image/keys.ts';
 import { untilInterrupted } from './interrupt.ts';
+import type { Settings } from './options/settings.ts';
+import { openRemote } from './remote.ts';
+import type { StandardStreams } from './standard-streams.ts';
 
-/** Where containerd gives a decoder its payload: the first of `ExtraFiles` of Go. */
+/** Where containerd gives a decoder its payload: the first of Go's `ExtraFiles`. */
 const PAYLOAD_DESCRIPTOR = 3;
+
+/** As much as a pipe holds; a smaller layer is compared as a whole. */
+const HEAD = 64 * 1024;
 
 /** Decrypts the layer on standard input. */
 export async function runDecoder(context: CommandContext): Promise<void> {
   const { settings, terminal } = context;
   const limit = settings.requestTime() ?? DEFAULT_LIMITS.total;
-  const { input, output, inherited } = await terminal.streams();
-  const keys = await openKeys(context);
+  const streams = await terminal.streams();
+  const { unwrapper, close } = await openHolders(context, limit);
   try {
     await untilInterrupted(
       terminal,
       async (interrupted) => {
-        const bytes = await inherited(PAYLOAD_DESCRIPTOR, MAXIMUM_PAYLOAD);
-        if (bytes === undefined) throw new OcicryptError('usage', 'no payload');
-        const { descriptor, parameters } = decodePayload(bytes);
-        const { own, configured } = createHolders(keys, parameters);
-        const unwrapper = createUnwrapper([...own, ...configured.values()], NO_HOLDER);
-        await decodeLayer(input, output, descriptor, unwrapper, {
-          unwrap: AbortSignal.any([interrupted, AbortSignal.timeout(limit)]),
-          whole: interrupted,
-        });
+        const { layer, source } = await withDeadline(limit, interrupted, 'opening the layer key', (signal) =>
+          openInput(streams, settings, unwrapper, signal),
+        );
+        await writeLayer(layer, source, streams.output, interrupted);
       },
       () => new OcicryptError('deadline-exceeded', 'interrupted: the layer was not decrypted'),
     );
   } finally {
-    await keys.close();
+    await close();
   }
+}
+
+/** Those who open layer keys for a client that named these parameters. */
+type Unwrapper = (parameters: ProviderParameters) => LayerKeyUnwrapper;
+
+/** By the payload if there is one, else by what the content store knows of these bytes. */
+async function openInput(
+  { input, inherited }: StandardStreams,
+  settings: Settings,
+  unwrapper: Unwrapper,
+  signal: AbortSignal,
+): Promise<{ readonly layer: OpenedLayer; readonly source: ByteSource }> {
+  const payload = await inherited(PAYLOAD_DESCRIPTOR, MAXIMUM_PAYLOAD);
+  if (payload !== undefined && payload.length > 0) {
+    const { descriptor, parameters } = decodePayload(payload);
+    return { layer: await openLayer(descriptor, unwrapper(parameters), signal), source: input };
+  }
+  const head = await readAtMost(input, HEAD);
+  const clue = { head, isWhole: head.length < HEAD, mediaType: process.env.STREAM_PROCESSOR_MEDIATYPE };
+  const stores = findContentStores(settings.text('content-store'), process.ppid);
+  const layers = stores.flatMap((store) => findStoredLayers(store, clue));
+  if (layers.length === 0) {
+    const places = stores.map(({ directory }) => showPath(directory)).join(', ');
+    throw new OcicryptError('not-found', `no manifest in ${places} names the layer that is to be decrypted`, {
+      hint: 'if containerd has another root, name it with --content-store=DIR; else pull the image again',
+    });
+  }
+  return { layer: await openOneOf(layers, () => unwrapper({}), signal), source: sourceAfter(head, input) };
+}
+
+async function openHolders(
+  context: CommandContext,
+  limit: number,
+): Promise<{ readonly unwrapper: Unwrapper; readonly close: () => Promise<void> }> {
+  const remote = context.settings.text('remote');
+  if (remote !== undefined) {
+    const forward = openRemote(remote, context.settings, limit);
+    const ask: ProviderCall = (request, _operation, signal) => forward(request, signal);
+    const unwrapper = (parameters: ProviderParameters) =>
+      createUnwrapper(
+        [createProviderHolder(undefined, parameters, ask)],
+        'the server opens packets of key providers alone: decrypt here, with --key',
+      );
+    return { unwrapper, close: async () => undefined };
+  }
+  const keys = await openKeys(context);
+  const unwrapper = (parameters: ProviderParameters) => {
+    const { own, configured } = createHolders(keys, parameters);
+    return createUnwrapper([...own, ...configured.values()], NO_HOLDER);
+  };
+  return { unwrapper, close: keys.close };
 }

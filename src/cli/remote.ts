@@ -12,6 +12,30 @@ import type { Settings } from './options/settings.ts';
 
 /** Forwards one request to the server at `address`. */
 export async function runRemote(address: string, { settings, terminal }: CommandContext): Promise<void> {
+  const timeout = settings.requestTime() ?? DEFAULT_LIMITS.total;
+  const forward = openRemote(address, settings, timeout);
+  const reply = await withDeadline(timeout, undefined, 'the server', async (signal) => {
+    const request = await terminal.read(MAXIMUM_REQUEST_BYTES);
+    try {
+      return await forward(request, signal);
+    } finally {
+      wipe(request);
+    }
+  });
+  terminal.write(reply);
+  wipe(reply);
+}
+
+/** A request of the key-provider protocol, and its reply to be wiped. */
+type Forward = (request: Uint8Array, signal: AbortSignal) => Promise<Uint8Array>;
+
+/**
+ * The server at `address` as one who answers requests, asked again where that may help.
+ *
+ * @param timeout milliseconds from now, for all that is asked
+ * @throws OcicryptError `configuration`, `usage`
+ */
+export function openRemote(address: string, settings: Settings, timeout: number): Forward {
   const target = parseRemote(address);
   // On the command line it is refused as every option without an effect; a configuration file may be a server's too.
   if (settings.text('audit-log') !== undefined) {
@@ -20,23 +44,14 @@ export async function runRemote(address: string, { settings, terminal }: Command
     });
   }
   const tls = target.kind === 'tls' ? tlsFiles(settings) : undefined;
-  const timeout = settings.requestTime() ?? DEFAULT_LIMITS.total;
   const names = { configured: settings.text('provider'), fallback: 'kmscrypt' };
   const started = performance.now();
-  const reply = await withDeadline(timeout, undefined, 'the server', async (signal) => {
-    const request = await terminal.read(MAXIMUM_REQUEST_BYTES);
-    // For a server that is asked again, too.
-    const timeLeft = () => Math.max(1, timeout - (performance.now() - started));
-    try {
-      return await withRetries(limitsWithin(timeout), signal, () =>
-        forwardRequest(request, { target, tls, names, timeout: timeLeft() }, signal),
-      );
-    } finally {
-      wipe(request);
-    }
-  });
-  terminal.write(reply);
-  wipe(reply);
+  // For a server that is asked again, too.
+  const timeLeft = () => Math.max(1, timeout - (performance.now() - started));
+  return (request, signal) =>
+    withRetries(limitsWithin(timeout), signal, () =>
+      forwardRequest(request, { target, tls, names, timeout: timeLeft() }, signal),
+    );
 }
 
 function tlsFiles(settings: Settings): GrpcTls {

@@ -1,42 +1,125 @@
-// Decrypts one layer of a stream for a container runtime: whichever key of its annotations opens it, and its bytes.
+// Decrypts the layer that a container runtime reads: by whichever of its annotations opens it, to its plain tar.
 
+import { timingSafeEqual } from 'node:crypto';
+import { open } from 'node:fs/promises';
 import { wipe } from '../base/bytes.ts';
-import { OcicryptError } from '../base/errors.ts';
+import { asOcicryptError, OcicryptError } from '../base/errors.ts';
 import type { LayerKeyUnwrapper } from '../client/layer-keys.ts';
 import { decryptStream } from '../image/cipher/layer.ts';
-import type { ByteSink, ByteSource } from '../image/cipher/streams.ts';
+import { startStage } from '../image/cipher/passes.ts';
+import { type ByteSink, type ByteSource, sourceFromFile } from '../image/cipher/streams.ts';
 import { createUncompressingSink } from '../image/cipher/uncompress.ts';
 import { compressionOf, decodeEncryption, decryptedType } from '../image/model/annotations.ts';
-import { decodePrivateOptions } from '../image/model/layer-options.ts';
+import { decodePrivateOptions, type PrivateOptions, type PublicOptions } from '../image/model/layer-options.ts';
 import type { Descriptor } from '../image/model/manifest.ts';
+import type { StoredLayer } from './content-store.ts';
+
+/** A layer and the key that opens it, to be wiped. */
+export type OpenedLayer = {
+  readonly descriptor: Descriptor;
+  readonly publicOptions: PublicOptions;
+  readonly privateOptions: PrivateOptions;
+};
 
 /**
- * Writes the plain tar of a layer. What was written is worthless if this throws: the HMAC decides at the end, before the
- * last bytes.
+ * Opens the key of a layer.
  *
- * @throws OcicryptError `bad-input` (not encrypted, senseless annotations), `integrity`, and what `keys`, source and sink throw
+ * @throws OcicryptError `bad-input` for what is not encrypted or has senseless annotations, `integrity`, and what `keys` throws
  */
-export async function decodeLayer(
+export async function openLayer(
+  descriptor: Descriptor,
+  keys: LayerKeyUnwrapper,
+  signal: AbortSignal,
+): Promise<OpenedLayer> {
+  const what = `layer ${descriptor.digest}`;
+  if (decryptedType(descriptor.mediaType) === undefined)
+    throw new OcicryptError('bad-input', `${what} is of the unknown type ${descriptor.mediaType}`);
+  const { publicOptions, keys: wrapped } = decodeEncryption(descriptor.annotations, what);
+  const record = await keys.unwrap(wrapped, signal);
+  try {
+    return { descriptor, publicOptions, privateOptions: decodePrivateOptions(record, what) };
+  } finally {
+    wipe(record);
+  }
+}
+
+/**
+ * Opens one of several layers that may be meant: one blob under the annotations of several manifests, any of which may be
+ * forged. If there are several, a key counts only if the blob has its HMAC, so that no image can spoil another one. Those
+ * with the fewest wrapped keys come first: a forgery may have many that fail.
+ *
+ * @param keys makes what gives up after so many failures anew for each
+ * @throws OcicryptError of the first of them
+ */
+export async function openOneOf(
+  layers: readonly StoredLayer[],
+  keys: () => LayerKeyUnwrapper,
+  signal: AbortSignal,
+): Promise<OpenedLayer> {
+  const [first] = layers;
+  if (first !== undefined && layers.length === 1) return openLayer(first.descriptor, keys(), signal);
+  const failures = new Map<StoredLayer, OcicryptError>();
+  for (const layer of layers.toSorted((a, b) => countKeys(a) - countKeys(b))) {
+    try {
+      const opened = await openLayer(layer.descriptor, keys(), signal);
+      if (await hasMac(layer.blob, opened)) return opened;
+      wipe(opened.privateOptions.key);
+      failures.set(layer, new OcicryptError('integrity', `layer ${layer.descriptor.digest} does not match its HMAC`));
+    } catch (error) {
+      signal.throwIfAborted();
+      failures.set(layer, asOcicryptError(error));
+    }
+  }
+  throw (first && failures.get(first)) ?? new OcicryptError('not-found', 'no manifest names the layer');
+}
+
+/**
+ * Writes the plain tar of a layer, and wipes its key. What was written is worthless if this throws: the HMAC decides at
+ * the end, before the last bytes.
+ *
+ * @throws OcicryptError `integrity`, `bad-input` if it cannot be uncompressed, and what source and sink throw
+ */
+export async function writeLayer(
+  { descriptor, publicOptions, privateOptions }: OpenedLayer,
   source: ByteSource,
   sink: ByteSink,
-  layer: Descriptor,
-  keys: LayerKeyUnwrapper,
-  signals: { readonly unwrap: AbortSignal; readonly whole: AbortSignal },
+  signal: AbortSignal,
 ): Promise<void> {
-  const what = `layer ${layer.digest}`;
-  const mediaType = decryptedType(layer.mediaType);
-  if (mediaType === undefined)
-    throw new OcicryptError('bad-input', `${what} is of the unknown type ${layer.mediaType}`);
-  const { publicOptions, keys: wrapped } = decodeEncryption(layer.annotations, what);
-  const record = await keys.unwrap(wrapped, signals.unwrap);
-  const privateOptions = decodePrivateOptions(record, what);
-  wipe(record);
-  const plain = compressionOf(mediaType) === 'none' ? undefined : createUncompressingSink(sink);
+  const compression = compressionOf(decryptedType(descriptor.mediaType) ?? '');
+  const plain = compression === 'none' ? undefined : createUncompressingSink(sink);
   try {
-    await decryptStream(source, plain ?? sink, layer, publicOptions, privateOptions, { signal: signals.whole });
+    await decryptStream(source, plain ?? sink, descriptor, publicOptions, privateOptions, { signal });
     await plain?.finish();
   } finally {
     plain?.discard();
     wipe(privateOptions.key);
   }
 }
+
+function countKeys({ descriptor }: StoredLayer): number {
+  try {
+    return decodeEncryption(descriptor.annotations, 'layer').keys.length;
+  } catch {
+    return 0;
+  }
+}
+
+/** Reads the blob once more than it has to be read, and nothing of it is kept. */
+async function hasMac(path: string, { publicOptions, privateOptions }: OpenedLayer): Promise<boolean> {
+  const running = startStage(['hmac'], privateOptions);
+  const file = await open(path);
+  try {
+    const source = sourceFromFile(file);
+    const buffer = new Uint8Array(BLOCK);
+    for (let read = -1; read !== 0; ) {
+      read = await source.read(buffer);
+      running.apply(buffer.subarray(0, read));
+    }
+  } finally {
+    await file.close();
+  }
+  const [mac] = running.finish();
+  return mac !== undefined && timingSafeEqual(mac, publicOptions.hmac);
+}
+
+const BLOCK = 1024 * 1024;

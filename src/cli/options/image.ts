@@ -17,6 +17,12 @@ export const IMAGE_OPTIONS = {
     member: null,
     fallback: 'all',
   },
+  'content-store': {
+    kind: 'text',
+    value: 'DIR',
+    describe: 'the root of containerd, in whose content store a layer is found that containerd says nothing of',
+    fallback: 'that of the containerd that runs this, else the usual ones',
+  },
   'dry-run': { kind: 'switch', describe: 'say what would change, and change nothing', member: null },
   'check-diff-ids': {
     kind: 'switch',

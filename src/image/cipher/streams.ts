@@ -37,3 +37,17 @@ export function sourceFromStream(stream: AsyncIterable<Uint8Array>): ByteSource 
     },
   };
 }
+
+/** Bytes that were read already, before those that follow them. */
+export function sourceAfter(head: Uint8Array, rest: ByteSource): ByteSource {
+  let left = head;
+  return {
+    async read(into) {
+      if (left.length === 0) return rest.read(into);
+      const part = left.subarray(0, into.length);
+      into.set(part);
+      left = left.subarray(part.length);
+      return part.length;
+    },
+  };
+}

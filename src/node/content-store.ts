@@ -1,0 +1,112 @@
+// The only code that reads containerd's content store: the encrypted layers that its manifests name, by their first bytes.
+
+import { createHash } from 'node:crypto';
+import { closeSync, constants, lstatSync, openSync, readdirSync, readSync } from 'node:fs';
+import { join } from 'node:path';
+import { equalBytes } from '../base/bytes.ts';
+import { asObject, asText, parseJson } from '../base/json.ts';
+import { identifyLayer, isEncryptedType } from '../image/model/annotations.ts';
+import { type Descriptor, MAXIMUM_MANIFEST, MEDIA_TYPES, parseManifest } from '../image/model/manifest.ts';
+import type { ContentStore } from './stores.ts';
+
+/** What is known of a layer that is being read. */
+export type LayerClue = {
+  /** Its first bytes: of ciphertext, which nothing else begins with by chance. */
+  readonly head: Uint8Array;
+  /** Whether there are no more. */
+  readonly isWhole: boolean;
+  /** As containerd calls it. */
+  readonly mediaType: string | undefined;
+};
+
+/** A layer as a manifest names it, and the file that its blob is. */
+export type StoredLayer = { readonly descriptor: Descriptor; readonly blob: string };
+
+type Entry = { readonly size: number; readonly modified: number };
+
+/**
+ * Every layer of this content that the manifests of a store name; those of the newest manifest first, each that differs
+ * in its annotations once. One blob may be part of many images: an image before and after its keys were changed, for
+ * example.
+ *
+ * containerd unpacks a layer from its blob and never from the parts that it is still fetching (`ingest`), and it has the
+ * manifest before that. Everything in a store came from a registry: names are digests or are passed over, links are not
+ * followed, and manifests are read as those of any image. What this reader refuses to read is passed over: it can hide no
+ * other manifest.
+ */
+export function findStoredLayers({ directory, open }: ContentStore, clue: LayerClue): readonly StoredLayer[] {
+  const blobs = join(directory, 'blobs/sha256');
+  const entries = listBlobs(blobs);
+  const matches = new Map<string, boolean>();
+  const layers = new Map<string, StoredLayer>();
+  const manifests = [...entries].filter(([, { size }]) => size <= MAXIMUM_MANIFEST);
+  for (const [name, { size }] of manifests.toSorted(([, a], [, b]) => b.modified - a.modified)) {
+    for (const descriptor of encryptedLayers(blobs, name, size)) {
+      const hex = descriptor.digest.slice('sha256:'.length);
+      if (clue.mediaType !== undefined && descriptor.mediaType !== clue.mediaType) continue;
+      if (entries.get(hex)?.size !== descriptor.size) continue;
+      const isMatch = matches.get(hex) ?? beginsWith(join(blobs, hex), descriptor.size, clue);
+      matches.set(hex, isMatch);
+      const identity = identifyLayer(descriptor);
+      if (isMatch && !layers.has(identity)) layers.set(identity, { descriptor, blob: join(blobs, hex) });
+    }
+  }
+  // Two blobs may begin alike if somebody made one of them so: then it is the one that containerd has open.
+  const found = [...layers.values()];
+  const reading = found.filter(({ descriptor }) => open.has(descriptor.digest));
+  return reading.length > 0 ? reading : found;
+}
+
+function listBlobs(blobs: string): ReadonlyMap<string, Entry> {
+  const entries = new Map<string, Entry>();
+  for (const name of readdirSync(blobs)) {
+    if (!/^[0-9a-f]{64}$/.test(name)) continue;
+    const status = lstatSync(join(blobs, name), { throwIfNoEntry: false });
+    if (status?.isFile()) entries.set(name, { size: status.size, modified: status.mtimeMs });
+  }
+  return entries;
+}
+
+/** Most blobs are layers, which two bytes tell from manifests. */
+function encryptedLayers(blobs: string, name: string, size: number): readonly Descriptor[] {
+  const path = join(blobs, name);
+  if (!/^\s*\{/.test(Buffer.from(readStart(path, Math.min(size, 8))).toString('latin1'))) return [];
+  const bytes = readStart(path, size);
+  // Some writers escape the plus sign before it.
+  if (!Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).includes('encrypted')) return [];
+  if (createHash('sha256').update(bytes).digest('hex') !== name) return [];
+  try {
+    const what = `manifest sha256:${name}`;
+    const type = asText(asObject(parseJson(bytes, what))?.get('mediaType')) ?? MEDIA_TYPES.manifest;
+    const manifest = parseManifest(bytes, type, what);
+    return manifest.kind === 'manifest' ? manifest.layers.filter((layer) => isEncryptedType(layer.mediaType)) : [];
+  } catch {
+    // A layer, a config, or a manifest that is read by no command of ours.
+    return [];
+  }
+}
+
+function beginsWith(path: string, size: number, { head, isWhole }: LayerClue): boolean {
+  if (isWhole ? size !== head.length : size < head.length) return false;
+  return equalBytes(readStart(path, head.length), head);
+}
+
+/** Less than `length` bytes, or none, where the file was cut or removed meanwhile. */
+function readStart(path: string, length: number): Uint8Array {
+  let file: number;
+  try {
+    file = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+  } catch {
+    return new Uint8Array();
+  }
+  try {
+    const bytes = new Uint8Array(length);
+    let done = 0;
+    for (let count = -1; count !== 0 && done < length; done += count) {
+      count = readSync(file, bytes, done, length - done, done);
+    }
+    return bytes.subarray(0, done);
+  } finally {
+    closeSync(file);
+  }
+}
