@@ -8,6 +8,7 @@ import type { LayerKeyUnwrapper } from '../client/layer-keys.ts';
 import { createProviderHolder, type ProviderCall } from '../client/provider.ts';
 import type { ProviderParameters } from '../client/provider-messages.ts';
 import { type ByteSource, sourceAfter } from '../image/cipher/streams.ts';
+import type { Descriptor } from '../image/model/manifest.ts';
 import { readAtMost } from '../image/transports/store.ts';
 import { findStoredLayers } from '../node/content-store.ts';
 import { type OpenedLayer, openLayer, openOneOf, writeLayer } from '../node/open-layer.ts';
@@ -37,9 +38,11 @@ export async function runDecoder(context: CommandContext): Promise<void> {
     await untilInterrupted(
       terminal,
       async (interrupted) => {
-        const { layer, source } = await withDeadline(limit, interrupted, 'opening the layer key', (signal) =>
-          openInput(streams, settings, unwrapper, signal),
-        );
+        const openKey: OpenKey = (descriptor, parameters) =>
+          withDeadline(limit, interrupted, 'opening the layer key', (signal) =>
+            openLayer(descriptor, unwrapper(parameters), signal),
+          );
+        const { layer, source } = await openInput(streams, settings, openKey, interrupted);
         await writeLayer(layer, source, streams.output, interrupted);
       },
       () => new OcicryptError('deadline-exceeded', 'interrupted: the layer was not decrypted'),
@@ -52,17 +55,19 @@ export async function runDecoder(context: CommandContext): Promise<void> {
 /** Those who open layer keys for a client that named these parameters. */
 type Unwrapper = (parameters: ProviderParameters) => LayerKeyUnwrapper;
 
+type OpenKey = (descriptor: Descriptor, parameters: ProviderParameters) => Promise<OpenedLayer>;
+
 /** By the payload if there is one, else by what the content store knows of these bytes. */
 async function openInput(
   { input, inherited }: StandardStreams,
   settings: Settings,
-  unwrapper: Unwrapper,
+  openKey: OpenKey,
   signal: AbortSignal,
 ): Promise<{ readonly layer: OpenedLayer; readonly source: ByteSource }> {
   const payload = await inherited(PAYLOAD_DESCRIPTOR, MAXIMUM_PAYLOAD);
   if (payload !== undefined && payload.length > 0) {
     const { descriptor, parameters } = decodePayload(payload);
-    return { layer: await openLayer(descriptor, unwrapper(parameters), signal), source: input };
+    return { layer: await openKey(descriptor, parameters), source: input };
   }
   const head = await readAtMost(input, HEAD);
   const clue = { head, isWhole: head.length < HEAD, mediaType: process.env.STREAM_PROCESSOR_MEDIATYPE };
@@ -74,7 +79,10 @@ async function openInput(
       hint: 'if containerd has another root, name it with --content-store=DIR; else pull the image again',
     });
   }
-  return { layer: await openOneOf(layers, () => unwrapper({}), signal), source: sourceAfter(head, input) };
+  return {
+    layer: await openOneOf(layers, (descriptor) => openKey(descriptor, {}), signal),
+    source: sourceAfter(head, input),
+  };
 }
 
 async function openHolders(

@@ -3,6 +3,7 @@
 import { timingSafeEqual } from 'node:crypto';
 import { open } from 'node:fs/promises';
 import { wipe } from '../base/bytes.ts';
+import { combineErrors } from '../base/combine.ts';
 import { asOcicryptError, OcicryptError } from '../base/errors.ts';
 import type { LayerKeyUnwrapper } from '../client/layer-keys.ts';
 import { decryptStream } from '../image/cipher/layer.ts';
@@ -48,29 +49,30 @@ export async function openLayer(
  * forged. If there are several, a key counts only if the blob has its HMAC, so that no image can spoil another one. Those
  * with the fewest wrapped keys come first: a forgery may have many that fail.
  *
- * @param keys makes what gives up after so many failures anew for each
- * @throws OcicryptError of the first of them
+ * @param layers at least one
+ * @param openKey opens the key of one
+ * @throws OcicryptError of all of them
  */
 export async function openOneOf(
   layers: readonly StoredLayer[],
-  keys: () => LayerKeyUnwrapper,
+  openKey: (descriptor: Descriptor) => Promise<OpenedLayer>,
   signal: AbortSignal,
 ): Promise<OpenedLayer> {
   const [first] = layers;
-  if (first !== undefined && layers.length === 1) return openLayer(first.descriptor, keys(), signal);
-  const failures = new Map<StoredLayer, OcicryptError>();
+  if (first !== undefined && layers.length === 1) return openKey(first.descriptor);
+  const failures: OcicryptError[] = [];
   for (const layer of layers.toSorted((a, b) => countKeys(a) - countKeys(b))) {
     try {
-      const opened = await openLayer(layer.descriptor, keys(), signal);
-      if (await hasMac(layer.blob, opened)) return opened;
+      const opened = await openKey(layer.descriptor);
+      if (await hasMac(layer.blob, opened, signal)) return opened;
       wipe(opened.privateOptions.key);
-      failures.set(layer, new OcicryptError('integrity', `layer ${layer.descriptor.digest} does not match its HMAC`));
+      failures.push(new OcicryptError('integrity', `layer ${layer.descriptor.digest} does not match its HMAC`));
     } catch (error) {
       signal.throwIfAborted();
-      failures.set(layer, asOcicryptError(error));
+      failures.push(asOcicryptError(error));
     }
   }
-  throw (first && failures.get(first)) ?? new OcicryptError('not-found', 'no manifest names the layer');
+  throw combineErrors(failures, `none of ${layers.length} manifests that name the layer opened it`);
 }
 
 /**
@@ -105,13 +107,18 @@ function countKeys({ descriptor }: StoredLayer): number {
 }
 
 /** Reads the blob once more than it has to be read, and nothing of it is kept. */
-async function hasMac(path: string, { publicOptions, privateOptions }: OpenedLayer): Promise<boolean> {
+async function hasMac(
+  path: string,
+  { publicOptions, privateOptions }: OpenedLayer,
+  signal: AbortSignal,
+): Promise<boolean> {
   const running = startStage(['hmac'], privateOptions);
   const file = await open(path);
   try {
     const source = sourceFromFile(file);
     const buffer = new Uint8Array(BLOCK);
     for (let read = -1; read !== 0; ) {
+      signal.throwIfAborted();
       read = await source.read(buffer);
       running.apply(buffer.subarray(0, read));
     }

@@ -1,12 +1,17 @@
-// `ocicrypt-kms decoder` as containerd starts it: the layer on standard input, the payload on descriptor 3.
+// `ocicrypt-kms decoder` as containerd starts it: a layer on standard input, and a payload on descriptor 3 or a content
+// store, which holds its blobs as an image layout does.
 
 import assert from 'node:assert/strict';
-import { createHash } from 'node:crypto';
-import { createReadStream } from 'node:fs';
+import { createHash, randomBytes } from 'node:crypto';
+import { createReadStream, openSync } from 'node:fs';
+import { cp, mkdir, readFile, symlink, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Readable } from 'node:stream';
 import { after, before, describe, test } from 'node:test';
+import { ERROR_STATUS, type ErrorCode } from '../../src/base/errors.ts';
 import { blobPath, type Compression, type Descriptor, type Image, writeImage } from '../fixtures/images.ts';
 import { decoderPayload } from '../real-clients/ctd-decoder.ts';
-import { runClient } from '../real-clients/process.ts';
+import { type RunResult, runClient } from '../real-clients/process.ts';
 import { createImageWorkspace, type ImageWorkspace } from './image-workspace.ts';
 import { executable, readImage } from './workspace.ts';
 
@@ -15,56 +20,204 @@ after(async () => {
   for (const cleanup of cleanups.reverse()) await cleanup();
 });
 const t = { after: (cleanup: () => unknown) => void cleanups.push(cleanup) };
-let workspace: ImageWorkspace;
 /** More than is held back until the HMAC is right. */
-const SIZE = 3 * 1024 * 1024;
+const LARGE = 3 * 1024 * 1024;
 const COMPRESSIONS: readonly Compression[] = ['none', 'gzip', 'zstd'];
+/** Of every compression a small and a large one. */
+const LAYERS = COMPRESSIONS.flatMap((compression) => [{ compression }, { compression, size: LARGE }]);
+const GZIP = 3;
+
+let workspace: ImageWorkspace;
+let image: Image;
+let diffIds: readonly string[];
+let key: string;
+let layout: string;
 
 before(async () => {
   workspace = await createImageWorkspace(t);
+  const { images, reference } = await writeImage(workspace.path('plain'), { layers: LAYERS });
+  await workspace.ours('encrypt', reference, workspace.oci('image'), '--recipient', workspace.key.uri);
+  layout = workspace.path('image');
+  image = await readImage(layout);
+  diffIds = images[0].diffIds;
+  key = `--key=${workspace.key.file}`;
 });
 
-async function encrypt(
-  name: string,
-  layers: Parameters<typeof writeImage>[1],
-): Promise<{ image: Image; plain: Image }> {
-  const { images, reference } = await writeImage(workspace.path(`${name}-plain`), layers);
-  await workspace.ours('encrypt', reference, workspace.oci(name), '--recipient', workspace.key.uri);
-  return { image: await readImage(workspace.path(name)), plain: images[0] };
-}
+type Given = {
+  /** Without it the layer must be found. */
+  readonly payload?: Uint8Array;
+  readonly input?: Readable | Uint8Array;
+};
 
-function decode(name: string, descriptor: Descriptor, ...words: readonly string[]) {
+function decode(descriptor: Descriptor, words: readonly string[], { payload, input }: Given = {}): Promise<RunResult> {
   return runClient([executable(), 'decoder', ...words], {
-    stdin: createReadStream(blobPath(workspace.path(name), descriptor.digest)),
-    descriptor3: decoderPayload(descriptor, null),
+    stdin: input ?? createReadStream(blobPath(layout, descriptor.digest)),
+    ...(payload === undefined ? {} : { descriptor3: payload }),
     env: { STREAM_PROCESSOR_MEDIATYPE: descriptor.mediaType },
     cwd: '/',
   });
 }
 
+function layerAt(index: number, of: Image = image): Descriptor {
+  const layer = of.layers[index];
+  assert.ok(layer);
+  return layer;
+}
+
+function assertPlain({ exitCode, stdout, stderr }: RunResult, index: number): void {
+  assert.deepEqual([exitCode, stderr], [0, '']);
+  assert.equal(`sha256:${createHash('sha256').update(stdout).digest('hex')}`, diffIds[index]);
+}
+
+/** In one line that begins with the code; what came out is less than the whole layer. */
+function assertFailed({ exitCode, stdout, stderr }: RunResult, code: ErrorCode, maximum: number): void {
+  assert.equal(exitCode, ERROR_STATUS[code].exit, stderr);
+  assert.match(stderr, new RegExp(`^ocicrypt-kms: ${code}: [^\\n]+\\n$`));
+  assert.ok(stdout.length <= maximum, `${stdout.length} bytes`);
+}
+
+/** A content store with the blobs of this image; further blobs by their content. */
+async function makeStore(name: string, ...contents: readonly Uint8Array[]): Promise<string> {
+  const root = workspace.path(name);
+  const blobs = join(root, 'io.containerd.content.v1.content/blobs/sha256');
+  await cp(join(layout, 'blobs/sha256'), blobs, { recursive: true });
+  for (const content of contents) {
+    await writeFile(join(blobs, createHash('sha256').update(content).digest('hex')), content);
+  }
+  return root;
+}
+
+/** The image's manifest, and others that name its layers with other annotations. */
+async function manifestWith(annotations: (layer: Descriptor) => Readonly<Record<string, string>>): Promise<Uint8Array> {
+  const manifest: { readonly layers: readonly Descriptor[] } = JSON.parse(
+    await readFile(blobPath(layout, image.digest), 'utf8'),
+  );
+  const layers = manifest.layers.map((layer) => ({ ...layer, annotations: annotations(layer) }));
+  return Buffer.from(JSON.stringify({ ...manifest, layers }));
+}
+
+const KEYS = 'org.opencontainers.image.enc.keys.provider.kmscrypt';
+
 describe('with a payload', () => {
   test('layers of every compression and size come out as their plain tar', async () => {
-    const layers = COMPRESSIONS.flatMap((compression) => [{ compression }, { compression, size: SIZE }]);
-    const { image, plain } = await encrypt('all', { layers });
     for (const [index, layer] of image.layers.entries()) {
-      const { exitCode, stdout, stderr } = await decode('all', layer, `--key=${workspace.key.file}`);
-      assert.deepEqual([exitCode, stderr], [0, '']);
-      assert.equal(
-        `sha256:${createHash('sha256').update(stdout).digest('hex')}`,
-        plain.diffIds[index],
-        layer.mediaType,
-      );
+      assertPlain(await decode(layer, [key], { payload: decoderPayload(layer, null) }), index);
     }
   });
 
   test('a key that is not allowed is named, and nothing comes out', async () => {
-    const { image } = await encrypt('refused', { layers: [{ size: SIZE }] });
-    const [layer] = image.layers;
-    assert.ok(layer);
-    const refused = await decode('refused', layer);
-    assert.deepEqual([refused.exitCode, refused.stdout.length], [77, 0]);
-    assert.ok(
-      refused.stderr.startsWith('ocicrypt-kms: not-allowed: ') && refused.stderr.includes(workspace.key.thumbprint),
+    const layer = layerAt(GZIP);
+    const refused = await decode(layer, [], { payload: decoderPayload(layer, null) });
+    assertFailed(refused, 'not-allowed', 0);
+    assert.ok(refused.stderr.includes(workspace.key.thumbprint));
+  });
+
+  test('what is no payload is refused, and is no reason to look for the layer elsewhere', async () => {
+    const layer = layerAt(0);
+    for (const payload of [Buffer.from('\n\x03abc'), randomBytes(100), Buffer.alloc(9 * 1024 * 1024, 10)]) {
+      assertFailed(await decode(layer, [key, `--content-store=${layout}`], { payload }), 'bad-input', 0);
+    }
+  });
+
+  test('a layer that was changed or cut fails at its end, and a small one before anything comes out', async () => {
+    for (const [index, maximum] of [
+      [0, 0],
+      [GZIP, LARGE],
+    ] as const) {
+      const layer = layerAt(index);
+      const payload = decoderPayload(layer, null);
+      const bytes = await readFile(blobPath(layout, layer.digest));
+      const changed = Uint8Array.from(bytes);
+      changed[bytes.length - 1] = (changed.at(-1) ?? 0) ^ 1;
+      for (const input of [
+        changed,
+        bytes.subarray(0, -1),
+        Buffer.concat([bytes, Buffer.alloc(1)]),
+        bytes.subarray(0, 0),
+      ]) {
+        assertFailed(await decode(layer, [key], { payload, input }), 'integrity', maximum);
+      }
+    }
+  });
+});
+
+describe('without a payload', () => {
+  test('layers of every compression and size are found in the store that is named', async () => {
+    const root = await makeStore('store');
+    for (const [index, layer] of image.layers.entries()) {
+      assertPlain(await decode(layer, [key, `--content-store=${root}`]), index);
+    }
+    assertPlain(await decode(layerAt(0), [key, `--content-store=${layout}`]), 0);
+  });
+
+  test('the store is found that the process which starts the decoder has the layer open of', async () => {
+    const layer = layerAt(GZIP);
+    openSync(blobPath(layout, layer.digest), 'r');
+    assertPlain(await decode(layer, [key]), GZIP);
+  });
+
+  test('a layer that no manifest names is said to be none', async () => {
+    const root = await makeStore('other');
+    const layer = layerAt(0);
+    for (const input of [randomBytes(1000), randomBytes(200_000), Buffer.alloc(0)]) {
+      const failed = await decode(layer, [key, `--content-store=${root}`], { input });
+      assertFailed(failed, 'not-found', 0);
+    }
+    assertFailed(await decode(layer, [key, '--content-store=/nowhere']), 'not-found', 0);
+  });
+
+  test('of the manifests that name a layer those count whose key has its HMAC, whatever others say', async () => {
+    const second = await workspace.keygen('second.key');
+    await writeImage(workspace.path('foreign-plain'), { layers: [{}], seed: 'foreign' });
+    await workspace.ours(
+      'encrypt',
+      workspace.oci('foreign-plain'),
+      workspace.oci('foreign'),
+      '--recipient',
+      workspace.key.uri,
     );
+    const foreign = (await readImage(workspace.path('foreign'))).layers[0]?.annotations ?? {};
+    const packet = foreign[KEYS] ?? '';
+    const forgeries = [
+      // The key of another image, which is allowed here; and its HMAC, too.
+      await manifestWith((layer) => ({ ...layer.annotations, [KEYS]: packet })),
+      await manifestWith(() => foreign),
+      // Packets that nothing opens, and what is no packet.
+      await manifestWith((layer) => ({
+        ...layer.annotations,
+        [KEYS]: Array(60).fill(randomBytes(300).toString('base64')).join(),
+      })),
+      await manifestWith((layer) => ({ ...layer.annotations, [KEYS]: '!' })),
+      await manifestWith(() => ({})),
+    ];
+    await cp(layout, workspace.path('rewrapped'), { recursive: true });
+    await workspace.ours('rewrap', workspace.oci('rewrapped'), '--recipient', second.uri, key);
+    const rewrapped = await readFile(
+      blobPath(workspace.path('rewrapped'), (await readImage(workspace.path('rewrapped'))).digest),
+    );
+    const root = await makeStore('forged', ...forgeries, rewrapped);
+    for (const file of [workspace.key.file, second.file]) {
+      assertPlain(await decode(layerAt(GZIP), [`--key=${file}`, `--content-store=${root}`]), GZIP);
+    }
+    const third = await workspace.keygen('third.key');
+    assertFailed(await decode(layerAt(GZIP), [`--key=${third.file}`, `--content-store=${root}`]), 'not-allowed', 0);
+  });
+
+  test('names and files of a store that are none of containerd are passed over', async () => {
+    const root = await makeStore(
+      'hostile',
+      Buffer.from('{"encrypted":'),
+      Buffer.from(`{${'['.repeat(100_000)}encrypted`),
+    );
+    const blobs = join(root, 'io.containerd.content.v1.content/blobs/sha256');
+    const name = (letter: string) => join(blobs, letter.repeat(64));
+    const manifest = await readFile(blobPath(layout, image.digest));
+    await symlink('/proc/self/mem', name('a'));
+    await symlink(blobPath(layout, layerAt(0).digest), name('b'));
+    await mkdir(name('c'));
+    // Half of a manifest under the name of the whole; and a name that leads elsewhere.
+    await writeFile(name('d'), manifest.subarray(0, manifest.length / 2));
+    await writeFile(join(blobs, 'x'), manifest);
+    assertPlain(await decode(layerAt(0), [key, `--content-store=${root}`]), 0);
   });
 });
