@@ -4,7 +4,9 @@ import { createHash } from 'node:crypto';
 import { closeSync, constants, lstatSync, openSync, readdirSync, readSync } from 'node:fs';
 import { join } from 'node:path';
 import { equalBytes } from '../base/bytes.ts';
+import { OcicryptError, showSystemCode } from '../base/errors.ts';
 import { asObject, asText, parseJson } from '../base/json.ts';
+import { showPath } from '../base/shown.ts';
 import { identifyLayer, isEncryptedType } from '../image/model/annotations.ts';
 import { type Descriptor, MAXIMUM_MANIFEST, MEDIA_TYPES, parseManifest } from '../image/model/manifest.ts';
 import type { ContentStore } from './stores.ts';
@@ -33,6 +35,8 @@ type Entry = { readonly size: number; readonly modified: number };
  * manifest before that. Everything in a store came from a registry: names are digests or are passed over, links are not
  * followed, and manifests are read as those of any image. What this reader refuses to read is passed over: it can hide no
  * other manifest.
+ *
+ * @throws OcicryptError `configuration` where the store cannot be read
  */
 export function findStoredLayers({ directory, open }: ContentStore, clue: LayerClue): readonly StoredLayer[] {
   const blobs = join(directory, 'blobs/sha256');
@@ -59,12 +63,23 @@ export function findStoredLayers({ directory, open }: ContentStore, clue: LayerC
 
 function listBlobs(blobs: string): ReadonlyMap<string, Entry> {
   const entries = new Map<string, Entry>();
-  for (const name of readdirSync(blobs)) {
+  for (const name of namesIn(blobs)) {
     if (!/^[0-9a-f]{64}$/.test(name)) continue;
     const status = lstatSync(join(blobs, name), { throwIfNoEntry: false });
     if (status?.isFile()) entries.set(name, { size: status.size, modified: status.mtimeMs });
   }
   return entries;
+}
+
+function namesIn(directory: string): readonly string[] {
+  try {
+    return readdirSync(directory);
+  } catch (cause) {
+    throw new OcicryptError('configuration', `cannot read ${showPath(directory)}${showSystemCode(cause)}`, {
+      cause,
+      hint: 'containerd keeps its content from others: run this as the user that it runs as',
+    });
+  }
 }
 
 /** Most blobs are layers, which two bytes tell from manifests. */

@@ -53,9 +53,15 @@ export function findContentStores(named: string | undefined, parent: number): re
 }
 
 function contentDirectory(root: string): string | undefined {
-  return [join(root, PLUGIN), root].find(
-    (directory) => statSync(join(directory, 'blobs/sha256'), { throwIfNoEntry: false })?.isDirectory() ?? false,
-  );
+  return [join(root, PLUGIN), root].find((directory) => isDirectory(join(directory, 'blobs/sha256')));
+}
+
+function isDirectory(path: string): boolean {
+  try {
+    return statSync(path).isDirectory();
+  } catch {
+    return false;
+  }
 }
 
 /** By the links that Linux has for open files; nothing if they cannot be read. */

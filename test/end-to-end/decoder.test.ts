@@ -11,7 +11,7 @@ import { after, before, describe, test } from 'node:test';
 import { ERROR_STATUS, type ErrorCode } from '../../src/base/errors.ts';
 import { blobPath, type Compression, type Descriptor, type Image, writeImage } from '../fixtures/images.ts';
 import { decoderPayload } from '../real-clients/ctd-decoder.ts';
-import { type RunResult, runClient } from '../real-clients/process.ts';
+import { type Environment, type RunResult, runClient } from '../real-clients/process.ts';
 import { createImageWorkspace, type ImageWorkspace } from './image-workspace.ts';
 import { executable, readImage } from './workspace.ts';
 
@@ -44,16 +44,22 @@ before(async () => {
 });
 
 type Given = {
+  /** What containerd sets; whoever sets it is waited for when the decoder fails. */
+  readonly env?: Environment;
   /** Without it the layer must be found. */
   readonly payload?: Uint8Array;
   readonly input?: Readable | Uint8Array;
 };
 
-function decode(descriptor: Descriptor, words: readonly string[], { payload, input }: Given = {}): Promise<RunResult> {
+function decode(
+  descriptor: Descriptor,
+  words: readonly string[],
+  { payload, input, env = {} }: Given = {},
+): Promise<RunResult> {
   return runClient([executable(), 'decoder', ...words], {
     stdin: input ?? createReadStream(blobPath(layout, descriptor.digest)),
     ...(payload === undefined ? {} : { descriptor3: payload }),
-    env: { STREAM_PROCESSOR_MEDIATYPE: descriptor.mediaType },
+    env,
     cwd: '/',
   });
 }
@@ -147,7 +153,8 @@ describe('without a payload', () => {
     for (const [index, layer] of image.layers.entries()) {
       assertPlain(await decode(layer, [key, `--content-store=${root}`]), index);
     }
-    assertPlain(await decode(layerAt(0), [key, `--content-store=${layout}`]), 0);
+    const env = { STREAM_PROCESSOR_MEDIATYPE: layerAt(0).mediaType };
+    assertPlain(await decode(layerAt(0), [key, `--content-store=${layout}`], { env }), 0);
   });
 
   test('the store is found that the process which starts the decoder has the layer open of', async () => {
