@@ -1,4 +1,4 @@
-// The only code that reads containerd's content store: the encrypted layers that its manifests name, by their first bytes.
+// Containerd's content store as it lies on disk: the encrypted layers that its manifests name, found by their first bytes.
 
 import { createHash } from 'node:crypto';
 import { closeSync, constants, lstatSync, openSync, readdirSync, readSync } from 'node:fs';
