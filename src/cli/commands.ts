@@ -62,6 +62,7 @@ const SERVE_OPTIONS: readonly OptionName[] = [
   'tls-cert',
   'tls-key',
   'tls-client-ca',
+  'insecure-any-client',
   'tls-min',
   'allow-wrap',
   'allow-unwrap',
@@ -94,7 +95,7 @@ const LISTENING: readonly CommandMode[] = [
   {
     name: '--listen=tls://HOST:PORT',
     isOn: (settings, { LISTEN_FDS }) => listensOn(settings, 'tls:') || LISTEN_FDS !== undefined,
-    alone: ['tls-cert', 'tls-key', 'tls-client-ca', 'tls-min', 'allow-client'],
+    alone: ['tls-cert', 'tls-key', 'tls-client-ca', 'insecure-any-client', 'tls-min', 'allow-client'],
   },
   {
     name: '--listen=tcp://127.0.0.1:PORT',

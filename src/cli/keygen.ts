@@ -7,6 +7,7 @@ import { readFileName } from '../base/operator-text.ts';
 import { showPath } from '../base/shown.ts';
 import { createKeyfile } from '../kms/keyfile/key.ts';
 import type { CommandContext } from './command.ts';
+import { asciiJson } from './text.ts';
 
 /** Makes the file and prints the URI to encrypt to, and the one by which packets will know the key. */
 export async function runKeygen({ settings, terminal }: CommandContext): Promise<void> {
@@ -16,7 +17,7 @@ export async function runKeygen({ settings, terminal }: CommandContext): Promise
   const thumbprint = createKeyfile(file);
   const uri = `keyfile://${file}`;
   try {
-    terminal.write(settings.switch('json') ? `${JSON.stringify({ uri, key: thumbprint })}\n` : `${uri}\n`);
+    terminal.write(settings.switch('json') ? `${asciiJson({ uri, key: thumbprint })}\n` : `${uri}\n`);
   } catch (error) {
     throw withoutKey(file, error);
   }

@@ -9,6 +9,7 @@ import { DEFAULT_LIMITS } from '../provider/attempts.ts';
 import { createProvider, type ProviderOptions } from '../provider/handle.ts';
 import { type AllowRule, parseAllowRule } from '../provider/policy.ts';
 import { parseGrpcPort, parseListenAddress } from '../server/address.ts';
+import { parseClientName } from '../server/client-names.ts';
 import type { Probe } from '../server/health.ts';
 import { Instruments } from '../server/instruments.ts';
 import { DEFAULT_SERVER_LIMITS, type ServerLimits } from '../server/limits.ts';
@@ -22,11 +23,12 @@ import type { CommandContext } from './command.ts';
 import type { Settings } from './options/settings.ts';
 import { asConfiguration, openProvider } from './setup.ts';
 import type { Terminal } from './terminal.ts';
+import { escapeJson } from './text.ts';
 
 /** Serves until it is told to stop. */
 export async function runServe({ settings, terminal, personality }: CommandContext): Promise<void> {
   const log = createServerLog(terminal);
-  const { options, close } = await openProvider(settings, {
+  const { options, reopenLogs, close } = await openProvider(settings, {
     personality,
     door: 'server',
     warn: (problem) => log.warn({ problem }, 'a key works, but check its configuration'),
@@ -53,6 +55,7 @@ export async function runServe({ settings, terminal, personality }: CommandConte
         limits: serverLimits(settings),
         instruments,
         status: status === undefined ? undefined : parseListenAddress(status),
+        reopenLogs,
         log,
       });
     void warnOfKeyFiles(shared, log);
@@ -65,7 +68,7 @@ export async function runServe({ settings, terminal, personality }: CommandConte
 /** JSON lines on standard error, as systemd and containers collect them. */
 function createServerLog(terminal: Terminal): ServerLog {
   const options = { base: { pid: process.pid }, timestamp: pino.stdTimeFunctions.isoTime };
-  const logger = pino(options, { write: (line: string) => terminal.say(line.trimEnd()) });
+  const logger = pino(options, { write: (line: string) => terminal.say(escapeJson(line.trimEnd())) });
   return {
     info: (fields, message) => logger.info(fields, message),
     warn: (fields, message) => logger.warn(fields, message),
@@ -112,6 +115,7 @@ function tlsFiles(settings: Settings): TlsFiles | undefined {
   const privateKey = settings.text('tls-key');
   const clientAuthority = settings.text('tls-client-ca');
   if (certificate !== undefined && privateKey !== undefined) {
+    checkClients(settings);
     const minVersion = settings.text('tls-min') === '1.2' ? 'TLSv1.2' : 'TLSv1.3';
     return { certificate, privateKey, clientAuthority, minVersion };
   }
@@ -121,11 +125,26 @@ function tlsFiles(settings: Settings): TlsFiles | undefined {
   });
 }
 
-/** `NAME` may use the server's keys, `NAME=KEY` only the keys that are given with this name. */
+/** On a network a server is for those whom it knows. */
+function checkClients(settings: Settings): void {
+  const [anybody, authority] = [settings.switch('insecure-any-client'), settings.text('tls-client-ca')];
+  if (anybody && authority !== undefined) {
+    throw new OcicryptError('configuration', '--insecure-any-client has no effect with --tls-client-ca', {
+      hint: 'leave one of them out',
+    });
+  }
+  if (anybody || authority !== undefined) return;
+  throw new OcicryptError('configuration', 'without --tls-client-ca everybody who can connect is given layer keys', {
+    hint: 'give --tls-client-ca=FILE and --allow-client=NAME; to answer everybody say --insecure-any-client',
+  });
+}
+
+/** Who is called `NAME` in a certificate may use the server's keys, `NAME=KEY` only the keys that are given with this name. */
 function clientRules(settings: Settings, shared: ProviderOptions): readonly ClientRule[] {
   const rules = new Map<string, AllowRule[]>();
   for (const text of settings.list('allow-client')) {
-    const [, name = '', operation, key] = /^([^=]+)(?:=(?:(wrap|unwrap):)?(.*))?$/s.exec(text) ?? [];
+    const [, written = '', operation, key] = /^([^=]+)(?:=(?:(wrap|unwrap):)?(.*))?$/s.exec(text) ?? [];
+    const name = parseClientName(written);
     const known = rules.get(name) ?? [];
     rules.set(name, known);
     if (key === undefined) continue;

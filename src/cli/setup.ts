@@ -6,13 +6,13 @@ import { parseKeyUri } from '../base/key-uri.ts';
 import { showKeyText } from '../base/shown.ts';
 import { createKekStore } from '../kms/store.ts';
 import { DEFAULT_LIMITS, limitsWithin } from '../provider/attempts.ts';
-import type { AuditSink } from '../provider/audit.ts';
 import { createProvider, type Provider, type ProviderOptions } from '../provider/handle.ts';
 import { checkLabels } from '../provider/labels.ts';
 import { type AllowRule, parseAllowRule } from '../provider/policy.ts';
 import type { PacketChoice } from '../provider/wrap.ts';
 import { backendSettings } from './backends.ts';
 import type { Personality } from './command.ts';
+import type { AuditLog } from './logs/audit-log.ts';
 import type { Settings } from './options/settings.ts';
 
 export type ProviderSetup = {
@@ -28,6 +28,8 @@ export type OpenProvider = {
   readonly provider: Provider;
   /** What it was made of, for providers that differ in their rules. */
   readonly options: ProviderOptions;
+  /** Goes on in the log files that have their names now; returns whether there are any. @throws OcicryptError `not-written` */
+  readonly reopenLogs: () => boolean;
   readonly close: () => Promise<void>;
 };
 
@@ -45,6 +47,8 @@ export async function openProvider(settings: Settings, setup: ProviderSetup): Pr
   const auditFile = settings.text('audit-log');
   const debugFile = settings.text('debugLog');
   const rules = parseRules(settings);
+  const audit = auditFile === undefined ? undefined : await openAudit(auditFile, setup.door);
+  const log = debugFile === undefined ? undefined : (await import('./logs/debug-log.ts')).openDebugLog(debugFile);
   const keks = createKekStore(backendSettings(settings, setup.warn));
   const options: ProviderOptions = {
     openKek: (uri) => keks.open(uri),
@@ -57,16 +61,21 @@ export async function openProvider(settings: Settings, setup: ProviderSetup): Pr
     limits: limitsWithin(settings.keyTime() ?? DEFAULT_LIMITS.total),
     ...(labels === undefined ? {} : { labels }),
     ...(defaultKeyText === undefined ? {} : { defaultKey: parseKeyUri(defaultKeyText) }),
-    ...(auditFile === undefined ? {} : { audit: await openAudit(auditFile, setup.door) }),
-    ...(debugFile === undefined ? {} : { log: (await import('./logs/debug-log.ts')).openDebugLog(debugFile) }),
+    ...(audit === undefined ? {} : { audit }),
+    ...(log === undefined ? {} : { log }),
   };
-  return { provider: createProvider(options), options, close: () => keks.close() };
+  const reopenLogs = () => {
+    audit?.reopen();
+    log?.reopen();
+    return audit !== undefined || log !== undefined;
+  };
+  return { provider: createProvider(options), options, reopenLogs, close: () => keks.close() };
 }
 
 /** The names that users of the reference provider have for its command and its server. */
 const REFERENCE_NAMES = { command: 'kmscrypt', server: 'grpc-keyprovider' } as const;
 
-async function openAudit(file: string, door: ProviderSetup['door']): Promise<AuditSink> {
+async function openAudit(file: string, door: ProviderSetup['door']): Promise<AuditLog> {
   return door === 'server'
     ? (await import('./logs/audit-log-shared.ts')).openSharedAuditLog(file)
     : (await import('./logs/audit-log.ts')).openAuditLog(file);

@@ -5,6 +5,21 @@ export function printable(text: string): string {
   return text.replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]+/gu, ' ');
 }
 
+/**
+ * JSON for programs and logs, in printable ASCII alone: what reads lines, and people who look at them, see U+0085,
+ * U+2028 or U+202E as what they are.
+ *
+ * @param indent of the lines, for those that people read; one line where it is left out
+ */
+export function asciiJson(value: unknown, indent?: number): string {
+  return escapeJson(JSON.stringify(value, null, indent));
+}
+
+/** The same for a text that is JSON already. */
+export function escapeJson(json: string): string {
+  return json.replace(/[\u007F-\uFFFF]/g, (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`);
+}
+
 /** Bytes in binary units, as `3.1 MiB`. */
 export function formatSize(bytes: number): string {
   let [value, unit] = [bytes, 'B'];

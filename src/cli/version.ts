@@ -2,6 +2,7 @@
 
 import type { CommandContext } from './command.ts';
 import { readSideFile } from './side-files.ts';
+import { asciiJson } from './text.ts';
 
 export const VERSION = '0.1.0';
 
@@ -11,7 +12,7 @@ export async function runVersion({ settings, terminal }: CommandContext): Promis
   const { bun, node } = process.versions;
   const runtime = bun === undefined ? `node ${node}` : `bun ${bun}`;
   const target = `${process.platform}-${process.arch}`;
-  terminal.write(`${JSON.stringify({ version: VERSION, runtime, target, ...readBuild() })}\n`);
+  terminal.write(`${asciiJson({ version: VERSION, runtime, target, ...readBuild() })}\n`);
 }
 
 /** What the build knew: the commit, its date and the platform; a source that was not built knows none of it. */

@@ -25,7 +25,8 @@ export function socketWeakness(path: string): Weakness | undefined {
   const isOfService = !users.has(last.status.uid) && last.status.uid === directory?.status.uid;
   if (weakness === undefined || !isOfService) return weakness;
   // Where all users may make directories, as in /tmp, the owner of one proves nothing.
-  return findWeakness(steps, { users: new Set([...users, last.status.uid]), sticky: false });
+  const other = findWeakness(steps, { users: new Set([...users, last.status.uid]), sticky: false });
+  return other === undefined ? undefined : weakness;
 }
 
 function lookAt(path: string): readonly Step[] {

@@ -4,8 +4,9 @@ import { createServer as createPlainServer, type Server, type Socket } from 'nod
 import { createServer as createTlsServer, type TLSSocket } from 'node:tls';
 import { type Address, formatAddress, isLoopback, type NetworkAddress } from '../base/address.ts';
 import { OcicryptError } from '../base/errors.ts';
+import { clientNames } from './client-names.ts';
 import type { Connections } from './connections.ts';
-import { clientNames, readTlsOptions, type TlsFiles, tlsFilesState } from './tls.ts';
+import { readTlsOptions, type TlsFiles, tlsFilesState } from './tls.ts';
 import { listenOnUnixSocket, type SocketAccess } from './unix-socket.ts';
 
 /** Where to listen: an address, or a listening descriptor that systemd made. */
@@ -103,6 +104,9 @@ async function openInheritedListener(
   return { ...(secured?.at(address) ?? plainListener(server, address)), close: () => server.close() };
 }
 
+/** Of the names of a client, which may be many, in audit and log. */
+const MAXIMUM_SHOWN = 512;
+
 type TlsListener = { readonly server: Server; readonly at: (address: string) => Listener };
 
 function createTlsListener(connections: Connections, options: ListenerOptions): TlsListener {
@@ -138,7 +142,8 @@ function createTlsListener(connections: Connections, options: ListenerOptions): 
       socket.destroy();
       return;
     }
-    const caller = `tls://${socket.remoteAddress ?? ''} ${(names ?? []).join(' ')}`.trimEnd();
+    const shown = (names ?? []).join(' ').slice(0, MAXIMUM_SHOWN);
+    const caller = `tls://${socket.remoteAddress ?? ''} ${shown}`.trimEnd();
     connections.accept(socket, names === undefined ? { caller } : { caller, names }, begun);
   });
   // Without this the socket of a failed handshake stays open.

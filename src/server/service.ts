@@ -10,7 +10,7 @@ import type { Method, Peer } from './call.ts';
 
 export const KEY_PROVIDER_SERVICE = 'keyprovider.KeyProviderService';
 
-/** A provider for those clients whose verified certificate has `name`. */
+/** A provider for those clients whose verified certificate has `name`, as `parseClientName` writes it. */
 export type ClientRule = { readonly name: string; readonly provider: Provider };
 
 /** Whose calls are answered, and by what policy. */

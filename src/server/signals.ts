@@ -4,7 +4,7 @@ import type { RunningServer, ServerLog } from './start.ts';
 
 /**
  * Starts a server and resolves when it has ended. SIGTERM and SIGINT let open calls end, a second one does not; SIGHUP
- * reads certificates again; SIGUSR1, which opens a debugger under Node and ends a Bun executable, does nothing.
+ * reads certificates and opens logs again; SIGUSR1, which opens a debugger under Node and ends a Bun executable, does nothing.
  * Signals are taken before the server says that it serves, since who reads that may send one.
  */
 export async function runUntilStopped(start: () => Promise<RunningServer>, log: ServerLog): Promise<void> {

@@ -22,6 +22,8 @@ export type ServerOptions = {
   readonly instruments: Instruments;
   /** Where metrics and health are served over HTTP, if anywhere. */
   readonly status: Address | undefined;
+  /** Goes on in the log files that have their names now; returns whether there are any. @throws OcicryptError */
+  readonly reopenLogs: () => boolean;
   readonly log: ServerLog;
 };
 
@@ -37,7 +39,7 @@ export interface RunningServer {
   readonly addresses: readonly string[];
   /** Where metrics are, if anywhere. */
   readonly status: string | undefined;
-  /** Reads certificates that have changed; where they cannot be used the old ones stay, and the log says why. */
+  /** Reads certificates that have changed and opens logs anew; where that fails the old ones stay, and the log says why. */
   reload(): void;
   /**
    * Takes no more connections, answers new calls with UNAVAILABLE and ends when the open ones have ended, at the
@@ -104,7 +106,10 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   return {
     addresses: listeners.map(({ address }) => address),
     status: status?.address,
-    reload: () => reload(listeners, instruments, log),
+    reload() {
+      reload(listeners, instruments, log);
+      reopen(options);
+    },
     async drain() {
       draining = true;
       for (const listener of listeners) listener.close();
@@ -140,6 +145,14 @@ function reload(listeners: readonly Listener[], instruments: Instruments, log: S
       const fields = { address: listener.address, problem: describeError(asOcicryptError(error)) };
       log.warn(fields, 'certificates not reloaded: the old ones stay');
     }
+  }
+}
+
+function reopen({ reopenLogs, log }: ServerOptions): void {
+  try {
+    if (reopenLogs()) log.info({}, 'logs reopened');
+  } catch (error) {
+    log.warn({ problem: describeError(asOcicryptError(error)) }, 'logs not reopened');
   }
 }
 

@@ -1,7 +1,7 @@
 // The server's certificates: TLS versions, client certificates, and reloading without a dropped call.
 
 import { statSync } from 'node:fs';
-import { createSecureContext, type TLSSocket, type TlsOptions } from 'node:tls';
+import { createSecureContext, type TlsOptions } from 'node:tls';
 import { OcicryptError } from '../base/errors.ts';
 import { readCertificateFile } from '../base/http/certificates.ts';
 import { readSecretFile } from '../base/secret-file.ts';
@@ -74,24 +74,6 @@ export function tlsFilesState(files: TlsFiles): string {
       return `${stat?.ino}:${stat?.size}:${stat?.mtimeMs}:${stat?.ctimeMs}`;
     })
     .join(' ');
-}
-
-/** The DNS, IP, URI and email names of the client certificate that was verified on this connection. */
-export function clientNames(socket: TLSSocket): readonly string[] {
-  const { subjectaltname } = socket.getPeerCertificate();
-  return typeof subjectaltname === 'string' ? parseNames(subjectaltname) : [];
-}
-
-/**
- * Splits OpenSSL's text for alternative names. A name that needs quotes there could be two names or none; it is left
- * out, and so never allowed (CVE-2021-44532).
- */
-export function parseNames(text: string): readonly string[] {
-  if (text.includes('"')) return [];
-  return text.split(', ').flatMap((name) => {
-    const match = /^(?:DNS|URI|email|IP Address):(.+)$/.exec(name);
-    return match?.[1] === undefined ? [] : [match[1]];
-  });
 }
 
 function readKey(path: string): Uint8Array {

@@ -152,17 +152,56 @@ describe('serve that cannot', () => {
         `--tls-cert=${directory}/certificate`,
         `--tls-key=${keys.file('readable')}`,
         '--allow-client=a',
+        '--insecure-any-client',
         KEY,
       ],
       /--tls-client-ca/,
     ],
-    ['a directory that others can write', (directory) => [`--listen=unix://${directory}/open/s`, KEY], /chmod o-w/],
+    [
+      'everybody on a network',
+      (directory) => [
+        '--listen=tls://127.0.0.1:0',
+        `--tls-cert=${directory}/certificate`,
+        `--tls-key=${keys.file('readable')}`,
+        KEY,
+      ],
+      /--tls-client-ca=FILE .*--insecure-any-client/,
+    ],
+    [
+      'everybody and somebody',
+      (directory) => [
+        '--listen=tls://127.0.0.1:0',
+        `--tls-cert=${directory}/certificate`,
+        `--tls-key=${keys.file('readable')}`,
+        `--tls-client-ca=${directory}/certificate`,
+        '--insecure-any-client',
+        KEY,
+      ],
+      /leave one of them out/,
+    ],
+    ...['spiffe://a/b', 'a@b.example', '10.0.0.1', 'IP:a', 'URI:', 'John Doe', 'x509:a'].map(
+      (name) =>
+        [
+          `a client called ${name}`,
+          (directory: string) => [
+            '--listen=tls://127.0.0.1:0',
+            `--tls-cert=${directory}/certificate`,
+            `--tls-key=${keys.file('readable')}`,
+            `--tls-client-ca=${directory}/certificate`,
+            `--allow-client=${name}`,
+            KEY,
+          ],
+          /not the name of a client.*write a DNS name, or (?:URI|email|IP):/,
+        ] as const,
+    ),
+    ['a directory that others can write', (directory) => [`--listen=unix://${directory}/open/s`, KEY], /chmod go-w/],
     [
       'a private key of TLS that others can read',
       (directory) => [
         '--listen=tls://127.0.0.1:0',
         `--tls-cert=${directory}/certificate`,
         `--tls-key=${keys.file('readable')}`,
+        '--insecure-any-client',
         KEY,
       ],
       /chmod 600/,

@@ -20,11 +20,11 @@ export type Tool = { readonly argv: Argv } | { readonly missing: string };
 export type Tools = Readonly<Record<ToolName, Tool>>;
 
 const run = promisify(execFile);
-/** busybox is a shell for images: one that needs nothing beside it. Then come those for the server, and those that uncompress archives. */
+/** busybox is a shell for images: one that needs nothing beside it. Then come those for the server, those that uncompress archives, and what rotates logs. */
 const toolNames = [
   ...(['skopeo', 'ctd-decoder', 'docker-registry', 'podman', 'busybox'] as const),
   ...(['h2load', 'nghttp', 'testssl'] as const),
-  ...(['xz', 'bzip2'] as const),
+  ...(['xz', 'bzip2', 'logrotate'] as const),
 ] as const;
 // What the tests run, what podman runs, and the shared libraries of all, for hosts whose own C library is older.
 export const CLIENT_PACKAGES = [
@@ -36,8 +36,9 @@ export const CLIENT_PACKAGES = [
   ...['libxml2', 'liblzma5', 'libicu76', 'libzstd1', 'zlib1g'],
 ];
 const UNCOMPRESS_PACKAGES = ['xz-utils', 'bzip2', 'liblzma5', 'libbz2-1.0', 'libc6'];
+const ROTATE_PACKAGES = ['logrotate', 'libacl1', 'libpopt0', 'libselinux1', 'libpcre2-8-0', 'libc6'];
 const hint =
-  'install skopeo 1.18 or later, imgcrypt, docker-registry, podman 5, nghttp2-client, testssl.sh, xz-utils and bzip2 (all in Debian 13)';
+  'install skopeo 1.18 or later, imgcrypt, docker-registry, podman 5, nghttp2-client, testssl.sh, xz-utils, bzip2 and logrotate (all in Debian 13)';
 /** Debian's older ones are built without key providers. */
 const minimum: Partial<Record<ToolName, readonly [major: number, minor: number]>> = {
   skopeo: [1, 18],
@@ -86,7 +87,7 @@ async function findTools(): Promise<Tools> {
     try {
       if (name === 'podman' && own !== undefined) return await findPodman([]);
       if (own !== undefined) return { argv: [own] };
-      const packages = name === 'xz' || name === 'bzip2' ? UNCOMPRESS_PACKAGES : CLIENT_PACKAGES;
+      const packages = packagesOf(name);
       const root = fetched.get(packages) ?? fetchFromDebian(packages);
       fetched.set(packages, root);
       return await fetchedTool(await root, name);
@@ -94,12 +95,30 @@ async function findTools(): Promise<Tools> {
       return { missing: `${name} is not in PATH and was not fetched (${firstComplaint(error)}): ${hint}` };
     }
   };
-  const [skopeo, decoder, registry, podman, busybox, h2load, nghttp, testssl, xz, bzip2] = await Promise.all([
-    ...([find('skopeo'), find('ctd-decoder'), find('docker-registry'), find('podman'), find('busybox')] as const),
-    ...([find('h2load'), find('nghttp'), find('testssl'), find('xz'), find('bzip2')] as const),
-  ]);
+  const [skopeo, decoder, registry, podman, busybox, h2load, nghttp, testssl, xz, bzip2, logrotate] = await Promise.all(
+    [
+      ...([find('skopeo'), find('ctd-decoder'), find('docker-registry'), find('podman'), find('busybox')] as const),
+      ...([find('h2load'), find('nghttp'), find('testssl'), find('xz'), find('bzip2')] as const),
+      find('logrotate'),
+    ],
+  );
   const server = { h2load, nghttp, testssl };
-  return { skopeo, 'ctd-decoder': decoder, 'docker-registry': registry, podman, busybox, ...server, xz, bzip2 };
+  return {
+    skopeo,
+    'ctd-decoder': decoder,
+    'docker-registry': registry,
+    podman,
+    busybox,
+    ...server,
+    xz,
+    bzip2,
+    logrotate,
+  };
+}
+
+function packagesOf(name: ToolName): readonly string[] {
+  if (name === 'logrotate') return ROTATE_PACKAGES;
+  return name === 'xz' || name === 'bzip2' ? UNCOMPRESS_PACKAGES : CLIENT_PACKAGES;
 }
 
 async function findInPath(name: ToolName): Promise<string | undefined> {
@@ -142,7 +161,8 @@ async function fetchedTool(root: string, name: ToolName): Promise<Tool> {
     );
     if (loader === undefined) continue;
     const library = join(libraries, triplet);
-    return { argv: [join(library, loader), '--library-path', library, join(root, 'usr/bin', name)] };
+    const program = join(root, name === 'logrotate' ? 'usr/sbin' : 'usr/bin', name);
+    return { argv: [join(library, loader), '--library-path', library, program] };
   }
   throw new Error(`no loader below ${libraries}`);
 }

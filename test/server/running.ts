@@ -80,6 +80,7 @@ export async function startRunning(t: TestContext, options: RunningOptions = {})
     limits: { ...DEFAULT_SERVER_LIMITS, ...options.limits },
     instruments,
     status: undefined,
+    reopenLogs: () => false,
     log,
     ...options.server,
   });

@@ -11,6 +11,7 @@ import { type ProbeResult, probeKey } from '../../provider/probe.ts';
 import { backendSettings } from '../backends.ts';
 import type { CommandContext } from '../command.ts';
 import type { Settings } from '../options/settings.ts';
+import { asciiJson } from '../text.ts';
 import { CONTAINERD_CONFIGS } from './containerd.ts';
 import { type Finding, hintOf, shortenKey, showBlock } from './finding.ts';
 import { type ImageProbe, isImageName, probeImage, reportImage, showImage } from './image.ts';
@@ -50,7 +51,7 @@ export async function runDoctor(context: CommandContext): Promise<void> {
     ...(await examineSetup({ environment: process.env, containerdConfigs: CONTAINERD_CONFIGS })),
     ...findSignatureTraps([join(homedir(), '.config/containers'), '/etc/containers']),
   ];
-  if (settings.switch('json')) terminal.write(`${JSON.stringify(report(probes, images, findings), null, 2)}\n`);
+  if (settings.switch('json')) terminal.write(`${asciiJson(report(probes, images, findings), 2)}\n`);
   else terminal.write([...probes.map(showProbe), ...images.map(showImage), ...findings.map(showFinding)].join(''));
   const failure = [...probes, ...images].find((probe) => probe.failure !== undefined)?.failure;
   if (failure !== undefined) throw failure;

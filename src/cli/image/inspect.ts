@@ -4,7 +4,7 @@ import { type ImageReport, type InspectedLayer, type InspectedPlatform, inspectI
 import type { PacketDescription, PacketRecipient } from '../../image/model/packets.ts';
 import { showLabels } from '../../provider/labels.ts';
 import type { CommandContext } from '../command.ts';
-import { count, formatSize, printable } from '../text.ts';
+import { asciiJson, count, formatSize, printable } from '../text.ts';
 import { runOnImage } from './run.ts';
 
 /** Prints what the image's manifests claim. */
@@ -13,7 +13,7 @@ export async function runInspect(context: CommandContext): Promise<void> {
   const report = await runOnImage(context, ({ tools, signal }) =>
     inspectImage(tools.source(settings.operands[0]), signal),
   );
-  terminal.write(settings.switch('json') ? `${JSON.stringify(report, null, 2)}\n` : showReport(report));
+  terminal.write(settings.switch('json') ? `${asciiJson(report, 2)}\n` : showReport(report));
 }
 
 /** The report as text; every text of the image's own is made harmless. */

@@ -12,7 +12,7 @@ import type { CommandContext } from '../command.ts';
 import { untilInterrupted } from '../interrupt.ts';
 import type { Settings } from '../options/settings.ts';
 import type { Terminal } from '../terminal.ts';
-import { printable } from '../text.ts';
+import { asciiJson, printable } from '../text.ts';
 import { type ProgressEvent, startProgress } from './progress.ts';
 import { ImageTools } from './setup.ts';
 
@@ -106,7 +106,7 @@ export async function printResult(
   const file = settings.text('digestfile');
   if (file !== undefined) await writeDigest(file, result.digest).catch(failed);
   try {
-    terminal.write(settings.switch('json') ? `${JSON.stringify(result, null, 2)}\n` : `${result.digest}\n`);
+    terminal.write(settings.switch('json') ? `${asciiJson(result, 2)}\n` : `${result.digest}\n`);
   } catch (error) {
     failed(error);
   }

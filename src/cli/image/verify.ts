@@ -8,7 +8,7 @@ import { fixedNames, type RuntimeName } from '../../image/runtimes.ts';
 import { type Verification, verifyImage } from '../../image/verify.ts';
 import type { CommandContext } from '../command.ts';
 import type { Settings } from '../options/settings.ts';
-import { count, printable } from '../text.ts';
+import { asciiJson, count, printable } from '../text.ts';
 import { type ImageRun, runOnImage } from './run.ts';
 
 /** Prints the verdict; an image that is not as it should be is a failure (76). */
@@ -20,7 +20,7 @@ export async function runVerify(context: CommandContext): Promise<void> {
   const deploy =
     ok && image.transport === 'docker' ? fixedNames(image, report.digest, settings.switch('digest-tag')) : [];
   const result = { ...verification, deploy };
-  terminal.write(settings.switch('json') ? `${JSON.stringify(result, null, 2)}\n` : show(result));
+  terminal.write(settings.switch('json') ? `${asciiJson(result, 2)}\n` : show(result));
   if (ok) return;
   const [first = '', ...others] = reasons;
   const more = others.length === 0 ? '' : ` (and ${count(others.length, 'further reason')})`;

@@ -1,68 +1,152 @@
-// Appends lines to a file of the operator's: whole lines, mode 0600, never blocked by a full pipe.
+// Appends lines to a file of the operator's: whole lines, mode 0600, never blocked by a full pipe, and to the file that has
+// the name now, whatever rotates it.
 
-import { closeSync, constants, fdatasyncSync, fstatSync, openSync, readSync, writeSync } from 'node:fs';
+import {
+  closeSync,
+  constants,
+  fdatasyncSync,
+  fstatSync,
+  lstatSync,
+  openSync,
+  readSync,
+  type Stats,
+  writeSync,
+} from 'node:fs';
 import { OcicryptError, showSystemCode, systemCode } from '../../base/errors.ts';
 import { showPath } from '../../base/shown.ts';
+import { ourselves } from '../../base/trusted-path.ts';
 
-/** An open file that takes whole lines. */
-export type LineFile = {
-  /** Appends one line, on disk when it returns. @throws OcicryptError `not-written` */
-  readonly append: (line: string) => void;
-};
+/** What the lines are for. Evidence is kept in no file that another user could change. */
+export type LinePurpose = 'evidence' | 'help';
+
+/** One write: the bytes that are to be written at once, and where. */
+export type LineBatch = { readonly descriptor: number; readonly bytes: Uint8Array };
 
 /**
- * Opens `file` for appending, making it if it is missing. O_NONBLOCK: a FIFO that nobody reads is an error and not a
- * hang. O_NOFOLLOW: in a directory that others can write, a link could lead the lines into any file of ours.
- *
- * @throws OcicryptError `not-written`
+ * A file that takes whole lines. Each batch is begun, written by the caller, and finished. A file that is renamed away is
+ * followed: lines go on into it until another one has its name, and into that one from then on.
  */
-export function openLineFile(file: string): LineFile {
-  return lineFile(file, openForAppending(file));
-}
-
-/** The lines of a file that is open: see {@link openForAppending}. */
-export function lineFile(file: string, descriptor: number): LineFile {
-  const end = new LineEnd(file, descriptor);
-  return { append: (line) => append(file, descriptor, line, end) };
-}
-
-/** Knows whether a line was cut off, by a full disk or a crash, so that the next does not become a part of it. */
-export class LineEnd {
+export class LineFile {
+  readonly #file: string;
+  readonly #purpose: LinePurpose;
+  #descriptor: number;
+  /** The file of the same name that {@link reopen} has found, until no line is being written to the old one. */
+  #next: number | undefined;
+  /** Whether a line was cut off, by a full disk or a crash, so that the next must not become a part of it. */
   #isCut: boolean;
+  #isWriting = false;
 
-  constructor(file: string, descriptor: number) {
-    this.#isCut = endsInTheMiddle(file, descriptor);
+  /** Opens `file`, or makes it. @throws OcicryptError `not-written` */
+  constructor(file: string, purpose: LinePurpose) {
+    this.#file = file;
+    this.#purpose = purpose;
+    this.#descriptor = openForAppending(file, purpose);
+    this.#isCut = endsInTheMiddle(file, this.#descriptor);
   }
 
-  /** What is to be written for these lines, in one write so that those of several processes do not mix. */
-  encode(lines: readonly string[]): Uint8Array {
-    return new TextEncoder().encode(`${this.#isCut ? '\n' : ''}${lines.map((line) => `${line}\n`).join('')}`);
+  /** Only a file takes any number of bytes as one: a pipe may take a part of them. */
+  isRegular(): boolean {
+    return fstatSync(this.#descriptor).isFile();
+  }
+
+  /** Opens what has the name now, which may be the same. @throws OcicryptError `not-written`: the old one stays */
+  reopen(): void {
+    const next = openForAppending(this.#file, this.#purpose);
+    if (this.#next !== undefined) closeSync(this.#next);
+    this.#next = next;
+    if (!this.#isWriting) this.#turnToNext();
+  }
+
+  /**
+   * What is to be written for these lines, in one write so that those of several processes do not mix.
+   *
+   * @throws OcicryptError `not-written` where the file has been removed, or another that cannot be used has its name
+   */
+  begin(lines: readonly string[]): LineBatch {
+    this.#follow();
+    this.#isWriting = true;
+    const text = `${this.#isCut ? '\n' : ''}${lines.map((line) => `${line}\n`).join('')}`;
+    return { descriptor: this.#descriptor, bytes: new TextEncoder().encode(text) };
   }
 
   /** Takes note of what was written; a short write is a failure and not continued. @throws Error */
-  check(bytes: Uint8Array, written: number): void {
-    if (written > 0) this.#isCut = written < bytes.length;
-    if (written !== bytes.length) throw new Error('short write');
+  written({ bytes }: LineBatch, count: number): void {
+    if (count > 0) this.#isCut = count < bytes.length;
+    if (count !== bytes.length) throw new Error('short write');
+  }
+
+  /** @throws OcicryptError `not-written` where the file was removed while the lines were written: nobody will read them */
+  finish({ descriptor }: LineBatch): void {
+    if (fstatSync(descriptor).nlink === 0) throw removed(this.#file);
+  }
+
+  /** The batch is over, whatever came of it. */
+  end(): void {
+    this.#isWriting = false;
+    this.#turnToNext();
+  }
+
+  /** Appends one line, on disk when it returns. @throws OcicryptError `not-written` */
+  append(line: string): void {
+    try {
+      const batch = this.begin([line]);
+      this.written(batch, writeSync(batch.descriptor, batch.bytes));
+      synchronize(batch.descriptor);
+      this.finish(batch);
+    } catch (cause) {
+      throw notWritten(this.#file, cause);
+    } finally {
+      this.end();
+    }
+  }
+
+  #follow(): void {
+    const open = fstatSync(this.#descriptor, { bigint: true });
+    const named = lstatSync(this.#file, { bigint: true, throwIfNoEntry: false });
+    if (named?.ino === open.ino && named.dev === open.dev) return;
+    if (named !== undefined) this.reopen();
+    else if (open.nlink === 0n) throw removed(this.#file);
+  }
+
+  #turnToNext(): void {
+    if (this.#next === undefined) return;
+    closeSync(this.#descriptor);
+    this.#descriptor = this.#next;
+    this.#next = undefined;
+    this.#isCut = endsInTheMiddle(this.#file, this.#descriptor);
   }
 }
 
-/** The descriptor of {@link openLineFile}. @throws OcicryptError `not-written` */
-export function openForAppending(file: string): number {
+/**
+ * O_NONBLOCK: a FIFO that nobody reads is an error and not a hang. O_NOFOLLOW: in a directory that others can write, a
+ * link could lead the lines into any file of ours.
+ */
+function openForAppending(file: string, purpose: LinePurpose): number {
   const { O_APPEND, O_CREAT, O_NOFOLLOW, O_NONBLOCK, O_WRONLY } = constants;
+  let descriptor: number | undefined;
   try {
-    return openSync(file, O_APPEND | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_WRONLY, 0o600);
+    descriptor = openSync(file, O_APPEND | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_WRONLY, 0o600);
+    if (purpose === 'evidence') checkOwner(file, fstatSync(descriptor));
+    return descriptor;
   } catch (cause) {
+    if (descriptor !== undefined) closeSync(descriptor);
     throw notWritten(file, cause);
   }
 }
 
-function append(file: string, descriptor: number, line: string, end: LineEnd): void {
-  const bytes = end.encode([line]);
-  try {
-    end.check(bytes, writeSync(descriptor, bytes));
-    synchronize(descriptor);
-  } catch (cause) {
-    throw notWritten(file, cause);
+/** A device is nobody's to change. @throws OcicryptError `not-written` */
+function checkOwner(file: string, status: Stats): void {
+  const users = ourselves();
+  if (users === undefined || !(status.isFile() || status.isFIFO())) return;
+  if (!users.has(status.uid)) {
+    throw new OcicryptError('not-written', `${showPath(file)} belongs to another user, who could change the lines`, {
+      hint: 'name a file of this user, or one that is not there yet',
+    });
+  }
+  if ((status.mode & 0o022) !== 0) {
+    throw new OcicryptError('not-written', `other users may write to ${showPath(file)}, and could change the lines`, {
+      hint: `chmod go-w ${showPath(file)}`,
+    });
   }
 }
 
@@ -94,8 +178,15 @@ function synchronize(descriptor: number): void {
   }
 }
 
+function removed(file: string): OcicryptError {
+  return new OcicryptError('not-written', `${showPath(file)} was removed: its lines would be lost`, {
+    hint: 'send SIGHUP to a server to have it made anew; rotation renames the file and sends SIGHUP',
+  });
+}
+
 /** The error where a line cannot be put into `file`. */
 export function notWritten(file: string, cause: unknown): OcicryptError {
+  if (cause instanceof OcicryptError) return cause;
   return new OcicryptError('not-written', `cannot append to ${showPath(file)}${showSystemCode(cause)}`, {
     cause,
     hint: 'it must be a file of its own that this user can write, with room on its disk',

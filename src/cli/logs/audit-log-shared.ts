@@ -1,23 +1,21 @@
 // The audit log of a server: the lines of many callers, written together while the disk is busy, in nobody's way.
 
-import { fdatasync, fstatSync, write } from 'node:fs';
+import { fdatasync, write } from 'node:fs';
 import { promisify } from 'node:util';
 import type { OcicryptError } from '../../base/errors.ts';
-import type { AuditSink } from '../../provider/audit.ts';
-import { LineEnd, lineFile, notWritten, openForAppending } from './append-file.ts';
-import { formatAuditEvent } from './audit-log.ts';
+import { LineFile, notWritten } from './append-file.ts';
+import { type AuditLog, formatAuditEvent } from './audit-log.ts';
 
 /**
- * As `openAuditLog`, for a process with many callers at once. Only a file takes any number of bytes as one: a
- * pipe may take a part of them, and the lines of other writers would follow that.
+ * As `openAuditLog`, for a process with many callers at once. Only to a file are the lines of several callers written as
+ * one: what a pipe takes of them may be a part, and the lines of other writers would follow that.
  *
  * @throws OcicryptError `not-written`
  */
-export function openSharedAuditLog(file: string): AuditSink {
-  const descriptor = openForAppending(file);
-  const isFile = fstatSync(descriptor).isFile();
-  const lines = isFile ? new SharedLines(file, descriptor) : lineFile(file, descriptor);
-  return { record: async (event) => lines.append(formatAuditEvent(event)) };
+export function openSharedAuditLog(file: string): AuditLog {
+  const lines = new LineFile(file, 'evidence');
+  const shared = lines.isRegular() ? new SharedLines(file, lines) : lines;
+  return { record: async (event) => shared.append(formatAuditEvent(event)), reopen: () => lines.reopen() };
 }
 
 type Waiting = {
@@ -29,15 +27,13 @@ type Waiting = {
 /** Writes as long as lines wait, each time all that have come in the meantime. */
 class SharedLines {
   readonly #file: string;
-  readonly #descriptor: number;
-  readonly #end: LineEnd;
+  readonly #lines: LineFile;
   #waiting: Waiting[] = [];
   #isWriting = false;
 
-  constructor(file: string, descriptor: number) {
+  constructor(file: string, lines: LineFile) {
     this.#file = file;
-    this.#descriptor = descriptor;
-    this.#end = new LineEnd(file, descriptor);
+    this.#lines = lines;
   }
 
   append(line: string): Promise<void> {
@@ -50,17 +46,20 @@ class SharedLines {
   async #writeAll(): Promise<void> {
     this.#isWriting = true;
     while (this.#waiting.length > 0) {
-      const batch = this.#waiting;
+      const waiting = this.#waiting;
       this.#waiting = [];
       try {
-        const bytes = this.#end.encode(batch.map(({ line }) => line));
-        const { bytesWritten } = await promisify(write)(this.#descriptor, bytes);
-        this.#end.check(bytes, bytesWritten);
-        await promisify(fdatasync)(this.#descriptor);
-        for (const { resolve } of batch) resolve();
+        const batch = this.#lines.begin(waiting.map(({ line }) => line));
+        const { bytesWritten } = await promisify(write)(batch.descriptor, batch.bytes);
+        this.#lines.written(batch, bytesWritten);
+        await promisify(fdatasync)(batch.descriptor);
+        this.#lines.finish(batch);
+        for (const { resolve } of waiting) resolve();
       } catch (cause) {
         const error = notWritten(this.#file, cause);
-        for (const { reject } of batch) reject(error);
+        for (const { reject } of waiting) reject(error);
+      } finally {
+        this.#lines.end();
       }
     }
     this.#isWriting = false;

@@ -1,19 +1,22 @@
 // The audit log as a file of JSON lines (docs/audit.md).
 
 import type { AuditEvent, AuditSink } from '../../provider/audit.ts';
-import { openLineFile } from './append-file.ts';
+import { asciiJson } from '../text.ts';
+import { LineFile } from './append-file.ts';
+
+/** An audit log that can be rotated. */
+export interface AuditLog extends AuditSink {
+  /** Goes on in the file that has the name now. @throws OcicryptError `not-written` */
+  reopen(): void;
+}
 
 /** Opens the file of `--audit-log`. A line is on disk before the provider answers. @throws OcicryptError `not-written` */
-export function openAuditLog(file: string): AuditSink {
-  const lines = openLineFile(file);
-  return {
-    async record(event) {
-      lines.append(formatAuditEvent(event));
-    },
-  };
+export function openAuditLog(file: string): AuditLog {
+  const lines = new LineFile(file, 'evidence');
+  return { record: async (event) => lines.append(formatAuditEvent(event)), reopen: () => lines.reopen() };
 }
 
 /** The line of an event. */
 export function formatAuditEvent(event: AuditEvent): string {
-  return JSON.stringify({ time: new Date().toISOString(), ...event });
+  return asciiJson({ time: new Date().toISOString(), ...event });
 }

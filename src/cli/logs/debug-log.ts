@@ -2,18 +2,26 @@
 
 import { pino } from 'pino';
 import type { Logger } from '../../provider/audit.ts';
-import { type LineFile, openLineFile } from './append-file.ts';
+import { escapeJson } from '../text.ts';
+import { LineFile } from './append-file.ts';
+
+/** A debug log that can be rotated. */
+export interface DebugLog extends Logger {
+  /** Goes on in the file that has the name now. @throws OcicryptError `not-written` */
+  reopen(): void;
+}
 
 /** Opens the file of `--debugLog`. Fields are public values; errors come as their reports. */
-export function openDebugLog(file: string): Logger {
-  const lines = openLineFile(file);
+export function openDebugLog(file: string): DebugLog {
+  const lines = new LineFile(file, 'help');
   const logger = pino(
     { level: 'debug', base: { pid: process.pid }, timestamp: pino.stdTimeFunctions.isoTime },
-    { write: (line: string) => appendIfPossible(lines, line.trimEnd()) },
+    { write: (line: string) => appendIfPossible(lines, escapeJson(line.trimEnd())) },
   );
   return {
     debug: (fields, message) => logger.debug(fields, message),
     warn: (fields, message) => logger.warn(fields, message),
+    reopen: () => lines.reopen(),
   };
 }
 

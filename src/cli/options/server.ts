@@ -47,6 +47,10 @@ export const TLS_OPTIONS = {
     value: 'FILE',
     describe: 'require TLS clients to present a certificate from these CAs, PEM',
   },
+  'insecure-any-client': {
+    kind: 'switch',
+    describe: 'answer everybody who can connect over TLS, without a client certificate',
+  },
   'tls-min': {
     kind: 'choice',
     value: '1.2|1.3',
@@ -57,7 +61,8 @@ export const TLS_OPTIONS = {
   'allow-client': {
     kind: 'list',
     value: 'NAME[=[wrap:|unwrap:]KEY]',
-    describe: "only clients with NAME in their certificate may call, with the server's keys or with this key alone",
+    describe:
+      "only clients with this DNS name (or URI:…, email:…, IP:…) in their certificate may call, with the server's keys or with this key alone",
   },
 } as const satisfies OptionGroup;
 

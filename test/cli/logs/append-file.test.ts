@@ -1,14 +1,31 @@
-// What becomes of a log when a disk is full for a while, or a process ends in the middle of a line.
+// What becomes of a log when a disk is full for a while, a process ends in the middle of a line, or it is rotated.
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { appendFileSync, readFileSync, statSync } from 'node:fs';
+import {
+  appendFileSync,
+  chmodSync,
+  chownSync,
+  copyFileSync,
+  existsSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { test } from 'node:test';
+import { describe, type TestContext, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { asOcicryptError } from '../../../src/base/errors.ts';
 import { openAuditLog } from '../../../src/cli/logs/audit-log.ts';
 import { openSharedAuditLog } from '../../../src/cli/logs/audit-log-shared.ts';
+import { openDebugLog } from '../../../src/cli/logs/debug-log.ts';
+import { asciiJson } from '../../../src/cli/text.ts';
 import type { AuditEvent } from '../../../src/provider/audit.ts';
 
 for (const open of [openAuditLog, openSharedAuditLog]) {
@@ -40,6 +57,141 @@ for (const open of [openAuditLog, openSharedAuditLog]) {
     assert.deepEqual(kept, ['whole', 'after', 'anew']);
     assert.equal(lines.length, 5);
   });
+}
+
+describe('a log that is rotated loses no line', () => {
+  for (const open of [openAuditLog, openSharedAuditLog]) {
+    const start = async (t: TestContext) => {
+      const directory = await mkdtemp(join(tmpdir(), 'rotate-'));
+      t.after(() => rm(directory, { recursive: true }));
+      const file = join(directory, 'log');
+      const log = open(file);
+      const write = (id: string) =>
+        log.record(event(id)).then(
+          () => 'ok',
+          (error: unknown) => asOcicryptError(error).code,
+        );
+      return { file, old: join(directory, 'log.1'), log, write };
+    };
+
+    test(`renamed: the old file takes lines until another has the name (${open.name})`, async (t) => {
+      const { file, old, log, write } = await start(t);
+      assert.equal(await write('a'), 'ok');
+      renameSync(file, old);
+      assert.equal(await write('b'), 'ok');
+      assert.ok(!existsSync(file));
+      log.reopen();
+      assert.equal(await write('c'), 'ok');
+      assert.equal(statSync(file).mode & 0o777, 0o600);
+      assert.deepEqual([idsOf(old), idsOf(file)], [['a', 'b'], ['c']]);
+      // Without a signal, where the tool that rotates makes the new file.
+      renameSync(file, old);
+      writeFileSync(file, '', { mode: 0o640 });
+      assert.equal(await write('d'), 'ok');
+      assert.deepEqual([idsOf(old), idsOf(file)], [['c'], ['d']]);
+      rmSync(old);
+      assert.equal(await write('e'), 'ok');
+      assert.deepEqual(idsOf(file), ['d', 'e']);
+    });
+
+    test(`copied and truncated: it goes on from the start (${open.name})`, async (t) => {
+      const { file, old, write } = await start(t);
+      assert.equal(await write('a'), 'ok');
+      copyFileSync(file, old);
+      truncateSync(file);
+      assert.equal(await write('b'), 'ok');
+      assert.deepEqual([idsOf(old), idsOf(file)], [['a'], ['b']]);
+    });
+
+    test(`removed, before or while a line is written: nothing is released until it is there again (${open.name})`, async (t) => {
+      const { file, log, write } = await start(t);
+      assert.equal(await write('a'), 'ok');
+      rmSync(file);
+      assert.deepEqual([await write('b'), existsSync(file)], ['not-written', false]);
+      log.reopen();
+      const pending = write('c');
+      if (open === openSharedAuditLog) rmSync(file);
+      assert.equal(await pending, open === openSharedAuditLog ? 'not-written' : 'ok');
+      log.reopen();
+      assert.equal(await write('d'), 'ok');
+      assert.equal(idsOf(file).at(-1), 'd');
+    });
+
+    test(`a file that others could change takes no line, at the start and later (${open.name})`, async (t) => {
+      const { file, old, log, write } = await start(t);
+      const cases: readonly ((path: string) => void)[] = [
+        (path) => chmodSync(path, 0o660),
+        (path) => chmodSync(path, 0o602),
+        ...(process.getuid?.() === 0 ? [(path: string) => chownSync(path, 65_534, 65_534)] : []),
+      ];
+      for (const spoil of cases) {
+        renameSync(file, old);
+        writeFileSync(file, '', { mode: 0o600 });
+        spoil(file);
+        assert.throws(() => open(file), { code: 'not-written' });
+        assert.throws(() => log.reopen(), { code: 'not-written' });
+        assert.equal(await write('a'), 'not-written');
+        assert.equal(statSync(file).size, 0);
+      }
+    });
+  }
+
+  test('while many write: every line that was promised is in one of the files, once', async (t) => {
+    const directory = await mkdtemp(join(tmpdir(), 'rotate-'));
+    t.after(() => rm(directory, { recursive: true }));
+    const file = join(directory, 'log');
+    const log = openSharedAuditLog(file);
+    const written: string[] = [];
+    for (let round = 0; round < 20; round++) {
+      const lines = Array.from({ length: 20 }, (_, index) => `${round}-${index}`);
+      const work = lines.map((id) => log.record(event(id)).then(() => written.push(id)));
+      renameSync(file, join(directory, `log.${round}`));
+      // By a signal, and in every other round by what was made at the name.
+      if (round % 2 === 0) log.reopen();
+      else writeFileSync(file, '', { mode: 0o600 });
+      await Promise.all(work);
+    }
+    const found = readdirSync(directory).flatMap((name) => idsOf(join(directory, name)));
+    assert.equal(written.length, 400);
+    assert.deepEqual(found.toSorted(), written.toSorted());
+  });
+});
+
+test('nothing but printable ASCII stands in a line, whatever a caller is called', async (t) => {
+  const directory = await mkdtemp(join(tmpdir(), 'lines-'));
+  t.after(() => rm(directory, { recursive: true }));
+  const units = Array.from({ length: 0x10000 }, (_, unit) => String.fromCharCode(unit)).join('');
+  const caller = `${units}\u{1F600}`;
+  for (const open of [openAuditLog, openSharedAuditLog]) {
+    const file = join(directory, open.name);
+    await open(file).record({ ...event('a'), caller });
+    const text = readFileSync(file, 'latin1');
+    assert.match(text, /^[ -~]+\n$/);
+    assert.equal(JSON.parse(text).caller, caller);
+  }
+  const file = join(directory, 'debug');
+  openDebugLog(file).warn({ caller }, caller);
+  const text = readFileSync(file, 'latin1');
+  assert.match(text, /^[ -~]+\n$/);
+  assert.deepEqual([JSON.parse(text).caller, JSON.parse(text).msg], [caller, caller]);
+  const pretty = asciiJson({ caller }, 2);
+  assert.match(pretty, /^[ -~\n]+$/);
+  assert.equal(JSON.parse(pretty).caller, caller);
+});
+
+test('no file of the command writes JSON for others in its own way', () => {
+  const root = fileURLToPath(new URL('../../../src/cli/', import.meta.url));
+  const files = readdirSync(root, { recursive: true, encoding: 'utf8' }).filter((name) => name.endsWith('.ts'));
+  const writing = files.filter((name) => readFileSync(join(root, name), 'utf8').includes('JSON.stringify('));
+  // What config prints is for a file of its own; containerd's doctor quotes a word.
+  assert.deepEqual(writing.toSorted(), ['config.ts', 'doctor/containerd.ts', 'text.ts']);
+});
+
+function idsOf(file: string): readonly string[] {
+  return readFileSync(file, 'utf8')
+    .split('\n')
+    .filter((line) => line !== '')
+    .map((line) => JSON.parse(line).id);
 }
 
 /** The soft limit of this process on the size of files. */

@@ -4,7 +4,7 @@ import { copyFileSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { connect as connectHttp2 } from 'node:http2';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { describe, type TestContext, test } from 'node:test';
 import { type ConnectionOptions, connect as connectTls } from 'node:tls';
 import { asOcicryptError, type ErrorCode } from '../../../src/base/errors.ts';
@@ -19,7 +19,7 @@ type World = {
   readonly target: { readonly kind: 'tls'; readonly host: string; readonly port: number };
   readonly files: CertificateFiles;
   /** What a client with a good certificate of this name gives. */
-  readonly client: (name: string, options?: { readonly expired?: boolean }) => Promise<GrpcTls>;
+  readonly client: (name: string, options?: { readonly expired?: boolean; readonly file?: string }) => Promise<GrpcTls>;
   readonly authority: string;
   readonly directory: string;
 };
@@ -46,8 +46,8 @@ async function startWorld(t: TestContext, program: Program, words: readonly stri
   return {
     ...{ subject, files, directory, authority: servers.certificate },
     target: { kind: 'tls', host: '127.0.0.1', port },
-    async client(name, options = {}) {
-      const issued = await clients.issue(`client-${name}`, { names: [name], usage: 'client', ...options });
+    async client(name, { file = `client-${name}`, ...options } = {}) {
+      const issued = await clients.issue(file, { names: [name], usage: 'client', ...options });
       return { authority: servers.certificate, certificate: issued.certificate, privateKey: issued.privateKey };
     },
   };
@@ -114,6 +114,32 @@ for (const { name, program } of PROGRAMS) {
       assert.equal(await ends(world, await world.client('a.example')), 'ok');
       assert.equal(await ends(world, await world.client('b.example')), 'not-allowed');
       assert.equal(await ends(world, await world.client('x.a.example')), 'not-allowed');
+    });
+
+    test('serves names of another kind where they are written so, and writes a line of who is refused', async (t) => {
+      const kinds = ['URI:spiffe://x/y', 'email:a@b.example', 'IP:2001:db8::1'];
+      const log = join(await mkdtemp(join(tmpdir(), 'tls-')), 'audit.log');
+      t.after(() => rm(dirname(log), { recursive: true, force: true }));
+      const allowed = ['a.example', ...kinds].map((name) => `--allow-client=${name}`);
+      const world = await startWorld(t, program, [...allowed, `--audit-log=${log}`]);
+      const clients = ['a.example', 'URI:spiffe://x/y', 'email:a@b.example', '2001:db8::1'];
+      const strangers = ['URI:a.example', 'email:a.example', 'spiffe://x/y', 'URI:spiffe://x/z', '2001:db8::2'];
+      for (const [index, name] of [...clients, ...strangers].entries()) {
+        const code = await ends(world, await world.client(name, { file: `client${index}` }));
+        assert.equal(code, index < clients.length ? 'ok' : 'not-allowed', name);
+      }
+      const lines: readonly Record<string, unknown>[] = readFileSync(log, 'utf8')
+        .trimEnd()
+        .split('\n')
+        .map((line) => JSON.parse(line));
+      const refused = lines.filter(({ outcome }) => outcome === 'not-allowed');
+      assert.deepEqual([lines.length, refused.length], [clients.length + strangers.length, strangers.length]);
+      for (const { operation, caller } of refused) {
+        assert.deepEqual([operation, /^tls:\/\/127\.0\.0\.1\b/.test(String(caller))], ['wrap', true]);
+      }
+      assert.ok(String(refused[0]?.caller).endsWith(' URI:a.example'));
+      const metric = /operation="wrap",backend="none",code="not-allowed"/;
+      assert.equal(await world.subject.sample('ocicrypt_kms_requests_total', metric), strangers.length);
     });
 
     test('speaks HTTP/2 over TLS 1.3 and nothing else', async (t) => {
