@@ -1,4 +1,4 @@
-// The only code that knows how clients are named: as their certificates say it, and as an operator writes it.
+// How clients are named: as their certificates say it, and as an operator writes it.
 // https://www.rfc-editor.org/rfc/rfc5280#section-4.2.1.6
 
 import { isIP } from 'node:net';
