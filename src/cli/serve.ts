@@ -84,8 +84,10 @@ function noKeyAllowed(): OcicryptError {
 /** The same keys for all clients: measured, limited, and shared by those that ask the same. */
 function shareKeys(options: ProviderOptions, settings: Settings, instruments: Instruments): ProviderOptions {
   const perSecond = settings.count('key-rate') ?? DEFAULT_KEY_RATE;
-  const events = { joined: () => instruments.keyLimit('joined'), limited: () => instruments.keyLimit('limited') };
-  const share = createKekSharing({ perSecond, burst: 5 * perSecond }, events);
+  // Half of the server is for keys whose services are there.
+  const waiting = Math.ceil(serverLimits(settings).active / 2);
+  const limits = { rate: { perSecond, burst: 5 * perSecond }, waiting };
+  const share = createKekSharing(limits, (event) => instruments.keyLimit(event));
   const measure = instruments.kekMeasure();
   return {
     ...options,

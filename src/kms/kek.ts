@@ -31,6 +31,8 @@ export type WrappedKey = {
 export interface Kek {
   /** Whether unwrapping needs no other machine: such keys are tried first. */
   readonly local: boolean;
+  /** Whether a call of a local key keeps the processor busy for longer than callers of a server should wait for. */
+  readonly costly?: boolean | undefined;
   /** The canonical URI by which packets know this key; its own URI but for keys known by what they hold. */
   readonly key: string;
   /** Further URIs by which packets know what this opens: a file of identities holds several keys. */
@@ -57,6 +59,7 @@ export interface Kek {
 export function decorate(kek: Kek, calls: Partial<Pick<Kek, 'wrap' | 'unwrap' | 'close'>>): Kek {
   const same: Required<Kek> = {
     local: kek.local,
+    costly: kek.costly,
     key: kek.key,
     otherKeys: kek.otherKeys,
     wrap: (...call) => kek.wrap(...call),

@@ -1,50 +1,71 @@
-// What many callers of one key service share: one call for identical unwraps, and a rate for each key.
-// Both come after policy, because keys are opened after it; nothing is kept once its callers are answered.
+// What many callers of one key share: one call for identical unwraps, the key's rate, what is known of its service, and
+// the processor. All of it comes after policy, because keys are opened after it; nothing is kept once callers are answered.
 
 import { createHash } from 'node:crypto';
 import { wipe } from '../base/bytes.ts';
-import { OcicryptError } from '../base/errors.ts';
+import { type Clock, SYSTEM_CLOCK } from '../base/clock.ts';
 import { SharedRun } from '../base/share.ts';
 import { contextBytes, decorate, type EncryptionContext, type Kek, oncePerKek, type WrappedKey } from './kek.ts';
+import { type KeyRate, KeyRateLimit } from './key-rate.ts';
+import { OutageGuard, type WaitingRoom } from './outage.ts';
+import { ProcessorTurns } from './processor-turns.ts';
 
-/** Calls that a key may be sent; local keys have no such limit. */
-export type KeyRate = {
-  /** Each second, in the long run. */
-  readonly perSecond: number;
-  /** At once, after a pause. */
-  readonly burst: number;
+export type SharingLimits = {
+  /** For each key of a service. */
+  readonly rate: KeyRate;
+  /** Calls that may wait for services that are down, in all. */
+  readonly waiting: number;
 };
 
-/** Told when a call was answered by another caller's, or was refused by the rate. */
-export type SharedEvents = { readonly joined?: () => void; readonly limited?: () => void };
+/** What happened to a call: a closed set, for metrics. */
+export const SHARING_EVENTS = ['joined', 'waited', 'limited', 'held'] as const;
+/**
+ * A call was answered by another caller's, waited for its turn with a key's rate or for the processor, was refused by the
+ * rate, or was held back while the service is down.
+ */
+export type SharingEvent = (typeof SHARING_EVENTS)[number];
 
 /**
- * Makes the function that gives every opened key its shared form, always the same for the same key: identical unwraps
- * in progress share one call, and the service is called no more often than `rate`. A local key stays as it is: it
- * costs nothing.
- *
- * @param now a clock in milliseconds
+ * Makes the function that gives every opened key its shared form, always the same for the same key. A key of a service:
+ * identical unwraps in progress share one call, the service is called no more often than its rate, and while it is down
+ * by one call at a time. A local key that costs processor time is used by one call at a time; another stays as it is.
  */
 export function createKekSharing(
-  rate: KeyRate,
-  events: SharedEvents = {},
-  now: () => number = () => performance.now(),
+  { rate, waiting }: SharingLimits,
+  tell: (event: SharingEvent) => void = () => {},
+  clock: Clock = SYSTEM_CLOCK,
 ): (kek: Kek) => Kek {
-  return oncePerKek((kek) => (kek.local ? kek : shareKek(kek, tokenBucket(kek.key, rate, events, now), events)));
+  const room: WaitingRoom = { size: waiting, taken: 0 };
+  const processor = new ProcessorTurns();
+  return oncePerKek((kek) => {
+    if (!kek.local) return shareFlights(limit(kek, rate, room, tell, clock), tell);
+    return kek.costly ? processor.share(kek, () => tell('waited')) : kek;
+  });
 }
 
-function shareKek(kek: Kek, takeToken: () => void, events: SharedEvents): Kek {
+/** Each call waits until the service is there, and then for its turn. */
+function limit(kek: Kek, rate: KeyRate, room: WaitingRoom, tell: (event: SharingEvent) => void, clock: Clock): Kek {
+  const guard = new OutageGuard(kek.key, room, clock);
+  const limited = new KeyRateLimit(kek.key, rate, clock);
+  const guarded = <Value>(signal: AbortSignal, call: () => Promise<Value>) =>
+    guard.run(signal, {
+      onWait: () => tell('held'),
+      ready: () => limited.take(signal, tell),
+      call,
+    });
+  return decorate(kek, {
+    wrap: (plaintext, context, signal) => guarded(signal, () => kek.wrap(plaintext, context, signal)),
+    unwrap: (wrapped, context, signal) => guarded(signal, () => kek.unwrap(wrapped, context, signal)),
+  });
+}
+
+function shareFlights(kek: Kek, tell: (event: SharingEvent) => void): Kek {
   const flights = new Map<string, SharedRun<Uint8Array>>();
   return decorate(kek, {
-    async wrap(plaintext, context, signal) {
-      takeToken();
-      return kek.wrap(plaintext, context, signal);
-    },
     async unwrap(wrapped, context, signal) {
       const name = flightName(wrapped, context);
       let flight = flights.get(name);
       if (flight === undefined) {
-        takeToken();
         const started = new SharedRun(signal, (end) => kek.unwrap(wrapped, context, end));
         flights.set(name, started);
         const land = () => {
@@ -56,7 +77,7 @@ function shareKek(kek: Kek, takeToken: () => void, events: SharedEvents): Kek {
           setImmediate(() => wipe(plaintext));
         }, land);
         flight = started;
-      } else events.joined?.();
+      } else tell('joined');
       const joined = flight;
       const plaintext = await joined.join(signal, () => {
         if (flights.get(name) === joined) flights.delete(name);
@@ -74,23 +95,4 @@ function flightName(wrapped: WrappedKey, context: EncryptionContext): string {
     hash.update(`${part.length}:`).update(part);
   }
   return hash.digest('base64');
-}
-
-function tokenBucket(key: string, rate: KeyRate, events: SharedEvents, now: () => number): () => void {
-  let tokens = rate.burst;
-  let filled = now();
-  return () => {
-    const time = now();
-    tokens = Math.min(rate.burst, tokens + ((time - filled) / 1000) * rate.perSecond);
-    filled = time;
-    if (tokens < 1) {
-      events.limited?.();
-      throw new OcicryptError('throttled', `key ${key} is asked for more than ${rate.perSecond} times a second`, {
-        hint: 'try again later, or raise --key-rate',
-        retryable: true,
-        retryAfter: Math.ceil(((1 - tokens) / rate.perSecond) * 1000),
-      });
-    }
-    tokens--;
-  };
 }

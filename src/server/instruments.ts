@@ -4,6 +4,7 @@ import { asOcicryptError, type ErrorCode } from '../base/errors.ts';
 import { CALL_STATUS } from '../base/grpc.ts';
 import type { Scheme } from '../base/key-uri.ts';
 import { decorate, type Kek, oncePerKek } from '../kms/kek.ts';
+import { SHARING_EVENTS, type SharingEvent } from '../kms/sharing.ts';
 import type { Decision } from '../provider/audit.ts';
 import type { CallReport } from './call.ts';
 import { CLOSE_REASONS, type CloseReason } from './connections.ts';
@@ -48,9 +49,9 @@ export class Instruments {
   );
   readonly #limits = new Counter(
     'ocicrypt_kms_key_limits_total',
-    "Unwraps that joined another caller's, and calls that the key's rate refused.",
+    "Unwraps that joined another caller's, calls that waited for the key's rate or the processor, that the rate refused, and that were held while the service is down.",
     ['event'],
-    ['joined', 'limited'],
+    SHARING_EVENTS,
   );
   readonly #reloads = new Counter(
     'ocicrypt_kms_certificate_reloads_total',
@@ -94,7 +95,7 @@ export class Instruments {
     this.#closed.add(reason);
   }
 
-  keyLimit(event: 'joined' | 'limited'): void {
+  keyLimit(event: SharingEvent): void {
     this.#limits.add(event);
   }
 

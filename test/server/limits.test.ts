@@ -1,6 +1,7 @@
 // P9 P11: what callers share, and callers that leave. What many of them do to a whole server: test/executable/server/many.test.ts.
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
+import { markCall } from '../../src/base/deadline.ts';
 import { asOcicryptError, OcicryptError } from '../../src/base/errors.ts';
 import { encodeBytesField } from '../../src/base/grpc.ts';
 import { parseKeyUri } from '../../src/base/key-uri.ts';
@@ -30,11 +31,13 @@ function remoteKek(answer: (signal: AbortSignal) => Promise<void>): Kek & { read
   };
 }
 
+const SHARING = { rate: { perSecond: 10, burst: 10 }, waiting: 100 };
+
 const pause = (milliseconds: number) => new Promise<void>((resolve) => setTimeout(resolve, milliseconds));
 
 /** The server's set-up with a key of a service, shared as `serve` shares it. */
 function sharing(kek: Kek, rate: number, more: Partial<ProviderOptions> = {}): RunningOptions {
-  const share = createKekSharing({ perSecond: rate, burst: rate });
+  const share = createKekSharing({ rate: { perSecond: rate, burst: rate }, waiting: 100 });
   return {
     kek,
     provider: { openKek: async () => share(kek), rules: [{ kind: 'key', uri: parseKeyUri(KEY) }], ...more },
@@ -59,7 +62,7 @@ describe('P9 one key service, many callers', () => {
           });
         }),
     );
-    const shared = createKekSharing({ perSecond: 10, burst: 10 })(kek);
+    const shared = createKekSharing(SHARING)(kek);
     const wrapped = { key: KEY, algorithm: 'XOR', wrapped: new Uint8Array(32) };
     const [first, second] = [new AbortController(), new AbortController()];
     const reason = new OcicryptError('deadline-exceeded', 'left');
@@ -74,7 +77,7 @@ describe('P9 one key service, many callers', () => {
   });
 
   test('callers get copies, which they may wipe', async () => {
-    const shared = createKekSharing({ perSecond: 10, burst: 10 })(remoteKek(() => pause(20)));
+    const shared = createKekSharing(SHARING)(remoteKek(() => pause(20)));
     const wrapped = { key: KEY, algorithm: 'XOR', wrapped: new Uint8Array(32) };
     const signal = new AbortController().signal;
     const [one, other] = await Promise.all([shared.unwrap(wrapped, {}, signal), shared.unwrap(wrapped, {}, signal)]);
@@ -84,7 +87,7 @@ describe('P9 one key service, many callers', () => {
 
   test('another context or another packet is another call', async () => {
     const kek = remoteKek(() => pause(20));
-    const shared = createKekSharing({ perSecond: 10, burst: 10 })(kek);
+    const shared = createKekSharing(SHARING)(kek);
     const signal = new AbortController().signal;
     const wrapped = { key: KEY, algorithm: 'XOR', wrapped: new Uint8Array(32) };
     await Promise.all([
@@ -94,22 +97,6 @@ describe('P9 one key service, many callers', () => {
       shared.unwrap({ ...wrapped, wrapped: new Uint8Array(33) }, {}, signal),
     ]);
     assert.equal(kek.calls(), 4);
-  });
-
-  test('a key is called as often as its rate says, and then the caller is told when to come again', async () => {
-    let time = 0;
-    const kek = remoteKek(async () => {});
-    const shared = createKekSharing({ perSecond: 10, burst: 5 }, {}, () => time)(kek);
-    const signal = new AbortController().signal;
-    const unwrap = (index: number) =>
-      shared.unwrap({ key: KEY, algorithm: 'XOR', wrapped: new Uint8Array(32).fill(index) }, {}, signal);
-    const codes = await Promise.all(Array.from({ length: 8 }, (_, index) => codeOf(unwrap(index))));
-    assert.deepEqual(codes, [...new Array(5).fill('ok'), ...new Array(3).fill('throttled')]);
-    const refused = asOcicryptError(await unwrap(9).catch((error: unknown) => error));
-    assert.equal(refused.retryAfter, 100);
-    time += 100;
-    assert.equal(await codeOf(unwrap(9)), 'ok');
-    assert.equal(await codeOf(unwrap(10)), 'throttled');
   });
 });
 
@@ -173,6 +160,32 @@ describe('the counters that connections share', () => {
     budget.release(two);
     assert.equal(budget.total, 40);
     assert.equal(budget.take(three, 1000), false);
+  });
+
+  test('a client that fills the queue makes room in it for others, and takes turns with them', async () => {
+    const gate = new CallGate(1, 4);
+    const order: string[] = [];
+    const enter = (client: string) => {
+      const { signal } = new AbortController();
+      markCall(signal, 60_000, client);
+      return gate.enter(signal).then(
+        () => order.push(client),
+        (error) => order.push(`${client} ${asOcicryptError(error).code}`),
+      );
+    };
+    await enter('flood');
+    const calls = ['flood', 'flood', 'flood', 'flood', 'flood', 'good', 'good', 'good'].map(enter);
+    for (let left = 0; left < 5; left++) {
+      await new Promise((resolve) => setImmediate(resolve));
+      gate.leave();
+    }
+    await Promise.all(calls);
+    const refused = order.filter((one) => one.endsWith('throttled'));
+    assert.deepEqual(refused.sort(), ['flood throttled', 'flood throttled', 'flood throttled', 'good throttled']);
+    assert.deepEqual(
+      order.filter((one) => !one.endsWith('throttled')),
+      ['flood', 'flood', 'good', 'flood', 'good'],
+    );
   });
 
   test('a caller that leaves the queue makes room in it', async () => {

@@ -74,7 +74,7 @@ export const LIMIT_OPTIONS = {
   'key-rate': {
     kind: 'count',
     value: 'N',
-    describe: 'calls a second to a key of a key service; bursts may have five times as many',
+    describe: 'calls a second to a key of a key service; five times as many at once, more wait',
     fallback: '200',
   },
 } as const satisfies OptionGroup;

@@ -9,6 +9,8 @@ import { type AgeIdentity, type AgeSettings, forgetAgeIdentities, readAgeIdentit
 
 /** Room for 4 KiB and the header of a post-quantum recipient; a longer header would only cost time. */
 const MAXIMUM_WRAPPED_BYTES = 16 * 1024;
+/** Milliseconds of the processor for each stanza: a file for one recipient has one, whatever else stands in its header. */
+const MAXIMUM_STANZAS = 1;
 
 /**
  * Opens a recipient: wrapping needs nothing else, unwrapping an identity in one of the operator's files. An age file
@@ -18,6 +20,7 @@ export function openAgeRecipient(uri: Extract<KeyUri, { scheme: 'age' }>, settin
   const key = uri.recipient;
   return {
     local: true,
+    costly: true,
     key,
     wrap: (plaintext) => encryptTo(key, plaintext),
     async unwrap(wrapped) {
@@ -44,6 +47,7 @@ export async function openAgeIdentityFile(path: string, settings: AgeSettings): 
   const [key = '', ...otherKeys] = recipients;
   return {
     local: true,
+    costly: true,
     key,
     otherKeys,
     wrap: (plaintext) => encryptTo(key, plaintext),
@@ -92,14 +96,21 @@ async function decryptWith(
 ): Promise<Uint8Array> {
   const { Decrypter } = await import('age-encryption');
   const decrypter = new Decrypter();
-  for (const { secret } of identities) decrypter.addIdentity(secret);
+  // The packet names the recipient: other identities of the file cannot be meant.
+  for (const { recipient, secret } of identities) if (recipient === asked) decrypter.addIdentity(secret);
   try {
     const fits = algorithm === algorithmOf(asked) && wrapped.length <= MAXIMUM_WRAPPED_BYTES;
-    if (fits) return await decrypter.decrypt(wrapped);
+    if (fits && countStanzas(wrapped, algorithm) <= MAXIMUM_STANZAS) return await decrypter.decrypt(wrapped);
   } catch {
     // Whatever it was: the file comes from a packet, and the library has no codes to tell by.
   }
   throw cannotBeUnwrapped(shorten(key));
+}
+
+/** How many stanzas of the algorithm the header of an age file has; lines of base64 begin in another way. */
+function countStanzas(file: Uint8Array, algorithm: string): number {
+  const [header = ''] = new TextDecoder('latin1').decode(file).split('\n---', 1);
+  return header.split('\n').filter((line) => line.startsWith(`-> ${algorithm}`)).length;
 }
 
 /** A post-quantum recipient has two thousand characters. */

@@ -91,7 +91,7 @@ for (const { name, program } of PROGRAMS) {
 
     test(seeded('a manifest with thousands of bad annotations costs as many calls as the rate allows'), async (t) => {
       const annotations = runs(500);
-      const { path } = await startSubject(t, program, { keys: keys(), words: ['--key-rate=10'] });
+      const { path } = await startSubject(t, program, { keys: keys(), words: ['--key-rate=10', '--timeout=3s'] });
       const called = decryptions();
       const started = performance.now();
       const statuses = new Set<string>();

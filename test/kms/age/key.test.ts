@@ -95,6 +95,20 @@ describe('age', () => {
     }
   });
 
+  test('a wrapped key is for one recipient: more stanzas would only cost time', async () => {
+    const others = await Promise.all(Array.from({ length: 100 }, () => generateX25519Identity()));
+    const encrypter = new Encrypter();
+    for (const identity of others) encrypter.addRecipient(await identityToRecipient(identity));
+    encrypter.addRecipient(person.recipient);
+    const wrapped = await encrypter.encrypt(randomBytes(32));
+    const kek = await openAgeIdentityFile(person.file, { identityFiles: [] });
+    const used = process.cpuUsage();
+    await code(kek.unwrap({ key: person.recipient, algorithm: 'X25519', wrapped }, {}, soon()), 'integrity');
+    const { user } = process.cpuUsage(used);
+    // Opened, it takes a hundred times 2 ms.
+    assert.ok(user < 50_000, `${user} µs of the processor`);
+  });
+
   describe('reads protected identity files', () => {
     const passphrase = 'correct horse battery stäple';
 
