@@ -53,7 +53,7 @@ export function patienceOf(signal: AbortSignal): number {
   return scopeOf(signal)?.patience ?? Number.POSITIVE_INFINITY;
 }
 
-/** Whose call this is, for queues in which clients take turns; undefined where nobody said. */
+/** Whose call this is, for queues in which clients take turns; undefined if that was not said. */
 export function clientOf(signal: AbortSignal): Client {
   return scopeOf(signal)?.client;
 }
@@ -218,7 +218,7 @@ function runWithin<Value>(
   if (outer?.aborted) cancel();
   else {
     outer?.addEventListener('abort', cancel, { once: true });
-    // A `run` that throws at once must not leave the timer behind, whose rejection nobody would take.
+    // A `run` that throws at once must not leave the timer behind, whose rejection would be unhandled.
     (async () => run(controller.signal))().then(resolve, reject);
   }
   return promise.finally(() => {

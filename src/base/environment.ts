@@ -110,7 +110,7 @@ export const VARIABLES: ReadonlyMap<string, VariableKind> = new Map<string, Vari
 );
 
 /**
- * The same environment, in which every variable of the table is judged when it is read, so that one which nobody needs
+ * The same environment, in which every variable of the table is judged when it is read, so that one which is not needed
  * breaks nothing: blanks and line ends around words are gone.
  *
  * @returns an environment that throws OcicryptError `configuration`, naming the variable, for a name of a file that is

@@ -155,7 +155,7 @@ function joinLine(code: ErrorCode, message: string, hint: string | undefined): s
 /**
  * The error as people meet it: `CODE: message; hint`, on one line whatever its parts hold.
  * An error that is not an {@link OcicryptError} is a fault of ours and says nothing of its own text,
- * because nobody has checked that text for secrets.
+ * because that text was not checked for secrets.
  */
 export function describeError(error: unknown): string {
   const { code, message, hint } = asOcicryptError(error);

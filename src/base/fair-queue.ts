@@ -1,4 +1,4 @@
-// A queue in which clients take turns: who asks for much waits behind itself, and nobody else does.
+// A queue in which clients take turns: a client that asks for much waits behind itself, and the others do not.
 
 /** Who counts as one: any value that is the same for all its calls. */
 export type Client = unknown;

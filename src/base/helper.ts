@@ -1,5 +1,5 @@
 // Programs that others wrote and that we run for credentials. They get no terminal, say nothing of their own, and end
-// with whatever they started as soon as nobody waits for them.
+// with all that they started as soon as no caller waits for them.
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import { concatBytes, wipe } from './bytes.ts';
@@ -18,7 +18,7 @@ export type Helper = {
   readonly limit?: number;
 };
 
-/** How it ended; the output may hold a secret: whoever reads it wipes it. */
+/** How it ended; the output may hold a secret: its reader wipes it. */
 export type HelperResult = { readonly status: number; readonly output: Uint8Array<ArrayBuffer> };
 
 /** The shell's number for a program that is not there, also where there is no shell. */

@@ -2,7 +2,7 @@
 // second, and the engine notices late.
 
 /**
- * Frees what `bytes` lie in, which must be nobody else's and is empty afterwards; does nothing where other bytes may lie
+ * Frees what `bytes` lie in, which must be used by nothing else and is empty afterwards; does nothing if other bytes may lie
  * in the same memory.
  */
 export function releaseBytes(bytes: Uint8Array): void {

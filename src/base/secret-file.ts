@@ -14,9 +14,9 @@ export type FileSecrecy = {
 };
 
 /**
- * The bytes of a secret file: a regular file (or a link to one) of ours or root's that nobody else may touch. Root may
+ * The bytes of a secret file: a regular file (or a link to one) of ours or root's that no other user may touch. Root may
  * read the file of any user who keeps it from others. A file of root's may be readable by a group where we are not root
- * ourselves: so Kubernetes mounts a secret for a pod. Checked and read through one descriptor, so that nobody can swap
+ * ourselves: so Kubernetes mounts a secret for a pod. Checked and read through one descriptor, so that no user can swap
  * the file in between.
  *
  * @param what how the file is called in an error ("the key file")
@@ -64,7 +64,7 @@ export function readSecretLine(path: string, what: string, maximumBytes: number)
   return bytes.subarray(0, end);
 }
 
-/** Asks whoever sits at the terminal for a secret; undefined where nobody does. The caller wipes it. */
+/** Asks the person at the terminal for a secret; undefined if there is none. The caller wipes it. */
 export type SecretPrompt = (question: string) => Promise<Uint8Array | undefined>;
 
 function openFile(path: string, what: string): number {

@@ -1,4 +1,4 @@
-// One piece of work for everybody who asks while it runs, ended when nobody waits for it any more.
+// One piece of work for all who ask while it runs, ended when none of them waits any more.
 
 import { currentWait, endedBy, waitFor, withSharedAttempt } from './deadline.ts';
 
@@ -37,7 +37,7 @@ export class SharedRun<Result> {
       onDeserted();
       this.#controller.abort(endedBy(signal));
     };
-    // At once: whoever asks next must not join a run that is about to end.
+    // At once: the next caller must not join a run that is about to end.
     const stop = () => {
       left.reject(endedBy(signal));
       leave();

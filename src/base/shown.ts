@@ -77,7 +77,7 @@ const SECRETS: readonly RegExp[] = [
   /(?<![A-Za-z0-9]|sha256:)(?=[0-9A-Fa-f]*\d)(?=\d*[A-Fa-f])[0-9A-Fa-f]{32,}(?![A-Za-z0-9])/,
 ];
 
-/** Whether a text is, or holds, what nobody should read: content of a file of keys, a token, random bytes as text. */
+/** Whether a text is, or holds, what must not be shown: content of a file of keys, a token, random bytes as text. */
 export function isSecret(text: string): boolean {
   return (
     SECRETS.some((secret) => secret.test(text)) ||

@@ -55,7 +55,7 @@ export class Turns {
     }
   }
 
-  /** Lets the next one in; false if nobody waits. */
+  /** Lets the next one in; false if none waits. */
   admit(): boolean {
     const next = this.#queue.next();
     next?.admit();

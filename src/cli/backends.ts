@@ -10,7 +10,7 @@ import type { Settings } from './options/settings.ts';
 /**
  * The settings of every backend, from options, configuration file and environment. Reads nothing yet.
  *
- * @param warn told what works and may not be meant so
+ * @param warn told what works but may be a mistake
  */
 export function backendSettings(settings: Settings, warn: (line: string) => void): BackendSettings {
   const environment = checkedEnvironment(process.env);

@@ -14,7 +14,7 @@ export function leaveLastWords(line: string): void {
   try {
     const child = spawn('/bin/sh', ['-c', SCRIPT, 'ocicrypt-kms', String(process.pid), line], {
       env: { PATH: process.env.PATH ?? USUAL_PATH, LC_ALL: 'C' },
-      // Whoever ends our group does not end it.
+      // A signal to our group does not end it.
       detached: true,
       stdio: ['ignore', 'inherit', 'ignore'],
     });
@@ -27,7 +27,7 @@ export function leaveLastWords(line: string): void {
 
 const USUAL_PATH = '/usr/local/bin:/usr/bin:/bin';
 
-/** At most five seconds, should nobody ever ask for the status. */
+/** At most five seconds, in case the status is never asked for. */
 const SCRIPT = `
 logger -t ocicrypt-kms -p daemon.err -- "$2" >/dev/null 2>&1 &
 tries=0

@@ -11,7 +11,7 @@ const BACKSPACE = new Set([8, 127]);
 const LINE_END = new Set([10, 13]);
 const MAXIMUM_ANSWER = 4096;
 
-/** Whoever has given up is asked nothing else by this process, however many keys it has. */
+/** A person who has given up is asked nothing else by this process, however many keys it has. */
 let refusal: OcicryptError | undefined;
 
 /**

@@ -176,7 +176,7 @@ async function warnOfKeyFiles({ rules, openKek }: ProviderOptions, log: ServerLo
   }
 }
 
-/** Keys that are named one by one; below a prefix nobody knows what is there. */
+/** Keys that are named one by one; below a prefix it is not known which there are. */
 function probesOf({ rules, openKek, limits = DEFAULT_LIMITS }: ProviderOptions): readonly Probe[] {
   const operations = new Map<string, { readonly uri: KeyUri; wrap: boolean; unwrap: boolean }>();
   for (const rule of rules) {

@@ -19,7 +19,7 @@ export type ProviderSetup = {
   readonly personality: Personality;
   /** A command runs with its caller's rights, so that the keys its caller names are allowed; a server has many callers. */
   readonly door: 'command' | 'server';
-  /** Told what works and may not be meant so. */
+  /** Told what works but may be a mistake. */
   readonly warn: (line: string) => void;
 };
 

@@ -10,7 +10,7 @@ export interface Terminal {
   read(maximum: number): Promise<Uint8Array>;
   /** Writes data, all of it. @throws OcicryptError `not-written` */
   write(data: Uint8Array | string): void;
-  /** Writes one line to standard error; that it cannot be written is nobody's fault and ends nothing. */
+  /** Writes one line to standard error; if that fails, the command goes on. */
   say(line: string): void;
   /** Standard input and output as streams, for a command whose input and output are a whole layer. */
   streams(): Promise<StandardStreams>;
@@ -63,7 +63,7 @@ function drawText(text: string): void {
   try {
     writeAll(2, new TextEncoder().encode(text));
   } catch {
-    // Nobody is looking.
+    // There is no terminal to see it.
   }
 }
 

@@ -80,7 +80,7 @@ function dial(target: Address, tls: GrpcTls | undefined): ClientHttp2Session {
   });
 }
 
-/** Whoever answers on a socket is handed layer keys. @throws OcicryptError `configuration` */
+/** The process that answers on a socket is handed layer keys. @throws OcicryptError `configuration` */
 function checkSocket(path: string): void {
   const weakness = socketWeakness(path);
   if (weakness === undefined) return;

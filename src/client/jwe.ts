@@ -41,7 +41,7 @@ export async function createJweWrapper(files: readonly string[]): Promise<LayerK
 }
 
 /**
- * Whoever has these private keys.
+ * What opens layer keys with these private keys.
  *
  * @param files PEM files without passphrase, readable by us alone
  * @throws OcicryptError `not-found`, `configuration`
@@ -61,7 +61,7 @@ export function createJweHolder(files: readonly string[]): KeyHolder {
         try {
           return (await generalDecrypt(jwe, key, options)).plaintext;
         } catch {
-          // Not for this key, or changed: nobody is told which (docs/promises.md, P15).
+          // Not for this key, or changed: which of them is not said (docs/promises.md, P15).
         }
       }
       throw new OcicryptError('integrity', `the JWE cannot be unwrapped with ${files.map(showPath).join(', ')}`, {

@@ -1,4 +1,4 @@
-// The contracts of whoever wraps and unwraps layer keys for the image commands.
+// The contracts of what wraps and unwraps layer keys for the image commands.
 
 /** One wrapped layer key: `scheme` is `provider.NAME`, `jwe`, `pgp`, `pkcs7` or `pkcs11`; `packet` is what base64 held. */
 export type WrappedLayerKey = { readonly scheme: string; readonly packet: Uint8Array };
@@ -28,7 +28,7 @@ export interface LayerKeyWrapper {
   wrap(record: Uint8Array, signal: AbortSignal): Promise<readonly Uint8Array[]>;
 }
 
-/** Whoever can open layer keys. */
+/** What can open layer keys. */
 export interface LayerKeyUnwrapper {
   /**
    * Opens one of the keys, whichever it can.

@@ -1,4 +1,4 @@
-// Key providers as whoever wraps and unwraps layer keys, wherever they are: in this process, a command, a gRPC server.
+// Key providers as what wraps and unwraps layer keys, wherever they are: in this process, a command, a gRPC server.
 
 import { wipe } from '../base/bytes.ts';
 import type { KeyHolder } from './holders.ts';

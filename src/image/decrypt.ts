@@ -1,4 +1,4 @@
-// Decrypts an image: its layer keys by whoever can open them, its layers with those.
+// Decrypts an image: its layer keys by the keys and providers that can open them, its layers with those.
 
 import { wipe } from '../base/bytes.ts';
 import { OcicryptError } from '../base/errors.ts';

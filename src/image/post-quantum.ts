@@ -23,7 +23,7 @@ export function isPostQuantum(scheme: Scheme | undefined, algorithm: string | un
 
 /**
  * What each packet is for that does not hold, as a text for people: recipients, or the packet itself where it names
- * nobody or cannot be read.
+ * no recipient or cannot be read.
  */
 export function findClassic(packets: readonly PacketDescription[]): readonly string[] {
   return packets.flatMap(({ scheme, recipients, problem }) => {

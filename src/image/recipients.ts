@@ -1,4 +1,4 @@
-// All who are to open a layer: every one of them is given its key, or nobody is.
+// The recipients of a layer: each of them gets its key, or none does.
 
 import { OcicryptError } from '../base/errors.ts';
 import type { LayerKeyWrapper, WrappedLayerKey } from '../client/layer-keys.ts';

@@ -57,7 +57,7 @@ export type RewrappedImage = {
  * Changes the wrapped keys of every encrypted layer of the selected platforms; no layer is read or written. Keys that are wrapped
  * alike are changed once. All succeed before the first manifest is written, and the name moves last: a failure, or a
  * death at any moment, leaves the old image. The old manifest stays readable by its digest, signatures of it do not
- * cover the new one, and nobody who once had a layer's key is shut out by this.
+ * cover the new one, and everybody who once obtained a layer's key keeps it.
  *
  * @throws OcicryptError `not-found` for a selected platform that is not here, `bad-input` for an image without an
  *   encrypted layer or with senseless annotations, and what
@@ -109,7 +109,7 @@ export function replaceKeys(unwrapper: LayerKeyUnwrapper, wrappers: readonly Lay
   return { rewrap: (keys, signal) => wrapAgain(keys, unwrapper, wrappers, signal) };
 }
 
-/** New recipients beside the old ones, whose entries stay byte for byte: nobody else's key can be used to wrap anew. */
+/** New recipients beside the old ones, whose entries stay byte for byte: their keys may not be ours to wrap with. */
 export function addKeys(unwrapper: LayerKeyUnwrapper, wrappers: readonly LayerKeyWrapper[]): LayerKeyRewrapper {
   return {
     async rewrap(keys, signal) {
@@ -124,8 +124,8 @@ export function addKeys(unwrapper: LayerKeyUnwrapper, wrappers: readonly LayerKe
  * The same recipients without some. Packets that none of those is in stay byte for byte; one that was for others too is
  * made anew, under a new data key, for those others.
  *
- * @param isRemoved whether a recipient in a packet of `scheme` is to go; packets that name nobody are asked about once
- * @param wrapperFor gives whoever wraps for the keys that stay in a packet of `scheme`; throws where one cannot be
+ * @param isRemoved whether a recipient in a packet of `scheme` is to go; packets that name no recipient are asked about once
+ * @param wrapperFor gives what wraps for the keys that stay in a packet of `scheme`; throws if one cannot be
  * @throws OcicryptError `not-found` where a layer has no such recipient
  */
 export function removeKeys(

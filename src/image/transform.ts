@@ -215,7 +215,7 @@ async function copyUnknown(
   await ifThere(retry((running) => copyBlob(source, destination, entry, running), signal));
 }
 
-/** What a sparse index names and nobody has stays as it is named. */
+/** What a sparse index names without having it stays as it is named. */
 async function ifThere<Result>(promise: Promise<Result>): Promise<Result | undefined> {
   try {
     return await promise;

@@ -21,7 +21,7 @@ export type VerifyOptions = {
   /** Key URIs, or prefixes ending in `/*`: no layer may be wrapped for anybody else. */
   readonly only?: readonly string[];
   /**
-   * Gives whoever opens layer keys with the required key, or with any where none is required. Without it nothing is
+   * Gives what opens layer keys with the required key, or with any if none is required. Without it nothing is
    * opened, and the verdict is about what the metadata claims.
    */
   readonly unwrapper?: (key: string | undefined) => LayerKeyUnwrapper;
@@ -131,7 +131,7 @@ function judgeReport({ name, platforms, unknown }: ImageReport, wishes: Wishes):
   return reasons;
 }
 
-/** Whoever has the manifest may put it beside the index later. */
+/** Anybody who has the manifest may put it beside the index later. */
 function judgeAbsent({ absent }: ImageReport): readonly string[] {
   return absent.map(({ platform, digest }) => `${platform}: ${digest} is not here`);
 }

@@ -71,7 +71,7 @@ function shareFlights(kek: Kek, tell: (event: SharingEvent) => void): Kek {
         const land = () => {
           if (flights.get(name) === started) flights.delete(name);
         };
-        // The result itself is nobody's: every caller has a copy, made before it is wiped.
+        // The result itself is given to no caller: each has a copy, made before it is wiped.
         started.result.then((plaintext) => {
           land();
           setImmediate(() => wipe(plaintext));

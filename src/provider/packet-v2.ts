@@ -141,7 +141,7 @@ export function decodePacketV2(object: JsonObject, bytes: Uint8Array): PacketV2 
 /**
  * The encryption context of every recipient of a packet: a domain of our own, the sealed record, and the labels.
  *
- * @param content {@link contentDigest}: without it, somebody who may only unwrap could put another record into the packet
+ * @param content {@link contentDigest}: without it, a recipient that may only unwrap could put another record into the packet
  */
 export function packetContext(labels: Labels, content: string): EncryptionContext {
   return { content, ...domainContext('v2', labels) };

@@ -146,7 +146,7 @@ class Candidate {
     let unwrapped: Uint8Array | undefined;
     try {
       unwrapped = await kek.unwrap(this.#recipient, context, signal);
-      // Another key was faster, or time is up: nobody would wipe what comes now.
+      // Another key was faster, or time is up: what comes now would stay unwiped.
       signal.throwIfAborted();
       const optsdata = packet.format === 'v2' ? openPacketV2(packet, unwrapped) : Uint8Array.from(unwrapped);
       return checkRecord(optsdata, this.name);
@@ -202,7 +202,7 @@ function checkRecord(optsdata: Uint8Array, key: string): Uint8Array {
   throw cannotBeUnwrapped(key);
 }
 
-/** Wrong key, tag, shape and context look the same from outside, whoever found the fault (docs/promises.md, P15). */
+/** Wrong key, tag, shape and context look the same from outside, wherever the fault was found (docs/promises.md, P15). */
 function isCannotBeUnwrapped(error: unknown): boolean {
   return error instanceof OcicryptError && error.code === 'integrity' && error.message.endsWith(CANNOT_BE_UNWRAPPED);
 }

@@ -69,7 +69,7 @@ function chooseFormat(keys: readonly KeyUri[], options: WrapOptions): 'v1' | 'v2
 /** How a symmetric Google key says that it is one: an asymmetric one has the same URI. */
 const SYMMETRIC = 'GOOGLE_SYMMETRIC_ENCRYPTION';
 
-/** Undefined where the key turns out to be asymmetric, too small a one perhaps, and nobody insists on v1. */
+/** Undefined if the key turns out to be asymmetric (perhaps too small) and v1 was not asked for. */
 async function wrapV1(
   optsdata: Uint8Array,
   keys: readonly KeyUri[],

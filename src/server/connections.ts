@@ -35,7 +35,7 @@ const MAXIMUM_CREDIT = 200;
 const FIRST_CREDIT = 8;
 const CREDIT_FOR_CALL = 5;
 const CREDIT_FOR_SWEEP = 1;
-/** Replies that nobody reads pile up here: a reader in good faith is never so far behind. */
+/** Unread replies pile up here: a reader in good faith is never so far behind. */
 const MAXIMUM_UNSENT = 1024 * 1024;
 /** What a connection whose last call has ended gets to take its leave. */
 const LEAVE = 500;

@@ -102,7 +102,7 @@ export class CallGate {
   }
 
   /**
-   * Waits for a place; whoever got one must {@link leave}.
+   * Waits for a place; a caller that got one must {@link leave}.
    *
    * @throws OcicryptError `throttled` at once where the queue is full, and no client has more in it than this one, and
    * later where room is made for another client; the signal's reason where it is aborted

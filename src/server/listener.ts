@@ -34,7 +34,7 @@ export interface Listener {
 /** Descriptors are handed over from 3 on: sd_listen_fds(3). */
 const FIRST_INHERITED = 3;
 
-/** The sockets that systemd made for this process, taken out of `environment` so that nobody takes them twice. */
+/** The sockets that systemd made for this process, taken out of `environment` so that they are taken once only. */
 export function inheritedTargets(environment: NodeJS.ProcessEnv): readonly ListenTarget[] {
   const { LISTEN_PID: pid, LISTEN_FDS: count } = environment;
   if (pid !== String(process.pid) || count === undefined || !/^\d{1,3}$/.test(count)) return [];
@@ -167,7 +167,7 @@ function acceptPlain(socket: Socket, connections: Connections): void {
   connections.accept(socket, { caller: `tcp://${socket.remoteAddress ?? ''}` });
 }
 
-/** Layer keys in clear may only go where nobody else listens. */
+/** Layer keys in clear may only go where no other user can listen. */
 function checkPlaintext(host: string, options: ListenerOptions): void {
   if (!isLoopback(host)) {
     throw new OcicryptError(

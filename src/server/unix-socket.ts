@@ -37,7 +37,7 @@ export interface BoundSocket {
 
 /**
  * Makes `server` listen on a unix socket. Its directory is made with mode 0700 where it is missing. The socket gets its
- * group and mode in a directory that only we can enter, and its name last of all: whoever finds it finds it finished,
+ * group and mode in a directory that only we can enter, and its name last of all: a client that finds it finds it finished,
  * and what stands at the name in the meantime, whatever it is, is not touched.
  *
  * @throws OcicryptError `configuration`
@@ -81,7 +81,7 @@ function boundSocket(server: Server, path: string, own: BigIntStats): BoundSocke
     close() {
       if (!isOpen) return;
       isOpen = false;
-      // The name first: nobody takes a socket over that answers. Afterwards another file may have its number.
+      // The name first: a socket that answers is never taken over. Afterwards another file may have its number.
       const found = lstatSync(path, { bigint: true, throwIfNoEntry: false });
       if (found?.ino === own.ino && found.dev === own.dev) unlinkSync(path);
       server.close();
@@ -102,7 +102,7 @@ export function defaultSocketPath(environment: NodeJS.ProcessEnv): string {
   });
 }
 
-/** Whoever can rename in a directory above the socket can put another socket in its place. */
+/** A user who can rename in a directory above the socket can put another socket in its place. */
 function prepareDirectory(path: string): void {
   const directory = dirname(path);
   const users = ourselves();
@@ -197,7 +197,7 @@ function linkIfFree(file: string, name: string): boolean {
   }
 }
 
-/** Only a refusal proves that nobody listens: a full backlog answers with EAGAIN. */
+/** Only a refusal proves that no process listens: a full backlog answers with EAGAIN. */
 function answers(path: string): Promise<boolean> {
   return new Promise((resolve) => {
     const probe = connect(path);

@@ -77,7 +77,7 @@ export class AnswerReader {
     return this.#finish();
   }
 
-  /** Wipes what has been read of an answer that nobody gets. */
+  /** Wipes what has been read of an answer that no caller gets. */
   discard(): void {
     wipe(this.#pending, ...this.#body);
   }
@@ -137,7 +137,7 @@ export class AnswerReader {
 
   #readHead(): boolean {
     const end = this.#pending.indexOf('\r\n\r\n');
-    // Whoever does not speak HTTP may wait for us to speak again.
+    // A server that does not speak HTTP may wait for us to speak again.
     if (end < 0 && !'HTTP/1.'.startsWith(this.#pending.toString('latin1', 0, 7))) throw notHttp(this.#url);
     if (end < 0 ? this.#pending.length > MAXIMUM_HEAD : end > MAXIMUM_HEAD) throw notHttp(this.#url);
     if (end < 0) return false;

@@ -49,7 +49,7 @@ export type HttpResponse = {
   readonly status: number;
   /** Names in lower case; repeated headers are joined by a comma. */
   readonly headers: Readonly<Record<string, string>>;
-  /** Undecoded. May hold a key: whoever reads it wipes it. */
+  /** Undecoded. May hold a key: its reader wipes it. */
   readonly body: Uint8Array<ArrayBuffer>;
 };
 
@@ -136,7 +136,7 @@ function describeWait(url: URL, role: CredentialRole | undefined): [Wait, WaitCl
   return [{ name: `the ${role} ${url.host}`, hint }, 'anew'];
 }
 
-/** Errors name a host and never a path or query, which may hold what is nobody's business. */
+/** Errors name a host and never a path or query, which may hold secrets. */
 function checkUrl(request: HttpRequest): URL {
   const url = URL.canParse(request.url) ? new URL(request.url) : undefined;
   if (url === undefined || !/^https?:$/.test(url.protocol) || url.username !== '' || url.password !== '') {

@@ -20,7 +20,7 @@ export interface Connection {
   hear(listener: ConnectionListener): void;
   /** Whether it keeps the process running, as it does at first. */
   hold(isHeld: boolean): void;
-  /** Ends it at once, and tells nobody. */
+  /** Ends it at once, without telling its user. */
   destroy(): void;
 }
 

@@ -167,7 +167,7 @@ class BunConnection implements Connection {
     return {
       open: (socket) => {
         this.#socket = socket;
-        // Nobody may wait for it any more.
+        // Perhaps no caller waits for it any more.
         if (this.#hasEnded) socket.terminate();
         else if (check === undefined) resolve(this);
       },

@@ -64,7 +64,7 @@ function opened(socket: Socket, event: 'connect' | 'secureConnect', signal: Abor
       socket.off(name, heard);
     resolve(new NodeConnection(socket));
   };
-  // What comes after the end of all this matters to nobody, but must not be thrown.
+  // What comes after the end of all this does not matter, but must not be thrown.
   socket.on('error', fail).on('close', cut).once(event, ready);
   if (signal.aborted) abort();
   else signal.addEventListener('abort', abort);

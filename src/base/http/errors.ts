@@ -116,7 +116,7 @@ export function answeredTooMuch(url: URL, maximumBytes: number): OcicryptError {
   });
 }
 
-/** A redirect would carry credentials to a host that nobody named. */
+/** A redirect would carry credentials to a host that was not named. */
 export function answeredRedirect(url: URL): OcicryptError {
   return new OcicryptError('unavailable', `${url.host} answered with a redirect`, {
     hint: 'redirects are not followed: name the address that answers',

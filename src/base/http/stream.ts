@@ -65,7 +65,7 @@ export interface HttpStreams {
 const IDLE_MILLISECONDS = 60_000;
 /** Bytes a second, below which a body never ends: a drip of single bytes would keep a command for ever. */
 const MINIMUM_RATE = 1024;
-/** Whoever answers for the whole body has it: what was sent of it is known to have been sent in no time. */
+/** A server that answers for the whole body has it: what was sent of it counts as sent at once. */
 const EARLY_MILLISECONDS = 250;
 
 /**
@@ -145,7 +145,7 @@ class RunningExchange implements Exchange {
     const { url, signal } = request;
     const response = Promise.withResolvers<IncomingMessage>();
     const failed = Promise.withResolvers<never>();
-    // Whoever waits hears of it; when nobody does, there is nothing to tell.
+    // A caller that waits hears of it; without one there is nothing to tell.
     failed.promise.catch(() => undefined);
     response.promise.catch(() => undefined);
     this.#idle = idle;

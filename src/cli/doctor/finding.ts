@@ -1,6 +1,6 @@
 // What the doctor finds, and how it is written for people.
 
-/** One thing that the doctor has looked at. A warning may be meant so; a failure is none that could work. */
+/** One thing that the doctor has looked at. A warning may be intended; what fails cannot work. */
 export type Finding = {
   readonly level: FindingLevel;
   /** The variable, provider or file that was looked at. */

@@ -129,7 +129,7 @@ async function probeGroup(group: LayerGroup, tools: ImageTools, signal: AbortSig
   for (const { wrapped } of group.keys) {
     const name = providerOf(wrapped.scheme);
     const other = name === undefined ? undefined : configured.get(name);
-    // Without a key that is named our own provider is worth asking only where nobody else is: its refusal says how to.
+    // If no key is named, our own provider is worth asking only if there is no other: its refusal says how to.
     const asked: (readonly [string, KeyHolder])[] = named || other === undefined ? own.map((one) => [OWN, one]) : [];
     if (name !== undefined && other !== undefined) asked.push([`provider ${name} of ${VARIABLE}`, other]);
     const able = asked.filter(([, holder]) => holder.opens(wrapped.scheme));

@@ -34,7 +34,7 @@ export type Holders = {
   readonly configured: ReadonlyMap<string, KeyHolder>;
 };
 
-/** What is done where nobody is for any of a layer's keys. */
+/** What is done if there is nothing to open any of a layer's keys. */
 export const NO_HOLDER = 'name a key that can open it with --key';
 
 /** @throws OcicryptError `usage`, `configuration`, `not-written` */
@@ -65,7 +65,7 @@ export function createHolders(
   return { own: jwe.length === 0 ? [own] : [createJweHolder(jwe), own], configured: new Map(others) };
 }
 
-/** Our own provider as whoever answers a request. */
+/** Our own provider as what answers a request. */
 export function callOf(options: ProviderOptions): ProviderCall {
   const provider = createProvider(options);
   const caller = `uid:${process.getuid?.()} pid:${process.pid}`;

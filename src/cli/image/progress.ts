@@ -1,4 +1,4 @@
-// The progress of long work on a terminal: one line a blob and the total, redrawn in place, and nothing where nobody looks.
+// The progress of long work on a terminal: one line a blob and the total, redrawn in place, and nothing without a terminal.
 
 import type { Terminal } from '../terminal.ts';
 import { formatSize, shortDigest } from '../text.ts';

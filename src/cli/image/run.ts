@@ -21,7 +21,7 @@ export type ImageRun = {
   readonly tools: ImageTools;
   readonly signal: AbortSignal;
   readonly onProgress: (event: ProgressEvent) => void;
-  /** To be told the digest of the new image before its name moves: from then on nobody says that nothing was changed. */
+  /** To be told the digest of the new image before its name moves: from then on it is no longer said that nothing was changed. */
   readonly onSwitch: (digest: string) => void;
 };
 

@@ -1,4 +1,4 @@
-// The composition root of the image commands: settings in; places, recipients and whoever can open layer keys out.
+// The composition root of the image commands: settings in; places, recipients and what can open layer keys out.
 
 import { checkedEnvironment } from '../../base/environment.ts';
 import { OcicryptError } from '../../base/errors.ts';
@@ -60,7 +60,7 @@ export class ImageTools {
   }
 
   /**
-   * Whoever wraps for these recipients.
+   * What wraps for these recipients.
    *
    * @param labels of new packets, where they differ from `--context`
    */
@@ -103,7 +103,7 @@ export class ImageTools {
     return createProviderWrapper(name, keys, call);
   }
 
-  /** Whoever opens layer keys: the private keys given, our own provider, then those that are configured. */
+  /** What opens layer keys: the private keys given, our own provider, then those that are configured. */
   async unwrapper(): Promise<LayerKeyUnwrapper> {
     const { own, configured } = await this.holders();
     return createUnwrapper([...own, ...configured.values()], NO_HOLDER);
@@ -115,7 +115,7 @@ export class ImageTools {
     return { ...createHolders(keys), named: keys.options.rules.length > 0 };
   }
 
-  /** Whoever opens layer keys with one key and no other. */
+  /** What opens layer keys with one key and no other. */
   async singleUnwrapper(rule: AllowRule): Promise<LayerKeyUnwrapper> {
     const { options } = await this.#open();
     return createUnwrapper([createProviderHolder(undefined, {}, callOf({ ...options, rules: [rule] }))], '');

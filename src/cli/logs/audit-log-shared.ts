@@ -1,4 +1,4 @@
-// The audit log of a server: the lines of many callers, written together while the disk is busy, in nobody's way.
+// The audit log of a server: the lines of many callers, written together while the disk is busy, without blocking other calls.
 
 import { fdatasync, write } from 'node:fs';
 import { promisify } from 'node:util';

@@ -36,7 +36,7 @@ export class Ring {
     this.#control = new Int32Array(shared.control);
   }
 
-  /** Makes the ring ready for the next layer. Nobody else may be using it. */
+  /** Makes the ring ready for the next layer. No layer may be using it still. */
   reset(): void {
     this.#control.fill(0);
   }

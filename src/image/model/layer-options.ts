@@ -25,7 +25,7 @@ export function encodePublicOptions(options: PublicOptions): Uint8Array<ArrayBuf
  *
  * @param what names the layer in an error
  * @throws OcicryptError `bad-input`: an unknown cipher, an HMAC that is not 32 bytes, or options of the cipher in public
- *   (ocicrypt lets a public nonce win over the secret one, so that whoever writes the manifest could choose it). Other
+ *   (ocicrypt lets a public nonce win over the secret one, so that the writer of the manifest could choose it). Other
  *   members too: Go takes `CIPHEROPTIONS` for what we would not see in it
  */
 export function decodePublicOptions(json: Uint8Array, what: string): PublicOptions {

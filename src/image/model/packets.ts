@@ -28,7 +28,7 @@ export type PacketRecipient = {
   readonly key: string | undefined;
   readonly version: string | undefined;
   readonly algorithm: string | undefined;
-  /** Whether somebody who records the image today gains nothing by a quantum computer of the future. */
+  /** Whether an attacker who records the image today gains nothing by a quantum computer of the future. */
   readonly postQuantum: boolean;
 };
 

@@ -31,7 +31,7 @@ export function openDirectory(directory: string, name: string): ImageSource {
   };
 }
 
-/** Nobody else says what it is; OCI manifests need not say it themselves. */
+/** Nothing else says what it is; OCI manifests need not say it themselves. */
 function typeOf(bytes: Uint8Array, name: string): string {
   const json = asObject(parseJson(bytes, name));
   const said = asText(json?.get('mediaType')) ?? (json?.has('manifests') ? MEDIA_TYPES.index : MEDIA_TYPES.manifest);

@@ -18,7 +18,7 @@ import { memberPath } from './member-names.ts';
 import { type BlobReader, createStoredManifest, type ImageSource, readAtMost, type StoredManifest } from './store.ts';
 
 /**
- * An image of a `docker save` archive. Its layers are compressed when they are first asked for: after encryption nobody
+ * An image of a `docker save` archive. Its layers are compressed when they are first asked for: after encryption nothing
  * can do it any more.
  *
  * @param selector `NAME[:TAG]` in any spelling, or `@N`, where the archive holds several

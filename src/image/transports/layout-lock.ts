@@ -17,7 +17,7 @@ const INTERVAL = 50;
 const FORGOTTEN = 10 * 60_000;
 
 /**
- * Waits until no other run changes the index in `directory`. Runs that were killed keep nobody out.
+ * Waits until no other run changes the index in `directory`. A run that was killed does not block it.
  *
  * @returns ends it
  * @throws OcicryptError `not-written` where another run does not end within a minute
@@ -37,7 +37,7 @@ export async function lockIndex(directory: string, signal?: AbortSignal): Promis
     await sleep(INTERVAL);
   }
   return async () => {
-    // A lock that cannot be removed keeps nobody out once this run has ended.
+    // A lock that cannot be removed blocks no other run once this one has ended.
     if ((await readFile(path, 'utf8').catch(() => '')) === own) await rm(path, { force: true }).catch(() => undefined);
   };
 }

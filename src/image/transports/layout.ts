@@ -137,7 +137,7 @@ class LayoutStore implements ImageStore {
         await unlock();
       }
     } catch {
-      // The image is written; that nobody can tell what else is named here is no fault of it.
+      // The image is written; if it cannot be told what else is named here, that is no fault of it.
       return present;
     }
   }
@@ -150,7 +150,7 @@ class LayoutStore implements ImageStore {
 
   async #removeUnnamed(present: readonly string[]): Promise<readonly string[]> {
     const index = await this.#readIndex();
-    // What those name nobody knows.
+    // What those name is not known.
     if (index.namesOthers()) return present;
     const named = await findNamed(present, index.entries(), (entry) => this.readManifest(entry));
     const left: string[] = [];

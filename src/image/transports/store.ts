@@ -99,7 +99,7 @@ function isReferrerSource(source: ImageSource): source is ImageSource & Referrer
 
 /** A place where blobs stay that nothing names any more, until somebody removes them. */
 export interface UnnamedRemover {
-  /** @returns those that nothing names and that stay, as they cannot be removed or nobody knows what is named */
+  /** @returns those that nothing names and that stay, as they cannot be removed or it is not known what is named */
   removeUnnamed(digests: readonly string[]): Promise<readonly string[]>;
 }
 

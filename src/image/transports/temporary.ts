@@ -112,7 +112,7 @@ function startOf(pid: number): string | undefined {
   if (status !== undefined) {
     // The second field is the program's name in parentheses, which may hold anything.
     const fields = status.slice(status.lastIndexOf(')') + 2).split(' ');
-    // Dead, and nobody has asked yet how it ended: containers often have no process that does.
+    // Dead, and its exit status was not read yet: containers often have no process that does.
     return /^[ZXx]$/.test(fields[0] ?? '') ? undefined : fields[19];
   }
   if (readText('/proc/self/stat') !== undefined) return undefined;

@@ -28,7 +28,7 @@ type Memory = { readonly read: Map<string, Reading>; readonly refused: Set<strin
 const memories = new WeakMap<AgeSettings, Memory>();
 
 /**
- * The identities in a file, kept until they are forgotten, so that whoever needs them its passphrase is asked for once.
+ * The identities in a file, kept until they are forgotten, so that its passphrase is asked for once, however many need them.
  * They are strings, because age's library takes nothing else; so is the passphrase.
  *
  * @throws OcicryptError `configuration` for what is no identity file, `unauthenticated` for its passphrase

@@ -44,7 +44,7 @@ const RSA = 'RSAES_OAEP_SHA_256';
 const CREDENTIALS = new SharedBySettings<TokenCache<AwsIdentity>>();
 
 /**
- * Opens a key for encryption and decryption. No file is read and nobody is asked before the first call. The operator's
+ * Opens a key for encryption and decryption. No file is read and no request is made before the first call. The operator's
  * name of the key is sent with every call, an alias as an alias; packets get the ARN that answered, and the ARN that
  * answers an unwrap must be the packet's, or a replica of it where the key is a multi-Region key.
  */

@@ -12,7 +12,7 @@ export type AzureCloudSettings = {
   readonly endpoint?: string | undefined;
   /** A domain of vaults beside the known ones, as a private cloud has; also the audience of its tokens. */
   readonly domain?: string | undefined;
-  /** Where tokens are had, `https://HOST`. */
+  /** Where tokens come from, `https://HOST`. */
   readonly authority?: string | undefined;
   /** Where AZURE_AUTHORITY_HOST is read. */
   readonly environment: NodeJS.ProcessEnv;

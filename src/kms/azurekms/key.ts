@@ -42,11 +42,11 @@ const FRESH_MILLISECONDS = 5 * 60 * 1000;
 type Wrapper = (plaintext: Uint8Array, context: EncryptionContext, signal: AbortSignal) => Promise<WrappedKey>;
 
 /**
- * Opens a key. Nobody is asked before the first call. Packets get the id of the version that wrapped, and unwrapping
+ * Opens a key. No request is made before the first call. Packets get the id of the version that wrapped, and unwrapping
  * asks for that version: an older one stays usable when the key is rotated. An entry without version asks for the
  * newest each time it wraps; one with a version is fetched again after five minutes. The context is bound by A256GCM only.
  *
- * Wrapping with an RSA key asks nobody, so what the service would look at is looked at here before each wrap: whether
+ * Wrapping with an RSA key makes no request, so what the service would check is checked here before each wrap: whether
  * the key is enabled, its dates and its operations. Dates do not matter when unwrapping, as the service has it.
  *
  * @param now a clock in milliseconds since 1970

@@ -1,4 +1,4 @@
-// Tokens of whoever is logged in with a developer's tool: az, PowerShell, azd. Each is asked for one, and ends with its call.
+// Tokens of the user who is logged in with a developer's tool: az, PowerShell, azd. Each is asked once, and ends with its call.
 // https://learn.microsoft.com/cli/azure/account#az-account-get-access-token
 
 import { readFileSync } from 'node:fs';
@@ -17,7 +17,7 @@ type Tool = {
   readonly token: string;
   readonly end: readonly string[];
   readonly login: string;
-  /** Whether its own files say that nobody has logged in, which it does not tell by its status. */
+  /** Whether its own files say that no user has logged in, which it does not tell by its status. */
   readonly isUnused?: (environment: NodeJS.ProcessEnv) => boolean;
 };
 
@@ -68,7 +68,7 @@ function powerShell(audience: string): string {
 }
 
 /**
- * The token of the first tool that gives one; a tool that is not there, or with which nobody is logged in, is passed over.
+ * The token of the first tool that gives one; a tool that is not there, or with which no user is logged in, is passed over.
  *
  * @throws OcicryptError `unauthenticated` which names each and how to log in
  */

@@ -20,7 +20,7 @@ export type AzureKmsSettings = AzureCloudSettings & {
   readonly caFiles?: readonly string[] | undefined;
   /** Where the variables of Azure's tools, SSL_CERT_FILE and the proxy's are read. */
   readonly environment: NodeJS.ProcessEnv;
-  /** Told what works and may not be meant so. */
+  /** Told what works but may be a mistake. */
   readonly warn?: ((line: string) => void) | undefined;
 };
 
@@ -36,7 +36,7 @@ export interface AzureVault {
   readonly place: AzurePlace;
   /** The public part of a key and its attributes; undefined where this identity may use the key but not read it. */
   read(version: string | undefined, signal: AbortSignal): Promise<AzureAnswer | undefined>;
-  /** A key operation. The answer's body may hold a key: whoever reads it wipes it. */
+  /** A key operation. The answer's body may hold a key: its reader wipes it. */
   operate(
     operation: AzureOperation,
     version: string | undefined,

@@ -193,7 +193,7 @@ function isAboutChecksum(message: string): boolean {
   return /crc32c|checksum/i.test(message);
 }
 
-/** To find the newest version of an asymmetric key takes a permission that nobody else needs. */
+/** To find the newest version of an asymmetric key takes a permission that nothing else needs. */
 function orNameVersion(call: GoogleKmsCall): string {
   const { key, method, uri } = call;
   if (method !== 'encrypt' || uri.version !== undefined) return '';

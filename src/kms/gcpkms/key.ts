@@ -59,7 +59,7 @@ const MAXIMUM_VERSIONS = 100;
 const FRESH_MILLISECONDS = 5 * 60 * 1000;
 
 /**
- * Opens an ENCRYPT_DECRYPT key, or an ASYMMETRIC_DECRYPT key with RSA-OAEP. No file is read and nobody is asked before
+ * Opens an ENCRYPT_DECRYPT key, or an ASYMMETRIC_DECRYPT key with RSA-OAEP. No file is read and no request is made before
  * the first call.
  *
  * Symmetric: wrapping uses the version that `uri` names, or the primary one; unwrapping names none, because the

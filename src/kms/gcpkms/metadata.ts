@@ -2,7 +2,7 @@
 // https://cloud.google.com/compute/docs/access/authenticate-workloads#applications
 //
 // Not by Google's library: its client of the metadata server is one for the whole process, cannot be given a transport
-// or a signal, pings for as long as one attempt of ours may take, and remembers for ever that nobody answered.
+// or a signal, pings for as long as one attempt of ours may take, and remembers for ever that there was no answer.
 
 import { OcicryptError } from '../../base/errors.ts';
 import type { HttpClient, HttpResponse } from '../../base/http/client.ts';

@@ -48,7 +48,7 @@ const NEVER_CREATE = 'ecdsa-p256';
 const TOKENS = new SharedBySettings<VaultTokens>();
 
 /**
- * Opens a transit key. Nobody is asked before the first call. The context is `associated_data` where the key's cipher
+ * Opens a transit key. No request is made before the first call. The context is `associated_data` where the key's cipher
  * takes it, which its first answer tells; RSA keys, and servers before Vault 1.13, bind none.
  *
  * @param now a clock in milliseconds

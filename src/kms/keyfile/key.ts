@@ -29,7 +29,7 @@ const THUMBPRINT_DOMAIN = 'ocicrypt-kms keyfile v1\0';
  * additional data, `nonce || ciphertext || tag`. One key may wrap 2^32 times before its nonces are likely to collide
  * more often than that standard allows (section 8.3).
  *
- * @param path a regular file of ours or root's that nobody else can read, or a link to one
+ * @param path a regular file of ours or root's that no other user can read, or a link to one
  * @throws OcicryptError `not-found` or `configuration`
  */
 export function openKeyfile(path: string): Kek {

@@ -42,7 +42,7 @@ const OAEP = { sha256: 'RSA-OAEP-SHA256', sha1: 'RSA-OAEP-SHA1' } as const;
 type Hash = keyof typeof OAEP;
 
 /**
- * Opens a key in a token. Nothing is loaded before the first call, and nobody is asked for a PIN to wrap with a public
+ * Opens a key in a token. Nothing is loaded before the first call, and no PIN is asked for to wrap with a public
  * key. AES-GCM binds the context; an RSA key does not.
  */
 export function openPkcs11(uri: Extract<KeyUri, { scheme: 'pkcs11' }>, settings: Pkcs11Settings): Kek {

@@ -192,7 +192,7 @@ function locked(key: string): OcicryptError {
   });
 }
 
-/** What a person types; undefined where nobody can be asked, or nothing is typed. */
+/** What a person types; undefined if there is no terminal to ask on, or nothing is typed. */
 async function askPin(
   key: string,
   doubt: Doubt | undefined,

@@ -71,7 +71,7 @@ export class RegistryLogin {
   /**
    * Answers a refusal, one at a time; what another request has renewed meanwhile is as good, if it is for the same.
    * Registries hide what they have behind 403 and 404 too, and let everybody read what not everybody may write: what
-   * `/v2/` asks for is shown to them then, and a token for more than reading to whoever refuses to store.
+   * `/v2/` asks for is shown to them then, and a token for more than reading if the registry refuses to store.
    *
    * @returns whether there is something else to show now
    * @throws OcicryptError `unauthenticated`, `configuration`, `unavailable`
