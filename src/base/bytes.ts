@@ -60,7 +60,7 @@ function missing(length: number): number {
 }
 
 /**
- * The bytes that `base64` (ASCII bytes, RFC 4648 section 4, padded) encodes, or undefined where it is not strictly
+ * The bytes that `base64` (ASCII bytes, RFC 4648 section 4, padded) encodes, or undefined if it is not strictly
  * that: no white space, no missing padding, no bits set beyond the data. `Buffer.from` would ignore all of these.
  *
  * @param start where it begins in `base64`, and `end` where it ends
@@ -73,7 +73,7 @@ export function decodeBase64(base64: Uint8Array, start = 0, end = base64.length)
   return decode(STANDARD, base64, start, end - padding);
 }
 
-/** The bytes that `text` encodes, or undefined where it is not strictly base64url without padding. */
+/** The bytes that `text` encodes, or undefined if it is not strictly base64url without padding. */
 export function decodeBase64Url(text: Uint8Array): Uint8Array<ArrayBuffer> | undefined {
   return decode(URL_SAFE, text, 0, text.length);
 }

@@ -91,7 +91,7 @@ export class OcicryptError extends Error {
   readonly #marked: { readonly message: string; readonly hint: string | undefined };
 
   /**
-   * @param code the class of the failure; where a cause is that this process may open no more files, it is `unavailable`
+   * @param code the class of the failure; if a cause is that this process may open no more files, it is `unavailable`
    * and the hint says so: then nothing is wrong with the file or host at hand
    * @param message lower case, without a full stop, naming the key, file or member at fault; never a secret
    * @param details hint, cause and retry advice

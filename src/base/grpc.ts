@@ -44,7 +44,7 @@ export function encodeBytesField(value: Uint8Array): Uint8Array<ArrayBuffer> {
 }
 
 /**
- * Field 1 of a protobuf message, or another one, as a view of it: the last one where there are several, empty where
+ * Field 1 of a protobuf message, or another one, as a view of it: the last one if there are several, empty if
  * there is none. Other fields are skipped, groups are refused.
  *
  * @throws OcicryptError `bad-input`
@@ -70,7 +70,7 @@ export function decodeBytesField(message: Uint8Array, wanted = 1): Uint8Array {
 }
 
 /**
- * The milliseconds of a `grpc-timeout` header ("10S", "200m"), or undefined where it is malformed.
+ * The milliseconds of a `grpc-timeout` header ("10S", "200m"), or undefined if it is malformed.
  * A minimum of 1 ms is not given: "0n" is a call that has ended already.
  */
 export function parseTimeout(text: string): number | undefined {

@@ -21,7 +21,7 @@ export type Helper = {
 /** How it ended; the output may hold a secret: its reader wipes it. */
 export type HelperResult = { readonly status: number; readonly output: Uint8Array<ArrayBuffer> };
 
-/** The shell's number for a program that is not there, also where there is no shell. */
+/** The shell's number for a program that is not there, also if there is no shell. */
 export const NOT_FOUND = 127;
 
 /** The machine has no room for another program now: nothing is wrong with this one. */

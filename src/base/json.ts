@@ -55,13 +55,13 @@ export class JsonString {
     return this.#isPlain ? this.#document.toString('latin1', this.#start, this.#end) : unescapeText(this.#raw());
   }
 
-  /** The value as UTF-8 bytes: a view of the document where nothing is escaped. */
+  /** The value as UTF-8 bytes: a view of the document if nothing is escaped. */
   bytes(): Uint8Array {
     const raw = this.#raw();
     return !this.#isPlain && raw.includes(BACKSLASH) ? unescapeBytes(raw) : raw;
   }
 
-  /** The bytes that the value encodes as standard padded base64, or undefined where it is not that. */
+  /** The bytes that the value encodes as standard padded base64, or undefined if it is not that. */
   base64(): Uint8Array<ArrayBuffer> | undefined {
     return this.#isPlain ? decodeBase64(this.#document, this.#start, this.#end) : decodeBase64(this.bytes());
   }

@@ -42,7 +42,7 @@ export function parseKeyUri(text: string): KeyUri {
   });
 }
 
-/** What {@link parseKeyUri} returns, or undefined where it would throw. */
+/** What {@link parseKeyUri} returns, or undefined if it would throw. */
 export function asKeyUri(text: string): KeyUri | undefined {
   const parsed = text.length <= MAXIMUM_LENGTH && PLAIN.test(text) ? parsePlain(text) : undefined;
   return parsed !== undefined && formatKeyUri(parsed).length <= MAXIMUM_LENGTH ? parsed : undefined;
@@ -223,7 +223,7 @@ function parsePkcs11(rest: string): KeyUri | undefined {
   return { scheme: 'pkcs11', path: sorted, ...(slot === undefined ? {} : { slot }), query };
 }
 
-/** `a=b` pairs into a map, or undefined where one is malformed or named twice. */
+/** `a=b` pairs into a map, or undefined if one is malformed or named twice. */
 function parsePairs(
   text: string,
   separator: string,

@@ -1,5 +1,5 @@
 // Judges a text as an operator gave it, in an option or a variable: what slipped in around it is taken
-// off where the text cannot hold it, and is refused by name where it could.
+// off if the text cannot hold it, and is refused by name if it could.
 
 import { statSync } from 'node:fs';
 import { isContentOfFile } from './shown.ts';

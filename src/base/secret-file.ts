@@ -7,7 +7,7 @@ import { showPath } from './shown.ts';
 
 /** Who else may read a file that we read. */
 export type FileSecrecy = {
-  /** Whether this content must be hidden from others; it always is where this is left out. */
+  /** Whether this content must be hidden from others; it always is if this is left out. */
   readonly isSecret?: (content: Uint8Array) => boolean;
   /** Whether an agent writes the file for us: it may be of any user's, and a group's to read. */
   readonly ofAgent?: boolean;
@@ -21,7 +21,7 @@ export type FileSecrecy = {
  *
  * @param what how the file is called in an error ("the key file")
  * @param maximumBytes longer files are cut to one byte more, for the caller to notice
- * @throws OcicryptError `not-found` where nothing is there, `configuration`
+ * @throws OcicryptError `not-found` if nothing is there, `configuration`
  */
 export function readSecretFile(
   path: string,
@@ -50,7 +50,7 @@ export function readSecretFile(
  * The bytes of a file that everybody may read: a regular file all the same, so that no pipe or device holds us up.
  *
  * @param maximumBytes as of {@link readSecretFile}
- * @throws OcicryptError `not-found` where nothing is there, `configuration`
+ * @throws OcicryptError `not-found` if nothing is there, `configuration`
  */
 export function readPublicFile(path: string, what: string, maximumBytes: number): Uint8Array<ArrayBuffer> {
   return readSecretFile(path, what, maximumBytes, { isSecret: () => false });

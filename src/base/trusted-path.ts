@@ -14,7 +14,7 @@ export type Step = { readonly path: string; readonly status: Stats };
 /** Whose directories and links may stand on the way, and whether others may write in a directory that is sticky. */
 export type Trust = { readonly users: ReadonlySet<number>; readonly sticky: boolean };
 
-/** This user and root, who can do everything anyway; undefined where the system knows no users by numbers. */
+/** This user and root, who can do everything anyway; undefined if the system knows no users by numbers. */
 export function ourselves(): ReadonlySet<number> | undefined {
   const us = process.geteuid?.();
   return us === undefined ? undefined : new Set([us, 0]);

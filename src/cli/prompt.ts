@@ -15,10 +15,10 @@ const MAXIMUM_ANSWER = 4096;
 let refusal: OcicryptError | undefined;
 
 /**
- * Asks on /dev/tty, because standard input belongs to the protocol. Undefined where there is no terminal.
+ * Asks on /dev/tty, because standard input belongs to the protocol. Undefined if there is no terminal.
  *
  * @returns the bytes that were typed before the line's end; the caller wipes them
- * @throws OcicryptError `usage` where the person gave up
+ * @throws OcicryptError `usage` if the person gave up
  */
 export async function promptSecret(question: string): Promise<Uint8Array | undefined> {
   if (refusal !== undefined) throw refusal;

@@ -2,7 +2,7 @@
 
 import { readFileSync } from 'node:fs';
 
-/** @returns the text, or nothing where the program was not built but runs from its source */
+/** @returns the text, or nothing if the program was not built but runs from its source */
 export function readSideFile(name: 'THIRD-PARTY-LICENSES' | 'build.json'): string | undefined {
   try {
     // In the executable all modules lie in one folder, and the files with them.

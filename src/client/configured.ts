@@ -18,7 +18,7 @@ const METHODS = {
 /**
  * How a configured provider is called; it is neither run nor connected to before that.
  *
- * @throws OcicryptError `configuration` where layer keys would be sent in clear, or to anybody
+ * @throws OcicryptError `configuration` if layer keys would be sent in clear, or to anybody
  */
 export function createConfiguredCall(provider: ConfiguredProvider): ProviderCall {
   if (provider.kind === 'grpc' && provider.refusal !== undefined) throw provider.refusal;

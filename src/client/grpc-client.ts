@@ -24,11 +24,11 @@ import { socketWeakness } from './socket-trust.ts';
 
 /** PEM files, and whom to expect. */
 export type GrpcTls = {
-  /** Authorities of the server's certificate; the system's where it is left out. */
+  /** Authorities of the server's certificate; the system's if it is left out. */
   readonly authority?: string;
-  /** The name that the server's certificate must carry, where it is not the address's. */
+  /** The name that the server's certificate must carry, if it is not the address's. */
   readonly serverName?: string;
-  /** Our own certificate and its key, where the server wants one. */
+  /** Our own certificate and its key, if the server wants one. */
   readonly certificate?: string;
   readonly privateKey?: string;
 };
@@ -50,7 +50,7 @@ export type GrpcCall = {
  *
  * @returns the reply's protobuf message
  * @throws OcicryptError with the code that the server named, or the first that has the server's status;
- * `unavailable` where there is no server, `configuration` for files that cannot be used
+ * `unavailable` if there is no server, `configuration` for files that cannot be used
  */
 export async function callOnce(target: Address, tls: GrpcTls | undefined, call: GrpcCall): Promise<Uint8Array> {
   const session = dial(target, tls);

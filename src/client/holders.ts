@@ -8,7 +8,7 @@ import type { LayerKeyUnwrapper, WrappedLayerKey } from './layer-keys.ts';
 export interface KeyHolder {
   /** Whether wrapped keys of this scheme are worth asking about. */
   opens(scheme: string): boolean;
-  /** @returns the layer-key record, which the caller wipes. @throws OcicryptError where this one cannot be opened */
+  /** @returns the layer-key record, which the caller wipes. @throws OcicryptError if this one cannot be opened */
   open(key: WrappedLayerKey, signal: AbortSignal): Promise<Uint8Array>;
 }
 
@@ -22,7 +22,7 @@ const FAILURES = { first: 64, each: 8 } as const;
  * Asks each holder about each key that it may open, in their order, until one is open. In all it gives up after so many
  * failures that only a hostile image has them.
  *
- * @param missing what to do where no holder is for any of the keys
+ * @param missing what to do if no holder is for any of the keys
  */
 export function createUnwrapper(holders: readonly KeyHolder[], missing: string): LayerKeyUnwrapper {
   let failed = 0;

@@ -13,7 +13,7 @@ const MAXIMUM_COMPLAINT = 4096;
  * @param signal ends the command
  * @returns what it wrote to standard output; may hold a key
  * @throws OcicryptError with the code that one of our own commands names; `unavailable` for others that fail,
- *   `configuration` where it cannot be started
+ *   `configuration` if it cannot be started
  */
 export async function runProviderCommand(
   command: { readonly path: string; readonly words: readonly string[] },

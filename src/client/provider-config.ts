@@ -29,7 +29,7 @@ export type ConfiguredProvider =
 const MAXIMUM_FILE = 1024 * 1024;
 
 /**
- * The providers of a configuration file, by name. Where no file is named or it is missing there are none, as for every
+ * The providers of a configuration file, by name. If no file is named or it is missing there are none, as for every
  * client; an entry that no client could use fails when it is asked for.
  *
  * @throws OcicryptError `configuration`

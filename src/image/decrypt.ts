@@ -17,9 +17,9 @@ import { type PlatformImage, readImageTree, selectPlatforms } from './tree.ts';
 
 export type DecryptOptions = {
   readonly keys: LayerKeyUnwrapper;
-  /** Numbers of the layers to decrypt, from 0, or from -1 backwards; every encrypted layer where it is left out. */
+  /** Numbers of the layers to decrypt, from 0, or from -1 backwards; every encrypted layer if it is left out. */
   readonly layers?: readonly number[];
-  /** `os/architecture[/variant]`; all where it is left out. The others stay in the index as they are. */
+  /** `os/architecture[/variant]`; all if it is left out. The others stay in the index as they are. */
   readonly platforms?: readonly string[];
   /** Also compares what each layer holds when it is uncompressed with the image's config. */
   readonly checkDiffIds?: boolean;
@@ -65,7 +65,7 @@ export async function decryptImage(
 
 type DecryptedLayer = ChangedLayer & { readonly diffId: string | undefined };
 
-/** Layers in the clear stay as they are, except where one is asked for by its number. */
+/** Layers in the clear stay as they are, except if one is asked for by its number. */
 function selectEncrypted(
   images: readonly PlatformImage[],
   numbers: readonly number[] | undefined,

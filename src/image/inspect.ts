@@ -23,7 +23,7 @@ export type InspectedLayer = {
   readonly size: number;
   readonly mediaType: string;
   readonly encrypted: boolean;
-  /** Undefined where the layer is plain, or its annotations make no sense. */
+  /** Undefined if the layer is plain, or its annotations make no sense. */
   readonly cipher: string | undefined;
   readonly keys: readonly PacketDescription[];
   /** The annotation of an encrypted layer by which clients never look at its own bytes. */

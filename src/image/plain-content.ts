@@ -20,7 +20,7 @@ const MAGICS: readonly (readonly number[])[] = [
 /**
  * Whether content that begins like this is a layer in the clear.
  *
- * @param head the first {@link HEAD_BYTES}, or all where there are fewer
+ * @param head the first {@link HEAD_BYTES}, or all if there are fewer
  */
 export function isPlainContent(head: Uint8Array): boolean {
   if (MAGICS.some((magic) => magic.every((byte, index) => head[index] === byte))) return true;

@@ -34,7 +34,7 @@ export function findClassic(packets: readonly PacketDescription[]): readonly str
   });
 }
 
-/** The recipients that undo what a post-quantum one beside them is for; none where there is no such recipient. */
+/** The recipients that undo what a post-quantum one beside them is for; none if there is no such recipient. */
 export function findUndoing(packets: readonly PacketDescription[]): readonly string[] {
   const isHybrid = ({ key, postQuantum }: PacketRecipient) => postQuantum && key?.startsWith('age1pq1') === true;
   return packets.some(({ recipients }) => recipients.some(isHybrid)) ? [...new Set(findClassic(packets))] : [];

@@ -13,7 +13,7 @@ import { imagesOf, platformName, readImageTree } from './tree.ts';
 /** Layers whose keys are wrapped for the same recipients, as far as their packets tell: one stands for all. */
 export type LayerGroup = {
   readonly layers: readonly { readonly platform: string; readonly index: number }[];
-  /** Those of the first layer, and what they say of themselves. Empty where the layers are plain. */
+  /** Those of the first layer, and what they say of themselves. Empty if the layers are plain. */
   readonly keys: readonly { readonly wrapped: WrappedLayerKey; readonly description: PacketDescription }[];
 };
 
@@ -64,7 +64,7 @@ export async function tryLayerKey(...words: Parameters<typeof openLayerKey>): Pr
  *
  * @param what names the layer in an error
  * @returns the key among others, to be wiped
- * @throws OcicryptError what the unwrapper throws; `integrity` where it opened something that is no layer key
+ * @throws OcicryptError what the unwrapper throws; `integrity` if it opened something that is no layer key
  */
 export async function openLayerKey(
   keys: readonly WrappedLayerKey[],

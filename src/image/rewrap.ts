@@ -27,7 +27,7 @@ export interface LayerKeyRewrapper {
 
 export type RewrapOptions = {
   readonly keys: LayerKeyRewrapper;
-  /** `os/architecture[/variant]`; all where it is left out. The others stay in the index as they are. */
+  /** `os/architecture[/variant]`; all if it is left out. The others stay in the index as they are. */
   readonly platforms?: readonly string[];
   /** Only says what would change. */
   readonly dryRun?: boolean;
@@ -126,7 +126,7 @@ export function addKeys(unwrapper: LayerKeyUnwrapper, wrappers: readonly LayerKe
  *
  * @param isRemoved whether a recipient in a packet of `scheme` is to go; packets that name no recipient are asked about once
  * @param wrapperFor gives what wraps for the keys that stay in a packet of `scheme`; throws if one cannot be
- * @throws OcicryptError `not-found` where a layer has no such recipient
+ * @throws OcicryptError `not-found` if a layer has no such recipient
  */
 export function removeKeys(
   unwrapper: LayerKeyUnwrapper,

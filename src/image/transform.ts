@@ -54,7 +54,7 @@ export type Transformed<Change> = {
 
 export type ChangedImage<Change> = {
   readonly stored: StoredManifest;
-  /** One for each layer of the manifest; undefined where it was left as it is. */
+  /** One for each layer of the manifest; undefined if it was left as it is. */
   readonly layers: readonly (Change | undefined)[];
 };
 

@@ -55,7 +55,7 @@ export const MAXIMUM_BYTES = 16 * 1024 * 1024;
 const MAXIMUM_LAYERS = 10_000;
 
 /**
- * Reads the whole tree of manifests, every digest checked. No layer is read, and configs only where the index does not
+ * Reads the whole tree of manifests, every digest checked. No layer is read, and configs only if the index does not
  * tell the platform. What is named several times is read once.
  *
  * @throws OcicryptError `not-found`, `bad-input`, `integrity`
@@ -107,11 +107,11 @@ function entriesWithoutNode(node: ImageNode): readonly Descriptor[] {
 }
 
 /**
- * The images that `platforms` (`os/architecture[/variant]`) name; all where it is empty. A platform without variant
+ * The images that `platforms` (`os/architecture[/variant]`) name; all if it is empty. A platform without variant
  * names every variant.
  *
  * @param name of the image, for errors
- * @throws OcicryptError `not-found` where one names none, or one that is not where the index is or cannot be read
+ * @throws OcicryptError `not-found` if one names none, or one that is not where the index is or cannot be read
  */
 export function selectPlatforms(tree: ImageNode, platforms: readonly string[], name: string): readonly PlatformImage[] {
   const images = imagesOf(tree);

@@ -55,10 +55,10 @@ export type Verification = {
 };
 
 /**
- * Visits every layer of every platform. Keys and layers are tried only where the metadata is as it should be.
+ * Visits every layer of every platform. Keys and layers are tried only if the metadata is as it should be.
  *
  * @throws OcicryptError `usage` for a key that packets cannot be compared with; `not-found`, `bad-input`, `integrity`
- *   where the manifests cannot be read
+ *   if the manifests cannot be read
  */
 export async function verifyImage(source: ImageSource, options: VerifyOptions = {}): Promise<Verification> {
   const required = (options.require ?? []).map((key) => ({ key, rule: comparableRule(key) }));

@@ -8,7 +8,7 @@ const BEGINNINGS = ['#', 'AGE-SECRET-KEY-', 'AGE-PLUGIN-', 'age-encryption.org/v
 const HEAD_BYTES = 64;
 const KEYFILE_BYTES = 32;
 
-/** Whether the file holds text as age's identity files do; false where it cannot be read, which its reader will say. */
+/** Whether the file holds text as age's identity files do; false if it cannot be read, which its reader will say. */
 export function isAgeIdentityFile(path: string): boolean {
   let head: Uint8Array;
   try {

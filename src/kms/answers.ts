@@ -21,7 +21,7 @@ export function damagedAnswer(service: string, key: string, how: string): Ocicry
   });
 }
 
-/** The JSON object of a token service or helper, or undefined where it is something else. */
+/** The JSON object of a token service or helper, or undefined if it is something else. */
 export function readObject(body: Uint8Array): JsonObject | undefined {
   try {
     return asObject(parseJson(body, 'the answer'));
@@ -31,7 +31,7 @@ export function readObject(body: Uint8Array): JsonObject | undefined {
 }
 
 /**
- * The error for a source of credentials that may give them later, or undefined where its answer is final.
+ * The error for a source of credentials that may give them later, or undefined if its answer is final.
  *
  * @param source as it stands in errors: `the token service sts.amazonaws.com`
  * @param what it does not give: `token`

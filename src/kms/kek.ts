@@ -13,7 +13,7 @@ export type EncryptionContext = Readonly<Record<string, string>>;
 export type WrappedKey = {
   /** The canonical key URI as the service answered (AWS ARN, Azure versioned `kid`, thumbprint of a key file). */
   readonly key: string;
-  /** The key version that wrapped, where the service names one that `key` does not hold. */
+  /** The key version that wrapped, if the service names one that `key` does not hold. */
   readonly version?: string;
   /** The algorithm, in the service's own term. */
   readonly algorithm: string;
@@ -23,7 +23,7 @@ export type WrappedKey = {
 /**
  * A key-encryption key, opened by what the operator named and never by what a packet says.
  *
- * An implementation makes one attempt and throws an `OcicryptError`, `retryable` where the same call may succeed
+ * An implementation makes one attempt and throws an `OcicryptError`, `retryable` if the same call may succeed
  * later; deadlines, retries, policy and audit are the caller's. It must not log, must not take an endpoint, region,
  * credential, module or file from a {@link WrappedKey}, must not keep a plaintext, and must compare the key that
  * answered with the key that was asked wherever the service names it.
@@ -94,7 +94,7 @@ export function checkPlaintext(key: string, plaintext: Uint8Array, maximum = MAX
   throw new OcicryptError('bad-input', `${key} takes 1 to ${maximum} bytes, and not ${plaintext.length}`);
 }
 
-/** The context as the bytes that AEADs authenticate: canonical JSON (RFC 8785), or nothing where it is empty. */
+/** The context as the bytes that AEADs authenticate: canonical JSON (RFC 8785), or nothing if it is empty. */
 export function contextBytes(context: EncryptionContext): Uint8Array<ArrayBuffer> {
   const entries = Object.entries(context).sort(([a], [b]) => (a < b ? -1 : 1));
   return new TextEncoder().encode(entries.length === 0 ? '' : JSON.stringify(Object.fromEntries(entries)));

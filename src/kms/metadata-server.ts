@@ -1,4 +1,4 @@
-// Whether a machine has a metadata server: where there is none packets vanish, and that is not waited for as long.
+// Whether a machine has a metadata server: if there is none packets vanish, and that is not waited for as long.
 
 import { readFileSync } from 'node:fs';
 import { eitherSignal } from '../base/deadline.ts';
@@ -15,7 +15,7 @@ export type MetadataServer = {
   readonly hint: string;
 };
 
-/** Where there is a server it answers within milliseconds. */
+/** If there is a server it answers within milliseconds. */
 const PRESENCE_MILLISECONDS = 1000;
 
 /**

@@ -10,7 +10,7 @@ const MINIMUM_MODULUS_BITS = 2048;
 const HASH_BYTES: { readonly [hash in OaepHash]: number } = { sha1: 20, sha256: 32, sha512: 64 };
 
 /**
- * The RSA public key in an SPKI document or JWK, or undefined where it is none of at least 2048 bits.
+ * The RSA public key in an SPKI document or JWK, or undefined if it is none of at least 2048 bits.
  *
  * @param source DER or PEM of a SubjectPublicKeyInfo, or the two members of an RSA JWK (RFC 7518 section 6.3.1)
  */
@@ -25,7 +25,7 @@ export function readRsaPublicKey(
   }
 }
 
-/** @throws OcicryptError `bad-input` where the key is too small for the plaintext */
+/** @throws OcicryptError `bad-input` if the key is too small for the plaintext */
 export function wrapRsaOaep(
   name: string,
   key: KeyObject,
@@ -41,7 +41,7 @@ export function wrapRsaOaep(
   return new Uint8Array(publicEncrypt(options, plaintext));
 }
 
-/** The length of the modulus, 0 where the key is not an RSA key. */
+/** The length of the modulus, 0 if the key is not an RSA key. */
 export function modulusBits(key: KeyObject): number {
   return key.asymmetricKeyDetails?.modulusLength ?? 0;
 }

@@ -6,7 +6,7 @@ import { type BackendSettings, openKek } from './open.ts';
 
 /** Opens keys and keeps them open: a second request for one key finds its credentials and connections ready. */
 export interface KekStore {
-  /** @throws OcicryptError `bad-input` where no backend has such keys; `configuration` and others by backend */
+  /** @throws OcicryptError `bad-input` if no backend has such keys; `configuration` and others by backend */
   open(uri: KeyUri): Promise<Kek>;
   /** Closes every key that was opened, once no call uses it. */
   close(): Promise<void>;

@@ -17,7 +17,7 @@ export type Limits = {
   readonly stagger: number;
 };
 
-/** Of a request that may take `total`: an attempt has a third of it, and 3 s where there is room for them. */
+/** Of a request that may take `total`: an attempt has a third of it, and 3 s if there is room for them. */
 export function limitsWithin(total: number): Limits {
   return { total, attempt: Math.min(total, Math.max(3_000, Math.floor(total / 3))), attempts: 5, stagger: 300 };
 }

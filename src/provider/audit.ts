@@ -8,7 +8,7 @@ export type AuditEvent = {
   readonly id: string;
   readonly operation: 'wrap' | 'unwrap' | 'unknown';
   readonly outcome: 'ok' | ErrorCode;
-  /** Our name in the request, where it was told. */
+  /** Our name in the request, if it was told. */
   readonly provider?: string;
   /** Canonical URIs: of every recipient when wrapping, of the key that opened the packet when unwrapping. */
   readonly keys: readonly string[];

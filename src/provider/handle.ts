@@ -36,7 +36,7 @@ export type ProviderOptions = {
   readonly rules: readonly AllowRule[];
   /** Whether keys named in a call are allowed by that: so for a command, which has its caller's rights; not for a server. */
   readonly callerKeysAllowed: boolean;
-  /** The key meant where a call names none (`--kmsURI`); a call that names another one is refused. */
+  /** The key meant if a call names none (`--kmsURI`); a call that names another one is refused. */
   readonly defaultKey?: KeyUri;
   readonly names: NameOptions;
   readonly packet?: PacketChoice;
@@ -54,7 +54,7 @@ export type Call = {
   readonly caller?: string;
   /** Ends the call. */
   readonly signal?: AbortSignal;
-  /** What the caller has called, where each operation has a method of its own: a request for the other one is refused. */
+  /** What the caller has called, if each operation has a method of its own: a request for the other one is refused. */
   readonly operation?: Operation;
   /** Why this caller gets no answer, whatever it asks: recorded and thrown. */
   readonly refusal?: OcicryptError;
@@ -241,7 +241,7 @@ async function keysForWrap(named: NamedKeys, options: ProviderOptions): Promise<
   });
 }
 
-/** Named keys narrow what the operator allows; where none is named, all of it may be tried. */
+/** Named keys narrow what the operator allows; if none is named, all of it may be tried. */
 async function rulesForUnwrap(named: NamedKeys, options: ProviderOptions): Promise<readonly AllowRule[]> {
   if (named.keys.length === 0) return options.rules;
   const rules: AllowRule[] = [];

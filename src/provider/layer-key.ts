@@ -31,7 +31,7 @@ export function isLayerKeyRecord(optsdata: Uint8Array): boolean {
   }
 }
 
-/** The member of exactly this name. @throws OcicryptError where another spelling of it is there too */
+/** The member of exactly this name. @throws OcicryptError if another spelling of it is there too */
 function onlyMember(object: JsonObject | undefined, name: string): JsonValue | undefined {
   return object !== undefined && findMember(object, name) !== undefined ? object.get(name) : undefined;
 }

@@ -6,9 +6,9 @@ import type { Parameters, ParameterValues } from './protocol.ts';
 
 /** What the caller named under our provider's name. */
 export type NamedKeys = {
-  /** Our name in this request, where it could be told; cut short, because a caller may send any. */
+  /** Our name in this request, if it could be told; cut short, because a caller may send any. */
   readonly provider: string | undefined;
-  /** Without duplicates; empty where the caller gave `Enabled`, nothing, or only other providers. */
+  /** Without duplicates; empty if the caller gave `Enabled`, nothing, or only other providers. */
   readonly keys: readonly KeyUri[];
 };
 
@@ -35,7 +35,7 @@ export const SCHEME_PARAMETERS: ReadonlySet<string> = new Set([
  * Finds the keys named under our own name: the configured name, else the reference provider's own, else the sole name
  * that carries key URIs, else the sole provider there is.
  *
- * @throws OcicryptError `bad-input` where two names may be ours, or a value under our name is no key URI
+ * @throws OcicryptError `bad-input` if two names may be ours, or a value under our name is no key URI
  */
 export function namedKeys(parameters: Parameters, names: NameOptions): NamedKeys {
   const provider = findProvider(parameters, names);
@@ -45,7 +45,7 @@ export function namedKeys(parameters: Parameters, names: NameOptions): NamedKeys
     if (text === undefined) {
       throw new OcicryptError('bad-input', `a parameter of provider ${shorten(provider ?? '')} is not text in base64`);
     }
-    // ocicrypt puts this word where the user named a provider and no value.
+    // ocicrypt puts this word if the user named a provider and no value.
     if (text !== '' && text !== 'Enabled') keys.set(text, parseKeyUri(text));
   }
   return { provider: provider === undefined ? undefined : shorten(provider), keys: [...keys.values()] };

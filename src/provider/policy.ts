@@ -7,9 +7,9 @@ import { showValue } from '../base/shown.ts';
 
 /** One line of the operator's list: a key, or every key below a prefix that ends on a segment boundary. */
 export type AllowRule = {
-  /** The one operation that is allowed, where not both are. */
+  /** The one operation that is allowed, if not both are. */
   readonly operation?: 'wrap' | 'unwrap';
-  /** The key that the caller named, where the line may open more: of an alias or a file only that key is opened. */
+  /** The key that the caller named, if the line may open more: of an alias or a file only that key is opened. */
   readonly named?: KeyUri;
 } & ({ readonly kind: 'key'; readonly uri: KeyUri } | { readonly kind: 'prefix'; readonly prefix: string });
 
@@ -37,7 +37,7 @@ export function parseAllowRule(text: string): AllowRule {
 }
 
 /**
- * The key to open for the recipient of a packet, or undefined where the rule does not allow it. What is opened is the
+ * The key to open for the recipient of a packet, or undefined if the rule does not allow it. What is opened is the
  * operator's own entry; only below a prefix does the packet name the key, in canonical form, which holds no host
  * but an Azure vault's under the prefix.
  *
@@ -73,7 +73,7 @@ export function isForWrappingOnly(
   return hasVersion && rule.uri.key === recipient.key && !algorithm.startsWith('RSA_DECRYPT_OAEP_');
 }
 
-/** The key to open for a key that the caller named, or undefined where the rule does not allow it. */
+/** The key to open for a key that the caller named, or undefined if the rule does not allow it. */
 export function selectForCaller(rule: AllowRule, named: KeyUri, versions: VersionMatching): KeyUri | undefined {
   if (rule.kind === 'prefix') {
     return formatKeyUri(named).startsWith(rule.prefix) && !hasOperatorParts(named) ? named : undefined;
@@ -83,7 +83,7 @@ export function selectForCaller(rule: AllowRule, named: KeyUri, versions: Versio
 }
 
 /**
- * Whether only the service can tell that the operator's entry is the named key: an alias, where the caller named an ARN.
+ * Whether only the service can tell that the operator's entry is the named key: an alias, if the caller named an ARN.
  * When unwrapping the answer is compared; what is wrapped would be for whatever key the alias is of.
  */
 export function isByAlias(entry: KeyUri, named: KeyUri): boolean {
@@ -108,7 +108,7 @@ export function hasOperatorParts(uri: KeyUri): boolean {
   return uri.scheme === 'awskms' && uri.endpoint !== undefined;
 }
 
-/** Whether the operator's entry is the asked key, or every version of it where the entry names none. */
+/** Whether the operator's entry is the asked key, or every version of it if the entry names none. */
 export function covers(
   entry: KeyUri,
   asked: KeyUri,

@@ -6,7 +6,7 @@ import { asArray, asObject, asText, type JsonObject, JsonString, type JsonValue,
 import { findMember } from '../base/json-members.ts';
 import { type ByteSpelling, writeJson } from '../base/json-writer.ts';
 
-/** Values of a provider's parameters: bytes as decoded from the request; undefined where a value is not bytes. */
+/** Values of a provider's parameters: bytes as decoded from the request; undefined if a value is not bytes. */
 export type ParameterValues = readonly (Uint8Array | undefined)[];
 
 /**
@@ -32,7 +32,7 @@ const MAXIMUM_OPTSDATA_BYTES = 4096;
  * Reads a request as Go's encoding/json would: member names without regard to case, unknown members ignored.
  * Byte fields may be base64 (Go) or arrays of numbers (Rust); `optsdata` may also be the JSON text itself (Rust).
  *
- * @param expected the operation that was called, where the request came by a way that has one for each: a proxy may have
+ * @param expected the operation that was called, if the request came by a way that has one for each: a proxy may have
  *   let it through for that alone
  * @throws OcicryptError `bad-input`
  */

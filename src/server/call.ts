@@ -21,7 +21,7 @@ import { type CallFailure, MessageReceiver, NO_ROOM } from './message.ts';
 export type Peer = {
   /** For audit and log: the listener, and the names in the client's certificate. */
   readonly caller: string;
-  /** The names in a client certificate that was verified; undefined where the listener asks for none. */
+  /** The names in a client certificate that was verified; undefined if the listener asks for none. */
   readonly names?: readonly string[];
 };
 
@@ -64,7 +64,7 @@ export interface CallListener {
   readonly client: Client;
   /** A whole request has come in. */
   received(): void;
-  /** The stream is gone. `useful` where a whole request was answered, whatever the answer. */
+  /** The stream is gone. `useful` if a whole request was answered, whatever the answer. */
   closed(call: Call, useful: boolean): void;
 }
 

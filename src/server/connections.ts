@@ -17,9 +17,9 @@ export type ConnectionsOptions = CallContext & {
 /** All connections of a server, of whatever listener. */
 export interface Connections {
   readonly size: number;
-  /** Counts a connection whose handshake has only begun; it is closed where the handshake takes too long. */
+  /** Counts a connection whose handshake has only begun; it is closed if the handshake takes too long. */
   begin(socket: Socket): void;
-  /** Speaks HTTP/2 on a connection; `begun` is the socket that {@link begin} was given, where it was. */
+  /** Speaks HTTP/2 on a connection; `begun` is the socket that {@link begin} was given, if it was. */
   accept(socket: Socket, peer: Peer, begun?: Socket): void;
   /** Closes what is idle and lets open calls end; resolves when no connection is left. */
   drain(): Promise<void>;
@@ -112,7 +112,7 @@ class ConnectionPool implements Connections {
     else if (this.#proved.delete(connection.socket)) this.#proved.set(connection.socket, connection);
   }
 
-  /** Where there are too many, the oldest that has shown nothing gives way, then what is idle for longest. */
+  /** If there are too many, the oldest that has shown nothing gives way, then what is idle for longest. */
   #makeRoom(): boolean {
     if (this.size < this.options.limits.connections) return true;
     const [unproved] = this.#unproved.values();

@@ -12,7 +12,7 @@ import { KEY_PROVIDER_SERVICE } from './service.ts';
 
 /** Whether the server can do what it is there for, and nothing more: who asks is not told about keys. */
 export interface Readiness {
-  /** Probes again where the last answer is old; never throws. */
+  /** Probes again if the last answer is old; never throws. */
   isReady(): Promise<boolean>;
 }
 

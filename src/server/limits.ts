@@ -61,7 +61,7 @@ export class ByteBudget {
     return this.#total;
   }
 
-  /** Adds `bytes` to what `holder` holds; false where even evicting all others is not enough. */
+  /** Adds `bytes` to what `holder` holds; false if even evicting all others is not enough. */
   take(holder: Holder, bytes: number): boolean {
     this.#holders.set(holder, (this.#holders.get(holder) ?? 0) + bytes);
     this.#total += bytes;
@@ -104,8 +104,8 @@ export class CallGate {
   /**
    * Waits for a place; a caller that got one must {@link leave}.
    *
-   * @throws OcicryptError `throttled` at once where the queue is full, and no client has more in it than this one, and
-   * later where room is made for another client; the signal's reason where it is aborted
+   * @throws OcicryptError `throttled` at once if the queue is full, and no client has more in it than this one, and
+   * later if room is made for another client; the signal's reason if it is aborted
    */
   async enter(signal: AbortSignal): Promise<void> {
     if (this.#entered < this.#active) {

@@ -15,9 +15,9 @@ export type ClientRule = { readonly name: string; readonly provider: Provider };
 
 /** Whose calls are answered, and by what policy. */
 export type ServiceOptions = {
-  /** For unix sockets, whose mode says who may call, and for TLS where no client is named. */
+  /** For unix sockets, whose mode says who may call, and for TLS if no client is named. */
   readonly provider: Provider;
-  /** Where there are any, only clients whose certificate has one of the names may call over TLS; the first counts. */
+  /** If there are any, only clients whose certificate has one of the names may call over TLS; the first counts. */
   readonly clients: readonly ClientRule[];
 };
 

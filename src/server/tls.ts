@@ -34,7 +34,7 @@ const MAXIMUM_PEM = 256 * 1024;
 /**
  * Reads the files into what `tls.createServer` and `setSecureContext` take.
  *
- * @throws OcicryptError `configuration` where a file is missing, is not PEM, or does not belong to the others
+ * @throws OcicryptError `configuration` if a file is missing, is not PEM, or does not belong to the others
  */
 export function readTlsOptions(files: TlsFiles): TlsOptions {
   const key = Buffer.from(readKey(files.privateKey));

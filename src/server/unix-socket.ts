@@ -36,7 +36,7 @@ export interface BoundSocket {
 }
 
 /**
- * Makes `server` listen on a unix socket. Its directory is made with mode 0700 where it is missing. The socket gets its
+ * Makes `server` listen on a unix socket. Its directory is made with mode 0700 if it is missing. The socket gets its
  * group and mode in a directory that only we can enter, and its name last of all: a client that finds it finds it finished,
  * and what stands at the name in the meantime, whatever it is, is not touched.
  *

@@ -15,7 +15,7 @@ const PARSED = 16;
  * a byte order mark, line ends of Windows and blocks without a line end between them do no harm.
  *
  * @param what how the file is called in an error ("the CA certificates")
- * @throws OcicryptError `configuration` where the file cannot be read or holds no certificate, and where one of its
+ * @throws OcicryptError `configuration` if the file cannot be read or holds no certificate, and if one of its
  * blocks is damaged: which one is said, because to leave it out would end as a failure of the network
  */
 export function readCertificateFile(path: string, what: string): string {

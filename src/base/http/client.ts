@@ -15,11 +15,11 @@ export type HttpSettings = {
   readonly caFiles?: readonly string[] | undefined;
   /** A directory of such files, those in the directories below it too. */
   readonly caDirectory?: string | undefined;
-  /** PEM files by which we say who we are, where a service asks. */
+  /** PEM files by which we say who we are, if a service asks. */
   readonly clientCertificate?: { readonly certificate: string; readonly privateKey: string } | undefined;
-  /** The name that the service's certificate must carry, where it is not the address's. */
+  /** The name that the service's certificate must carry, if it is not the address's. */
   readonly serverName?: string | undefined;
-  /** Where SSL_CERT_FILE, HTTPS_PROXY and NO_PROXY are read; the process's own where it is left out. */
+  /** Where SSL_CERT_FILE, HTTPS_PROXY and NO_PROXY are read; the process's own if it is left out. */
   readonly environment?: NodeJS.ProcessEnv | undefined;
 };
 
@@ -31,7 +31,7 @@ export type HttpRequest = {
   readonly body?: Uint8Array | undefined;
   /** Ends the request at once, wherever it is. */
   readonly signal: AbortSignal;
-  /** The longest body that is accepted; 1 MiB where it is left out. */
+  /** The longest body that is accepted; 1 MiB if it is left out. */
   readonly maximumBytes?: number | undefined;
   /**
    * What the host is to us if it gives credentials: named in errors, and an attempt's clock is not charged with it.
@@ -57,7 +57,7 @@ export interface HttpClient {
   /**
    * Makes one request and reads its whole answer; no retry, no redirect.
    *
-   * @throws OcicryptError `unavailable` where no whole answer came, `deadline-exceeded` where the signal ended it,
+   * @throws OcicryptError `unavailable` if no whole answer came, `deadline-exceeded` if the signal ended it,
    * `configuration` for an address that must not be asked or roots that cannot be read
    */
   request(request: HttpRequest): Promise<HttpResponse>;
@@ -116,7 +116,7 @@ function createFindDialer(): FindDialer {
   };
 }
 
-/** The `Retry-After` of an answer in milliseconds (RFC 9110 section 10.2.3), or undefined where there is none. */
+/** The `Retry-After` of an answer in milliseconds (RFC 9110 section 10.2.3), or undefined if there is none. */
 export function parseRetryAfter(headers: HttpResponse['headers'], now = Date.now()): number | undefined {
   const value = headers['retry-after'];
   if (value === undefined) return undefined;

@@ -28,7 +28,7 @@ export interface Connection {
 export type Trust = {
   readonly ca: readonly (Buffer | string)[];
   readonly own: ReturnType<typeof readClientCertificate> | undefined;
-  /** The name that certificates must carry, where it is not that of the host. */
+  /** The name that certificates must carry, if it is not that of the host. */
   readonly serverName: string | undefined;
 };
 

@@ -47,7 +47,7 @@ type Bun = {
   }) => Promise<BunSocket>;
 };
 
-/** @returns undefined where this is not Bun */
+/** @returns undefined if this is not Bun */
 export function createBunDialer(): Dialer | undefined {
   const bun: unknown = Reflect.get(globalThis, 'Bun');
   if (!isBun(bun)) return undefined;
@@ -99,7 +99,7 @@ class BunConnection implements Connection {
   /**
    * Opens it, by a function that is told what to do when something happens on the socket.
    *
-   * @param check of the other side's certificate where there is to be TLS; Bun itself has checked all but what it takes
+   * @param check of the other side's certificate if there is to be TLS; Bun itself has checked all but what it takes
    * for a name
    */
   open(

@@ -1,5 +1,5 @@
 // Sends whole requests of HTTP/1.1, each once, over connections that are kept for the next: through a
-// proxy where there is one.
+// proxy if there is one.
 
 import { bareHost } from '../address.ts';
 import { startWait } from '../deadline.ts';
@@ -57,7 +57,7 @@ export function createTransport(settings: HttpSettings, findDialer: FindDialer):
   };
 }
 
-/** The proxy for an address, found without loading anything where the environment names none. */
+/** The proxy for an address, found without loading anything if the environment names none. */
 async function findProxy(url: URL, environment: NodeJS.ProcessEnv): Promise<URL | undefined> {
   if (url.protocol === 'http:' || !(environment.HTTPS_PROXY || environment.https_proxy)) return undefined;
   const { chooseProxy } = await import('./proxy.ts');
@@ -102,7 +102,7 @@ async function openTunnel(
   }
 }
 
-/** Opens a connection, with the runtime's error as ours. @param proxy where this is the way to the proxy */
+/** Opens a connection, with the runtime's error as ours. @param proxy if this is the way to the proxy */
 async function attempt(
   url: URL,
   signal: AbortSignal,
@@ -146,7 +146,7 @@ function encodeHead(
 /**
  * Sends a request and reads its answer. A connection on which that goes wrong is destroyed.
  *
- * @param proxy where the proxy is asked, whose fault it is then
+ * @param proxy if the proxy is asked, whose fault it is then
  */
 function converse(
   connection: Connection,

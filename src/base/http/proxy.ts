@@ -5,12 +5,12 @@ import { OcicryptError } from '../errors.ts';
 
 /**
  * The proxy for HTTPS to `host`, as curl and Go choose it: `HTTPS_PROXY` unless `NO_PROXY` lists the host. Lower-case
- * names win where both are set. An entry of NO_PROXY is a host, which covers its subdomains, with an optional leading
+ * names win if both are set. An entry of NO_PROXY is a host, which covers its subdomains, with an optional leading
  * dot or `*.` and an optional port; an address; a network in CIDR form; or `*`. Loopback hosts need no entry.
  *
  * @param host a name or an address, without brackets
  * @param port the port that is connected to
- * @throws OcicryptError `configuration` where the proxy is not an `http:` or `https:` URL
+ * @throws OcicryptError `configuration` if the proxy is not an `http:` or `https:` URL
  */
 export function chooseProxy(host: string, port: number, environment: NodeJS.ProcessEnv): URL | undefined {
   const proxy = environment.https_proxy ?? environment.HTTPS_PROXY;
@@ -30,7 +30,7 @@ export function chooseProxy(host: string, port: number, environment: NodeJS.Proc
 /**
  * The `proxy-authorization` of a proxy whose URL has credentials (RFC 7617).
  *
- * @throws OcicryptError `configuration` where they are not percent-encoded as a URL's are
+ * @throws OcicryptError `configuration` if they are not percent-encoded as a URL's are
  */
 export function proxyAuthorization({ username, password }: URL): string | undefined {
   if (username === '' && password === '') return undefined;

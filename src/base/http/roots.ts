@@ -26,11 +26,11 @@ export type RootFiles = {
 
 /**
  * The roots that clients of TLS trust, as PEM. SSL_CERT_FILE and SSL_CERT_DIR act as in Go's programs: each takes
- * the place of the system's file or directory, so that the system's roots are left out only where both are set.
+ * the place of the system's file or directory, so that the system's roots are left out only if both are set.
  * The system's come from the one file of the distribution, because `tls.getCACertificates('system')` takes 42 ms on
  * Node 24 where this takes 5; a container that has no such file gets the roots that come with the runtime.
  *
- * @throws OcicryptError `configuration` where a named file cannot be read, or what it holds is no certificate
+ * @throws OcicryptError `configuration` if a named file cannot be read, or what it holds is no certificate
  */
 export function readRoots(
   { caFiles = [], caDirectory }: RootFiles,

@@ -6,7 +6,7 @@ import type { PeerCertificate } from 'node:tls';
  * The check of a server's name for TLS clients. Alternative names only: Node and Bun would take the common name of a
  * certificate that has none, which Go, curl and browsers do not (RFC 9525 section 6.3; RFC 2818 is obsolete).
  *
- * @param serverName the name to expect, where it is not the host's
+ * @param serverName the name to expect, if it is not the host's
  */
 export function identityCheck(serverName?: string | undefined) {
   return (host: string, certificate: PeerCertificate): Error | undefined => {

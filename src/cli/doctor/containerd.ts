@@ -130,7 +130,7 @@ const MAXIMUM_FILES = 100;
 
 /**
  * A configuration and what it imports, as containerd 2 puts them together: processors as a whole, plugins member by
- * member, the last file counts. Undefined where there is none.
+ * member, the last file counts. Undefined if there is none.
  */
 async function loadConfig(root: string): Promise<Loaded | { readonly problem: Finding } | undefined> {
   const processors = new Map<string, TomlTable>();
@@ -163,7 +163,7 @@ function resolveImport(file: string, path: string): readonly string[] {
   return whole.includes('*') ? globSync(whole).toSorted() : [whole];
 }
 
-/** What the file holds, or what is wrong with it; undefined where it is not there. */
+/** What the file holds, or what is wrong with it; undefined if it is not there. */
 async function readToml(file: string): Promise<TomlTable | string | undefined> {
   let text: string;
   try {

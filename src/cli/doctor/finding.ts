@@ -22,7 +22,7 @@ export function showBlock(level: FindingLevel, head: string, rows: readonly Find
   return `${mark}  ${head}\n${lines.join('')}`;
 }
 
-/** The hint of an error or finding, as a member that is left out where there is none. */
+/** The hint of an error or finding, as a member that is left out if there is none. */
 export function hintOf({ hint }: { readonly hint?: string | undefined }): { readonly hint?: string } {
   return hint === undefined ? {} : { hint };
 }

@@ -173,7 +173,7 @@ async function examineTarget(subject: string, { target, refusal }: ServerProvide
 
 const PATIENCE = 1000;
 
-/** Undefined where somebody listens, else the system's code. */
+/** Undefined if somebody listens, else the system's code. */
 function tryConnect(to: { readonly path: string } | { readonly host: string; readonly port: number }) {
   const { promise, resolve } = Promise.withResolvers<string | undefined>();
   const socket = connect({ ...to, timeout: PATIENCE });

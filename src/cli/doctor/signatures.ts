@@ -62,7 +62,7 @@ function listFiles(directory: string): readonly string[] {
   }
 }
 
-/** Empty where there is nothing that could be read. */
+/** Empty if there is nothing that could be read. */
 function readFile(path: string): Uint8Array {
   try {
     return statSync(path).size > MAXIMUM_FILE ? new Uint8Array() : readFileSync(path);

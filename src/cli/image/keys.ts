@@ -45,7 +45,7 @@ export async function openKeys({ settings, personality, terminal }: CommandConte
     door: 'command',
     warn: (line) => terminal.say(`warning: ${line}`),
   });
-  // A command that works on layers names its keys: the key meant where a call names none has no place here.
+  // A command that works on layers names its keys: the key meant if a call names none has no place here.
   const { defaultKey, spelling, ...rest } = options;
   const configured = await readProviderConfig(checkedEnvironment(process.env).OCICRYPT_KEYPROVIDER_CONFIG);
   const { jwe, parameters } = sorted;

@@ -17,7 +17,7 @@ export interface Progress {
   end(): void;
 }
 
-/** Undefined where standard error is no terminal. */
+/** Undefined if standard error is no terminal. */
 export function startProgress(terminal: Terminal): Progress | undefined {
   return terminal.draw === undefined ? undefined : new DrawnProgress(terminal.draw);
 }

@@ -174,7 +174,7 @@ export function adviseSigning(
   }
 }
 
-/** The numbers of `--layer`, or undefined where all are meant. @throws OcicryptError `usage` */
+/** The numbers of `--layer`, or undefined if all are meant. @throws OcicryptError `usage` */
 export function layerNumbers(settings: Settings): readonly number[] | undefined {
   const texts = settings.list('layer');
   if (texts.length === 0) return undefined;

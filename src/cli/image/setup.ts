@@ -62,7 +62,7 @@ export class ImageTools {
   /**
    * What wraps for these recipients.
    *
-   * @param labels of new packets, where they differ from `--context`
+   * @param labels of new packets, if they differ from `--context`
    */
   async wrappers(texts: readonly string[], labels?: Labels): Promise<readonly LayerKeyWrapper[]> {
     const { name, configured } = await this.#open();

@@ -12,7 +12,7 @@ const MAXIMUM_FILE = 1024 * 1024;
 /**
  * Reads a YAML (or JSON, which is YAML) file into option values.
  *
- * @throws OcicryptError `configuration`, naming the file, the member, and the nearest member where one is unknown
+ * @throws OcicryptError `configuration`, naming the file, the member, and the nearest member if one is unknown
  */
 export async function readConfiguration(file: string): Promise<ReadonlyMap<OptionName, readonly string[]>> {
   const document = await parseDocument(file, readText(file));

@@ -97,7 +97,7 @@ export type Spelling = 'ours' | 'go';
  * Reads the words after the command's name.
  *
  * @param allowed the options of this command
- * @throws OcicryptError `usage`, with the nearest option where one is unknown
+ * @throws OcicryptError `usage`, with the nearest option if one is unknown
  */
 export async function parseSettings(
   words: readonly string[],
@@ -145,7 +145,7 @@ function splitOption(word: string, spelling: Spelling): SplitOption | undefined 
   return { rawName, name, inline };
 }
 
-/** The nearest of `names` to a word that is none of them, where one is near. */
+/** The nearest of `names` to a word that is none of them, if one is near. */
 export async function nearest(word: string, names: readonly string[]): Promise<string | undefined> {
   const { distance } = await import('fastest-levenshtein');
   const [best] = names

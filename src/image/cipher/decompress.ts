@@ -37,8 +37,8 @@ const XZ_OPT = '--threads=1 --memlimit-decompress=256MiB';
  *
  * @param start its first bytes
  * @param path for errors
- * @returns undefined where the file is not compressed
- * @throws OcicryptError `configuration` where the program for it is not in PATH
+ * @returns undefined if the file is not compressed
+ * @throws OcicryptError `configuration` if the program for it is not in PATH
  */
 export async function findDecompressor(start: Uint8Array, path: string): Promise<Decompressor | undefined> {
   const begins = ({ magic }: { readonly magic: readonly number[] }) =>

@@ -13,7 +13,7 @@ import type { ByteSink } from './streams.ts';
 
 /** Takes the bytes of a layer as they are stored; nothing of what comes out is kept. */
 export interface DiffIdSink extends ByteSink {
-  /** The diff id, after the last byte. @throws OcicryptError `integrity` where the bytes cannot be uncompressed */
+  /** The diff id, after the last byte. @throws OcicryptError `integrity` if the bytes cannot be uncompressed */
   finish(): Promise<string>;
   /** Stops. Harmless after {@link finish}. */
   discard(): void;

@@ -9,7 +9,7 @@ export type WorkerSetup = { readonly ring: SharedRing; readonly secrets: SharedA
 /** One stage of one layer: the passes to make, and which party of the ring makes them. */
 export type StageJob = { readonly stage: Stage; readonly party: number };
 
-/** The results of the passes, or undefined where the layer was given up. */
+/** The results of the passes, or undefined if the layer was given up. */
 export type StageReply = { readonly sums: readonly Uint8Array[] | undefined };
 
 export function isWorkerSetup(value: unknown): value is WorkerSetup {

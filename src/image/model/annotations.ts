@@ -57,18 +57,18 @@ export function isForeignType(mediaType: string): boolean {
   return (PLAIN_TYPES.get(mediaType) ?? '').startsWith(OCI_FOREIGN);
 }
 
-/** The type that a plain layer has in OCI (Docker's types have no encrypted form), or undefined where it is no layer. */
+/** The type that a plain layer has in OCI (Docker's types have no encrypted form), or undefined if it is no layer. */
 export function ociLayerType(mediaType: string): string | undefined {
   return PLAIN_TYPES.get(mediaType);
 }
 
-/** The encrypted form of a plain layer's type, or undefined where it has none. */
+/** The encrypted form of a plain layer's type, or undefined if it has none. */
 export function encryptedType(mediaType: string): string | undefined {
   const plain = PLAIN_TYPES.get(mediaType);
   return plain === undefined ? undefined : plain + SUFFIX;
 }
 
-/** The plain form of an encrypted layer's type, or undefined where that is no type of a layer. */
+/** The plain form of an encrypted layer's type, or undefined if that is no type of a layer. */
 export function decryptedType(mediaType: string): string | undefined {
   return isEncryptedType(mediaType) ? PLAIN_TYPES.get(mediaType.slice(0, -SUFFIX.length)) : undefined;
 }

@@ -128,7 +128,7 @@ export function parseLayoutIndex(
   return { json, entries: objects };
 }
 
-/** The version in the `oci-layout` file of a layout. @throws OcicryptError `bad-input` where readers would differ about it */
+/** The version in the `oci-layout` file of a layout. @throws OcicryptError `bad-input` if readers would differ about it */
 export function parseLayoutVersion(bytes: Uint8Array, what: string): string | undefined {
   const json = asObject(parseJson(bytes, what)) ?? new Map();
   checkShape(json, LAYOUT_FILE, what);
@@ -201,7 +201,7 @@ export function hasOtherDigest(entry: JsonValue): boolean {
   return OTHER_DIGEST.test(asText(asObject(entry)?.get('digest')) ?? '');
 }
 
-/** `os/architecture` and `/variant` where there is one. */
+/** `os/architecture` and `/variant` if there is one. */
 export function formatPlatform(platform: Platform): string {
   const { os, architecture, variant } = platform;
   return [os, architecture, ...(variant === undefined ? [] : [variant])].join('/');

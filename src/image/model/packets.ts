@@ -23,7 +23,7 @@ export type PacketFormat =
   | 'pkcs11'
   | 'unknown';
 
-/** One who can open a packet, as far as its text tells: a claim. `key` is undefined where nothing names it (JWE). */
+/** One who can open a packet, as far as its text tells: a claim. `key` is undefined if nothing names it (JWE). */
 export type PacketRecipient = {
   readonly key: string | undefined;
   readonly version: string | undefined;
@@ -39,7 +39,7 @@ export type PacketDescription = {
   readonly format: PacketFormat;
   readonly recipients: readonly PacketRecipient[];
   readonly labels: Readonly<Record<string, string>>;
-  /** Why it cannot be read, where it cannot. */
+  /** Why it cannot be read, if it cannot. */
   readonly problem: string | undefined;
 };
 

@@ -1,5 +1,5 @@
 // Finds members of an archive and opens them: by their place in a plain tar, and what a compressed one
-// holds from memory where it is small, from a temporary file where it is a layer.
+// holds from memory if it is small, from a temporary file if it is a layer.
 
 import { join } from 'node:path';
 import { OcicryptError } from '../../base/errors.ts';
@@ -40,7 +40,7 @@ export class ArchiveMembers {
    * Opens an archive and reads its headers. A compressed one is read once; of its members what may be a manifest or a
    * config (at most 4 MiB, and it begins with a brace) is kept.
    *
-   * @param temporary the directory to unpack layers in; the system's where it is left out
+   * @param temporary the directory to unpack layers in; the system's if it is left out
    * @throws OcicryptError `not-found`; `bad-input` for what is no archive, and where readers disagree about what it holds
    */
   static async open(path: string, temporary?: string, signal?: AbortSignal): Promise<ArchiveMembers> {
@@ -54,7 +54,7 @@ export class ArchiveMembers {
     }
   }
 
-  /** The size of a member that is a file or a link to one; undefined where there is none. */
+  /** The size of a member that is a file or a link to one; undefined if there is none. */
   size(name: string): number | undefined {
     return this.#find(name)?.member.size;
   }

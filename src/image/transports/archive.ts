@@ -33,7 +33,7 @@ import { removeAbandoned } from './temporary.ts';
  * An OCI layout in a tar file, which may be compressed. Writing packs what the index leads to, and nothing else, so that
  * no plain layer stays behind in an archive that is encrypted in place.
  *
- * @param writing whether the archive will be written: then what is temporary is beside it, where there is room for it
+ * @param writing whether the archive will be written: then what is temporary is beside it, if there is room for it
  */
 export function openArchive(path: string, tag: string | undefined, name: string, writing: boolean): ImageStore {
   return new ArchiveStore(path, { name, tag }, writing);
@@ -169,7 +169,7 @@ class ArchiveStore implements ImageStore {
     return this.#members;
   }
 
-  /** The archive that is there already, where there is one. */
+  /** The archive that is there already, if there is one. */
   async #openOld(): Promise<ArchiveMembers | undefined> {
     return (await this.#readTarget()).owner === undefined ? undefined : this.#open();
   }

@@ -21,7 +21,7 @@ import { type BlobReader, createStoredManifest, type ImageSource, readAtMost, ty
  * An image of a `docker save` archive. Its layers are compressed when they are first asked for: after encryption nothing
  * can do it any more.
  *
- * @param selector `NAME[:TAG]` in any spelling, or `@N`, where the archive holds several
+ * @param selector `NAME[:TAG]` in any spelling, or `@N`, if the archive holds several
  * @param compress whether layers will be copied; else the manifest names them as the archive holds them, and nothing is
  *   unpacked
  */

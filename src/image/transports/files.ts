@@ -39,7 +39,7 @@ export type AtomicFileOptions = {
    * copy into the cache costs as much as half a pass of SHA-256.
    */
   readonly layer?: boolean;
-  /** Permissions before the umask: 0644 where it is left out. */
+  /** Permissions before the umask: 0644 if it is left out. */
   readonly mode?: number;
 };
 
@@ -197,7 +197,7 @@ async function openNew(
   { layer = false, mode = 0o644 }: AtomicFileOptions,
 ): Promise<{ readonly handle: FileHandle; readonly direct: boolean }> {
   const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL;
-  // Not defined where the system has no such thing.
+  // Not defined if the system has no such thing.
   const directFlag: number | undefined = constants.O_DIRECT;
   if (layer && directFlag !== undefined) {
     try {

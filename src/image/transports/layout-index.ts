@@ -110,7 +110,7 @@ export class LayoutIndex {
    * must be to be found again.
    *
    * @param replaced what the name was found to stand for, whose annotations stay
-   * @throws OcicryptError `bad-input` where the image could not be named afterwards, or the index not read
+   * @throws OcicryptError `bad-input` if the image could not be named afterwards, or the index not read
    */
   with(
     image: BlobIdentity & { readonly mediaType: string },

@@ -20,7 +20,7 @@ const FORGOTTEN = 10 * 60_000;
  * Waits until no other run changes the index in `directory`. A run that was killed does not block it.
  *
  * @returns ends it
- * @throws OcicryptError `not-written` where another run does not end within a minute
+ * @throws OcicryptError `not-written` if another run does not end within a minute
  */
 export async function lockIndex(directory: string, signal?: AbortSignal): Promise<() => Promise<void>> {
   const path = join(directory, 'index.json.lock');

@@ -173,7 +173,7 @@ class LayoutStore implements ImageStore {
   }
 
   /**
-   * Gives everything its name, the index last. Everything is written by now and only names change; where one cannot, the
+   * Gives everything its name, the index last. Everything is written by now and only names change; if one cannot, the
    * names that were given are taken back.
    */
   async #switch(root: StoredManifest): Promise<void> {

@@ -32,7 +32,7 @@ export function memberPath(name: string): string | undefined {
  * Where a link points to: a hard link from the root of the archive, a symbolic link from where it lies.
  *
  * @param path of the link, as {@link memberPath} gives it
- * @returns undefined where that is outside of the archive, and where a symbolic link goes up from a name: if that is a
+ * @returns undefined if that is outside of the archive, and if a symbolic link goes up from a name: if that is a
  *   link itself, up from it is not where it is written
  */
 export function linkedPath(path: string, kind: 'hard-link' | 'symbolic-link', target: string): string | undefined {
@@ -97,7 +97,7 @@ export class MemberNames {
    * Follows links to the path of a file. A hard link to a symbolic link is one itself, and leads elsewhere.
    *
    * @param path as {@link memberPath} gives it
-   * @returns undefined where there is no such file
+   * @returns undefined if there is no such file
    */
   resolve(path: string): string | undefined {
     let found = path;
@@ -117,7 +117,7 @@ export class MemberNames {
   }
 }
 
-/** The directory that a path lies in, or undefined where that is the root. */
+/** The directory that a path lies in, or undefined if that is the root. */
 function parentOf(path: string): string | undefined {
   const slash = path.lastIndexOf('/');
   return slash === -1 ? undefined : path.slice(0, slash);

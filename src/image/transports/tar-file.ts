@@ -23,7 +23,7 @@ export interface TarFile {
 /**
  * Opens an archive: tar, or tar compressed by gzip, zstd, xz or bzip2, as its first bytes say.
  *
- * @throws OcicryptError `not-found`, `bad-input` for what is no file, `configuration` where the program is missing that
+ * @throws OcicryptError `not-found`, `bad-input` for what is no file, `configuration` if the program is missing that
  *   uncompresses it
  */
 export async function openTarFile(path: string): Promise<TarFile> {

@@ -176,7 +176,7 @@ function parseHeader(block: Uint8Array): Header {
   return { name: prefix === '' ? name : `${prefix}/${name}`, flag, target: cString(block.subarray(157, 257)), size };
 }
 
-/** Go takes what stands here for the start of the name where it is not two times, as an old bug of its own wrote it. */
+/** Go takes what stands here for the start of the name if it is not two times, as an old bug of its own wrote it. */
 function checkTimes(bytes: Uint8Array): void {
   for (const field of [bytes.subarray(0, 12), bytes.subarray(12)]) if (field[0] !== 0) number(field);
 }

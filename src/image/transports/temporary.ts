@@ -22,7 +22,7 @@ export function temporaryName(): string {
 }
 
 /**
- * Whether the run that a temporary name tells of still lives; undefined where that cannot be known from here: it ran on
+ * Whether the run that a temporary name tells of still lives; undefined if that cannot be known from here: it ran on
  * another machine or in another container.
  */
 export function isRunning(name: string): boolean | undefined {
@@ -36,7 +36,7 @@ export function isRunning(name: string): boolean | undefined {
  * Makes a directory that only we can enter; those of runs that were killed are removed beside it first. It holds files and
  * no directories.
  *
- * @param parent the system's directory for such where it is left out
+ * @param parent the system's directory for such if it is left out
  * @throws OcicryptError `not-written`
  */
 export async function createTemporaryDirectory(parent: string = tmpdir()): Promise<string> {

@@ -8,7 +8,7 @@ import type { StoredManifest } from './store.ts';
  * The digests among `digests` that something names. What is named by a type that is not known counts for all that its
  * text holds.
  *
- * @throws OcicryptError where a manifest that is named cannot be read: then what it names is not known
+ * @throws OcicryptError if a manifest that is named cannot be read: then what it names is not known
  */
 export async function findNamed(
   digests: readonly string[],

@@ -34,7 +34,7 @@ export function openAwsCredentials(
   }, now);
 }
 
-/** Undefined where a profile is named, which goes first as in the SDK, or there are none. */
+/** Undefined if a profile is named, which goes first as in the SDK, or there are none. */
 function readEnvironment(environment: NodeJS.ProcessEnv, named?: string): AwsIdentity | undefined {
   const { AWS_PROFILE, AWS_DEFAULT_PROFILE, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN } = environment;
   if (named === undefined && (AWS_PROFILE || AWS_DEFAULT_PROFILE)) return undefined;

@@ -204,7 +204,7 @@ function readWait(headers: HttpResponse['headers']): number | undefined {
   return milliseconds !== undefined && /^\d{1,9}$/.test(milliseconds) ? Number(milliseconds) : parseRetryAfter(headers);
 }
 
-/** `__type` may have a namespace before `#`; empty where something else than AWS answered. */
+/** `__type` may have a namespace before `#`; empty if something else than AWS answered. */
 function readErrorType(answer: HttpResponse): string {
   const named =
     answer.headers['x-amzn-errortype'] ?? readMember(answer.body, '__type') ?? readMember(answer.body, 'code');

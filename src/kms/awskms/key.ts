@@ -26,7 +26,7 @@ import { signAwsRequest } from './signature.ts';
 export type AwsKmsSettings = {
   /** Where the service is, `https://HOST`, in place of the region's own endpoint. */
   readonly endpoint?: string | undefined;
-  /** The region of keys that are named without one; AWS_REGION where it is left out. */
+  /** The region of keys that are named without one; AWS_REGION if it is left out. */
   readonly region?: string | undefined;
   /** PEM files of roots to trust beside the system's. */
   readonly caFiles?: readonly string[] | undefined;
@@ -46,7 +46,7 @@ const CREDENTIALS = new SharedBySettings<TokenCache<AwsIdentity>>();
 /**
  * Opens a key for encryption and decryption. No file is read and no request is made before the first call. The operator's
  * name of the key is sent with every call, an alias as an alias; packets get the ARN that answered, and the ARN that
- * answers an unwrap must be the packet's, or a replica of it where the key is a multi-Region key.
+ * answers an unwrap must be the packet's, or a replica of it if the key is a multi-Region key.
  */
 export function openAwsKms(uri: AwsKeyUri, settings: AwsKmsSettings): Kek {
   const key = formatKeyUri(uri);
@@ -72,7 +72,7 @@ export function openAwsKms(uri: AwsKeyUri, settings: AwsKmsSettings): Kek {
     return opened;
   }
 
-  /** One call, made again once with new credentials where the service says that the first ones have ended. */
+  /** One call, made again once with new credentials if the service says that the first ones have ended. */
   async function call(operation: AwsOperation, message: JsonInput, signal: AbortSignal): Promise<HttpResponse> {
     const { http, place, credentials } = open();
     const body = writeJson(message);
@@ -112,7 +112,7 @@ export function openAwsKms(uri: AwsKeyUri, settings: AwsKmsSettings): Kek {
     return explainAwsError(answer, { key, keyId, region: open().place.region, operation });
   }
 
-  /** Undefined where this is not an RSA key, or its public half cannot be had: what `Encrypt` said matters then. */
+  /** Undefined if this is not an RSA key, or its public half cannot be fetched: what `Encrypt` said matters then. */
   async function readPublicKey(signal: AbortSignal): Promise<typeof publicKey> {
     const answer = await call('GetPublicKey', { KeyId: keyId }, signal);
     if (answer.status !== 200) {
@@ -187,7 +187,7 @@ function contextMember(context: Readonly<Record<string, string>>): { readonly En
   return Object.keys(context).length === 0 ? {} : { EncryptionContext: context };
 }
 
-/** The canonical URI of the ARN that answered, or undefined where it is not the key that was asked. */
+/** The canonical URI of the ARN that answered, or undefined if it is not the key that was asked. */
 function readKeyId(asked: string, message: JsonObject): string | undefined {
   const text = asText(message.get('KeyId')) ?? '';
   const uri = asKeyUri(text);

@@ -6,7 +6,7 @@ import { type AwsIdentity, type AwsSources, checkIdentity } from './identity.ts'
 import type { AwsProfiles, AwsSection } from './profiles.ts';
 
 /**
- * The credentials of the profile in use, or undefined where no file has such a profile or it names none. What it names
+ * The credentials of the profile in use, or undefined if no file has such a profile or it names none. What it names
  * is final: credentials are chosen by what is configured, never by what fails.
  *
  * @throws OcicryptError `configuration` for a profile that is missing or cannot be followed; what its source says

@@ -58,7 +58,7 @@ export function readAwsProfiles(environment: NodeJS.ProcessEnv): AwsProfiles {
   };
 }
 
-/** A switch of a profile or a variable; undefined where it says neither. */
+/** A switch of a profile or a variable; undefined if it says neither. */
 export function asSwitch(text: string | undefined): boolean | undefined {
   const lower = text?.trim().toLowerCase();
   return lower === 'true' ? true : lower === 'false' ? false : undefined;

@@ -21,7 +21,7 @@ const RESERVE_MILLISECONDS = 5 * 60 * 1000;
 /**
  * Opens the identity that the environment configures: AZURE_CLIENT_SECRET or AZURE_CLIENT_CERTIFICATE_PATH with
  * AZURE_TENANT_ID and AZURE_CLIENT_ID, else AZURE_FEDERATED_TOKEN_FILE (workload identity), else the managed identity
- * of the machine. AZURE_TOKEN_CREDENTIALS narrows as in Microsoft's libraries, and is `prod` where it is not set:
+ * of the machine. AZURE_TOKEN_CREDENTIALS narrows as in Microsoft's libraries, and is `prod` if it is not set:
  * a server must not become the user who last ran `az login` on it. What is read is the value of `authorization` for one
  * audience; reading throws `unauthenticated`, `configuration`, `unavailable`, `deadline-exceeded`.
  *

@@ -161,7 +161,7 @@ export function isOther({ body }: HttpResponse): boolean {
   return readRefusal(body).code === '';
 }
 
-/** `{"error": {"code", "message", "innererror": {"code"}}}`; empty where something else than Azure answered. */
+/** `{"error": {"code", "message", "innererror": {"code"}}}`; empty if something else than Azure answered. */
 function readRefusal(body: Uint8Array): { readonly code: string; readonly inner: string; readonly message: string } {
   let error: JsonObject | undefined;
   try {

@@ -34,7 +34,7 @@ export type AzureAnswer = { readonly kid: AzureKeyUri; readonly message: JsonObj
 
 export interface AzureVault {
   readonly place: AzurePlace;
-  /** The public part of a key and its attributes; undefined where this identity may use the key but not read it. */
+  /** The public part of a key and its attributes; undefined if this identity may use the key but not read it. */
   read(version: string | undefined, signal: AbortSignal): Promise<AzureAnswer | undefined>;
   /** A key operation. The answer's body may hold a key: its reader wipes it. */
   operate(
@@ -58,7 +58,7 @@ export function openAzureVault(uri: AzureKeyUri, settings: AzureKmsSettings): Az
   const place = findAzurePlace(uri, settings);
   const http = createHttpClient(settings);
 
-  /** One call, made again once with a new token where the service does not take the first one. */
+  /** One call, made again once with a new token if the service does not take the first one. */
   async function call(path: string, body: Uint8Array | undefined, signal: AbortSignal): Promise<HttpResponse> {
     const credentials = CREDENTIALS.get(settings, `${place.audience} ${place.authority}`, () =>
       openAzureCredentials(place, settings.environment, createHttpClient(settings)),

@@ -52,7 +52,7 @@ export function readChecked(answer: JsonObject, name: string): Uint8Array<ArrayB
 }
 
 /**
- * The version in an answer's `name`, or undefined where that is not the key (and version) that was asked. Google names
+ * The version in an answer's `name`, or undefined if that is not the key (and version) that was asked. Google names
  * a project by its id or its number, whichever way the caller did; an id is never all digits.
  */
 export function readVersion(uri: GcpKeyUri, name: string): string | undefined {
@@ -64,7 +64,7 @@ export function readVersion(uri: GcpKeyUri, name: string): string | undefined {
 /**
  * The answer to `getPublicKey`.
  *
- * @throws OcicryptError `integrity` where a checksum or name is not right; `configuration` where the key cannot wrap
+ * @throws OcicryptError `integrity` if a checksum or name is not right; `configuration` if the key cannot wrap
  */
 export function readPublicKey(uri: GcpKeyUri, key: string, body: Uint8Array): GooglePublicKey {
   const answer = readAnswer('Google KMS', key, body);
@@ -81,10 +81,10 @@ export function readPublicKey(uri: GcpKeyUri, key: string, body: Uint8Array): Go
 }
 
 /**
- * The newest of the versions in an answer that are enabled and not symmetric; undefined where there is none, and whether
+ * The newest of the versions in an answer that are enabled and not symmetric; undefined if there is none, and whether
  * those that there are are symmetric.
  *
- * @throws OcicryptError `configuration` where there are more versions than one answer holds
+ * @throws OcicryptError `configuration` if there are more versions than one answer holds
  */
 export function readNewestVersion(
   uri: GcpKeyUri,

@@ -28,10 +28,10 @@ export interface GoogleCredentials {
    */
   universe(signal: AbortSignal): Promise<string>;
   /**
-   * `authorization`, and `x-goog-user-project` where a quota project is known. Asks for a token where there is none
+   * `authorization`, and `x-goog-user-project` if a quota project is known. Asks for a token if there is none
    * that still lives for a while.
    *
-   * @throws OcicryptError `unauthenticated` where no token can be had, `unavailable`, `deadline-exceeded`, `configuration`
+   * @throws OcicryptError `unauthenticated` if no token can be had, `unavailable`, `deadline-exceeded`, `configuration`
    */
   headers(signal: AbortSignal): Promise<Record<string, string>>;
   /** Throws away the token, because a service did not take it. */
@@ -56,7 +56,7 @@ const MAXIMUM_FILE_BYTES = 64 * 1024;
  * Opens the credentials of `credentialsFile`, else of GOOGLE_APPLICATION_CREDENTIALS, else of gcloud's file, else of
  * the metadata server. The process's environment is never changed.
  *
- * @throws OcicryptError `configuration` or `not-found` for a file that cannot be used, `unauthenticated` where there are none
+ * @throws OcicryptError `configuration` or `not-found` for a file that cannot be used, `unauthenticated` if there are none
  */
 export async function openGoogleCredentials(settings: GoogleCredentialsSettings): Promise<GoogleCredentials> {
   const { environment } = settings;

@@ -29,7 +29,7 @@ const ROLES: { readonly [method in GoogleKmsMethod]: string } = {
 type Refusal = {
   /** Whether Google said it, by its form. */
   readonly isGoogle: boolean;
-  /** `google.rpc.Code`, empty where something else than Google answered. */
+  /** `google.rpc.Code`, empty if something else than Google answered. */
   readonly status: string;
   readonly message: string;
   /** `reason` of `google.rpc.ErrorInfo`. */

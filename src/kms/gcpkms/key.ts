@@ -32,11 +32,11 @@ import { explainGoogleError, type GoogleKmsMethod, mayBeAsymmetric } from './err
 export type GcpKmsSettings = {
   /** A file of application default credentials (`--adc`), in place of those that the environment names. */
   readonly credentialsFile?: string | undefined;
-  /** Where the service is, `https://HOST`; `https://cloudkms.` and the universe domain where it is left out. */
+  /** Where the service is, `https://HOST`; `https://cloudkms.` and the universe domain if it is left out. */
   readonly endpoint?: string | undefined;
   /** The project whose quota the calls use and that pays for them. */
   readonly quotaProject?: string | undefined;
-  /** `googleapis.com` where neither this nor the credentials say otherwise. */
+  /** `googleapis.com` if neither this nor the credentials say otherwise. */
   readonly universeDomain?: string | undefined;
   /** PEM files of roots to trust beside the system's. */
   readonly caFiles?: readonly string[] | undefined;
@@ -95,7 +95,7 @@ export function openGcpKms(uri: GcpKeyUri, settings: GcpKmsSettings, now = () =>
     return shared.opening;
   }
 
-  /** One call, made again once with a new token where the service does not take the first one. */
+  /** One call, made again once with a new token if the service does not take the first one. */
   async function call(resource: string, message: JsonInput | undefined, signal: AbortSignal): Promise<HttpResponse> {
     const credentials = await openCredentials();
     const body = message === undefined ? undefined : writeJson(message);

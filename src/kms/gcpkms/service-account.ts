@@ -16,7 +16,7 @@ const RESERVE_MILLISECONDS = 5 * 60 * 1000;
 /**
  * Makes tokens of the key in a `service_account` file.
  *
- * @returns undefined where the file does not hold what it should
+ * @returns undefined if the file does not hold what it should
  */
 export function openServiceAccount(json: CredentialsJson, now?: () => number): TokenCache<string> | undefined {
   const sign = readServiceAccount(json, KMS_SCOPE);

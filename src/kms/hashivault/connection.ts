@@ -14,7 +14,7 @@ export type VaultConnectionSettings = {
 type VaultRequest = {
   /** Segments below `/v1`; they are escaped here, so that none can be more than one. */
   readonly path: readonly string[];
-  /** Undefined where an agent adds its own. */
+  /** Undefined if an agent adds its own. */
   readonly token?: string | undefined;
   readonly namespace?: string | undefined;
   readonly body: Uint8Array;
@@ -35,9 +35,9 @@ export interface VaultConnection {
 }
 
 /**
- * Reads the environment as Vault's and OpenBao's own clients do: `BAO_X` before `VAULT_X`, even where it is empty.
+ * Reads the environment as Vault's and OpenBao's own clients do: `BAO_X` before `VAULT_X`, even if it is empty.
  *
- * @throws OcicryptError `configuration` where there is no usable address, and for variables that would turn TLS off
+ * @throws OcicryptError `configuration` if there is no usable address, and for variables that would turn TLS off
  */
 export function openVaultConnection(settings: VaultConnectionSettings): VaultConnection {
   const { environment } = settings;
@@ -87,7 +87,7 @@ export function openVaultConnection(settings: VaultConnectionSettings): VaultCon
   };
 }
 
-/** `BAO_NAME`, else `VAULT_NAME`; undefined where the one that counts is empty. */
+/** `BAO_NAME`, else `VAULT_NAME`; undefined if the one that counts is empty. */
 export function vaultVariable(environment: NodeJS.ProcessEnv, name: string): string | undefined {
   return environment[nameOfVariable(environment, name)] || undefined;
 }

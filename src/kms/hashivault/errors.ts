@@ -146,7 +146,7 @@ function notVault(key: string, status: number): OcicryptError {
   });
 }
 
-/** The lines of `{"errors": [...]}`, or undefined where the body is something else. */
+/** The lines of `{"errors": [...]}`, or undefined if the body is something else. */
 export function readErrors(body: Uint8Array): string | undefined {
   try {
     const errors = asArray(asObject(parseJson(body, 'the answer'))?.get('errors'));

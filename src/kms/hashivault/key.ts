@@ -16,13 +16,13 @@ import { openVaultTokens, type VaultLogin, type VaultTokens } from './tokens.ts'
 
 /** What the operator says about Vault; nothing of it ever comes from a packet. */
 export type VaultSettings = {
-  /** Where the service is; VAULT_ADDR and its kin where it is left out. */
+  /** Where the service is; VAULT_ADDR and its kin if it is left out. */
   readonly address?: string | undefined;
   /** Where the token comes from; by default `token`: from the environment or a file. */
   readonly login?: VaultLogin | undefined;
   /** The role of a login, or the role id of an `approle` login. */
   readonly role?: string | undefined;
-  /** Where the login is mounted; by its own name where it is left out. */
+  /** Where the login is mounted; by its own name if it is left out. */
   readonly loginPath?: string | undefined;
   /** The file that holds the token, the JWT or the secret id of the login. */
   readonly credentialsFile?: string | undefined;
@@ -48,7 +48,7 @@ const NEVER_CREATE = 'ecdsa-p256';
 const TOKENS = new SharedBySettings<VaultTokens>();
 
 /**
- * Opens a transit key. No request is made before the first call. The context is `associated_data` where the key's cipher
+ * Opens a transit key. No request is made before the first call. The context is `associated_data` if the key's cipher
  * takes it, which its first answer tells; RSA keys, and servers before Vault 1.13, bind none.
  *
  * @param now a clock in milliseconds
@@ -65,7 +65,7 @@ export function openHashiVault(uri: VaultKeyUri, settings: VaultSettings, now = 
   const path = (method: string) => [...(uri.engine ?? 'transit').split('/'), method, uri.key];
   let takesContext: boolean | undefined;
 
-  /** One call, made again once where the service may have refused no more than a token that has ended. */
+  /** One call, made again once if the service may have refused no more than a token that has ended. */
   async function call(method: Method, message: Message, signal: AbortSignal): Promise<HttpResponse> {
     const body = writeJson(message);
     try {
@@ -142,7 +142,7 @@ function algorithmName(takesContext: boolean | undefined): string {
   return takesContext ? 'transit-aead' : 'transit-rsa-oaep';
 }
 
-/** The version in a ciphertext, or undefined where it is not strictly one. */
+/** The version in a ciphertext, or undefined if it is not strictly one. */
 function readVersion(wrapped: Uint8Array): string | undefined {
   if (wrapped.length > MAXIMUM_WRAPPED_BYTES) return undefined;
   const match = CIPHERTEXT.exec(new TextDecoder('latin1').decode(wrapped));

@@ -31,12 +31,12 @@ export type VaultTokenSettings = {
 /** Tokens are text: they go into a header, and the service says nothing else of their form. */
 export interface VaultTokens {
   /**
-   * The token to use; undefined where an agent adds its own.
+   * The token to use; undefined if an agent adds its own.
    *
    * @throws OcicryptError `unauthenticated`, `configuration`, and those of a connection
    */
   current(signal: AbortSignal): Promise<string | undefined>;
-  /** Another token than the one that was refused, or undefined where asking for one is of no use. */
+  /** Another token than the one that was refused, or undefined if asking for one is of no use. */
   renewed(refused: string | undefined, signal: AbortSignal): Promise<string | undefined>;
 }
 

@@ -19,7 +19,7 @@ const TAG_BYTES = 16;
  * Opens a key that unwraps what Confidential Containers wrapped: AES-256-GCM, `nonce || ciphertext || tag`, without
  * additional data. It does not wrap: images for such guests are made by their own tools, or with `--packet coco-v2`.
  *
- * @throws OcicryptError `configuration` or `not-found` where there is no such file, or none of 32 bytes
+ * @throws OcicryptError `configuration` or `not-found` if there is no such file, or none of 32 bytes
  */
 export function openKbsKey(uri: Extract<KeyUri, { scheme: 'kbs' }>, settings: KbsSettings): Kek {
   const key = formatKeyUri(uri);

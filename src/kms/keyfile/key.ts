@@ -66,7 +66,7 @@ export function openKeyfile(path: string): Kek {
  * Makes a key file: 32 random bytes, mode 0600, on disk when this returns. An existing file is never touched.
  *
  * @returns the canonical URI of the key, `keyfile:sha256:…`
- * @throws OcicryptError `configuration` where the file exists or its directory does not, `not-written`
+ * @throws OcicryptError `configuration` if the file exists or its directory does not, `not-written`
  */
 export function createKeyfile(path: string): string {
   let raw = randomBytes(KEY_BYTES);

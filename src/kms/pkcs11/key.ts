@@ -26,7 +26,7 @@ export type Pkcs11Settings = Pkcs11ModuleSettings &
     readonly oaepSha1?: boolean | undefined;
   };
 
-/** Whether to log in where the token does not say that it wants it. */
+/** Whether to log in if the token does not say that it wants it. */
 type Login = 'always' | 'if-required';
 
 type Found = { readonly slot: Handle; readonly handle: Handle; readonly found: TokenKey };

@@ -31,7 +31,7 @@ const CKK_AES = 0x1f;
  * The one token that the URI describes. Other slots may hold what their reader does not recognise: that is no concern
  * of this token.
  *
- * @throws OcicryptError `not-found`, `configuration` where several fit; what the module threw where a slot that may be
+ * @throws OcicryptError `not-found`, `configuration` if several fit; what the module threw if a slot that may be
  * the one could not be read
  */
 export function findSlot(name: string, cryptoki: Cryptoki, { path, slot: number }: TokenPlace): Handle {
@@ -70,7 +70,7 @@ export function openSession(cryptoki: Cryptoki, slot: Handle): Handle {
   return cryptoki.C_OpenSession(slot, CKF_SERIAL_SESSION);
 }
 
-/** The key in the token, or undefined where none is visible yet. @throws OcicryptError `configuration` */
+/** The key in the token, or undefined if none is visible yet. @throws OcicryptError `configuration` */
 export function findKey(
   name: string,
   cryptoki: Cryptoki,

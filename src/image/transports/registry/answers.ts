@@ -40,7 +40,7 @@ export async function readBody(response: StreamResponse, maximum: number, name: 
 
 /**
  * Reads an answer that is no success. Of its body the first of `errors` is taken, as distribution-spec "Error Codes" has
- * it: bounded, in printable characters, and nothing where it repeats one of the secrets that were sent.
+ * it: bounded, in printable characters, and nothing if it repeats one of the secrets that were sent.
  */
 export async function readRefusal(response: StreamResponse, secrets: readonly string[]): Promise<Refusal> {
   const { status, headers } = response;

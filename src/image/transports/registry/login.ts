@@ -41,7 +41,7 @@ export class RegistryLogin {
   #offered: readonly Challenge[] | undefined;
   #renewing: Promise<unknown> = Promise.resolve();
 
-  /** @param askForChallenges the `www-authenticate` of `/v2/`, empty where it asks for nothing */
+  /** @param askForChallenges the `www-authenticate` of `/v2/`, empty if it asks for nothing */
   constructor(
     image: RegistryReference,
     settings: CredentialSettings,
@@ -130,7 +130,7 @@ export class RegistryLogin {
     return authorization !== sent;
   }
 
-  /** What could be answered where the refusal itself asks for nothing. */
+  /** What could be answered if the refusal itself asks for nothing. */
   async #whatElse({ refusal, sent, isWrite, signal }: RefusedRequest): Promise<readonly Challenge[]> {
     if (refusal.status !== 401 && sent !== undefined) {
       const lacksPush = isWrite && this.#scopes.get(`repository:${this.#image.name}`)?.has('push') !== true;

@@ -43,7 +43,7 @@ const ACCEPT = { accept: MANIFEST_TYPES.join(', ') };
 
 class RegistryStore implements ImageStore, ReferrerSource, TagSource {
   readonly name: string;
-  /** Three and four are no faster where one layer keeps both cores busy, and take 20 MiB more each (measured). */
+  /** Three and four are no faster if one layer keeps both cores busy, and take 20 MiB more each (measured). */
   readonly transfers = 2;
   readonly #image: RegistryReference;
   readonly #client: RegistryClient;
