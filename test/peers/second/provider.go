@@ -188,7 +188,7 @@ func (s *setup) permitted(entries []entry, k key, wraps bool) (opener, string) {
 		switch {
 		case e.path != "":
 			return s.openers([]entry{e})[0], ""
-		case e.prefix != "" || e.scheme == "gcpkms" || e.scheme == "azurekms":
+		case e.prefix != "" || e.version == "" && k.version != "":
 			return opener{entry: entry{key: k}}, ""
 		}
 		return opener{entry: e}, ""
@@ -234,9 +234,12 @@ func (s *setup) covers(e entry, k key, wraps bool) bool {
 var fileKey = regexp.MustCompile(`^(?:keyfile:sha256:|age1)`)
 
 func (s *setup) wrap(entries []entry, record []byte, keys []key) []byte {
-	for _, k := range keys {
-		_, code := s.permitted(entries, k, true)
+	for i, k := range keys {
+		o, code := s.permitted(entries, k, true)
 		need(code == "", failure(code))
+		if k.scheme == "gcpkms" {
+			keys[i] = o.key
+		}
 	}
 	if len(keys) == 0 {
 		if s.KmsURI != "" {
@@ -338,8 +341,14 @@ func (s *setup) kbsFile(k key) (string, bool) {
 	return "", false
 }
 
+// azureCloud is what the hosts of vaults and managed HSMs are.
+var azureCloud = regexp.MustCompile(`^azurekms://[^./]+\.(?:vault|managedhsm)\.(?:azure\.net|azure\.cn|usgovcloudapi\.net)/`)
+
 // service is the key that answers to a name, in a version if one is named.
 func (s *setup) service(name, version string) service {
+	if k, _ := parseKey(name); k.scheme == "azurekms" {
+		need(azureCloud.MatchString(k.base), "configuration")
+	}
 	for _, one := range services {
 		k, _ := parseKey(one.Key)
 		asked, _ := parseKey(name)
@@ -485,16 +494,17 @@ func (s *setup) ask(o opener, p *packet, r recipient) ([]byte, bool) {
 		}
 		return unwrapAge(identities, r)
 	case "kbs":
-		if p.format == "v2" {
-			return nil, false
-		}
 		path, named := s.kbsFile(r.key)
 		need(named, "configuration")
 		f, code := readKeyFile(path)
 		need(code == "", failure(code))
 		need(f.secret != nil, "configuration")
+		if p.format == "v2" {
+			return nil, false
+		}
 		return openGCM(f.secret, r.wrapped, nil)
 	}
+	need(r.key.scheme != "azurekms" || azureCloud.MatchString(name), "configuration")
 	if !r.fits() {
 		return nil, false
 	}
