@@ -59,18 +59,23 @@ export const ERROR_STATUS: { readonly [code in ErrorCode]: ErrorStatus } = {
   configuration: { exit: 78, grpc: GRPC_STATUS.FAILED_PRECONDITION },
 };
 
+/** That a key does not open what it was given: the same error for a wrong key, tag, shape and context. */
+export type ErrorReason = 'cannot-be-unwrapped';
+
 /** What else an error carries beside its code and message. */
 export type ErrorDetails = {
   /** What the reader should do next: the role to grant, the flag to add, the command to run. */
-  readonly hint?: string;
+  readonly hint?: string | undefined;
   /** For the debug log only: it never reaches the wire or the terminal. */
   readonly cause?: unknown;
   /** Whether the same call is worth another attempt (docs/errors.md): no more once it has been tried as often as is useful. */
-  readonly retryable?: boolean;
+  readonly retryable?: boolean | undefined;
   /** That no connection was made: perhaps the address is wrong, which no waiting puts right. */
-  readonly unreached?: boolean;
+  readonly unreached?: boolean | undefined;
   /** Milliseconds that the service asked to be left alone (Retry-After). */
-  readonly retryAfter?: number;
+  readonly retryAfter?: number | undefined;
+  /** What other code may decide by, where the code alone does not say it. */
+  readonly reason?: ErrorReason | undefined;
 };
 
 /** How an error is said anew: under another code, with words before and after its message, with other details. */
@@ -87,6 +92,7 @@ export class OcicryptError extends Error {
   readonly retryable: boolean;
   readonly unreached: boolean;
   readonly retryAfter: number | undefined;
+  readonly reason: ErrorReason | undefined;
   /** Message and hint with the marks of {@link withheldFromCallers}. */
   readonly #marked: { readonly message: string; readonly hint: string | undefined };
 
@@ -106,15 +112,15 @@ export class OcicryptError extends Error {
     this.retryable = details.retryable ?? false;
     this.unreached = details.unreached ?? false;
     this.retryAfter = details.retryAfter;
+    this.reason = details.reason;
     this.#marked = { message, hint };
   }
 
   /** The same failure said anew, with this one as its cause; what callers must not read stays withheld from them. */
   with({ code = this.code, before = '', after = '', hint = this.#marked.hint, ...change }: ErrorChange): OcicryptError {
     return new OcicryptError(code, `${before}${this.#marked.message}${after}`, {
-      ...{ cause: this, retryable: this.retryable, unreached: this.unreached, ...change },
-      ...(hint === undefined ? {} : { hint }),
-      ...(this.retryAfter === undefined ? {} : { retryAfter: this.retryAfter }),
+      ...{ cause: this, retryable: this.retryable, unreached: this.unreached },
+      ...{ retryAfter: this.retryAfter, reason: this.reason, ...change, hint },
     });
   }
 

@@ -59,10 +59,10 @@ export async function openProvider(settings: Settings, setup: ProviderSetup): Pr
     versions: reference ? 'ignored' : 'exact',
     spelling: settings.text('bytes') === 'array' ? 'array' : 'base64',
     limits: limitsWithin(settings.keyTime() ?? DEFAULT_LIMITS.total),
-    ...(labels === undefined ? {} : { labels }),
-    ...(defaultKeyText === undefined ? {} : { defaultKey: parseKeyUri(defaultKeyText) }),
-    ...(audit === undefined ? {} : { audit }),
-    ...(log === undefined ? {} : { log }),
+    labels,
+    defaultKey: defaultKeyText === undefined ? undefined : parseKeyUri(defaultKeyText),
+    audit,
+    log,
   };
   const reopenLogs = () => {
     audit?.reopen();

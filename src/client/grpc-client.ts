@@ -25,9 +25,9 @@ import { socketWeakness } from './socket-trust.ts';
 /** PEM files, and whom to expect. */
 export type GrpcTls = {
   /** Authorities of the server's certificate; the system's if it is left out. */
-  readonly authority?: string;
+  readonly authority?: string | undefined;
   /** The name that the server's certificate must carry, if it is not the address's. */
-  readonly serverName?: string;
+  readonly serverName?: string | undefined;
   /** Our own certificate and its key, if the server wants one. */
   readonly certificate?: string;
   readonly privateKey?: string;

@@ -23,7 +23,7 @@ export type ConfiguredProvider =
       readonly target: Address;
       readonly tls: GrpcTls | undefined;
       /** Why it is not called from here, although other clients call it. */
-      readonly refusal?: OcicryptError;
+      readonly refusal: OcicryptError | undefined;
     };
 
 const MAXIMUM_FILE = 1024 * 1024;
@@ -89,12 +89,11 @@ function parseProvider(name: string, entry: JsonObject | undefined, file: string
   }
   const tlsEntry = asObject(entry && member(entry, 'grpc-tls', what));
   const place = parseTarget(target, what);
-  const refusal = refuse(place, tlsEntry, what);
   return {
     kind: 'grpc',
     target: place.kind === 'tcp' && tlsEntry !== undefined ? { ...place, kind: 'tls' } : place,
     tls: parseTls(tlsEntry, what),
-    ...(refusal === undefined ? {} : { refusal }),
+    refusal: refuse(place, tlsEntry, what),
   };
 }
 
@@ -148,8 +147,8 @@ function parseTls(entry: JsonObject | undefined, what: string): GrpcTls | undefi
   const [authority, serverName] = [text('root-ca-file'), text('server-name')];
   const [certificate, privateKey] = [text('cert-file'), text('key-file')];
   return {
-    ...(authority === undefined ? {} : { authority }),
-    ...(serverName === undefined ? {} : { serverName }),
+    authority,
+    serverName,
     // ocicrypt takes them only together.
     ...(certificate === undefined || privateKey === undefined ? {} : { certificate, privateKey }),
   };

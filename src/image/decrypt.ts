@@ -18,9 +18,9 @@ import { type PlatformImage, readImageTree, selectPlatforms } from './tree.ts';
 export type DecryptOptions = {
   readonly keys: LayerKeyUnwrapper;
   /** Numbers of the layers to decrypt, from 0, or from -1 backwards; every encrypted layer if it is left out. */
-  readonly layers?: readonly number[];
+  readonly layers?: readonly number[] | undefined;
   /** `os/architecture[/variant]`; all if it is left out. The others stay in the index as they are. */
-  readonly platforms?: readonly string[];
+  readonly platforms?: readonly string[] | undefined;
   /** Also compares what each layer holds when it is uncompressed with the image's config. */
   readonly checkDiffIds?: boolean;
   readonly onProgress?: (progress: ImageProgress) => void;

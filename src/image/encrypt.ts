@@ -17,9 +17,9 @@ export type EncryptOptions = {
   /** Every one wraps every layer key, or nothing is written. */
   readonly recipients: readonly LayerKeyWrapper[];
   /** Numbers of the layers to encrypt, from 0, or from -1 backwards; all but foreign ones if it is left out. */
-  readonly layers?: readonly number[];
+  readonly layers?: readonly number[] | undefined;
   /** `os/architecture[/variant]`; all if it is left out. The others stay in the index as they are. */
-  readonly platforms?: readonly string[];
+  readonly platforms?: readonly string[] | undefined;
   readonly onProgress?: (progress: ImageProgress) => void;
   /** Called with the digest of the new image when only its name is to be moved: afterwards it may stand for that. */
   readonly onSwitch?: (digest: string) => void;

@@ -19,12 +19,12 @@ export type VerifyOptions = {
   /** Key URIs; every layer must be wrapped for each. Key files by thumbprint, AWS keys by ARN. */
   readonly require?: readonly string[];
   /** Key URIs, or prefixes ending in `/*`: no layer may be wrapped for anybody else. */
-  readonly only?: readonly string[];
+  readonly only?: readonly string[] | undefined;
   /**
    * Gives what opens layer keys with the required key, or with any if none is required. Without it nothing is
    * opened, and the verdict is about what the metadata claims.
    */
-  readonly unwrapper?: (key: string | undefined) => LayerKeyUnwrapper;
+  readonly unwrapper?: ((key: string | undefined) => LayerKeyUnwrapper) | undefined;
   /**
    * Whether to read every layer too, with an `unwrapper` only: that it is encrypted at all, under the key that was opened,
    * and decrypts to what the config says. Clients without a key run a plain layer that is only called encrypted.

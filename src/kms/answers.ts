@@ -48,6 +48,6 @@ export function notNow(
   return new OcicryptError('unavailable', `${source} gives no ${what} now (${status})`, {
     hint: 'try again later',
     retryable: true,
-    ...(retryAfter === undefined ? {} : { retryAfter }),
+    retryAfter,
   });
 }

@@ -14,7 +14,7 @@ export type WrappedKey = {
   /** The canonical key URI as the service answered (AWS ARN, Azure versioned `kid`, thumbprint of a key file). */
   readonly key: string;
   /** The key version that wrapped, if the service names one that `key` does not hold. */
-  readonly version?: string;
+  readonly version?: string | undefined;
   /** The algorithm, in the service's own term. */
   readonly algorithm: string;
   readonly wrapped: Uint8Array;
@@ -47,7 +47,7 @@ export interface Kek {
 
   /**
    * @param wrapped from an untrusted packet, selected by policy
-   * @throws OcicryptError `integrity` alike for a wrong key, tag, shape and context
+   * @throws OcicryptError {@link cannotBeUnwrapped} alike for a wrong key, tag, shape and context
    */
   unwrap(wrapped: WrappedKey, context: EncryptionContext, signal: AbortSignal): Promise<Uint8Array>;
 
@@ -100,10 +100,11 @@ export function contextBytes(context: EncryptionContext): Uint8Array<ArrayBuffer
   return new TextEncoder().encode(entries.length === 0 ? '' : JSON.stringify(Object.fromEntries(entries)));
 }
 
-/** The one text for "this key does not open it", so that it tells an attacker nothing (docs/promises.md, P15). */
-export const CANNOT_BE_UNWRAPPED = 'cannot be unwrapped';
-
-/** The error for whatever a key does not open. @param key as the operator calls it */
-export function cannotBeUnwrapped(key: string): OcicryptError {
-  return new OcicryptError('integrity', `${key}: ${CANNOT_BE_UNWRAPPED}`);
+/**
+ * The error for whatever a key does not open: one text, so that it tells an attacker nothing (docs/promises.md, P15).
+ *
+ * @param what a key as the operator calls it, or the packet
+ */
+export function cannotBeUnwrapped(what: string, hint?: string): OcicryptError {
+  return new OcicryptError('integrity', `${what}: cannot be unwrapped`, { reason: 'cannot-be-unwrapped', hint });
 }

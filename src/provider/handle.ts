@@ -37,15 +37,15 @@ export type ProviderOptions = {
   /** Whether keys named in a call are allowed by that: so for a command, which has its caller's rights; not for a server. */
   readonly callerKeysAllowed: boolean;
   /** The key meant if a call names none (`--kmsURI`); a call that names another one is refused. */
-  readonly defaultKey?: KeyUri;
+  readonly defaultKey?: KeyUri | undefined;
   readonly names: NameOptions;
   readonly packet?: PacketChoice;
-  readonly labels?: Labels;
+  readonly labels?: Labels | undefined;
   readonly versions?: VersionMatching;
   readonly spelling?: ByteSpelling;
   readonly limits?: Limits;
-  readonly audit?: AuditSink;
-  readonly log?: Logger;
+  readonly audit?: AuditSink | undefined;
+  readonly log?: Logger | undefined;
   readonly onDecision?: (decision: Decision) => void;
 };
 

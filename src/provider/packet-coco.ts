@@ -107,9 +107,5 @@ function readBytes(object: JsonObject, name: string): Uint8Array {
 }
 
 function invalid(reason: string, hint?: string): never {
-  throw new OcicryptError(
-    'bad-input',
-    `the packet of Confidential Containers ${reason}`,
-    hint === undefined ? {} : { hint },
-  );
+  throw new OcicryptError('bad-input', `the packet of Confidential Containers ${reason}`, { hint });
 }

@@ -16,7 +16,7 @@ import { OcicryptError } from '../base/errors.ts';
 import { asArray, asBytes, asObject, asText, type JsonObject, type JsonValue } from '../base/json.ts';
 import { writeJson } from '../base/json-writer.ts';
 import { asKeyUri, formatKeyUri } from '../base/key-uri.ts';
-import { CANNOT_BE_UNWRAPPED, type EncryptionContext, type WrappedKey } from '../kms/kek.ts';
+import { cannotBeUnwrapped, type EncryptionContext, type WrappedKey } from '../kms/kek.ts';
 import { isLabel, type Labels, MAXIMUM_LABELS } from './labels.ts';
 
 export type PacketV2 = {
@@ -87,7 +87,7 @@ export function openPacketV2(packet: PacketV2, dataKey: Uint8Array): Uint8Array 
       wipe(plaintext);
     }
   }
-  throw new OcicryptError('integrity', CANNOT_BE_UNWRAPPED);
+  throw cannotBeUnwrapped('the packet');
 }
 
 /** The name of the sealed record in the context of every wrap, in key services' logs and in the audit line. */

@@ -5,7 +5,7 @@ import { combineErrors } from '../base/combine.ts';
 import { withAttempt } from '../base/deadline.ts';
 import { asOcicryptError, OcicryptError } from '../base/errors.ts';
 import { formatKeyUri, type KeyUri, parseKeyUri } from '../base/key-uri.ts';
-import { CANNOT_BE_UNWRAPPED, type EncryptionContext, type Kek, type WrappedKey } from '../kms/kek.ts';
+import { cannotBeUnwrapped, type EncryptionContext, type Kek, type WrappedKey } from '../kms/kek.ts';
 import { AllFailed, firstSuccess, type Limits, type Start, withRetries } from './attempts.ts';
 import { type Labels, sameLabels, showLabels } from './labels.ts';
 import { isLayerKeyRecord } from './layer-key.ts';
@@ -151,7 +151,8 @@ class Candidate {
       const optsdata = packet.format === 'v2' ? openPacketV2(packet, unwrapped) : Uint8Array.from(unwrapped);
       return checkRecord(optsdata, this.name);
     } catch (error) {
-      throw isCannotBeUnwrapped(error) ? cannotBeUnwrapped(this.name) : nameKey(error, this.name);
+      const isNotOpened = error instanceof OcicryptError && error.reason === 'cannot-be-unwrapped';
+      throw isNotOpened ? notOpened(this.name) : nameKey(error, this.name);
     } finally {
       wipe(unwrapped);
     }
@@ -199,18 +200,12 @@ async function tryAll(candidates: readonly Candidate[], stagger: number, signal:
 function checkRecord(optsdata: Uint8Array, key: string): Uint8Array {
   if (isLayerKeyRecord(optsdata)) return optsdata;
   wipe(optsdata);
-  throw cannotBeUnwrapped(key);
+  throw notOpened(key);
 }
 
 /** Wrong key, tag, shape and context look the same from outside, wherever the fault was found (docs/promises.md, P15). */
-function isCannotBeUnwrapped(error: unknown): boolean {
-  return error instanceof OcicryptError && error.code === 'integrity' && error.message.endsWith(CANNOT_BE_UNWRAPPED);
-}
-
-function cannotBeUnwrapped(key: string): OcicryptError {
-  return new OcicryptError('integrity', `key ${key}: ${CANNOT_BE_UNWRAPPED}`, {
-    hint: 'the image was encrypted to another key, or its annotation was changed',
-  });
+function notOpened(key: string): OcicryptError {
+  return cannotBeUnwrapped(`key ${key}`, 'the image was encrypted to another key, or its annotation was changed');
 }
 
 function contextOf(packet: Packet): EncryptionContext {

@@ -59,13 +59,14 @@ test('a configuration is read as ocicrypt reads it, and what would be unsafe is 
   );
   const providers = await readProviderConfig(file);
   const read = (name: string) => providers.get(name)?.();
+  const GRPC = { kind: 'grpc', tls: undefined, refusal: undefined };
   assert.deepEqual(read('both'), { kind: 'command', path: '/p', words: ['a'], hasIdleServer: true });
   for (const name of ['unix', 'unix1']) {
-    assert.deepEqual(read(name), { kind: 'grpc', target: { kind: 'unix', path: '/s' }, tls: undefined });
+    assert.deepEqual(read(name), { ...GRPC, target: { kind: 'unix', path: '/s' } });
   }
-  assert.deepEqual(read('local'), { kind: 'grpc', target: { kind: 'tcp', host: '::1', port: 1 }, tls: undefined });
+  assert.deepEqual(read('local'), { ...GRPC, target: { kind: 'tcp', host: '::1', port: 1 } });
   assert.deepEqual(read('secure'), {
-    kind: 'grpc',
+    ...GRPC,
     target: { kind: 'tls', host: 'h', port: 1 },
     tls: { authority: '/ca', serverName: 'n', certificate: '/c', privateKey: '/k' },
   });

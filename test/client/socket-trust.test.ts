@@ -101,7 +101,12 @@ describe('P19 no other user can put a socket in the place of ours', () => {
 
   test('an abstract socket has no owner', async () => {
     assert.equal(await calls('\0ocicrypt-kms-test'), 'configuration');
-    const provider = { kind: 'grpc', target: { kind: 'unix', path: '\0x' }, tls: undefined } as const;
+    const provider = {
+      kind: 'grpc',
+      target: { kind: 'unix', path: '\0x' },
+      tls: undefined,
+      refusal: undefined,
+    } as const;
     const request = createConfiguredCall(provider)(new Uint8Array(), 'unwrap', AbortSignal.timeout(5000));
     assert.equal(await request.catch((error) => asOcicryptError(error).code), 'configuration');
   });

@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import { generateX25519Identity, identityToRecipient } from 'age-encryption';
 import { asOcicryptError, OcicryptError } from '../../src/base/errors.ts';
 import { formatKeyUri, type KeyUri, parseKeyUri } from '../../src/base/key-uri.ts';
-import { CANNOT_BE_UNWRAPPED, contextBytes, type Kek } from '../../src/kms/kek.ts';
+import { cannotBeUnwrapped, contextBytes, type Kek } from '../../src/kms/kek.ts';
 import { openKek } from '../../src/kms/open.ts';
 import { createKekStore } from '../../src/kms/store.ts';
 import { createProvider } from '../../src/provider/handle.ts';
@@ -272,7 +272,7 @@ function tokenKey(uri: KeyUri, secret: Uint8Array): Kek {
         decipher.setAAD(contextBytes(context)).setAuthTag(bytes.subarray(-16));
         return Buffer.concat([decipher.update(bytes.subarray(12, -16)), decipher.final()]);
       } catch {
-        throw new OcicryptError('integrity', `${key}: ${CANNOT_BE_UNWRAPPED}`);
+        throw cannotBeUnwrapped(key);
       }
     },
   };

@@ -4,6 +4,7 @@ import fc from 'fast-check';
 import { unwrapRequest } from '../../scripts/vectors-shape.ts';
 import { asOcicryptError, describeError, type ErrorCode, OcicryptError } from '../../src/base/errors.ts';
 import { formatKeyUri } from '../../src/base/key-uri.ts';
+import { cannotBeUnwrapped } from '../../src/kms/kek.ts';
 import { createProvider, type ProviderOptions } from '../../src/provider/handle.ts';
 import { parseAllowRule } from '../../src/provider/policy.ts';
 import {
@@ -240,8 +241,9 @@ test('P15 a key that never answers and ignores its signal is ended by the deadli
 
 test('P15 wrong key, wrong tag, wrong shape and wrong context have one text', async () => {
   const answers: readonly (() => Promise<Uint8Array>)[] = [
-    () => Promise.reject(new OcicryptError('integrity', `${key('a')}: cannot be unwrapped`)),
-    () => Promise.reject(new OcicryptError('integrity', 'cannot be unwrapped', { hint: 'another' })),
+    () => Promise.reject(cannotBeUnwrapped(key('a'))),
+    () => Promise.reject(cannotBeUnwrapped('the token', 'another')),
+    () => Promise.reject(cannotBeUnwrapped('here').with({ before: 'elsewhere: ' })),
     async () => new Uint8Array(32),
     async () => new Uint8Array(31),
     async () => new Uint8Array(0),

@@ -26,7 +26,8 @@ export type HttpSettings = {
 export type HttpRequest = {
   readonly method: 'DELETE' | 'GET' | 'HEAD' | 'PATCH' | 'POST' | 'PUT';
   readonly url: string;
-  readonly headers?: Readonly<Record<string, string>> | undefined;
+  /** Those without a value are left out. */
+  readonly headers?: Readonly<Record<string, string | undefined>> | undefined;
   /** Sent as it is, with its length; the caller may wipe it once the promise is settled. */
   readonly body?: Uint8Array | undefined;
   /** Ends the request at once, wherever it is. */
@@ -65,9 +66,15 @@ export interface HttpClient {
   close(): void;
 }
 
+/** A request as it is sent. */
+export type BoundedRequest = Omit<HttpRequest, 'headers'> & {
+  readonly headers: Readonly<Record<string, string>>;
+  readonly maximumBytes: number;
+};
+
 /** One way to carry a request whose address has been checked; it answers redirects as they come. */
 export interface HttpTransport {
-  exchange(url: URL, request: HttpRequest & { readonly maximumBytes: number }): Promise<HttpResponse>;
+  exchange(url: URL, request: BoundedRequest): Promise<HttpResponse>;
   close(): void;
 }
 
@@ -87,9 +94,11 @@ export function createHttpClient(settings: HttpSettings = {}): HttpClient {
   return {
     async request(request) {
       const url = checkUrl(request);
-      checkHeaders(request.headers ?? {});
+      const headers: Record<string, string> = {};
+      for (const [name, value] of Object.entries(request.headers ?? {})) if (value !== undefined) headers[name] = value;
+      checkHeaders(headers);
       if (request.signal.aborted) throw deadlineExceeded(url);
-      const complete = { ...request, maximumBytes: request.maximumBytes ?? MAXIMUM_BYTES };
+      const complete = { ...request, headers, maximumBytes: request.maximumBytes ?? MAXIMUM_BYTES };
       const answer = await waitFor(request.signal, ...describeWait(url, request.role), () =>
         transport.exchange(url, complete).catch((error: unknown) => {
           // An address that has answered is right: the host is out of order for a while.

@@ -4,13 +4,11 @@
 import { bareHost } from '../address.ts';
 import { startWait } from '../deadline.ts';
 import { AnswerReader } from './answer.ts';
-import type { HttpRequest, HttpResponse, HttpSettings, HttpTransport } from './client.ts';
+import type { BoundedRequest, HttpResponse, HttpSettings, HttpTransport } from './client.ts';
 import type { Connection, Dialer, Trust } from './connection.ts';
 import { brokenOff, deadlineExceeded, networkError, notHttp, refusedByProxy } from './errors.ts';
 import { IdleConnections } from './idle.ts';
 import { readClientCertificate, readRoots } from './roots.ts';
-
-type BoundedRequest = HttpRequest & { readonly maximumBytes: number };
 
 /** Gives a dialer for a proxy, or for hosts that are reached without one. */
 export type FindDialer = (proxy: URL | undefined) => Promise<Dialer>;
@@ -123,7 +121,7 @@ function encodeRequest(url: URL, { method, headers, body }: BoundedRequest): Uin
     ['host', url.host],
     ['user-agent', 'ocicrypt-kms'],
   ]);
-  for (const [name, value] of Object.entries(headers ?? {})) fields.set(name.toLowerCase(), value);
+  for (const [name, value] of Object.entries(headers)) fields.set(name.toLowerCase(), value);
   // RFC 9110 section 8.6: a method that has a body says so if that is empty.
   if (body !== undefined || /^P/.test(method)) fields.set('content-length', String(body?.length ?? 0));
   return encodeHead(`${method} ${url.pathname}${url.search}`, fields, body);

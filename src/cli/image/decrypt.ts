@@ -16,7 +16,7 @@ export async function runDecrypt(context: CommandContext): Promise<void> {
       const { source, destination } = tools.between(from, to);
       return decryptImage(source, destination, {
         keys: await tools.unwrapper(),
-        ...(layers === undefined ? {} : { layers }),
+        layers,
         ...platformNames(settings),
         checkDiffIds: settings.switch('check-diff-ids'),
         onProgress,

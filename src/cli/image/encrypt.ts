@@ -20,7 +20,7 @@ export async function runEncrypt(context: CommandContext): Promise<void> {
       watched = watchWrappers(await tools.wrappers(await namedRecipients(settings)));
       return encryptImage(source, destination, {
         recipients: watched.wrappers,
-        ...(layers === undefined ? {} : { layers }),
+        layers,
         ...platformNames(settings),
         onProgress,
         onSwitch,

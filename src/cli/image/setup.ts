@@ -95,11 +95,7 @@ export class ImageTools {
       .filter((uri) => uri !== undefined)
       .filter(hasOperatorParts);
     const named = uris.map((uri): AllowRule => ({ kind: 'key', uri }));
-    const call = callOf({
-      ...options,
-      rules: [...named, ...options.rules],
-      ...(labels === undefined ? {} : { labels }),
-    });
+    const call = callOf({ ...options, rules: [...named, ...options.rules], labels: labels ?? options.labels });
     return createProviderWrapper(name, keys, call);
   }
 

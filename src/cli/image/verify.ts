@@ -38,15 +38,15 @@ async function verify(settings: Settings, { tools, signal }: ImageRun): Promise<
     unwrappers.set(undefined, await tools.unwrapper());
     for (const { known, rule } of required) unwrappers.set(known, await tools.singleUnwrapper(rule));
   }
-  const any = unwrappers.get(undefined);
+  const usual = unwrappers.get(undefined);
   return verifyImage(tools.source(settings.operands[0]), {
     require: required.map(({ known }) => known),
-    ...(only.length === 0 ? {} : { only: only.map(({ known }) => known) }),
+    only: only.length === 0 ? undefined : only.map(({ known }) => known),
     content,
     digestTag: settings.switch('digest-tag'),
     allowAbsent: settings.switch('allow-absent'),
     postQuantum: settings.switch('post-quantum'),
-    ...(any === undefined ? {} : { unwrapper: (key) => unwrappers.get(key) ?? any }),
+    unwrapper: usual && ((key) => unwrappers.get(key) ?? usual),
     signal,
   });
 }

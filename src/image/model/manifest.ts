@@ -316,5 +316,5 @@ function thawObject(object: JsonObject): { readonly [member: string]: JsonInput 
 }
 
 function bad(message: string, hint?: string): OcicryptError {
-  return new OcicryptError('bad-input', message, hint === undefined ? {} : { hint });
+  return new OcicryptError('bad-input', message, { hint });
 }

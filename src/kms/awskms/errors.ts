@@ -88,12 +88,11 @@ export function explainAwsError(answer: HttpResponse, call: AwsCall): OcicryptEr
   const { key } = call;
   const text = readMember(answer.body, 'message') ?? readMember(answer.body, 'Message') ?? '';
   const retryAfter = readWait(answer.headers);
-  const wait = retryAfter === undefined ? {} : { retryAfter };
   if (THROTTLED.has(type) || answer.status === 429) {
     return new OcicryptError('throttled', `AWS KMS is throttling calls for ${key}`, {
       hint: `try again later, or raise the quota of cryptographic operations in ${call.region}`,
       retryable: true,
-      ...wait,
+      retryAfter,
     });
   }
   if (
@@ -104,7 +103,7 @@ export function explainAwsError(answer: HttpResponse, call: AwsCall): OcicryptEr
     return new OcicryptError('unavailable', `AWS KMS is unavailable for ${key} (${answer.status})`, {
       hint: 'try again later; https://health.aws.amazon.com shows outages',
       retryable: true,
-      ...wait,
+      retryAfter,
     });
   }
   if (UNAUTHENTICATED.has(type) || EXPIRED.has(type)) {

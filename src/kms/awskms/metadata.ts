@@ -35,7 +35,7 @@ export async function readContainerCredentials(
   const answer = await http.request({
     method: 'GET',
     url: url.href,
-    headers: { accept: 'application/json', ...(token === undefined ? {} : { authorization: token }) },
+    headers: { accept: 'application/json', authorization: token },
     signal,
     role: 'container agent',
     insecurePlaintext: CONTAINER_HOSTS.has(bareHost(url)),

@@ -24,7 +24,6 @@ export type AzureCall = {
 export function explainAzureError(answer: HttpResponse, call: AzureCall): OcicryptError {
   const { key, purpose } = call;
   const retryAfter = parseRetryAfter(answer.headers);
-  const wait = retryAfter === undefined ? {} : { retryAfter };
   const { status } = answer;
   switch (status) {
     case 400:
@@ -47,7 +46,7 @@ export function explainAzureError(answer: HttpResponse, call: AzureCall): Ocicry
       return new OcicryptError('throttled', `Azure is throttling calls for ${key}`, {
         hint: 'try again later, or spread the keys over more vaults',
         retryable: true,
-        ...wait,
+        retryAfter,
       });
     case 408:
     case 500:
@@ -57,7 +56,7 @@ export function explainAzureError(answer: HttpResponse, call: AzureCall): Ocicry
       return new OcicryptError('unavailable', `Azure is unavailable to ${purpose} with ${key} (${status})`, {
         hint: 'try again later; https://azure.status.microsoft shows outages',
         retryable: true,
-        ...wait,
+        retryAfter,
       });
     default:
       return unknownAnswer(status, call);

@@ -76,7 +76,7 @@ export function openAzureVault(uri: AzureKeyUri, settings: AzureKmsSettings): Az
       headers: {
         authorization,
         accept: 'application/json',
-        ...(body === undefined ? {} : { 'content-type': 'application/json' }),
+        'content-type': body === undefined ? undefined : 'application/json',
       },
       body,
       signal,

@@ -71,7 +71,7 @@ export function explainGoogleError(answer: HttpResponse, call: GoogleKmsCall): O
       return fail('throttled', `Google KMS is throttling calls for ${key}`, {
         hint: `try again later, or raise the quota of project ${names(call).project}`,
         retryable: true,
-        ...(retryAfter === undefined ? {} : { retryAfter }),
+        retryAfter,
       });
     case 412:
       return explainPrecondition(refusal, call);
@@ -90,7 +90,7 @@ export function explainGoogleError(answer: HttpResponse, call: GoogleKmsCall): O
       return fail('unavailable', `Google KMS is unavailable for ${key} (${answer.status})`, {
         hint: 'try again later; https://status.cloud.google.com shows outages',
         retryable: true,
-        ...(retryAfter === undefined ? {} : { retryAfter }),
+        retryAfter,
       });
     default:
       return unknownAnswer(answer.status, call);

@@ -120,7 +120,7 @@ export function openGcpKms(uri: GcpKeyUri, settings: GcpKmsSettings, now = () =>
       url: `${endpoint ?? `https://cloudkms.${await credentials.universe(signal)}`}/v1/${resource}`,
       headers: {
         ...(await credentials.headers(signal)),
-        ...(body === undefined ? {} : { 'content-type': 'application/json' }),
+        'content-type': body === undefined ? undefined : 'application/json',
         accept: 'application/json',
       },
       body,

@@ -74,8 +74,8 @@ export function openVaultConnection(settings: VaultConnectionSettings): VaultCon
           accept: 'application/json',
           // An agent refuses requests without it, against forgery across sites.
           'x-vault-request': 'true',
-          ...(token === undefined ? {} : { 'x-vault-token': token }),
-          ...(namespace === undefined ? {} : { 'x-vault-namespace': namespace }),
+          'x-vault-token': token,
+          'x-vault-namespace': namespace,
         },
         body,
         signal,

@@ -34,7 +34,7 @@ export function explainVaultError(answer: HttpResponse, call: VaultCall): Ocicry
   const retryAfter = parseRetryAfter(answer.headers);
   const fail = (code: ErrorCode, message: string, details: ErrorDetails) => new OcicryptError(code, message, details);
   const later = (code: ErrorCode, message: string, hint: string) =>
-    fail(code, message, { hint, retryable: true, ...(retryAfter === undefined ? {} : { retryAfter }) });
+    fail(code, message, { hint, retryable: true, retryAfter });
 
   switch (answer.status) {
     case 400:

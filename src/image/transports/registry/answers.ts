@@ -84,7 +84,7 @@ export function errorOf(refusal: Refusal, name: string, isWrite: boolean): Ocicr
   const later = {
     retryable: true,
     hint: retryAfter === undefined ? 'try again later' : `it asks to wait for ${Math.ceil(retryAfter / 1000)} s`,
-    ...(retryAfter === undefined ? {} : { retryAfter }),
+    retryAfter,
   };
   if (status === 429) return new OcicryptError('throttled', `${name} is being asked too often ${said}`, later);
   if (PASSING.includes(status)) return new OcicryptError('unavailable', `${name} fails ${said}`, later);

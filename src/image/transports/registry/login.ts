@@ -199,12 +199,7 @@ export class RegistryLogin {
     const url = new URL(realm);
     if (service !== undefined) url.searchParams.set('service', service);
     for (const scope of scopes) url.searchParams.append('scope', scope);
-    return {
-      method: 'GET',
-      url,
-      headers: {},
-      ...(credentials === undefined ? {} : { authorization: basic(credentials) }),
-    };
+    return { method: 'GET', url, headers: {}, authorization: credentials && basic(credentials) };
   }
 }
 
