@@ -33,7 +33,7 @@ function choose(words: string | undefined): readonly Containerd[] {
 }
 
 const CRICTL = 'sigs.k8s.io/cri-tools/cmd/crictl@v1.34.0';
-const NERDCTL = 'github.com/containerd/nerdctl/v2/cmd/nerdctl@v2.3.5';
+const NERDCTL = 'github.com/containerd/nerdctl/v2@v2.3.5';
 const CONTAINERD = 'github.com/containerd/containerd/v2';
 
 /** The directory that holds containerd, ctr and the shim of one version. */
@@ -54,8 +54,8 @@ export function fetchCrictl(): Promise<string> {
   return fetchGo(CRICTL);
 }
 
-export function fetchNerdctl(): Promise<string> {
-  return fetchGo(NERDCTL);
+export async function fetchNerdctl(): Promise<string> {
+  return join(await fetchGoPrograms({ module: NERDCTL, programs: ['cmd/nerdctl'] }), 'nerdctl');
 }
 
 /** What is laid over the machine's /usr on every node: Debian's runc and ctd-decoder, with the libraries of both. */

@@ -87,14 +87,15 @@ export type GoPrograms = {
 
 /** The directory of the built programs. A module that replaces others, which `go install` refuses, is built without that. */
 export async function fetchGoPrograms({ module, programs, tags = [], variables = {} }: GoPrograms): Promise<string> {
-  const [path = '', version = ''] = module.split('@');
+  const [path = ''] = module.split('@');
   const packages = programs.map((program) => `${path}/${program}`);
   const flags = ['-s -w', ...Object.entries(variables).map(([name, value]) => `-X ${name}=${value}`)];
   const directory = await once(module, async (scratch) => {
     for (const words of [
       ['mod', 'init', 'peer/programs'],
-      ['get', ...packages.map((name) => `${name}@${version}`)],
-      ['build', `-ldflags=${flags.join(' ')}`, `-tags=${tags.join()}`, '-o', 'bin/', ...packages],
+      // `go get` asks for a list of versions, too, which not every proxy has of every module.
+      ['mod', 'edit', `-require=${module}`],
+      ['build', '-mod=mod', `-ldflags=${flags.join(' ')}`, `-tags=${tags.join()}`, '-o', 'bin/', ...packages],
     ]) {
       await command('go', words, scratch, GO_ENVIRONMENT);
     }
