@@ -44,12 +44,20 @@ export function nodeFiles(
   };
 }
 
+/** A decoder: ours gives back the plain tar, ctd-decoder what it finds below the encryption. */
+export type Decoder = {
+  readonly path: string;
+  readonly args?: readonly string[];
+  readonly env?: readonly string[];
+  readonly uncompresses?: boolean;
+};
+
 /** A drop-in that names a decoder for every kind of layer; zstd stands with gzip, or CRI gives its decoder nothing. */
-export function streamProcessors(path: string, args: readonly string[], env: readonly string[] = []): string {
+export function streamProcessors({ path, args = [], env = [], uncompresses = true }: Decoder): string {
   const processor = (type: string, compressions: readonly string[]) => [
     `[stream_processors."io.containerd.ocicrypt.decoder.v1.${type}"]`,
     `accepts = ${JSON.stringify(compressions.map((one) => `application/vnd.oci.image.layer.v1.tar${one}+encrypted`))}`,
-    `returns = "application/vnd.oci.image.layer.v1.${type.replace('.', '+')}"`,
+    `returns = "application/vnd.oci.image.layer.v1.${uncompresses ? 'tar' : type.replace('.', '+')}"`,
     `path = ${JSON.stringify(path)}`,
     `args = ${JSON.stringify(args)}`,
     `env = ${JSON.stringify(env)}`,

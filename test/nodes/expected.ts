@@ -1,6 +1,6 @@
 // What is known of every containerd and each way to pull: the data that the matrix asserts, and docs/nodes.md is made of.
 import type { Client } from './clients.ts';
-import { CONTAINERDS, type Containerd } from './software.ts';
+import { CONTAINERDS, type Containerd, IS_COMPILED } from './software.ts';
 
 /** A way to pull: by a client, where CRI pulls by itself or leaves it to the transfer service. */
 export type Way = { readonly client: Client; readonly localPull: boolean };
@@ -30,6 +30,14 @@ export function given(containerd: Containerd, { client, localPull }: Way): Given
     case 'nerdctl':
       return nerdctl;
   }
+}
+
+/** The ways of a containerd that can be gone here. */
+export function waysOf(containerd: Containerd, localPull: boolean): readonly (typeof WAYS)[number][] {
+  return WAYS.filter(
+    (way) =>
+      way.localPull === localPull && given(containerd, way) !== undefined && (way.client !== 'nerdctl' || IS_COMPILED),
+  );
 }
 
 type Known = { readonly cri: Given; readonly local?: Given; readonly nerdctl: Given };

@@ -40,11 +40,33 @@ export async function pushImages(
       kind === 'index'
         ? await writeIndex(layout, [image, { ...image, platform: { os: 'linux', architecture: 'arm64' } }])
         : await writeImage(layout, image);
-    const words = ['--recipient', key.uri, `--ca=${registry.authority}`];
     const layers = kind === 'partly encrypted' ? ['--layer=1'] : [];
-    const destination = registry.reference(`${repository(kind)}:1`);
-    await succeed(runClient([executable(), 'encrypt', reference, destination, ...words, ...layers]));
+    await encryptTo(registry, reference, repository(kind), key.uri, layers);
   }
+}
+
+/** Pushes an image of gzip layers that is encrypted to any key. */
+export async function pushImage(
+  directory: string,
+  registry: Registry,
+  name: string,
+  key: string,
+  options: readonly string[],
+): Promise<void> {
+  const shell = (await toolArgv('busybox'))[0];
+  const { reference } = await writeImage(join(directory, name), { ...imageOptions('gzip', shell), seed: name });
+  await encryptTo(registry, reference, name, key, options);
+}
+
+async function encryptTo(
+  registry: Registry,
+  source: string,
+  name: string,
+  key: string,
+  options: readonly string[],
+): Promise<void> {
+  const words = ['--recipient', key, `--ca=${registry.authority}`, ...options];
+  await succeed(runClient([executable(), 'encrypt', source, registry.reference(`${name}:1`), ...words]));
 }
 
 function repository(kind: string): string {

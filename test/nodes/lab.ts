@@ -4,7 +4,7 @@ import { createWorkspace, type LocalKey, type Workspace } from '../end-to-end/wo
 import { type Registry, startRegistry } from '../real-clients/registry.ts';
 import { CRICTL_FILES } from './clients.ts';
 import { nodeFiles } from './configuration.ts';
-import { IMAGE_KINDS, type ImageKind, pushImages } from './images.ts';
+import { IMAGE_KINDS, type ImageKind, pushImage, pushImages } from './images.ts';
 import { type Node, startNode } from './node.ts';
 import { type Containerd, fetchCrictl, fetchNerdctl, IS_COMPILED } from './software.ts';
 
@@ -21,6 +21,8 @@ export type LabNodeOptions = {
 export interface Lab extends Workspace {
   readonly registry: Registry;
   readonly key: LocalKey;
+  /** Pushes an image `NAME:1` to its registry, encrypted to another key, which the options say how to reach. */
+  push(name: string, key: string, options: readonly string[]): Promise<void>;
   start(t: Cleanup, options: LabNodeOptions): Promise<Node>;
 }
 
@@ -36,6 +38,7 @@ export async function createLab(t: Cleanup, kinds: readonly ImageKind[] = IMAGE_
     ...workspace,
     registry,
     key,
+    push: (name, recipient, options) => pushImage(workspace.directory, registry, name, recipient, options),
     async start(context, { containerd, localPull = false, files = {} }) {
       const programs = IS_COMPILED ? { crictl: await fetchCrictl(), nerdctl: await fetchNerdctl() } : undefined;
       const settings = nodeFiles(containerd, registry, authority, { localPull });

@@ -30,8 +30,10 @@ export interface Node {
   readonly controlGroup: string;
   /** Runs a program on the node to its end. */
   run(argv: readonly [string, ...string[]], options?: RunOptions): Promise<RunResult>;
-  /** Starts a program on the node, as `spawn` does. */
-  spawn(argv: readonly [string, ...string[]], stdio: 'ignore' | 'pipe'): ChildProcess;
+  /** Starts a program on the node, under a name to kill it by; what it says goes to `/run/NAME.log`. */
+  start(name: string, argv: readonly [string, ...string[]]): Promise<void>;
+  /** Ends a program, with a signal, and waits for its end. */
+  kill(name: string, signal?: 'KILL' | 'TERM'): Promise<void>;
   /** Whether it was started with this program. */
   has(program: string): boolean;
   /** Where a file of the node is for the machine. */
@@ -40,7 +42,6 @@ export interface Node {
   /** What containerd has logged, from all of its starts. */
   log(): Promise<string>;
   startContainerd(): Promise<void>;
-  stopContainerd(): Promise<void>;
   stop(): Promise<void>;
 }
 
@@ -72,7 +73,6 @@ echo booted
 exec cat`;
 
 export const CONTAINERD_SOCKET = '/run/containerd/containerd.sock';
-const LOG = '/run/containerd.log';
 const PATIENCE = 30_000;
 
 /**
@@ -132,16 +132,27 @@ export async function startNode(options: NodeOptions): Promise<Node> {
   const enter = ['nsenter', `--target=${pid}`, '--mount', '--pid', '--ipc', '--uts', '--wd=/'] as const;
   const controlGroup = `/ocicrypt-kms-${randomBytes(4).toString('hex')}`;
   const path = (name: string) => join(`/proc/${pid}/root`, name);
-  let daemon: ChildProcess | undefined;
+  const started = new Map<string, ChildProcess>();
 
   const node: Node = {
     version: '',
     controlGroup,
     run: (argv, runOptions = {}) =>
       runClient([...enter, ...argv], { ...runOptions, env: { ...env, ...runOptions.env } }),
-    spawn: ([...argv], stdio) => {
-      const [command, ...rest] = [...enter, ...argv];
-      return spawn(command ?? '', rest, { env: clientEnvironment(env), stdio });
+    async start(name, argv) {
+      const script = 'echo $$ >"/run/$1.pid"; exec >>"/run/$1.log" 2>&1; shift; exec "$@"';
+      const [command, ...words] = [...enter, 'sh', '-c', script, 'sh', name, ...argv] as const;
+      // nsenter ends with what it has started.
+      const child = spawn(command, words, { env: clientEnvironment(env), stdio: 'ignore' });
+      await once(child, 'spawn');
+      started.set(name, child);
+    },
+    async kill(name, signal = 'TERM') {
+      const child = started.get(name);
+      if (child === undefined || child.exitCode !== null) return;
+      const ended = once(child, 'exit');
+      await done(node.run(['sh', '-c', 'kill -s "$1" "$(cat "/run/$2.pid")"', 'sh', signal, name]));
+      await ended;
     },
     has: (program) => Object.hasOwn(options.programs ?? {}, program),
     path,
@@ -150,28 +161,16 @@ export async function startNode(options: NodeOptions): Promise<Node> {
       await writeFile(path(name), text);
       await chmod(path(name), mode);
     },
-    log: () => readFile(path(LOG), 'utf8'),
+    log: () => readFile(path('/run/containerd.log'), 'utf8'),
     async startContainerd() {
-      daemon = node.spawn(['sh', '-c', `echo $$ >/run/containerd.pid; exec containerd >>${LOG} 2>&1`], 'ignore');
-      const started = daemon;
+      await node.start('containerd', ['containerd']);
       for (const end = Date.now() + PATIENCE; ; await pause(50)) {
-        const { exitCode } = await node.run([
-          'sh',
-          '-c',
-          `[ -S ${CONTAINERD_SOCKET} ] && ctr --connect-timeout=1s version`,
-        ]);
+        const { exitCode } = await node.run(['sh', '-c', `[ -S ${CONTAINERD_SOCKET} ] && ctr --connect-timeout=1s version`]);
         if (exitCode === 0) return;
-        if (started.exitCode !== null || Date.now() > end)
+        if (started.get('containerd')?.exitCode !== null || Date.now() > end) {
           throw new Error(`containerd did not start: ${await node.log()}`);
+        }
       }
-    },
-    async stopContainerd() {
-      if (daemon === undefined) return;
-      // nsenter waits for it.
-      const ended = once(daemon, 'exit');
-      await node.run(['sh', '-c', 'kill "$(cat /run/containerd.pid)"']);
-      await ended;
-      daemon = undefined;
     },
     async stop() {
       // The first process ends: the kernel kills all others of the node before that is seen.

@@ -5,11 +5,11 @@ import { after, before, test } from 'node:test';
 import { keyprovider } from '../end-to-end/workspace.ts';
 import { pull, runImage } from './clients.ts';
 import { streamProcessors } from './configuration.ts';
-import { containerdName, type Given, given, WAYS } from './expected.ts';
+import { containerdName, type Given, given, waysOf } from './expected.ts';
 import { imageName } from './images.ts';
 import { clearNode, createLab, type Lab } from './lab.ts';
 import type { Node } from './node.ts';
-import { CHOSEN, IS_COMPILED } from './software.ts';
+import { CHOSEN } from './software.ts';
 
 /** Keeps what stands on descriptor 3, and goes on as ctd-decoder. */
 const RECORDER = `#!/bin/sh
@@ -34,12 +34,7 @@ after(async () => {
 
 for (const containerd of CHOSEN) {
   for (const localPull of [false, true]) {
-    const ways = WAYS.filter(
-      (way) =>
-        way.localPull === localPull &&
-        given(containerd, way) !== undefined &&
-        (way.client !== 'nerdctl' || IS_COMPILED),
-    );
+    const ways = waysOf(containerd, localPull);
     if (ways.length === 0) continue;
     test(`containerd ${containerd}${localPull ? ', CRI pulls by itself' : ''}`, async (t) => {
       const node = await lab.start(t, { containerd, localPull, files: files() });
@@ -68,7 +63,11 @@ function files() {
   const variable = 'OCICRYPT_KEYPROVIDER_CONFIG=/etc/containerd/ocicrypt.json';
   const providers = { kmscrypt: keyprovider(`--key=${lab.key.file}`) };
   return {
-    '/etc/containerd/conf.d/ocicrypt.toml': streamProcessors('/opt/recorder', [], [variable]),
+    '/etc/containerd/conf.d/ocicrypt.toml': streamProcessors({
+      path: '/opt/recorder',
+      env: [variable],
+      uncompresses: false,
+    }),
     '/etc/containerd/ocicrypt.json': JSON.stringify({ 'key-providers': providers }),
   };
 }

@@ -1,6 +1,6 @@
 // The only code that obtains the software of a node: containerd of Debian and from Go modules, crictl, nerdctl and runc.
 import { join } from 'node:path';
-import { fetchGo, fetchGoPrograms } from '../peers/fetched.ts';
+import { fetchGo, fetchGoProgramWithout, fetchGoPrograms } from '../peers/fetched.ts';
 import { fetchFromDebian } from '../real-clients/debian.ts';
 import { CLIENT_PACKAGES } from '../real-clients/tools.ts';
 
@@ -54,8 +54,14 @@ export function fetchCrictl(): Promise<string> {
   return fetchGo(CRICTL);
 }
 
+/** nerdctl's command imports a file of its tests, and that what is in its repository alone. */
 export async function fetchNerdctl(): Promise<string> {
-  return join(await fetchGoPrograms({ module: NERDCTL, programs: ['cmd/nerdctl'] }), 'nerdctl');
+  const directory = await fetchGoProgramWithout(
+    { module: NERDCTL, programs: ['cmd/nerdctl'] },
+    ['cmd/nerdctl/helpers/testing_linux.go'],
+    { 'github.com/containerd/nerdctl/mod/tigron': 'mod/tigron' },
+  );
+  return join(directory, 'nerdctl');
 }
 
 /** What is laid over the machine's /usr on every node: Debian's runc and ctd-decoder, with the libraries of both. */

@@ -104,6 +104,31 @@ export async function fetchGoPrograms({ module, programs, tags = [], variables =
 }
 
 /**
+ * The directory of one program of a Go module that cannot be built as it is published: some of its files import modules
+ * that are not published. It is built in a copy without those files, in which the modules are there and empty.
+ */
+export async function fetchGoProgramWithout(
+  { module, programs: [program = '.'] }: GoPrograms,
+  files: readonly string[],
+  modules: Readonly<Record<string, string>>,
+): Promise<string> {
+  const directory = await once(module, async (scratch) => {
+    const { stdout } = await run('go', ['mod', 'download', '-json', module], { cwd: scratch, env: GO_ENVIRONMENT });
+    const { Dir: source }: { readonly Dir: string } = JSON.parse(stdout);
+    const copy = join(scratch, 'module');
+    await command('cp', ['-r', '--no-preserve=mode', source, copy], scratch);
+    for (const file of files) await rm(join(copy, file));
+    for (const [name, place] of Object.entries(modules)) {
+      await mkdir(join(copy, place), { recursive: true });
+      await writeFile(join(copy, place, 'go.mod'), `module ${name}\n`);
+    }
+    await command('go', ['build', '-mod=mod', ...GO_BUILD, '-o', `${scratch}/bin/`, `./${program}`], copy, GO_ENVIRONMENT);
+    await rm(copy, { recursive: true });
+  });
+  return join(directory, 'bin');
+}
+
+/**
  * A small program of ours, around modules of others if there are any.
  *
  * @param source the directory that holds its sources and nothing else

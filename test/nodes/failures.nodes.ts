@@ -1,0 +1,140 @@
+// What an operator reads if a pull fails: the decoder's line with its code and the key, by every way to pull; and what no failure leaves behind.
+
+import assert from 'node:assert/strict';
+import { after, before, test } from 'node:test';
+import { setTimeout as pause } from 'node:timers/promises';
+import type { ErrorCode } from '../../src/base/errors.ts';
+import { type Google, startGoogle } from '../end-to-end/google.ts';
+import { executable, type LocalKey } from '../end-to-end/workspace.ts';
+import { type Outcome, pull, runImage } from './clients.ts';
+import { streamProcessors } from './configuration.ts';
+import { waysOf } from './expected.ts';
+import { imageName } from './images.ts';
+import { clearNode, createLab, type Lab } from './lab.ts';
+import type { Node } from './node.ts';
+import { CHOSEN, IS_COMPILED } from './software.ts';
+
+/** containerd may miss the reason if it looks too early, so that once is not enough. */
+const REPEATS = IS_COMPILED ? 10 : 3;
+
+let lab: Lab;
+let google: Google;
+let other: LocalKey;
+const cleanups: (() => unknown)[] = [];
+before(async () => {
+  const t = { after: (cleanup: () => unknown) => void cleanups.push(cleanup) };
+  lab = await createLab(t, ['gzip', 'uncompressed', '30 layers']);
+  google = await startGoogle(t, lab);
+  other = await lab.keygen('other.key');
+  await lab.push('kms', google.key, google.options);
+});
+after(async () => {
+  for (const cleanup of cleanups.reverse()) await cleanup();
+});
+
+for (const containerd of CHOSEN) {
+  for (const localPull of [false, true]) {
+    const ways = waysOf(containerd, localPull);
+    if (ways.length === 0) continue;
+    test(`containerd ${containerd}${localPull ? ', CRI pulls by itself' : ''}`, async (t) => {
+      const files = { '/etc/containerd/conf.d/ocicrypt.toml': streamProcessors({ path: '/opt/decoder' }) };
+      const node = await lab.start(t, { containerd, localPull, files });
+      const images = { local: imageName(lab.registry, 'gzip'), kms: `${lab.registry.host}/kms:1` };
+      const kms = [...google.options, `--allow=${google.key}`, '--timeout=4s'];
+      for (const { client, said } of ways) {
+        await t.test(`${said}: no key is allowed, and another one`, async () => {
+          for (const words of [[], [`--key=${other.file}`]]) {
+            await decodeWith(node, ...words);
+            for (let turn = 0; turn < REPEATS; turn++) {
+              assertShown(await pull(node, client, images.local), 'not-allowed', lab.key.thumbprint);
+            }
+          }
+        });
+        await t.test(`${said}: the key service refuses, is silent, is slow`, async (t) => {
+          await decodeWith(node, ...kms);
+          google.kms.deny(google.email, 'decrypt');
+          t.after(() => google.kms.permit(google.email));
+          assertShown(await pull(node, client, images.kms), 'refused', google.key);
+          google.kms.permit(google.email);
+          google.kms.server.setFault(() => ({ kind: 'silent' }));
+          t.after(() => google.kms.server.setFault(undefined));
+          assertShown(await pull(node, client, images.kms), 'deadline-exceeded', google.key);
+          google.kms.server.setFault(() => ({ kind: 'latency', milliseconds: 500 }));
+          assertPulled(await pull(node, client, images.kms));
+          google.kms.server.setFault(undefined);
+          await clearNode(node);
+        });
+      }
+
+      await t.test('a decoder that is killed fails its pull, and the next one succeeds', async () => {
+        await decodeWith(node, ...kms);
+        let held = () => {};
+        google.kms.server.faults.push({ kind: 'held', until: new Promise((resolve) => (held = resolve)) });
+        const pulling = pull(node, 'CRI', images.kms);
+        await until(() => google.kms.server.faults.length === 0);
+        await node.run(['sh', '-c', 'kill -9 $(pidof ocicrypt-kms)']);
+        held();
+        const { exitCode, text } = await pulling;
+        assert.notEqual(exitCode, 0, text);
+        assertPulled(await pull(node, 'CRI', images.kms));
+        await clearNode(node);
+      });
+
+      await t.test('two images pulled and run at once', async () => {
+        await decodeWith(node, `--key=${lab.key.file}`);
+        const names = (['gzip', 'uncompressed'] as const).map((kind) => imageName(lab.registry, kind));
+        for (const outcome of await Promise.all(names.map((name) => pull(node, 'CRI', name)))) assertPulled(outcome);
+        const said = await Promise.all(names.map((name, index) => runImage(node, name, `pod-${index}`)));
+        for (const { text } of said) assert.match(text, /^hello$/m);
+        await clearNode(node);
+      });
+
+      await t.test('a server that is killed in the middle of a pull, and started again', async () => {
+        const socket = '/run/ocicrypt-kms/socket';
+        const serve = async () => {
+          await node.start('serve', [executable(), 'serve', `--listen=unix://${socket}`, `--key=${lab.key.file}`]);
+          await appears(node, socket);
+        };
+        const many = imageName(lab.registry, '30 layers');
+        await decodeWith(node, `--remote=unix://${socket}`);
+        await node.run(['mkdir', '-m', '700', '-p', '/run/ocicrypt-kms']);
+        await serve();
+        const pulling = pull(node, 'CRI', many);
+        await pause(500);
+        await node.kill('serve', 'KILL');
+        const { exitCode, text } = await pulling;
+        // It may have been through by then.
+        if (exitCode !== 0) assert.match(text, /ocicrypt-kms: unavailable: /);
+        assertShown(await pull(node, 'CRI', images.local), 'unavailable', socket);
+        await serve();
+        assertPulled(await pull(node, 'CRI', many));
+        assertPulled(await pull(node, 'CRI', images.local));
+      });
+    });
+  }
+}
+
+/** containerd starts a script: what it runs changes without containerd. */
+async function decodeWith(node: Node, ...words: readonly string[]): Promise<void> {
+  const quoted = [executable(), 'decoder', ...words].map((word) => `'${word}'`).join(' ');
+  await node.write('/opt/decoder', `#!/bin/sh\nexec ${quoted}\n`, 0o755);
+}
+
+async function until(holds: () => boolean): Promise<void> {
+  for (const end = Date.now() + 30_000; !holds(); await pause(20)) assert.ok(Date.now() < end);
+}
+
+async function appears(node: Node, path: string): Promise<void> {
+  const script = 'i=0; until [ -S "$1" ]; do i=$((i + 1)); [ $i -lt 100 ] || exit 1; sleep 0.05; done';
+  assert.equal((await node.run(['sh', '-c', script, 'sh', path])).exitCode, 0);
+}
+
+function assertPulled({ exitCode, text }: Outcome): void {
+  assert.equal(exitCode, 0, text);
+}
+
+function assertShown({ exitCode, text }: Outcome, code: ErrorCode, key: string): void {
+  assert.notEqual(exitCode, 0, 'the pull should have failed');
+  const line = text.split(/\n|\\n/).find((one) => one.includes(`ocicrypt-kms: ${code}: `));
+  assert.ok(line?.includes(key), `${code} of ${key} is not in: ${text}`);
+}
