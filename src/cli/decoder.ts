@@ -28,6 +28,9 @@ const PAYLOAD_DESCRIPTOR = 3;
 /** As much as a pipe holds; a smaller layer is compared as a whole. */
 const HEAD = 64 * 1024;
 
+/** The provider ends at the limit by itself, and knows which key it was that did not answer. */
+const GRACE = 1000;
+
 /** Decrypts the layer on standard input. */
 export async function runDecoder(context: CommandContext): Promise<void> {
   const { settings, terminal } = context;
@@ -39,7 +42,7 @@ export async function runDecoder(context: CommandContext): Promise<void> {
       terminal,
       async (interrupted) => {
         const openKey: OpenKey = (descriptor, parameters) =>
-          withDeadline(limit, interrupted, 'opening the layer key', (signal) =>
+          withDeadline(limit + GRACE, interrupted, 'opening the layer key', (signal) =>
             openLayer(descriptor, unwrapper(parameters), signal),
           );
         const { layer, source } = await openInput(streams, settings, openKey, interrupted);

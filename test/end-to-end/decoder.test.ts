@@ -12,6 +12,7 @@ import { ERROR_STATUS, type ErrorCode } from '../../src/base/errors.ts';
 import { blobPath, type Compression, type Descriptor, type Image, writeImage } from '../fixtures/images.ts';
 import { decoderPayload } from '../real-clients/ctd-decoder.ts';
 import { type Environment, type RunResult, runClient } from '../real-clients/process.ts';
+import { startGoogle } from './google.ts';
 import { createImageWorkspace, type ImageWorkspace } from './image-workspace.ts';
 import { executable, readImage } from './workspace.ts';
 
@@ -116,6 +117,21 @@ describe('with a payload', () => {
     const refused = await decode(layer, [], { payload: decoderPayload(layer, null) });
     assertFailed(refused, 'not-allowed', 0);
     assert.ok(refused.stderr.includes(workspace.key.thumbprint));
+  });
+
+  test('a key service that says nothing is named with its key', async (t) => {
+    const google = await startGoogle(t, workspace);
+    await writeImage(workspace.path('silent-plain'));
+    const recipient = ['--recipient', google.key, ...google.options];
+    await workspace.ours('encrypt', workspace.oci('silent-plain'), workspace.oci('silent'), ...recipient);
+    const [layer] = (await readImage(workspace.path('silent'))).layers;
+    assert.ok(layer);
+    google.kms.server.setFault(() => ({ kind: 'silent' }));
+    const words = [...google.options, `--allow=${google.key}`, '--timeout=500ms'];
+    const input = await readFile(blobPath(workspace.path('silent'), layer.digest));
+    const failed = await decode(layer, words, { payload: decoderPayload(layer, null), input });
+    assertFailed(failed, 'deadline-exceeded', 0);
+    assert.ok(failed.stderr.includes(google.key), failed.stderr);
   });
 
   test('what is no payload is refused, and is no reason to look for the layer elsewhere', async () => {

@@ -1,6 +1,7 @@
 // What an operator reads if a pull fails: the decoder's line with its code and the key, by every way to pull; and what no failure leaves behind.
 
 import assert from 'node:assert/strict';
+import { statSync } from 'node:fs';
 import { after, before, test } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
 import type { ErrorCode } from '../../src/base/errors.ts';
@@ -50,6 +51,8 @@ for (const containerd of CHOSEN) {
             }
           }
         });
+        // Where there is little time, by one of them.
+        if (client !== 'CRI' && !IS_COMPILED) continue;
         await t.test(`${said}: the key service refuses, is silent, is slow`, async (t) => {
           await decodeWith(node, ...kms);
           google.kms.deny(google.email, 'decrypt');
@@ -91,21 +94,20 @@ for (const containerd of CHOSEN) {
 
       await t.test('a server that is killed in the middle of a pull, and started again', async () => {
         const socket = '/run/ocicrypt-kms/socket';
+        const audit = '/run/ocicrypt-kms/audit.log';
         const serve = async () => {
-          await node.start('serve', [executable(), 'serve', `--listen=unix://${socket}`, `--key=${lab.key.file}`]);
+          const words = [`--listen=unix://${socket}`, `--key=${lab.key.file}`, `--audit-log=${audit}`];
+          await node.start('serve', [executable(), 'serve', ...words]);
           await appears(node, socket);
         };
         const many = imageName(lab.registry, '30 layers');
-        await decodeWith(node, `--remote=unix://${socket}`);
+        await decodeWith(node, `--remote=unix://${socket}`, '--timeout=2s');
         await node.run(['mkdir', '-m', '700', '-p', '/run/ocicrypt-kms']);
         await serve();
         const pulling = pull(node, 'CRI', many);
-        await pause(500);
+        await until(() => statSync(node.path(audit)).size > 0);
         await node.kill('serve', 'KILL');
-        const { exitCode, text } = await pulling;
-        // It may have been through by then.
-        if (exitCode !== 0) assert.match(text, /ocicrypt-kms: unavailable: /);
-        assertShown(await pull(node, 'CRI', images.local), 'unavailable', socket);
+        assertShown(await pulling, 'unavailable', socket);
         await serve();
         assertPulled(await pull(node, 'CRI', many));
         assertPulled(await pull(node, 'CRI', images.local));

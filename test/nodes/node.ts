@@ -165,7 +165,11 @@ export async function startNode(options: NodeOptions): Promise<Node> {
     async startContainerd() {
       await node.start('containerd', ['containerd']);
       for (const end = Date.now() + PATIENCE; ; await pause(50)) {
-        const { exitCode } = await node.run(['sh', '-c', `[ -S ${CONTAINERD_SOCKET} ] && ctr --connect-timeout=1s version`]);
+        const { exitCode } = await node.run([
+          'sh',
+          '-c',
+          `[ -S ${CONTAINERD_SOCKET} ] && ctr --connect-timeout=1s version`,
+        ]);
         if (exitCode === 0) return;
         if (started.get('containerd')?.exitCode !== null || Date.now() > end) {
           throw new Error(`containerd did not start: ${await node.log()}`);

@@ -1,6 +1,6 @@
 // The only code that obtains the software of a node: containerd of Debian and from Go modules, crictl, nerdctl and runc.
 import { join } from 'node:path';
-import { fetchGo, fetchGoProgramWithout, fetchGoPrograms } from '../peers/fetched.ts';
+import { fetchGo, fetchGoPrograms, fetchGoProgramWithout } from '../peers/fetched.ts';
 import { fetchFromDebian } from '../real-clients/debian.ts';
 import { CLIENT_PACKAGES } from '../real-clients/tools.ts';
 

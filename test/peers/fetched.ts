@@ -122,7 +122,12 @@ export async function fetchGoProgramWithout(
       await mkdir(join(copy, place), { recursive: true });
       await writeFile(join(copy, place, 'go.mod'), `module ${name}\n`);
     }
-    await command('go', ['build', '-mod=mod', ...GO_BUILD, '-o', `${scratch}/bin/`, `./${program}`], copy, GO_ENVIRONMENT);
+    await command(
+      'go',
+      ['build', '-mod=mod', ...GO_BUILD, '-o', `${scratch}/bin/`, `./${program}`],
+      copy,
+      GO_ENVIRONMENT,
+    );
     await rm(copy, { recursive: true });
   });
   return join(directory, 'bin');
