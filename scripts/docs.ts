@@ -3,10 +3,11 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
+import { VARIABLES } from '../src/base/environment.ts';
 import { DEFAULT_OPTIONS, SOCKET_UNIT, serviceUnit } from '../src/cli/config-systemd.ts';
 import { FORMS } from '../src/cli/options/forms.ts';
 import { OPTION_NAMES } from '../src/cli/options/settings.ts';
-import type { OptionSpec } from '../src/cli/options/spec.ts';
+import { isRepeatable, type OptionSpec } from '../src/cli/options/spec.ts';
 import {
   configurationPath,
   isOptionName,
@@ -51,7 +52,7 @@ As \`kms_oci_crypt\` the command takes the same options, with one dash or two, a
 
 ## Options
 
-\`ocicrypt-kms help COMMAND\` shows which of them a command takes. An option that takes a list or \`NAME=VALUE\` is repeatable; in a file it is a list, or names and values.
+\`ocicrypt-kms help COMMAND\` shows which of them a command takes. A repeatable option is a list in a file, or a mapping if it takes \`NAME=VALUE\`.
 
 | word | how it is written |
 |---|---|
@@ -61,23 +62,52 @@ ${groups.join('\n\n')}
 
 ## Environment
 
+Our code reads no other variable.
+
 | variable | meaning |
 |---|---|
-| \`OCICRYPT_KEYPROVIDER_CONFIG\` | read by skopeo, buildah, podman and ctd-decoder: the file that names key providers |
-| \`SSL_CERT_FILE\`, \`SSL_CERT_DIR\` | a PEM file and directories of them, trusted beside the system's roots; both together replace those, as in Go |
-| \`NODE_EXTRA_CA_CERTS\`, \`NODE_TLS_REJECT_UNAUTHORIZED\` | the first has no effect: name authorities with \`--ca\` or \`SSL_CERT_FILE\`; with the second at 0 every command refuses to start |
-| \`HTTPS_PROXY\`, \`NO_PROXY\` | the proxy to key services, and hosts to reach without it |
-| \`GOOGLE_APPLICATION_CREDENTIALS\`, \`CLOUDSDK_CONFIG\`, \`GCE_METADATA_HOST\`, \`METADATA_SERVER_DETECTION\`, \`GOOGLE_CLOUD_QUOTA_PROJECT\`, \`GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES\` | Google's Application Default Credentials |
-| \`AWS_ACCESS_KEY_ID\`, \`AWS_PROFILE\`, \`AWS_REGION\`, \`AWS_WEB_IDENTITY_TOKEN_FILE\` and the rest of the SDK's chain; \`AWS_ENDPOINT_URL_KMS\`, \`AWS_ENDPOINT_URL\`, \`AWS_USE_FIPS_ENDPOINT\`, \`AWS_USE_DUALSTACK_ENDPOINT\` | AWS's own: [keys-aws.md](keys-aws.md) |
-| \`AZURE_TENANT_ID\`, \`AZURE_CLIENT_ID\`, \`AZURE_CLIENT_SECRET\`, \`AZURE_CLIENT_CERTIFICATE_PATH\`, \`AZURE_FEDERATED_TOKEN_FILE\`, \`AZURE_TOKEN_CREDENTIALS\`, \`AZURE_AUTHORITY_HOST\` | Azure's own: [keys-azure.md](keys-azure.md) |
+${environmentRows().join('\n')}
 `;
 }
 
+/** What variables are for, by their names; the first that fits. */
+const ENVIRONMENT: readonly (readonly [RegExp, string])[] = [
+  [/^OCICRYPT_/, 'the file that names key providers; skopeo, buildah, podman and ctd-decoder read it too'],
+  [/^HTTPS_PROXY|^NO_PROXY/i, 'the proxy to key services and registries, and hosts to reach without it'],
+  [
+    /^SSL_CERT_/,
+    "a PEM file and directories of them, trusted beside the system's roots; both together replace those, as in Go",
+  ],
+  [
+    /^NODE_TLS_/,
+    'with `0` every command refuses to start. `NODE_EXTRA_CA_CERTS` has no effect: use `--ca` or `SSL_CERT_FILE`',
+  ],
+  [/^(?:GOOGLE|CLOUDSDK|GCE|METADATA|CLOUD_RUN|K)_/, "Google's: [keys.md](keys.md#google-cloud-kms)"],
+  [/^AWS_/, "AWS's: [keys-aws.md](keys-aws.md)"],
+  [/^(?:AZURE|DEFAULT_IDENTITY|IDENTITY|IMDS|MSI)_/, "Azure's: [keys-azure.md](keys-azure.md)"],
+  [/^(?:VAULT|BAO)_/, "Vault's and OpenBao's: [keys-vault.md](keys-vault.md)"],
+  [/^(?:REGISTRY_AUTH_FILE|DOCKER_CONFIG|XDG_CONFIG_HOME)$/, 'where files with credentials of registries are'],
+  [/^LISTEN_/, 'sockets that systemd hands over to `serve`'],
+  [/^(?:HOME|PATH|XDG_RUNTIME_DIR)$/, "the user's files, programs to run, the directory of the default socket"],
+];
+
+function environmentRows(): readonly string[] {
+  const meaningOf = (name: string) => ENVIRONMENT.find(([pattern]) => pattern.test(name))?.[1];
+  const names = [...VARIABLES.keys()];
+  const unknown = names.find((name) => meaningOf(name) === undefined);
+  if (unknown !== undefined) throw new Error(`the document says nothing of ${unknown}`);
+  return ENVIRONMENT.map(([, meaning]) => {
+    const ours = names.filter((name) => meaningOf(name) === meaning);
+    return `| ${ours.map((name) => `\`${name}\``).join(', ')} | ${meaning} |`;
+  });
+}
+
 function optionRow(name: OptionName): string {
-  const { value, describe, fallback } = optionSpec(name);
+  const { kind, value, describe, fallback } = optionSpec(name);
+  const text = isRepeatable(kind) ? `${describe}; repeatable` : describe;
   const member = configurationPath(name)?.join('.');
   const flag = `--${name}${value === undefined ? '' : `=${value}`}`;
-  return `| \`${escapeCell(flag)}\` | ${member === undefined ? '' : `\`${member}\``} | ${escapeCell(describe)} | ${fallback ?? ''} |`;
+  return `| \`${escapeCell(flag)}\` | ${member === undefined ? '' : `\`${member}\``} | ${escapeCell(text)} | ${fallback ?? ''} |`;
 }
 
 function escapeCell(text: string): string {

@@ -3,6 +3,7 @@
 import type { Command, Personality } from './command.ts';
 import { COMMANDS } from './commands.ts';
 import { FORMS } from './options/forms.ts';
+import { isRepeatable } from './options/spec.ts';
 import { isOptionName, OPTION_GROUPS, type OptionName, optionSpec } from './options/table.ts';
 
 const WIDTH = 80;
@@ -67,7 +68,7 @@ function optionUsage(name: OptionName): string {
 function optionText(name: OptionName): string {
   const { kind, describe, fallback } = optionSpec(name);
   const notes = [
-    ...(kind === 'list' || kind === 'pairs' ? ['repeatable'] : []),
+    ...(isRepeatable(kind) ? ['repeatable'] : []),
     ...(fallback === undefined ? [] : [`default: ${fallback}`]),
   ];
   return notes.length === 0 ? describe : `${describe} (${notes.join('; ')})`;

@@ -56,15 +56,17 @@ async function dispatch(words: readonly string[], personality: Personality, term
     return runCommand('keyprovider', first === 'keyprovider' ? rest : words, personality, terminal);
   }
   if (first === '--version') return runCommand('version', rest, personality, terminal);
-  if (first === '--help' || first === '-h' || first === 'help') return showHelp(rest, terminal);
+  if (first !== undefined && HELP_WORDS.includes(first)) return showHelp(rest, terminal);
   if (first === undefined) throw new OcicryptError('usage', 'no command', { hint: 'run ocicrypt-kms --help' });
   if (first.startsWith('-')) throw optionFirst(first);
   return runCommand(first, rest, personality, terminal);
 }
 
+const HELP_WORDS: readonly string[] = ['help', '--help', '-h'];
+
 async function showHelp([name, ...more]: readonly string[], terminal: Terminal): Promise<void> {
   const { commandHelp, overviewHelp } = await import('./help.ts');
-  if (name === undefined) return terminal.write(overviewHelp());
+  if (name === undefined || HELP_WORDS.includes(name)) return terminal.write(overviewHelp());
   if (more.length > 0)
     throw new OcicryptError('usage', 'help takes one command', { hint: 'run ocicrypt-kms help COMMAND' });
   terminal.write(commandHelp(name, await findCommand(name), 'ocicrypt-kms'));

@@ -27,6 +27,8 @@ test('help, --help and -h name every command', async () => {
   assertNarrow(text);
   assert.equal(await help('--help'), text);
   assert.equal(await help('-h'), text);
+  assert.equal(await help('help', 'help'), text);
+  assert.equal(await help('help', '--help'), text);
 });
 
 test('help of what is no command is refused, with the nearest one', async () => {

@@ -16,5 +16,10 @@ export type OptionSpec = {
   readonly fallback?: string;
 };
 
+/** Whether an option may be given several times, all of which count. */
+export function isRepeatable(kind: OptionKind): boolean {
+  return kind === 'list' || kind === 'pairs';
+}
+
 /** Options that help and documentation show together, by name. */
 export type OptionGroup = Readonly<Record<string, OptionSpec>>;
