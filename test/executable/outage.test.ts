@@ -1,7 +1,11 @@
 // An outage of two seconds, as the executable lives through it: clients of ocicrypt never ask twice.
 import assert from 'node:assert/strict';
+import { mkdtemp, rm } from 'node:fs/promises';
 import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { base64, unwrapRequest, wrapRequest } from '../../scripts/vectors-shape.ts';
 import { asOcicryptError } from '../../src/base/errors.ts';
 import type { Fault } from '../fakes/wire.ts';
@@ -9,7 +13,7 @@ import { runExecutable } from '../fixtures/executable.ts';
 import { EXECUTABLE } from '../fixtures/serve.ts';
 import { createRecord, readPacket, replyOf } from '../kms/gcpkms/faults.ts';
 import { FIRST, refusal, startWorld } from '../kms/gcpkms/world.ts';
-import { callKeyProvider } from '../server/running.ts';
+import { callKeyProvider, startRunning } from '../server/running.ts';
 import { startSubject } from './server/served.ts';
 
 const KEY = `gcpkms://${FIRST}`;
@@ -79,4 +83,19 @@ test('commands and all callers of a server wait for a service that is down, and 
   const asked = await sample('ocicrypt_kms_key_calls_total', /code="(?!ok)/);
   t.diagnostic(`figures: ${asked} calls of the server and ${faults - asked} of commands met the outage`);
   assert.ok(asked >= 5 && asked <= CALLERS + 15, `${asked} calls for ${CALLERS} callers`);
+});
+
+test('a command waits for a server that restarts, and not for one that is not there', async (t) => {
+  const directory = await mkdtemp(join(tmpdir(), 'outage-'));
+  t.after(() => rm(directory, { recursive: true, force: true }));
+  const remote = (name: string, input: string) =>
+    runExecutable(['keyprovider', `--remote=unix://${directory}/${name}`], { input });
+  const [wrapped, lost] = await Promise.all([
+    remote('late', wrapRequest([])),
+    remote('never', wrapRequest([])),
+    sleep(800).then(() => startRunning(t, { listen: [`unix://${directory}/late`] })),
+  ]);
+  assert.deepEqual([wrapped.status, wrapped.stderr], [0, '']);
+  assert.equal(lost.status, 69);
+  assert.match(lost.stderr, /unavailable: no answer from unix:.*never \(ENOENT\), tried \d times in [12]\.\d s/);
 });

@@ -100,7 +100,7 @@ export class RegistryClient {
   async checkStreamed<Response extends StreamResponse>(response: Response): Promise<Response> {
     if (isSuccess(response)) return response;
     const error = this.#errorOf(await readRefusal(response, this.#login.secrets), true);
-    throw [401, 404].includes(response.status) ? asRetryable(error) : error;
+    throw [401, 404].includes(response.status) ? error.with({ retryable: true }) : error;
   }
 
   /** The error of an answer to {@link open} that came before the whole was sent, whatever it says. Ends the exchange. */
@@ -181,8 +181,4 @@ function isSuccess({ status }: StreamResponse): boolean {
 
 function isWrite({ method }: RegistryRequest): boolean {
   return method !== 'GET' && method !== 'HEAD';
-}
-
-function asRetryable({ code, message, hint = '' }: OcicryptError): OcicryptError {
-  return new OcicryptError(code, message, { hint, retryable: true });
 }
