@@ -1,4 +1,4 @@
-// The only code that compiles the executable: around the runtime of this machine, or of another one.
+// Compiles the executable: around the runtime of this machine, or of another one.
 
 import { execFileSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';

@@ -89,6 +89,22 @@ for (const name of DOCUMENTS) {
   });
 }
 
+test('the README leads to every document, by one link or several', async () => {
+  const seen = new Set<string>();
+  const follow = async (file: string): Promise<void> => {
+    if (seen.has(file)) return;
+    seen.add(file);
+    const document = withoutBlocks(await readDocument(file));
+    for (const [, target = ''] of document.matchAll(/\]\(([^)\s#]+\.md)(?:#[^)]*)?\)/g))
+      if (!/^[a-z]+:/.test(target)) await follow(join(dirname(file), target));
+  };
+  await follow('README.md');
+  assert.deepEqual(
+    DOCUMENTS.filter((name) => !seen.has(name)),
+    [],
+  );
+});
+
 function withoutBlocks(document: string): string {
   return document.replace(/^```.*?^```$/gms, '');
 }

@@ -1,4 +1,4 @@
-// The only code that pulls and runs on a node as its operator does: by CRI, crictl, ctr and nerdctl.
+// Pulls and runs on a node as its operator does: by CRI, crictl, ctr and nerdctl.
 import { describeError } from '../../src/base/errors.ts';
 import { pullImageByCri } from '../peers/cri.ts';
 import { CONTAINERD_SOCKET, type Node } from './node.ts';

@@ -1,4 +1,4 @@
-// The only code that writes what an operator would have written on a node: config.toml, the registry's authority and the drop-in.
+// Writes what an operator would have written on a node: config.toml, the registry's authority and the drop-in.
 import type { Registry } from '../real-clients/registry.ts';
 import { imageName } from './images.ts';
 import { type Containerd, isFirst } from './software.ts';

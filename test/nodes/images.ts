@@ -1,4 +1,4 @@
-// The only code that makes the images of the matrix: every kind that a registry holds, encrypted by the executable.
+// Makes the images of the matrix: every kind that a registry holds, encrypted by the executable.
 import { join } from 'node:path';
 import { executable, type LocalKey, succeed } from '../end-to-end/workspace.ts';
 import { type Compression, type ImageOptions, writeImage, writeIndex } from '../fixtures/images.ts';

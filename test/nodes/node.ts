@@ -1,4 +1,4 @@
-// The only code that makes a node: namespaces with a /usr, /etc, /run and /var/lib of their own, in which one containerd runs.
+// Makes a node: namespaces with a /usr, /etc, /run and /var/lib of their own, in which one containerd runs.
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';

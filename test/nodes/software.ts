@@ -1,4 +1,4 @@
-// The only code that obtains the software of a node: containerd of Debian and from Go modules, crictl, nerdctl and runc.
+// Obtains the software of a node: containerd of Debian and from Go modules, crictl, nerdctl and runc.
 import { join } from 'node:path';
 import { fetchGo, fetchGoPrograms, fetchGoProgramWithout } from '../peers/fetched.ts';
 import { fetchFromDebian } from '../real-clients/debian.ts';

@@ -1,4 +1,4 @@
-// The only code that speaks CRI to a runtime: it pulls an image, as kubelet does.
+// Speaks CRI to a runtime: it pulls an image, as kubelet does.
 // https://github.com/kubernetes/cri-api/blob/master/pkg/apis/runtime/v1/api.proto
 import { encodeBytesField } from '../../src/base/grpc.ts';
 import { callOnce } from '../../src/client/grpc-client.ts';

@@ -1,4 +1,4 @@
-// The only code that knows the Go program that reads images as containerd and containers/image do.
+// Builds and asks the Go program that reads images as containerd and containers/image do.
 import { type ChildProcessByStdio, spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
 import type { Readable, Writable } from 'node:stream';

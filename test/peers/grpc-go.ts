@@ -1,4 +1,4 @@
-// The only code that knows the grpc-go client and server that our server is tested with and measured beside.
+// Builds and runs the grpc-go client and server that our server is tested with and measured beside.
 import { buildGoProgram } from './fetched.ts';
 
 /** The path of the program that `grpc-go/main.go` describes. */

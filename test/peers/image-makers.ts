@@ -1,4 +1,4 @@
-// The only code that has others' tools make an image in a registry: buildah, umoci, crane, oras and regctl.
+// Has others' tools make an image in a registry: buildah, umoci, crane, oras and regctl.
 import assert from 'node:assert/strict';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';

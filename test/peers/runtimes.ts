@@ -1,4 +1,4 @@
-// The only code that runs podman, buildah, containerd and CRI-O's pull for the table of names: Debian 13's, in their own storage.
+// Runs podman, buildah, containerd and CRI-O's pull for the table of names: Debian 13's, in their own storage.
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';

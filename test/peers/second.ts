@@ -1,4 +1,4 @@
-// The only code that knows the second key provider, which test/peers/second has in Go from docs/ alone.
+// Builds and runs the second key provider, which test/peers/second has in Go from docs/ alone.
 import { spawn } from 'node:child_process';
 import type { JsonWebKey } from 'node:crypto';
 import { once } from 'node:events';

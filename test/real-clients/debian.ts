@@ -1,4 +1,4 @@
-// The only code that fetches Debian packages for tests: into `.cache/clients` of the checkout. Imports `node:` only.
+// Fetches Debian packages for tests: into `.cache/clients` of the checkout. Imports `node:` only.
 import { execFile, spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';

@@ -1,4 +1,4 @@
-// The only code that finds the real clients the tests run, or has them fetched. Imports nothing that is installed.
+// Finds the real clients the tests run, or has them fetched. Imports nothing that is installed.
 import { execFile } from 'node:child_process';
 import { access, constants, readdir } from 'node:fs/promises';
 import { delimiter, join } from 'node:path';

@@ -20,7 +20,7 @@ export const IMAGE_OPTIONS = {
   'content-store': {
     kind: 'text',
     value: 'DIR',
-    describe: 'the root of containerd, in whose content store a layer is found that containerd says nothing of',
+    describe: "containerd's root directory: a layer that containerd does not name is found in its content store",
     fallback: 'that of the containerd that runs this, else the usual ones',
   },
   'dry-run': { kind: 'switch', describe: 'say what would change, and change nothing', member: null },

@@ -49,7 +49,7 @@ export const TLS_OPTIONS = {
   },
   'insecure-any-client': {
     kind: 'switch',
-    describe: 'answer everybody who can connect over TLS, without a client certificate',
+    describe: 'answer every host that can connect over TLS, without a client certificate',
   },
   'tls-min': {
     kind: 'choice',
