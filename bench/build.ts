@@ -2,7 +2,7 @@
 
 import { globSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import { PROJECT, runTool } from '../scripts/process.ts';
+import { PROJECT, runTool } from '../tools/process.ts';
 
 /** The executable that is shipped. */
 export const EXECUTABLE = join(PROJECT, 'dist/ocicrypt-kms');

@@ -5,7 +5,7 @@ import { closeSync, constants, existsSync, openSync, readFileSync, readSync, wri
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { toolPath } from '../scripts/process.ts';
+import { toolPath } from '../tools/process.ts';
 import type { Figures } from './measure.ts';
 
 /** A command with what stands on its standard input; `environment` is all that it gets beside PATH and HOME. */

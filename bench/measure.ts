@@ -4,7 +4,7 @@
 import { readFileSync } from 'node:fs';
 import { cpus } from 'node:os';
 import { join } from 'node:path';
-import { PROJECT } from '../scripts/process.ts';
+import { PROJECT } from '../tools/process.ts';
 
 /** Something that is measured beside others. */
 export type Contender = {

@@ -7,13 +7,13 @@ import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
-import { PROJECT } from '../scripts/process.ts';
 import { encodeBytesField } from '../src/base/grpc.ts';
 import { createKeyfile, openKeyfile } from '../src/kms/keyfile/key.ts';
 import { createProvider } from '../src/provider/handle.ts';
 import { buildGrpcGo } from '../test/peers/grpc-go.ts';
+import { type CallBytes, Connection, callBytes, dialCallClose } from '../tools/grpc-load.ts';
+import { PROJECT } from '../tools/process.ts';
 import type { BenchOptions } from './bench.ts';
-import { type CallBytes, Connection, callBytes, dialCallClose } from './grpc-load.ts';
 import { print } from './measure.ts';
 
 const METHOD = 'UnWrapKey';

@@ -3,8 +3,8 @@
 import { chmodSync, copyFileSync, mkdirSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
+import { PROJECT, runTool } from '../tools/process.ts';
 import { compileExecutable, prepareExecutable, writeSideFiles } from './executable.ts';
-import { PROJECT, runTool } from './process.ts';
 
 const dist = join(PROJECT, 'dist');
 rmSync(dist, { recursive: true, force: true });

@@ -2,9 +2,9 @@
 
 import { readFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
-import { commandDoor, grpcDoor } from './conformance/doors.ts';
+import { commandDoor, grpcDoor } from '../tools/conformance/doors.ts';
+import { formatReport, isConformant, makeReport, parseExpected } from '../tools/conformance/report.ts';
 import { playExchanges } from './conformance/exchanges.ts';
-import { formatReport, isConformant, makeReport, parseExpected } from './conformance/report.ts';
 
 const USAGE = `usage: npm run conformance -- --cmd 'COMMAND ARGUMENT…' | --grpc TARGET  [option]…
 

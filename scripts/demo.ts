@@ -9,7 +9,7 @@ import { styleText } from 'node:util';
 import { blobPath, type Descriptor, type Image, readImages, writeImage } from '../test/fixtures/images.ts';
 import { clientEnvironment } from '../test/real-clients/process.ts';
 import { type Argv, ensureTools } from '../test/real-clients/tools.ts';
-import { PROJECT } from './process.ts';
+import { PROJECT } from '../tools/process.ts';
 
 const EXECUTABLE = join(PROJECT, 'dist/ocicrypt-kms');
 const ANNOTATION = 'org.opencontainers.image.enc.keys.provider.kmscrypt';

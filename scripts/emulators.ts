@@ -2,7 +2,7 @@
 // collected. All of it is fetched by name, and built where it comes as source: minutes the first time, and Python, Go and Cargo.
 
 import { globSync } from 'node:fs';
-import { PROJECT, runTool } from './process.ts';
+import { PROJECT, runTool } from '../tools/process.ts';
 
 /** Runs when it is named: Vault's engine alone takes longer than everything else, and OpenBao's is a fork of it. */
 const ON_DEMAND = ['vault'];

@@ -3,8 +3,8 @@
 import { execFileSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { runTool } from './process.ts';
-import { type Build, bundledPackages, type Component, type Metafile, readBuild } from './release/contents.ts';
+import { runTool } from '../tools/process.ts';
+import { type Build, bundledPackages, type Component, type Metafile, readBuild } from '../tools/release/contents.ts';
 import { licenseText } from './release/licenses.ts';
 import { unwrapRequest, wrapRequest } from './sample.ts';
 

@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { parseSync, Visitor } from 'oxc-parser';
 import { createRandom, SEED } from '../test/fixtures/seed.ts';
-import { PROJECT } from './process.ts';
+import { PROJECT } from '../tools/process.ts';
 
 /** What guards keys, and the tests that are to notice a change there. */
 const GUARDED: readonly { readonly code: string; readonly tests: string }[] = [

@@ -4,7 +4,7 @@
 import { globSync } from 'node:fs';
 import { whyNoNode } from '../test/nodes/node.ts';
 import { CONTAINERDS } from '../test/nodes/software.ts';
-import { PROJECT, runTool } from './process.ts';
+import { PROJECT, runTool } from '../tools/process.ts';
 
 const words = process.argv.slice(2);
 const isSmall = words.length === 1 && words[0] === 'debian';

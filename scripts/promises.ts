@@ -3,7 +3,7 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { SEED } from '../test/fixtures/seed.ts';
-import { PROJECT } from './process.ts';
+import { PROJECT } from '../tools/process.ts';
 
 /** A row of the document. */
 export type Proof = {

@@ -8,12 +8,12 @@ import { runExecutable } from '../test/fixtures/executable.ts';
 import { createMalformed, MALFORMED_SETUP, type Outcomes, sendMalformed } from '../test/fixtures/malformed.ts';
 import { type KeyDirectory, makeKeyDirectory, providerOf } from '../test/fixtures/provider.ts';
 import { createRandom, SEED } from '../test/fixtures/seed.ts';
-import { PROJECT, runTool } from './process.ts';
+import type { Vector } from '../test/fixtures/vectors/shape.ts';
+import { PROJECT, runTool } from '../tools/process.ts';
 import { type Proof, proveAll } from './promises.ts';
 import { GOOGLE_PROOFS } from './prove-google.ts';
 import { SERVER_PROMISES } from './prove-server.ts';
 import { proveSoak } from './soak.ts';
-import type { Vector } from './vectors-shape.ts';
 
 const LIBRARY_REQUESTS = count('OCICRYPT_PROVE_LIBRARY', 1_000_000);
 const EXECUTABLE_REQUESTS = count('OCICRYPT_PROVE_EXECUTABLE', 2000);

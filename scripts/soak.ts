@@ -1,7 +1,7 @@
 // Soaks the executable in unwraps and says what stays behind: `npm run soak`, OCICRYPT_SOAK_CALLS=200000 for fewer.
 
 import { type SoakReport, soak } from '../test/executable/server/soak.ts';
-import { runTool } from './process.ts';
+import { runTool } from '../tools/process.ts';
 
 const CALLS = Number(process.env.OCICRYPT_SOAK_CALLS ?? 1_000_000);
 const LIMITS = { slope: 1, lagP99: 50 } as const;

@@ -6,7 +6,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { globSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { PROJECT, runTool, toolPath } from './process.ts';
+import { PROJECT, runTool, toolPath } from '../tools/process.ts';
 
 const all = globSync('test/**/*.test.ts', { cwd: PROJECT }).sort();
 // What starts clients, or the server as a process, does not depend on the runtime that the tests run on.

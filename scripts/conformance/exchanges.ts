@@ -2,10 +2,10 @@
 
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { PROJECT } from '../process.ts';
-import type { Exchange } from '../vectors-exchanges.ts';
-import { type Door, firstLine, type Outcome } from './doors.ts';
-import type { Result } from './report.ts';
+import type { Exchange } from '../../test/fixtures/vectors/exchanges.ts';
+import { type Door, firstLine, type Outcome } from '../../tools/conformance/doors.ts';
+import type { Result } from '../../tools/conformance/report.ts';
+import { PROJECT } from '../../tools/process.ts';
 
 const DIRECTORY = join(PROJECT, 'test/vectors');
 

@@ -5,11 +5,11 @@ import { join } from 'node:path';
 import { ERROR_STATUS } from '../../src/base/errors.ts';
 import { startGoogleWorld } from '../../test/fixtures/google.ts';
 import { type KeyDirectory, makeKeyDirectory, wordsOf } from '../../test/fixtures/provider.ts';
-import { PROJECT } from '../process.ts';
-import { FIRST_KEY, unwrapRequest, type Vector } from '../vectors-shape.ts';
-import type { Door, Outcome } from './doors.ts';
+import { FIRST_KEY, unwrapRequest, type Vector } from '../../test/fixtures/vectors/shape.ts';
+import type { Door, Outcome } from '../../tools/conformance/doors.ts';
+import type { Result } from '../../tools/conformance/report.ts';
+import { PROJECT } from '../../tools/process.ts';
 import { describe, fill, inParallel, readBytes } from './exchanges.ts';
-import type { Result } from './report.ts';
 
 const DIRECTORY = join(PROJECT, 'test/vectors/packets');
 

@@ -1,7 +1,7 @@
 // THIRD-PARTY-LICENSES: the authors' own texts for each bundled package, and what is known of the runtime's parts.
 
 import { createRequire } from 'node:module';
-import { type Component, licenseFiles, runtimeVersion } from './contents.ts';
+import { type Component, licenseFiles, runtimeVersion } from '../../tools/release/contents.ts';
 
 /** A library that is linked into Bun. https://github.com/oven-sh/bun/blob/main/LICENSE.md */
 type RuntimePart = { readonly name: string; readonly license: string; readonly source: string };

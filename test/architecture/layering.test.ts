@@ -58,6 +58,27 @@ test('there are eight layers and two front doors, and nothing else', () => {
   );
 });
 
+/** What is not shipped: which folders each may import beside itself. */
+const WORKSHOP: Readonly<Record<string, readonly string[]>> = {
+  tools: ['src'],
+  test: ['src', 'tools'],
+  scripts: ['src', 'tools', 'test'],
+  bench: ['src', 'tools', 'test', 'scripts'],
+};
+
+test('tests import no script, and scripts no benchmark: what both take is in tools', () => {
+  const project = join(SOURCE, '..');
+  for (const [folder, others] of Object.entries(WORKSHOP)) {
+    for (const file of globSync(`${folder}/**/*.ts`, { cwd: project })) {
+      const text = readFileSync(join(project, file), 'utf8');
+      for (const [, name = ''] of text.matchAll(/(?:\bfrom|^import|\bimport\()\s*'(\.[^']+)'/gm)) {
+        const [target = ''] = normalize(join(dirname(file), name)).split('/');
+        assert.ok([folder, ...others].includes(target), `${file} → ${name}`);
+      }
+    }
+  }
+});
+
 test('the imports are found at all', () => {
   const handle = sources.find(({ file }) => file === 'provider/handle.ts');
   assert.ok(handle !== undefined && localImports(handle).includes('kms/kek.ts'));

@@ -11,7 +11,7 @@ const files = globSync(
   [
     '*.{md,json}',
     '.ci/*',
-    '{src,scripts,test,bench,docs,examples,deploy}/**/*.{ts,mjs,md,json,go,py,sh,service,socket,yaml,yml,conf}',
+    '{src,scripts,tools,test,bench,docs,examples,deploy}/**/*.{ts,mjs,md,json,go,py,sh,service,socket,yaml,yml,conf}',
   ],
   { cwd: PROJECT, exclude: ['package-lock.json'] },
 ).sort();
@@ -19,7 +19,7 @@ const files = globSync(
 /** Whether a name leads to a file, from the top of the repository or from the file that says it. */
 function isThere(name: string, file: string): boolean {
   // What it writes stands in docs.
-  const folder = file === 'scripts/docs.ts' ? 'docs' : dirname(file);
+  const folder = file === 'tools/documents.ts' ? 'docs' : dirname(file);
   return existsSync(join(PROJECT, name)) || existsSync(join(PROJECT, folder, name));
 }
 

@@ -3,7 +3,6 @@
 import assert from 'node:assert/strict';
 import { readdirSync, readFileSync } from 'node:fs';
 import { test } from 'node:test';
-import type { Vector } from '../../scripts/vectors-shape.ts';
 import { OcicryptError } from '../../src/base/errors.ts';
 import { formatKeyUri } from '../../src/base/key-uri.ts';
 import { namedKeys } from '../../src/provider/parameters.ts';
@@ -11,6 +10,7 @@ import { decodeRequest, type KeyRequest } from '../../src/provider/protocol.ts';
 import { createMalformed } from '../fixtures/malformed.ts';
 import { requestOf } from '../fixtures/provider.ts';
 import { createRandom, runs, seeded } from '../fixtures/seed.ts';
+import type { Vector } from '../fixtures/vectors/shape.ts';
 import { canonicalForm, isKeyUri } from './key-grammar.ts';
 import { type ReadRequest, readKeys, readRequest } from './protocol-reader.ts';
 

@@ -4,11 +4,11 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { base64, REPLY, unwrapRequest, wrapRequest } from '../../scripts/vectors-shape.ts';
 import { createCertificateAuthority } from '../fixtures/certificates.ts';
 import { OPTSDATA } from '../fixtures/packets.ts';
 import { makeKeyDirectory } from '../fixtures/provider.ts';
 import { serve } from '../fixtures/serve.ts';
+import { base64, REPLY, unwrapRequest, wrapRequest } from '../fixtures/vectors/shape.ts';
 import { buildGrpcGo } from '../peers/grpc-go.ts';
 import { runClient } from '../real-clients/process.ts';
 

@@ -6,16 +6,10 @@ import { writeFile } from 'node:fs/promises';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
-import { commandDoor, grpcDoor } from '../../scripts/conformance/doors.ts';
-import {
-  formatReport,
-  isConformant,
-  makeReport,
-  parseExpected,
-  type Report,
-} from '../../scripts/conformance/report.ts';
-import { formatExchanges, makeExchanges } from '../../scripts/vectors-exchanges.ts';
+import { commandDoor, grpcDoor } from '../../tools/conformance/doors.ts';
+import { formatReport, isConformant, makeReport, parseExpected, type Report } from '../../tools/conformance/report.ts';
 import { blocksOf, readDocument } from '../docs/transcript.ts';
+import { formatExchanges, makeExchanges } from '../fixtures/vectors/exchanges.ts';
 import { startGoogle } from './google.ts';
 import { createWorkspace, DIST } from './workspace.ts';
 

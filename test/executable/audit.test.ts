@@ -16,10 +16,10 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
-import { FIRST_KEY, PACKET, REPLY, unwrapRequest, wrapRequest } from '../../scripts/vectors-shape.ts';
 import { ERROR_STATUS } from '../../src/base/errors.ts';
 import { runExecutable } from '../fixtures/executable.ts';
 import { makeKeyDirectory } from '../fixtures/provider.ts';
+import { FIRST_KEY, PACKET, REPLY, unwrapRequest, wrapRequest } from '../fixtures/vectors/shape.ts';
 
 const keys = makeKeyDirectory();
 const directory = mkdtempSync(join(tmpdir(), 'ocicrypt-audit-'));

@@ -4,7 +4,6 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { REPLY, unwrapRequest, wrapRequest } from '../../scripts/vectors-shape.ts';
 import { startFakeAwsKms } from '../fakes/aws-kms.ts';
 import { startFakeAzureVault } from '../fakes/azure-key-vault.ts';
 import { GoogleIdentities } from '../fakes/google-identities.ts';
@@ -13,6 +12,7 @@ import { type CertificateAuthority, createCertificateAuthority } from '../fixtur
 import { type ExecutableName, runExecutable } from '../fixtures/executable.ts';
 import { KEYFILES } from '../fixtures/packets.ts';
 import { startProxy } from '../fixtures/proxy.ts';
+import { REPLY, unwrapRequest, wrapRequest } from '../fixtures/vectors/shape.ts';
 
 type Environment = Readonly<Record<string, string>>;
 type Call = { readonly key: string; readonly words?: readonly string[]; readonly environment?: Environment };

@@ -10,13 +10,13 @@ import { text } from 'node:stream/consumers';
 import { after, before, describe, type TestContext, test } from 'node:test';
 import { createServer as createTlsServer } from 'node:tls';
 import { fileURLToPath } from 'node:url';
-import { wrapRequest } from '../../scripts/vectors-shape.ts';
 import { COMMANDS } from '../../src/cli/commands.ts';
 import { startWireServer } from '../fakes/wire.ts';
 import { type CertificateFiles, createCertificateAuthority } from '../fixtures/certificates.ts';
 import { runExecutable } from '../fixtures/executable.ts';
 import { type Asking, OUTGOING, type Outgoing, type Used, type Way } from '../fixtures/outgoing.ts';
 import { proving, SEED, seeded } from '../fixtures/seed.ts';
+import { wrapRequest } from '../fixtures/vectors/shape.ts';
 
 const directory = mkdtempSync(join(tmpdir(), 'impostor-'));
 after(() => rmSync(directory, { recursive: true, force: true }));

@@ -4,11 +4,11 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, w
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { FIRST_KEY, GCP, GCP_SECOND, PACKET, REPLY, unwrapRequest, wrapRequest } from '../../scripts/vectors-shape.ts';
 import { type ExecutableOptions, type Finished, runExecutable } from '../fixtures/executable.ts';
 import { type GoogleWorld, startGoogleWorld } from '../fixtures/google.ts';
 import { KEYFILES } from '../fixtures/packets.ts';
 import { makeKeyDirectory } from '../fixtures/provider.ts';
+import { FIRST_KEY, GCP, GCP_SECOND, PACKET, REPLY, unwrapRequest, wrapRequest } from '../fixtures/vectors/shape.ts';
 
 const keys = makeKeyDirectory();
 const directory = mkdtempSync(join(tmpdir(), 'ocicrypt-executable-'));

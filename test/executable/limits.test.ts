@@ -5,11 +5,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { wrapRequest } from '../../scripts/vectors-shape.ts';
 import { startFakeAwsKms } from '../fakes/aws-kms.ts';
 import { createCertificateAuthority } from '../fixtures/certificates.ts';
 import { runExecutable } from '../fixtures/executable.ts';
 import { type KeyDirectory, makeKeyDirectory } from '../fixtures/provider.ts';
+import { wrapRequest } from '../fixtures/vectors/shape.ts';
 
 let directory: string;
 let keys: KeyDirectory;

@@ -5,12 +5,12 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { Encrypter, generateHybridIdentity, generateX25519Identity, identityToRecipient } from 'age-encryption';
-import { REPLY, unwrapRequest, wrapRequest } from '../../scripts/vectors-shape.ts';
 import { type FakeVault, startFakeVault } from '../fakes/vault.ts';
 import { createCertificateAuthority } from '../fixtures/certificates.ts';
 import { runExecutable } from '../fixtures/executable.ts';
 import { serve } from '../fixtures/serve.ts';
 import { createToken, ensureSoftHsm, useTokenStore } from '../fixtures/softhsm.ts';
+import { REPLY, unwrapRequest, wrapRequest } from '../fixtures/vectors/shape.ts';
 
 type Environment = Readonly<Record<string, string>>;
 

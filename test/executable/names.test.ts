@@ -5,7 +5,6 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'nod
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
-import { wrapRequest } from '../../scripts/vectors-shape.ts';
 import { VARIABLES } from '../../src/base/environment.ts';
 import { COMMANDS } from '../../src/cli/commands.ts';
 import { OPTION_NAMES } from '../../src/cli/options/settings.ts';
@@ -25,6 +24,7 @@ import { CANARIES, type Canary, WORDS } from '../fixtures/canaries.ts';
 import { runExecutable } from '../fixtures/executable.ts';
 import { SEED, seeded } from '../fixtures/seed.ts';
 import { serve } from '../fixtures/serve.ts';
+import { wrapRequest } from '../fixtures/vectors/shape.ts';
 
 const directory = mkdtempSync(join(tmpdir(), 'ocicrypt-names-'));
 after(() => rmSync(directory, { recursive: true, force: true }));

@@ -7,9 +7,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { Encrypter, generateX25519Identity, identityToRecipient } from 'age-encryption';
-import { REPLY, unwrapRequest, wrapRequest } from '../../scripts/vectors-shape.ts';
 import { executablePath, runExecutable } from '../fixtures/executable.ts';
 import { createToken, ensureSoftHsm, useTokenStore } from '../fixtures/softhsm.ts';
+import { REPLY, unwrapRequest, wrapRequest } from '../fixtures/vectors/shape.ts';
 
 let directory: string;
 before(async () => {

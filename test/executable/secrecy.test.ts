@@ -7,7 +7,6 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { base64, GCP, unwrapRequest, wrapRequest } from '../../scripts/vectors-shape.ts';
 import { type ExecutableName, runExecutable } from '../fixtures/executable.ts';
 import { type GoogleWorld, startGoogleWorld } from '../fixtures/google.ts';
 import {
@@ -26,6 +25,7 @@ import {
 } from '../fixtures/packets.ts';
 import { makeKeyDirectory } from '../fixtures/provider.ts';
 import { SEED, seeded } from '../fixtures/seed.ts';
+import { base64, GCP, unwrapRequest, wrapRequest } from '../fixtures/vectors/shape.ts';
 
 const keys = makeKeyDirectory();
 const directory = mkdtempSync(join(tmpdir(), 'ocicrypt-secrecy-'));

@@ -5,11 +5,11 @@ import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writ
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, type TestContext, test } from 'node:test';
-import { PACKET, REPLY, unwrapRequest, wrapRequest } from '../../scripts/vectors-shape.ts';
 import { createCertificateAuthority } from '../fixtures/certificates.ts';
 import { runExecutable } from '../fixtures/executable.ts';
 import { makeKeyDirectory } from '../fixtures/provider.ts';
 import { serve } from '../fixtures/serve.ts';
+import { PACKET, REPLY, unwrapRequest, wrapRequest } from '../fixtures/vectors/shape.ts';
 
 const keys = makeKeyDirectory();
 after(() => keys.remove());

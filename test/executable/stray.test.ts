@@ -4,13 +4,13 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
-import { wrapRequest } from '../../scripts/vectors-shape.ts';
 import { VARIABLES } from '../../src/base/environment.ts';
 import { OPTION_NAMES } from '../../src/cli/options/settings.ts';
 import { configurationPath, type OptionName, optionSpec } from '../../src/cli/options/table.ts';
 import { ENVIRONMENT, KEYS, NOWHERE, variable, variableWords, wordsFor } from '../fixtures/calls.ts';
 import { runExecutable } from '../fixtures/executable.ts';
 import { proving, SEED, seeded } from '../fixtures/seed.ts';
+import { wrapRequest } from '../fixtures/vectors/shape.ts';
 
 const directory = mkdtempSync(join(tmpdir(), 'ocicrypt-stray-'));
 after(() => rmSync(directory, { recursive: true, force: true }));

@@ -2,10 +2,10 @@
 import assert from 'node:assert/strict';
 import { createServer, type Server } from 'node:net';
 import { after, before, describe, test } from 'node:test';
-import { base64, unwrapRequest, wrapRequest } from '../../scripts/vectors-shape.ts';
 import { runExecutable } from '../fixtures/executable.ts';
 import { canonicalJson, GOOGLE, googleEntry, KEYFILES, keyfileEntry, sealMembers } from '../fixtures/packets.ts';
 import { makeKeyDirectory } from '../fixtures/provider.ts';
+import { base64, unwrapRequest, wrapRequest } from '../fixtures/vectors/shape.ts';
 
 const keys = makeKeyDirectory();
 let trap: Server;

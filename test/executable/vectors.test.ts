@@ -2,11 +2,11 @@
 import assert from 'node:assert/strict';
 import { readdirSync, readFileSync } from 'node:fs';
 import { after, before, describe, test } from 'node:test';
-import type { Vector } from '../../scripts/vectors-shape.ts';
 import { ERROR_STATUS } from '../../src/base/errors.ts';
 import { runExecutable } from '../fixtures/executable.ts';
 import { type GoogleWorld, startGoogleWorld } from '../fixtures/google.ts';
 import { type KeyDirectory, makeKeyDirectory, requestOf, wordsOf } from '../fixtures/provider.ts';
+import type { Vector } from '../fixtures/vectors/shape.ts';
 
 const DIRECTORY = new URL('../vectors/packets/', import.meta.url);
 const names = readdirSync(DIRECTORY).filter((name) => name.endsWith('.json'));

@@ -1,7 +1,6 @@
 // The forgery that a recipient can try who may only unwrap: it knows the data key, and puts another record or other
 // labels beside the wrapped key, under a right MAC. docs/packet.md section 6 says for which keys it works.
 import assert from 'node:assert/strict';
-import { unwrapRequest } from '../../scripts/vectors-shape.ts';
 import { asOcicryptError, type ErrorCode, OcicryptError } from '../../src/base/errors.ts';
 import { parseKeyUri } from '../../src/base/key-uri.ts';
 import type { Kek, WrappedKey } from '../../src/kms/kek.ts';
@@ -9,6 +8,7 @@ import { createProvider } from '../../src/provider/handle.ts';
 import { decodePacket } from '../../src/provider/packet.ts';
 import { contentDigest, packetContext, sealPacketV2 } from '../../src/provider/packet-v2.ts';
 import { canonicalJson, OPTSDATA, SWAPPED, sealMembers } from '../fixtures/packets.ts';
+import { unwrapRequest } from '../fixtures/vectors/shape.ts';
 import { soon } from './expect.ts';
 import type { KekHarness } from './kek-conformance.ts';
 

@@ -4,7 +4,6 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { base64, unwrapRequest, wrapRequest } from '../../scripts/vectors-shape.ts';
 import { asOcicryptError, OcicryptError } from '../../src/base/errors.ts';
 import { asKeyUri, formatKeyUri, type KeyUri, parseKeyUri } from '../../src/base/key-uri.ts';
 import { openAzureKms } from '../../src/kms/azurekms/key.ts';
@@ -18,6 +17,7 @@ import { probeKey } from '../../src/provider/probe.ts';
 import { type FakeAzureVault, startFakeAzureVault } from '../fakes/azure-key-vault.ts';
 import { createCertificateAuthority } from '../fixtures/certificates.ts';
 import { OPTSDATA } from '../fixtures/packets.ts';
+import { base64, unwrapRequest, wrapRequest } from '../fixtures/vectors/shape.ts';
 import { soon } from './expect.ts';
 import { FIRST, RING, startWorld, type World } from './gcpkms/world.ts';
 

@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { test } from 'node:test';
-import { FIRST_KEY, PACKET, unwrapRequest, wrapRequest } from '../../scripts/vectors-shape.ts';
 import { asOcicryptError, OcicryptError } from '../../src/base/errors.ts';
 import { formatKeyUri, type KeyUri } from '../../src/base/key-uri.ts';
 import type { AuditEvent, Logger } from '../../src/provider/audit.ts';
@@ -9,6 +8,7 @@ import { type Call, createProvider, type ProviderOptions } from '../../src/provi
 import { parseAllowRule } from '../../src/provider/policy.ts';
 import { contextOf, DATA_KEY, OPTSDATA } from '../fixtures/packets.ts';
 import { createTestKek, type TestKek } from '../fixtures/provider.ts';
+import { FIRST_KEY, PACKET, unwrapRequest, wrapRequest } from '../fixtures/vectors/shape.ts';
 
 const DIGEST = `sha256:${createHash('sha256').update(PACKET).digest('hex')}`;
 const CONTENT = contextOf().content;

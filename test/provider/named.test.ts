@@ -5,13 +5,13 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { generateX25519Identity, identityToRecipient } from 'age-encryption';
-import { unwrapRequest, wrapRequest } from '../../scripts/vectors-shape.ts';
 import { formatKeyUri, type KeyUri, parseKeyUri } from '../../src/base/key-uri.ts';
 import { openKek } from '../../src/kms/open.ts';
 import { createProvider, type ProviderOptions } from '../../src/provider/handle.ts';
 import { parseAllowRule } from '../../src/provider/policy.ts';
 import { KEYFILES, OPTSDATA, thumbprint } from '../fixtures/packets.ts';
 import { createTestKek } from '../fixtures/provider.ts';
+import { unwrapRequest, wrapRequest } from '../fixtures/vectors/shape.ts';
 
 const directory = mkdtempSync(join(tmpdir(), 'named-'));
 after(() => rmSync(directory, { recursive: true, force: true }));

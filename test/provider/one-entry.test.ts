@@ -4,10 +4,10 @@ import { linkSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
-import { unwrapRequest, wrapRequest } from '../../scripts/vectors-shape.ts';
 import { createKekStore } from '../../src/kms/store.ts';
 import { createProvider, type ProviderOptions } from '../../src/provider/handle.ts';
 import { AGE, KEYFILES, OPTSDATA, thumbprint } from '../fixtures/packets.ts';
+import { unwrapRequest, wrapRequest } from '../fixtures/vectors/shape.ts';
 
 const directory = mkdtempSync(join(tmpdir(), 'one-entry-'));
 after(() => rmSync(directory, { recursive: true, force: true }));

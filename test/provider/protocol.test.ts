@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { after, before, describe, test } from 'node:test';
-import { unwrapRequest, unwrapText, wrapRequest } from '../../scripts/vectors-shape.ts';
 import { asOcicryptError, ERROR_STATUS, OcicryptError } from '../../src/base/errors.ts';
 import {
   decodeRequest,
@@ -12,6 +11,7 @@ import {
 } from '../../src/provider/protocol.ts';
 import { GOOGLE, OPTSDATA } from '../fixtures/packets.ts';
 import { type KeyDirectory, makeKeyDirectory, providerOf } from '../fixtures/provider.ts';
+import { unwrapRequest, unwrapText, wrapRequest } from '../fixtures/vectors/shape.ts';
 
 const captured: { optsdata: string; requests: { name: string; request: string }[] } = JSON.parse(
   readFileSync(new URL('../vectors/requests.json', import.meta.url), 'utf8'),

@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { unwrapRequest } from '../../scripts/vectors-shape.ts';
 import { asOcicryptError, describeError, type ErrorCode, OcicryptError } from '../../src/base/errors.ts';
 import { formatKeyUri } from '../../src/base/key-uri.ts';
 import { cannotBeUnwrapped } from '../../src/kms/kek.ts';
@@ -18,6 +17,7 @@ import {
 } from '../fixtures/packets.ts';
 import { createTestKek, type TestKek } from '../fixtures/provider.ts';
 import { createRandom, runs, sample, seeded } from '../fixtures/seed.ts';
+import { unwrapRequest } from '../fixtures/vectors/shape.ts';
 
 const key = (name: string) => `gcpkms://projects/p/locations/l/keyRings/r/cryptoKeys/${name}`;
 const LOCAL = thumbprint(DATA_KEY);

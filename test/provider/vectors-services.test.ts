@@ -2,13 +2,13 @@
 import assert from 'node:assert/strict';
 import { readdirSync, readFileSync } from 'node:fs';
 import { describe, test } from 'node:test';
-import { formatVector } from '../../scripts/vectors.ts';
-import { KINDS, makeServiceVectors, type ServiceVector } from '../../scripts/vectors-services.ts';
-import { unwrapRequest } from '../../scripts/vectors-shape.ts';
 import { asOcicryptError, OcicryptError } from '../../src/base/errors.ts';
 import { cannotBeUnwrapped, type Kek } from '../../src/kms/kek.ts';
 import { createProvider } from '../../src/provider/handle.ts';
 import { parseAllowRule } from '../../src/provider/policy.ts';
+import { formatVector } from '../fixtures/vectors/all.ts';
+import { KINDS, makeServiceVectors, type ServiceVector } from '../fixtures/vectors/services.ts';
+import { unwrapRequest } from '../fixtures/vectors/shape.ts';
 
 const DIRECTORY = new URL('../vectors/services/', import.meta.url);
 const document = readFileSync(new URL('../../docs/packet.md', import.meta.url), 'utf8');

@@ -2,12 +2,12 @@
 import assert from 'node:assert/strict';
 import { readdirSync, readFileSync } from 'node:fs';
 import { after, before, describe, test } from 'node:test';
-import { formatVector, makeVectors } from '../../scripts/vectors.ts';
-import type { Vector } from '../../scripts/vectors-shape.ts';
 import { asOcicryptError, describeError } from '../../src/base/errors.ts';
 import { decodePacket, recipientsOf } from '../../src/provider/packet.ts';
 import { OPTSDATA } from '../fixtures/packets.ts';
 import { type KeyDirectory, makeKeyDirectory, providerOf, requestOf } from '../fixtures/provider.ts';
+import { formatVector, makeVectors } from '../fixtures/vectors/all.ts';
+import type { Vector } from '../fixtures/vectors/shape.ts';
 
 const DIRECTORY = new URL('../vectors/packets/', import.meta.url);
 const names = readdirSync(DIRECTORY).filter((name) => name.endsWith('.json'));

@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { base64, wrapRequest } from '../../scripts/vectors-shape.ts';
 import { asOcicryptError, OcicryptError } from '../../src/base/errors.ts';
 import { formatKeyUri } from '../../src/base/key-uri.ts';
 import type { EncryptionContext, Kek } from '../../src/kms/kek.ts';
@@ -9,6 +8,7 @@ import { decodePacket } from '../../src/provider/packet.ts';
 import { contentDigest, openPacketV2 } from '../../src/provider/packet-v2.ts';
 import { OPTSDATA } from '../fixtures/packets.ts';
 import { createTestKek, type TestKek } from '../fixtures/provider.ts';
+import { base64, wrapRequest } from '../fixtures/vectors/shape.ts';
 
 const key = (name: string | number) => `gcpkms://projects/p/locations/l/keyRings/r/cryptoKeys/${name}`;
 const keys = (count: number) => Array.from({ length: count }, (_, index) => key(`k${index}`));

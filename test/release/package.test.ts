@@ -5,7 +5,7 @@ import { existsSync, globSync, readFileSync } from 'node:fs';
 import { dirname, join, normalize } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { bundledPackages, installedPackages } from '../../scripts/release/contents.ts';
+import { bundledPackages, installedPackages } from '../../tools/release/contents.ts';
 import { executablePath, runExecutable } from '../fixtures/executable.ts';
 
 const PROJECT = fileURLToPath(new URL('../..', import.meta.url));

@@ -2,9 +2,9 @@
 import assert from 'node:assert/strict';
 import { readdirSync, readFileSync } from 'node:fs';
 import { after, before, describe, type TestContext, test } from 'node:test';
-import type { Vector } from '../../scripts/vectors-shape.ts';
 import { asOcicryptError } from '../../src/base/errors.ts';
 import { type KeyDirectory, makeKeyDirectory, providerOf, requestOf } from '../fixtures/provider.ts';
+import type { Vector } from '../fixtures/vectors/shape.ts';
 import { callKeyProvider, startRunning } from './running.ts';
 
 const DIRECTORY = new URL('../vectors/packets/', import.meta.url);

@@ -5,13 +5,13 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { stringify } from 'yaml';
-import { FIRST_KEY, GCP, PACKET, REPLY, unwrapRequest, wrapRequest } from '../../../scripts/vectors-shape.ts';
 import { asOcicryptError } from '../../../src/base/errors.ts';
 import { readConfiguration } from '../../../src/cli/options/configuration.ts';
 import { OPTION_NAMES } from '../../../src/cli/options/settings.ts';
 import { configurationPath, type OptionName, optionSpec } from '../../../src/cli/options/table.ts';
 import { makeKeyDirectory } from '../../fixtures/provider.ts';
 import { runCommand } from '../../fixtures/terminal.ts';
+import { FIRST_KEY, GCP, PACKET, REPLY, unwrapRequest, wrapRequest } from '../../fixtures/vectors/shape.ts';
 
 const keys = makeKeyDirectory();
 const directory = mkdtempSync(join(tmpdir(), 'ocicrypt-config-'));

@@ -1,7 +1,7 @@
 // P8: many unwraps through the executable, and whether anything of them stays behind.
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
-import { Connection, callBytes, dialCallClose } from '../../../bench/grpc-load.ts';
 import { encodeBytesField } from '../../../src/base/grpc.ts';
+import { Connection, callBytes, dialCallClose } from '../../../tools/grpc-load.ts';
 import { EXECUTABLE } from '../../fixtures/serve.ts';
 import { callKeyProvider, unwrapRequest, wrapRequest } from '../../server/running.ts';
 import { pause, readStatus, type Subject, startSubject } from './served.ts';

@@ -2,12 +2,12 @@
 import assert from 'node:assert/strict';
 import { constants, createPublicKey, generateKeyPairSync, publicEncrypt, randomBytes } from 'node:crypto';
 import { after, before, describe, test } from 'node:test';
-import { unwrapRequest, wrapRequest } from '../../../scripts/vectors-shape.ts';
 import type { ErrorCode } from '../../../src/base/errors.ts';
 import { crc32c } from '../../../src/kms/gcpkms/crc32c.ts';
 import { DEFAULT_LIMITS } from '../../../src/provider/attempts.ts';
 import type { PacketChoice } from '../../../src/provider/wrap.ts';
 import type { Fault } from '../../fakes/wire.ts';
+import { unwrapRequest, wrapRequest } from '../../fixtures/vectors/shape.ts';
 import { code, soon } from '../expect.ts';
 import { describeKek } from '../kek-conformance.ts';
 import { createGoogleProvider, createRecord, readPacket, replyOf } from './faults.ts';

@@ -3,7 +3,6 @@
  * seed, so that one unwrap can be had again. A few hundred belong to `npm test`, ten thousand to `npm run prove`.
  */
 import { randomBytes } from 'node:crypto';
-import { base64, unwrapRequest, wrapRequest } from '../../../scripts/vectors-shape.ts';
 import { asOcicryptError, type ErrorCode } from '../../../src/base/errors.ts';
 import { formatKeyUri } from '../../../src/base/key-uri.ts';
 import type { Kek } from '../../../src/kms/kek.ts';
@@ -12,6 +11,7 @@ import { createProvider, type Provider, type ProviderOptions } from '../../../sr
 import { parseAllowRule } from '../../../src/provider/policy.ts';
 import type { Fault } from '../../fakes/wire.ts';
 import { createRandom, SEED } from '../../fixtures/seed.ts';
+import { base64, unwrapRequest, wrapRequest } from '../../fixtures/vectors/shape.ts';
 import { FIRST, RING, refusal, SECOND, type World } from './world.ts';
 
 /** Which unwraps meet faults, and which faults. */

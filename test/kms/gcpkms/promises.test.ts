@@ -2,12 +2,12 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { after, before, describe, test } from 'node:test';
-import { unwrapRequest, wrapRequest } from '../../../scripts/vectors-shape.ts';
 import { asOcicryptError } from '../../../src/base/errors.ts';
 import type { GcpKmsSettings } from '../../../src/kms/gcpkms/key.ts';
 import { DEFAULT_LIMITS, type Limits } from '../../../src/provider/attempts.ts';
 import type { Fault } from '../../fakes/wire.ts';
 import { seeded } from '../../fixtures/seed.ts';
+import { unwrapRequest, wrapRequest } from '../../fixtures/vectors/shape.ts';
 import {
   createGoogleProvider,
   createRecord,
