@@ -1,7 +1,6 @@
 // The command that a node or a build farm runs: the provider over gRPC, one warm process for all its clients.
 
 import { isAbsolute, resolve } from 'node:path';
-import { pino } from 'pino';
 import { asOcicryptError, describeError, OcicryptError } from '../base/errors.ts';
 import { formatKeyUri, type KeyUri } from '../base/key-uri.ts';
 import { createKekSharing } from '../kms/sharing.ts';
@@ -20,10 +19,10 @@ import { type ServerLog, startServer } from '../server/start.ts';
 import type { TlsFiles } from '../server/tls.ts';
 import { defaultSocketPath } from '../server/unix-socket.ts';
 import type { CommandContext } from './command.ts';
+import { formatLogLine } from './logs/log-line.ts';
 import type { Settings } from './options/settings.ts';
 import { asConfiguration, openProvider } from './setup.ts';
 import type { Terminal } from './terminal.ts';
-import { escapeJson } from './text.ts';
 
 /** Serves until it is told to stop. */
 export async function runServe({ settings, terminal, personality }: CommandContext): Promise<void> {
@@ -67,11 +66,9 @@ export async function runServe({ settings, terminal, personality }: CommandConte
 
 /** JSON lines on standard error, as systemd and containers collect them. */
 function createServerLog(terminal: Terminal): ServerLog {
-  const options = { base: { pid: process.pid }, timestamp: pino.stdTimeFunctions.isoTime };
-  const logger = pino(options, { write: (line: string) => terminal.say(escapeJson(line.trimEnd())) });
   return {
-    info: (fields, message) => logger.info(fields, message),
-    warn: (fields, message) => logger.warn(fields, message),
+    info: (fields, message) => terminal.say(formatLogLine('info', fields, message)),
+    warn: (fields, message) => terminal.say(formatLogLine('warn', fields, message)),
   };
 }
 

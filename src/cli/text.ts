@@ -12,11 +12,7 @@ export function printable(text: string): string {
  * @param indent of the lines, for those that people read; one line where it is left out
  */
 export function asciiJson(value: unknown, indent?: number): string {
-  return escapeJson(JSON.stringify(value, null, indent));
-}
-
-/** The same for a text that is JSON already. */
-export function escapeJson(json: string): string {
+  const json = JSON.stringify(value, null, indent);
   return json.replace(/[\u007F-\uFFFF]/g, (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`);
 }
 

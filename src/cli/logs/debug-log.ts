@@ -1,9 +1,8 @@
 // The debug log: where the one line that clients sometimes lose can be found again.
 
-import { pino } from 'pino';
 import type { Logger } from '../../provider/audit.ts';
-import { escapeJson } from '../text.ts';
 import { LineFile } from './append-file.ts';
+import { formatLogLine } from './log-line.ts';
 
 /** A debug log that can be rotated. */
 export interface DebugLog extends Logger {
@@ -14,13 +13,9 @@ export interface DebugLog extends Logger {
 /** Opens the file of `--debugLog`. Fields are public values; errors come as their reports. */
 export function openDebugLog(file: string): DebugLog {
   const lines = new LineFile(file, 'help');
-  const logger = pino(
-    { level: 'debug', base: { pid: process.pid }, timestamp: pino.stdTimeFunctions.isoTime },
-    { write: (line: string) => appendIfPossible(lines, escapeJson(line.trimEnd())) },
-  );
   return {
-    debug: (fields, message) => logger.debug(fields, message),
-    warn: (fields, message) => logger.warn(fields, message),
+    debug: (fields, message) => appendIfPossible(lines, formatLogLine('debug', fields, message)),
+    warn: (fields, message) => appendIfPossible(lines, formatLogLine('warn', fields, message)),
     reopen: () => lines.reopen(),
   };
 }
