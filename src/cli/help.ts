@@ -24,7 +24,7 @@ ocicrypt-kms --version prints the version. Exit codes: docs/errors.md.
 
 /** What `help COMMAND` and `COMMAND --help` print. */
 export function commandHelp(name: string, command: Command, personality: Personality): string {
-  const called = personality === 'kms_oci_crypt' ? personality : `ocicrypt-kms ${name}`;
+  const called = personality === 'kms_oci_crypt' && name === 'keyprovider' ? personality : `${personality} ${name}`;
   const usage = [called, command.operands, '[OPTION]…'].filter((word) => word !== '').join(' ');
   return [
     wrapWords(`${called}: ${command.describe}`, WIDTH).join('\n'),

@@ -52,8 +52,9 @@ function checkDirectory(): void {
 async function dispatch(words: readonly string[], personality: Personality, terminal: Terminal): Promise<void> {
   const [first, ...rest] = words;
   if (personality === 'kms_oci_crypt') {
-    // Its one command needs no name, and may have it.
-    return runCommand('keyprovider', first === 'keyprovider' ? rest : words, personality, terminal);
+    // Its command needs no name, and may have it; its server was a program of its own.
+    const isNamed = first === 'keyprovider' || first === 'serve';
+    return runCommand(isNamed ? first : 'keyprovider', isNamed ? rest : words, personality, terminal);
   }
   if (first === '--version') return runCommand('version', rest, personality, terminal);
   if (first !== undefined && HELP_WORDS.includes(first)) return showHelp(rest, terminal);
@@ -100,7 +101,8 @@ async function runCommand(
   terminal: Terminal,
 ): Promise<void> {
   const command = await findCommand(name);
-  let settings = await parseSettings(words, command.options, personality === 'kms_oci_crypt' ? 'go' : 'ours');
+  const isReference = personality === 'kms_oci_crypt' || words.some((word) => /^--?grpcport(?:=|$)/.test(word));
+  let settings = await parseSettings(words, command.options, isReference ? 'go' : 'ours');
   if (settings.switch('help'))
     return terminal.write((await import('./help.ts')).commandHelp(name, command, personality));
   try {
@@ -111,6 +113,7 @@ async function runCommand(
     if (file !== undefined) {
       settings = settings.over(await (await import('./options/configuration.ts')).readConfiguration(file));
     }
+    if (name === 'serve' && personality === 'kms_oci_crypt') settings = withReferencePort(settings);
     checkModes(command, settings, given);
     // One request is answered before compiled code would pay for its compilation.
     if (name !== 'keyprovider') compileHotCode();
@@ -119,6 +122,12 @@ async function runCommand(
     await logFailure(name, settings, error);
     throw error;
   }
+}
+
+/** The reference server listens on this port, also where nothing says so. */
+function withReferencePort(settings: Settings): Settings {
+  const isSaid = settings.text('grpcport') !== undefined || settings.list('listen').length > 0;
+  return isSaid || process.env.LISTEN_FDS !== undefined ? settings : settings.with('grpcport', [':50051']);
 }
 
 /** The line that clients lose is in the debug log too, whatever failed. */

@@ -1,7 +1,7 @@
 // The composition root: settings in, a provider with its backends, audit and log out.
 
 import { resolve } from 'node:path';
-import { OcicryptError } from '../base/errors.ts';
+import { describeError, OcicryptError } from '../base/errors.ts';
 import { parseKeyUri } from '../base/key-uri.ts';
 import { showKeyText } from '../base/shown.ts';
 import { createKekStore } from '../kms/store.ts';
@@ -13,6 +13,7 @@ import type { PacketChoice } from '../provider/wrap.ts';
 import { backendSettings } from './backends.ts';
 import type { Personality } from './command.ts';
 import type { AuditLog } from './logs/audit-log.ts';
+import type { DebugLog } from './logs/debug-log.ts';
 import type { Settings } from './options/settings.ts';
 
 export type ProviderSetup = {
@@ -43,12 +44,13 @@ export async function openProvider(settings: Settings, setup: ProviderSetup): Pr
   if (labels !== undefined) checkLabels(labels);
   const defaultKeyText = settings.text('kmsURI');
   const provider = settings.text('provider');
-  const reference = setup.personality === 'kms_oci_crypt';
+  const reference =
+    setup.personality === 'kms_oci_crypt' || (setup.door === 'server' && settings.text('grpcport') !== undefined);
   const auditFile = settings.text('audit-log');
   const debugFile = settings.text('debugLog');
   const rules = parseRules(settings);
   const audit = auditFile === undefined ? undefined : await openAudit(auditFile, setup.door);
-  const log = debugFile === undefined ? undefined : (await import('./logs/debug-log.ts')).openDebugLog(debugFile);
+  const log = debugFile === undefined ? undefined : await openDebug(debugFile, setup);
   const keks = createKekStore(backendSettings(settings, setup.warn));
   const options: ProviderOptions = {
     openKek: (uri) => keks.open(uri),
@@ -79,6 +81,18 @@ async function openAudit(file: string, door: ProviderSetup['door']): Promise<Aud
   return door === 'server'
     ? (await import('./logs/audit-log-shared.ts')).openSharedAuditLog(file)
     : (await import('./logs/audit-log.ts')).openAuditLog(file);
+}
+
+/** The reference provider complains of a log that it cannot open, and goes on. */
+async function openDebug(file: string, { personality, warn }: ProviderSetup): Promise<DebugLog | undefined> {
+  const { openDebugLog } = await import('./logs/debug-log.ts');
+  try {
+    return openDebugLog(file);
+  } catch (error) {
+    if (personality !== 'kms_oci_crypt') throw error;
+    warn(`no debug log is written: ${describeError(error)}`);
+    return undefined;
+  }
 }
 
 function parseRules(settings: Settings): readonly AllowRule[] {

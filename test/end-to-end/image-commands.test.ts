@@ -185,6 +185,37 @@ test('recipients are added, removed and replaced, and layers stay what they are'
   );
 });
 
+test('the clients of an image open it after rewrap: its keys stay under the name that they know', async (t) => {
+  if (!(await realClients(t, ['skopeo']))) return;
+  const { path, oci, key, keygen, ours, refused, providers } = await createImageWorkspace(t);
+  const next = await keygen('next.key');
+  const source = await writeImage(path('plain'), { layers: [{}, {}] });
+  const image = oci('image');
+  const namesIn = async () => {
+    const [{ layers } = assert.fail()] = await readImages(path('image'), 'latest');
+    return layers.map(({ annotations = {} }) =>
+      Object.keys(annotations).filter((name) => name.startsWith('org.opencontainers.image.enc.keys.')),
+    );
+  };
+  const only = (name: string) => [0, 1].map(() => [`org.opencontainers.image.enc.keys.provider.${name}`]);
+  await ours('encrypt', source.reference, image, '--recipient', key.uri, '--provider', 'grpc-keyprovider');
+  for (const [change, old] of [
+    [['--recipient', next.uri], key],
+    [['--add', key.uri], next],
+    [['--remove', next.thumbprint], key],
+  ] as const) {
+    await ours('rewrap', image, ...change, '--key', old.file);
+    assert.deepEqual(await namesIn(), only('grpc-keyprovider'), change.join(' '));
+    const env = await providers({ 'grpc-keyprovider': keyprovider(`--key=${key.file}`, `--key=${next.file}`) });
+    await succeed(copy(image, oci('opened'), { env, decryptionKeys: ['provider:grpc-keyprovider'] }));
+  }
+  // Another name is the operator's to say; of several none is guessed.
+  await ours('rewrap', image, '--add', next.uri, '--provider', 'kmscrypt', '--key', key.file);
+  await refused('usage', 'rewrap', image, '--recipient', key.uri, '--key', key.file);
+  await ours('rewrap', image, '--recipient', key.uri, '--provider', 'kmscrypt', '--key', key.file);
+  assert.deepEqual(await namesIn(), only('kmscrypt'));
+});
+
 test('verify says yes and no, and what it rests on', async (t) => {
   const { directory, path, oci, key, keygen, ours, refused, run } = await createImageWorkspace(t);
   const other = await keygen('other.key');

@@ -3,7 +3,7 @@
 import { OcicryptError } from '../../base/errors.ts';
 import { providerOf } from '../../client/layer-keys.ts';
 import { reportOf } from '../../image/inspect.ts';
-import type { PacketDescription } from '../../image/model/packets.ts';
+import type { PacketDescription, PacketFormat } from '../../image/model/packets.ts';
 import {
   addKeys,
   type LayerKeyRewrapper,
@@ -22,7 +22,7 @@ import type { Terminal } from '../terminal.ts';
 import { printable, shortDigest } from '../text.ts';
 import { warnOfClassic } from './recipient-warning.ts';
 import { adviseSigning, nameResult, platformNames, printResult, runOnImage } from './run.ts';
-import { type ImageTools, namedRecipients } from './setup.ts';
+import { type ImageTools, namedRecipients, type PacketStyle } from './setup.ts';
 
 /** Prints the digest of the changed image, and on standard error what changed. */
 export async function runRewrap(context: CommandContext): Promise<void> {
@@ -40,9 +40,8 @@ export async function runRewrap(context: CommandContext): Promise<void> {
     context,
     async ({ tools, signal, onSwitch }) => {
       const store = tools.store(image);
-      const labels = settings.pairs('context') ?? (await commonLabels(store, settings.list('platform'), signal));
       return rewrapImage(store, {
-        keys: await rewrapper(tools, settings, recipients, labels),
+        keys: await rewrapper(tools, settings, recipients, await styleOf(store, settings, signal)),
         ...platformNames(settings),
         dryRun,
         onSwitch,
@@ -70,12 +69,12 @@ async function rewrapper(
   tools: ImageTools,
   settings: Settings,
   recipients: readonly string[],
-  labels: Labels,
+  style: PacketStyle,
 ): Promise<LayerKeyRewrapper> {
   const unwrapper = await tools.unwrapper();
-  if (recipients.length > 0) return replaceKeys(unwrapper, await tools.wrappers(recipients, labels));
+  if (recipients.length > 0) return replaceKeys(unwrapper, await tools.wrappers(recipients, style));
   const added = settings.list('add');
-  if (added.length > 0) return addKeys(unwrapper, await tools.wrappers(added, labels));
+  if (added.length > 0) return addKeys(unwrapper, await tools.wrappers(added, style));
 
   const removed = settings.list('remove');
   const schemes = new Set(removed.filter(isScheme).map((text) => text.replace(':', '.')));
@@ -91,7 +90,7 @@ async function rewrapper(
           hint: 'name all recipients that are to stay with --recipient',
         });
       }
-      return tools.providerWrapper(name, staying, labels);
+      return tools.providerWrapper(name, staying, style.labels);
     },
   );
 }
@@ -100,12 +99,29 @@ function isScheme(text: string): boolean {
   return /^(?:jwe|pgp|pkcs7|provider:[^:]+)$/.test(text);
 }
 
-/** New packets keep the labels of the old ones: a node that demands them would refuse the image otherwise. */
-async function commonLabels(source: ImageSource, names: readonly string[], signal: AbortSignal): Promise<Labels> {
+/**
+ * New packets keep the labels of the old ones and stand under the same provider's name, unless the settings say others:
+ * clients that demand the labels, or know the provider by this name alone, would refuse the image otherwise.
+ */
+async function styleOf(source: ImageSource, settings: Settings, signal: AbortSignal): Promise<PacketStyle> {
+  const [labels, provider] = [settings.pairs('context'), settings.text('provider')];
+  if (labels !== undefined && provider !== undefined) return { labels, provider };
+  const packets = await packetsOf(source, settings.list('platform'), signal);
+  return { labels: labels ?? commonLabels(packets), provider: provider ?? commonProvider(packets) };
+}
+
+async function packetsOf(
+  source: ImageSource,
+  names: readonly string[],
+  signal: AbortSignal,
+): Promise<readonly PacketDescription[]> {
   const tree = await readImageTree(source, signal);
   const selected = new Set(selectPlatforms(tree, names, source.name).map(({ stored }) => stored.digest));
   const platforms = reportOf(source.name, tree).platforms.filter(({ digest }) => selected.has(digest));
-  const packets = platforms.flatMap(({ layers }) => layers.flatMap(({ keys }) => keys));
+  return platforms.flatMap(({ layers }) => layers.flatMap(({ keys }) => keys));
+}
+
+function commonLabels(packets: readonly PacketDescription[]): Labels {
   const found = new Map(
     packets.filter(({ format }) => format === 'v2').map(({ labels }) => [showLabels(labels), labels]),
   );
@@ -115,6 +131,20 @@ async function commonLabels(source: ImageSource, names: readonly string[], signa
     });
   }
   return [...found.values()][0] ?? {};
+}
+
+/** Packets that a provider like ours may have made: those of others stand under names that only they answer to. */
+const OUR_FORMATS: ReadonlySet<PacketFormat> = new Set(['v1', 'v2', 'aws-kms-ocicrypt']);
+
+function commonProvider(packets: readonly PacketDescription[]): string | undefined {
+  const ours = packets.filter(({ format }) => OUR_FORMATS.has(format));
+  const names = [...new Set(ours.flatMap(({ scheme }) => providerOf(scheme) ?? []))];
+  if (names.length > 1) {
+    throw new OcicryptError('usage', 'this image has keys for several providers', {
+      hint: `say whose clients are to open it, with --provider: ${names.slice(0, 4).map(printable).join(' | ')}`,
+    });
+  }
+  return names[0];
 }
 
 /** Layers that change alike, as those of one image mostly do, are said together. */

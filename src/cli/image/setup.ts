@@ -62,10 +62,11 @@ export class ImageTools {
   /**
    * What wraps for these recipients.
    *
-   * @param labels of new packets, if they differ from `--context`
+   * @param old what new packets take over from those that the image has
    */
-  async wrappers(texts: readonly string[], labels?: Labels): Promise<readonly LayerKeyWrapper[]> {
-    const { name, configured } = await this.#open();
+  async wrappers(texts: readonly string[], old?: PacketStyle): Promise<readonly LayerKeyWrapper[]> {
+    const { name: usual, configured } = await this.#open();
+    const name = old?.provider ?? usual;
     const { keys, providers, jwe } = parseRecipients(texts);
     const own = new Map(keys.length === 0 ? [] : [[name, [...keys]]]);
     const wrappers: LayerKeyWrapper[] = [];
@@ -81,7 +82,7 @@ export class ImageTools {
         });
       }
     }
-    for (const [provider, values] of own) wrappers.unshift(await this.providerWrapper(provider, values, labels));
+    for (const [provider, values] of own) wrappers.unshift(await this.providerWrapper(provider, values, old?.labels));
     if (jwe.length > 0) wrappers.push(await createJweWrapper(jwe));
     return wrappers;
   }
@@ -164,6 +165,9 @@ export class ImageTools {
     return keys;
   }
 }
+
+/** What packets of one image have in common: the name of the provider that its clients ask, and labels. */
+export type PacketStyle = { readonly provider: string | undefined; readonly labels: Labels };
 
 /** The recipients that `--recipient` and `--recipients-file` name. */
 export async function namedRecipients(settings: Settings): Promise<readonly string[]> {

@@ -91,7 +91,7 @@ export const KEY_OPTIONS = {
     choices: ['v1', 'v2', 'coco-v2'],
     describe:
       'the packet to write: the reference provider reads v1, guests of Confidential Containers unwrap coco-v2 with AWS KMS',
-    fallback: 'v2; as kms_oci_crypt v1 for a single Google key',
+    fallback: 'v2; v1 for a single Google key as kms_oci_crypt and with --grpcport',
   },
   provider: {
     kind: 'text',

@@ -90,7 +90,7 @@ export class Settings {
   }
 }
 
-/** How strictly words are read: Go's flag package takes one dash or two. */
+/** How strictly words are read: Go's flag package takes one dash or two, and its users give empty values. */
 export type Spelling = 'ours' | 'go';
 
 /**
@@ -119,6 +119,10 @@ export async function parseSettings(
     const isSwitch = optionSpec(name).kind === 'switch';
     if (isSwitch && inline !== undefined) throw new OcicryptError('usage', `option ${rawName} takes no value`);
     const value = isSwitch ? '' : (inline ?? rest.shift());
+    if (value === '' && spelling === 'go' && REFERENCE_OPTIONS.has(name)) {
+      texts.delete(name);
+      continue;
+    }
     // A word that looks like an option is one: `--adc --kmsURI=…` would otherwise lose the second without a word.
     if (!isSwitch && (!value || (inline === undefined && /^-(?!\d+$)/.test(value)))) {
       throw new OcicryptError('usage', `option ${rawName} needs a value`, {
@@ -129,6 +133,9 @@ export async function parseSettings(
   }
   return new Settings(texts, operands);
 }
+
+/** The texts that the reference provider takes, for which an empty one is as none, as a script writes `--adc=$ADC`. */
+const REFERENCE_OPTIONS: ReadonlySet<OptionName> = new Set(['adc', 'kmsURI', 'debugLog']);
 
 type SplitOption = { readonly rawName: string; readonly name: string; readonly inline: string | undefined };
 
