@@ -153,7 +153,7 @@ async function takeOver(path: string): Promise<void> {
   if (!linkIfFree(path, claim)) {
     const other = lstatSync(claim, { throwIfNoEntry: false });
     // The time of its last name, as the system has it.
-    if (other !== undefined && other.ctimeMs < Date.now() - FORGOTTEN) rmSync(claim, { force: true });
+    if (other !== undefined && Math.abs(Date.now() - other.ctimeMs) > FORGOTTEN) rmSync(claim, { force: true });
     await sleep(20);
     return;
   }

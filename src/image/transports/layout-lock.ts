@@ -26,10 +26,10 @@ export async function lockIndex(directory: string, signal?: AbortSignal): Promis
   const path = join(directory, 'index.json.lock');
   // A name that tells which run it is, and is no other lock's.
   const own = temporaryName();
-  const deadline = Date.now() + PATIENCE;
+  const deadline = performance.now() + PATIENCE;
   while (!((await create(path, own)) || (await takeOver(directory, path, own)))) {
     signal?.throwIfAborted();
-    if (Date.now() > deadline) {
+    if (performance.now() > deadline) {
       throw new OcicryptError('not-written', `another run holds ${showPath(path)}`, {
         hint: 'nothing was changed: wait for its end; if none is running, remove that file',
       });
