@@ -5,7 +5,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { chmodSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { after, before, describe, type TestContext, test } from 'node:test';
-import { unwrapRequest, wrapRequest } from '../../scripts/vectors-shape.ts';
+import { unwrapRequest, wrapRequest } from '../../';
 import type { Address } from '../../src/base/address.ts';
 import { asOcicryptError, type ErrorCode } from '../../src/base/errors.ts';
 import { encodeBytesField } from '../../src/base/grpc.ts';
