@@ -5,7 +5,6 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { chmodSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { after, before, describe, type TestContext, test } from 'node:test';
-import { unwrapRequest, wrapRequest } from '../../';
 import type { Address } from '../../src/base/address.ts';
 import { asOcicryptError, type ErrorCode } from '../../src/base/errors.ts';
 import { encodeBytesField } from '../../src/base/grpc.ts';
@@ -13,6 +12,7 @@ import { callOnce } from '../../src/client/grpc-client.ts';
 import { readDocument } from '../docs/transcript.ts';
 import { executablePath, type Finished, runExecutable } from '../fixtures/executable.ts';
 import { serve } from '../fixtures/serve.ts';
+import { unwrapRequest, wrapRequest } from '../fixtures/vectors/shape.ts';
 import { type Google, startGoogle } from './google.ts';
 import { createWorkspace, type Workspace } from './workspace.ts';
 
