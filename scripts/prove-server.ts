@@ -11,7 +11,7 @@ const MORE_FILES: Readonly<Record<string, readonly string[]>> = {
   P11: ['test/server/limits.test.ts'],
   P18: ['test/executable/server/sockets.test.ts', 'test/server/listener.test.ts'],
   P19: ['test/server/listener.test.ts'],
-  P20: ['test/executable/server/peers.test.ts', 'test/server/tls.test.ts'],
+  P20: ['test/executable/server/peers.test.ts', 'test/server/client-names.test.ts'],
   P25: ['test/server/health.test.ts'],
   P26: ['test/server/health.test.ts'],
 };

@@ -34,7 +34,7 @@ const refusal = (read: () => unknown) => {
   return assert.fail('it was read');
 };
 
-test('a file that is not there ends with what to do', () => {
+test('P21 a file that is not there ends with what to do', () => {
   for (const [file, hint] of [
     [join(directory, 'absent'), /check its name/],
     ['~/absent', /only a shell knows what ~ means/],
@@ -45,7 +45,7 @@ test('a file that is not there ends with what to do', () => {
   }
 });
 
-describe('a secret of ours', () => {
+describe('P21 a secret of ours', () => {
   for (const [mode, own, ofAgent] of [
     [0o600, true, true],
     [0o400, true, true],
@@ -68,7 +68,7 @@ describe('a secret of ours', () => {
   }
 });
 
-describe('a secret of another user', { skip: us === 0 ? false : 'only root can make one' }, () => {
+describe('P21 a secret of another user', { skip: us === 0 ? false : 'only root can make one' }, () => {
   test('is root’s to read, where its owner keeps it from others', () => {
     assert.ok(taken(make('other', 0o600, OTHER)));
     const { code, hint = '' } = refusal(() => taken(make('other-open', 0o640, OTHER)));
@@ -93,7 +93,7 @@ describe('a secret of another user', { skip: us === 0 ? false : 'only root can m
   });
 });
 
-describe('what is no regular file is refused at once', () => {
+describe('P21 what is no regular file is refused at once', () => {
   const places: Record<string, string> = { device: '/dev/zero', terminal: '/dev/tty', directory };
   const server = createServer();
   before(async () => {

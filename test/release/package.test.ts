@@ -81,3 +81,26 @@ test('what npm installs with the package is the dependencies and theirs, and no 
   for (const name of Object.keys(MANIFEST.dependencies)) assert.ok(names.includes(name), name);
   assert.ok(!names.includes('typescript') && !names.includes('@biomejs/biome'));
 });
+
+test('P29 a Google key needs at most 40 packages, and none that is installed runs a script or lacks its integrity', (t) => {
+  const { packages } = JSON.parse(readFileSync(join(PROJECT, 'package-lock.json'), 'utf8'));
+  type Locked = { integrity?: string; hasInstallScript?: boolean; dependencies?: Record<string, string> };
+  const google = new Map<string, Locked>();
+  const visit = (name: string, above: string): void => {
+    const nested = `${above}/node_modules/${name}`;
+    const path = nested in packages ? nested : `node_modules/${name}`;
+    if (google.has(path)) return;
+    google.set(path, packages[path]);
+    for (const one of Object.keys(packages[path].dependencies ?? {})) visit(one, path);
+  };
+  visit('google-auth-library', '');
+  assert.ok(google.size > 5 && google.size <= 40, [...google.keys()].join());
+  const installed = installedPackages();
+  for (const { path, integrity } of installed) {
+    assert.match(integrity, /^sha512-/, path);
+    assert.ok(!packages[path].hasInstallScript, path);
+  }
+  t.diagnostic(
+    `figures: ${google.size} packages for a Google key; ${installed.length} for all keys, 0 install scripts`,
+  );
+});
