@@ -1,6 +1,6 @@
 // docs/promises.md has a row for every promise, and the tests that it counts are there.
 import assert from 'node:assert/strict';
-import { globSync, readFileSync } from 'node:fs';
+import { existsSync, globSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { PROJECT } from '../../tools/process.ts';
@@ -20,12 +20,17 @@ test('P30 no promise is without a row', () => {
   assert.deepEqual(missing, []);
 });
 
-test('P30 the files that the proofs run are there, and hold tests of the promise', () => {
+test('P30 the files that the proofs run are there, and tests name each promise', () => {
   const scripts = globSync('scripts/prove*.ts', { cwd: PROJECT }).map(read);
   const named = new Set(scripts.flatMap((text) => text.match(/\btest\/[\w./-]+\.ts\b/g) ?? []));
   assert.ok(named.size > 15, `${named.size} files`);
+  assert.deepEqual(
+    [...named].filter((file) => !existsSync(join(PROJECT, file))),
+    [],
+  );
   const numbers = new Set<string>();
-  for (const file of named) for (const [number] of read(file).matchAll(/\bP\d+\b/g)) numbers.add(number);
+  for (const file of globSync('test/**/*.ts', { cwd: PROJECT }))
+    for (const [number] of read(file).matchAll(/\bP\d+\b/g)) numbers.add(number);
   const testless = rows
     .flatMap(({ names }) => names)
     .filter((name) => !['P1', 'P8'].includes(name) && !numbers.has(name));
