@@ -9,6 +9,7 @@ import { createMalformed, MALFORMED_SETUP, type Outcomes, sendMalformed } from '
 import { type KeyDirectory, makeKeyDirectory, providerOf } from '../test/fixtures/provider.ts';
 import { createRandom, SEED } from '../test/fixtures/seed.ts';
 import type { Vector } from '../test/fixtures/vectors/shape.ts';
+import { CONTAINERDS } from '../test/nodes/software.ts';
 import { PROJECT, runTool } from '../tools/process.ts';
 import { type Proof, proveAll } from './promises.ts';
 import { GOOGLE_PROOFS } from './prove-google.ts';
@@ -130,6 +131,12 @@ const TESTS: readonly (readonly [string, string, readonly string[], Readonly<Rec
       'test/kms/hashivault/credentials.test.ts',
     ],
     {},
+  ],
+  [
+    'P34',
+    "containerd 1.6 to 2.4, by kubelet's calls, ctr and nerdctl: every kind of image is pulled and runs; who pulls reads why a pull failed",
+    ['decoder', 'failures'].map((name) => `test/nodes/${name}.nodes.ts`),
+    { OCICRYPT_NODES: CONTAINERDS.join() },
   ],
 ];
 

@@ -1,10 +1,15 @@
-// docs/nodes.md says of every containerd what test/nodes has seen there.
+// docs/nodes.md says of every containerd, and of every mistake, what test/nodes has seen there.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { givenTable } from '../nodes/expected.ts';
+import { signatureTable } from '../nodes/signatures.ts';
 import { readDocument } from './transcript.ts';
 
 test('the table of what containerd gives a decoder is the one that the matrix holds', async () => {
   assert.ok((await readDocument('docs/nodes.md')).includes(`\n${givenTable()}\n`), givenTable());
+});
+
+test('the table of what an operator reads is the one that the mistakes are held against', async () => {
+  assert.ok((await readDocument('docs/nodes.md')).includes(`\n${signatureTable()}\n`), signatureTable());
 });

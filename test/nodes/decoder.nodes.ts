@@ -15,6 +15,8 @@ const FEW: readonly ImageKind[] = ['gzip', 'mixed', 'partly encrypted'];
 const KINDS = IS_COMPILED ? IMAGE_KINDS : FEW;
 
 let lab: Lab;
+let pulled = 0;
+let run = 0;
 const cleanups: (() => unknown)[] = [];
 before(async () => {
   lab = await createLab({ after: (cleanup) => void cleanups.push(cleanup) }, KINDS);
@@ -27,7 +29,7 @@ for (const containerd of CHOSEN) {
   for (const localPull of [false, true]) {
     const ways = waysOf(containerd, localPull);
     if (ways.length === 0) continue;
-    test(`containerd ${containerd}${localPull ? ', CRI pulls by itself' : ''}`, async (t) => {
+    test(`P34 containerd ${containerd}${localPull ? ', CRI pulls by itself' : ''}`, async (t) => {
       const decoder = streamProcessors({ path: executable(), args: ['decoder', `--key=${lab.key.file}`] });
       const files = { '/etc/containerd/conf.d/ocicrypt.toml': decoder };
       const node = await lab.start(t, { containerd, localPull, files });
@@ -37,9 +39,11 @@ for (const containerd of CHOSEN) {
             const image = imageName(lab.registry, kind);
             const { exitCode, text } = await pull(node, way.client, image);
             assert.equal(exitCode, 0, text);
+            pulled++;
             if (way.client !== 'CRI') return;
             const { text: said } = await runImage(node, image, `run-${KINDS.indexOf(kind)}`);
             assert.match(said, /^hello$/m);
+            run++;
           });
         }
         await clearNode(node);
@@ -47,3 +51,10 @@ for (const containerd of CHOSEN) {
     });
   }
 }
+
+test('P34 every pull was counted', (t) => {
+  assert.ok(run > 0 && pulled > run);
+  t.diagnostic(
+    `figures: ${pulled} pulls of ${KINDS.length} kinds of images on ${CHOSEN.length} containerds, ${run} run`,
+  );
+});

@@ -19,6 +19,7 @@ import { CHOSEN, IS_COMPILED } from './software.ts';
 const REPEATS = IS_COMPILED ? 10 : 3;
 
 let lab: Lab;
+let shown = 0;
 let google: Google;
 let other: LocalKey;
 const cleanups: (() => unknown)[] = [];
@@ -37,7 +38,7 @@ for (const containerd of CHOSEN) {
   for (const localPull of [false, true]) {
     const ways = waysOf(containerd, localPull);
     if (ways.length === 0) continue;
-    test(`containerd ${containerd}${localPull ? ', CRI pulls by itself' : ''}`, async (t) => {
+    test(`P34 containerd ${containerd}${localPull ? ', CRI pulls by itself' : ''}`, async (t) => {
       const files = { '/etc/containerd/conf.d/ocicrypt.toml': streamProcessors({ path: '/opt/decoder' }) };
       const node = await lab.start(t, { containerd, localPull, files });
       const images = { local: imageName(lab.registry, 'gzip'), kms: `${lab.registry.host}/kms:1` };
@@ -116,6 +117,11 @@ for (const containerd of CHOSEN) {
   }
 }
 
+test('P34 every refusal was counted', (t) => {
+  assert.ok(shown > 0);
+  t.diagnostic(`figures: ${shown} pulls that failed, and the reason with its code and key read in ${shown}`);
+});
+
 /** containerd starts a script: what it runs changes without containerd. */
 async function decodeWith(node: Node, ...words: readonly string[]): Promise<void> {
   const quoted = [executable(), 'decoder', ...words].map((word) => `'${word}'`).join(' ');
@@ -139,4 +145,5 @@ function assertShown({ exitCode, text }: Outcome, code: ErrorCode, key: string):
   assert.notEqual(exitCode, 0, 'the pull should have failed');
   const line = text.split(/\n|\\n/).find((one) => one.includes(`ocicrypt-kms: ${code}: `));
   assert.ok(line?.includes(key), `${code} of ${key} is not in: ${text}`);
+  shown++;
 }

@@ -39,7 +39,7 @@ export interface Node {
   /** Where a file of the node is for the machine. */
   path(path: string): string;
   write(path: string, text: string, mode?: number): Promise<void>;
-  /** What containerd has logged, from all of its starts. */
+  /** What containerd has logged since its last start. */
   log(): Promise<string>;
   startContainerd(): Promise<void>;
   stop(): Promise<void>;
@@ -140,7 +140,7 @@ export async function startNode(options: NodeOptions): Promise<Node> {
     run: (argv, runOptions = {}) =>
       runClient([...enter, ...argv], { ...runOptions, env: { ...env, ...runOptions.env } }),
     async start(name, argv) {
-      const script = 'echo $$ >"/run/$1.pid"; exec >>"/run/$1.log" 2>&1; shift; exec "$@"';
+      const script = 'echo $$ >"/run/$1.pid"; exec >"/run/$1.log" 2>&1; shift; exec "$@"';
       const [command, ...words] = [...enter, 'sh', '-c', script, 'sh', name, ...argv] as const;
       // nsenter ends with what it has started.
       const child = spawn(command, words, { env: clientEnvironment(env), stdio: 'ignore' });
