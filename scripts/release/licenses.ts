@@ -4,10 +4,10 @@ import { createRequire } from 'node:module';
 import { type Component, licenseFiles, runtimeVersion } from '../../tools/release/contents.ts';
 
 /** A library that is linked into Bun. https://github.com/oven-sh/bun/blob/main/LICENSE.md */
-type RuntimePart = { readonly name: string; readonly license: string; readonly source: string };
+export type RuntimePart = { readonly name: string; readonly license: string; readonly source: string };
 
 /** SPDX identifiers; where a project has several licences for several files, those that its binary form needs. */
-const RUNTIME_PARTS: readonly RuntimePart[] = [
+export const RUNTIME_PARTS: readonly RuntimePart[] = [
   part('Bun', 'MIT', 'oven-sh/bun'),
   part('JavaScriptCore and WebKit', 'LGPL-2.0-only', 'oven-sh/WebKit'),
   part('BoringSSL', 'Apache-2.0', 'google/boringssl'),

@@ -11,23 +11,25 @@ import { promisify } from 'node:util';
 
 const run = promisify(execFile);
 const cache = fileURLToPath(new URL('../../.cache/clients', import.meta.url));
+type DebianRelease = 'bookworm' | 'trixie';
 /** Debian 13, unless a test wants what an older one carries. */
-const current = 'trixie';
+export const CURRENT: DebianRelease = 'trixie';
 const keyring = '/usr/share/keyrings/debian-archive-keyring.gpg';
 
 /**
  * Answers the directory of the unpacked packages: the cached one, or a new one. No root is needed and nothing else is
  * touched. Fetches once per checkout, also when several processes ask at the same time.
  *
+ * @param foreign another architecture than the machine's
  * @throws Error of apt or dpkg; {@link firstComplaint} is what to show of it
  */
 export async function fetchFromDebian(
   packages: readonly string[],
-  release: 'bookworm' | 'trixie' = current,
+  release: DebianRelease = CURRENT,
+  foreign?: 'amd64' | 'arm64',
 ): Promise<string> {
   const source = await debianSource(release);
-  const { stdout } = await run('dpkg', ['--print-architecture']);
-  const architecture = stdout.trim();
+  const architecture = foreign ?? (await run('dpkg', ['--print-architecture'])).stdout.trim();
   const version = createHash('sha256')
     .update([release, architecture, ...packages].join())
     .digest('hex')
@@ -103,7 +105,7 @@ async function download(
 }
 
 /** One `sources.list` line for a release, with the mirror that this machine is set up with. */
-async function debianSource(release: string): Promise<string> {
+export async function debianSource(release: DebianRelease): Promise<string> {
   const codename = /^VERSION_CODENAME=(\S+)$/m.exec(await readFile('/etc/os-release', 'utf8'))?.[1];
   const files = (await readdir('/etc/apt/sources.list.d').catch(() => [])).map((file) => `sources.list.d/${file}`);
   for (const file of ['sources.list', ...files]) {

@@ -25,6 +25,16 @@ export type Component = {
   readonly dependencies: readonly string[];
 };
 
+/** What package.json says of the project itself. */
+export type Product = {
+  readonly name: string;
+  readonly version: string;
+  readonly description: string;
+  readonly license: string;
+  /** The page of its repository. */
+  readonly home: string;
+};
+
 /** The commit that is built, and its time, by which everything that is made of it is dated. */
 export type Build = { readonly commit: string; readonly date: string };
 
@@ -57,9 +67,23 @@ export function installedPackages(): readonly Component[] {
   return sorted(paths.map((path) => component(path, entries)));
 }
 
+export function readProduct(): Product {
+  const { name, version, description, license, homepage } = JSON.parse(
+    readFileSync(join(PROJECT, 'package.json'), 'utf8'),
+  );
+  return { name, version, description, license, home: homepage.replace('#readme', '') };
+}
+
 /** Bun, whose runtime is in the executable. */
 export function runtimeVersion(): string {
   return lockEntry('node_modules/bun', lockEntries()).version;
+}
+
+/** The hash that the lockfile pins for a package that other platforms need. */
+export function lockedIntegrity(name: string): string {
+  const { integrity } = lockEntry(`node_modules/${name}`, lockEntries());
+  if (integrity === undefined) throw new Error(`the lockfile lacks the hash of ${name}`);
+  return integrity;
 }
 
 /** What `SOURCE_DATE_EPOCH` or the repository says; the time 0 outside of both. A change that is not committed shows. */

@@ -1,0 +1,91 @@
+// The packages for Debian, Red Hat and Alpine and what derives from them, made by nfpm. https://nfpm.goreleaser.com/docs/configuration/
+
+import { execFileSync } from 'node:child_process';
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { SOCKET_UNIT, serviceUnit } from '../../src/cli/config-systemd.ts';
+import { fetchGo } from '../../test/peers/fetched.ts';
+import { PROJECT } from '../process.ts';
+import type { Build, Product } from './contents.ts';
+
+/** The newest whose modules can all be fetched from where this was written. */
+const NFPM = 'github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.2';
+
+export type PackageRequest = {
+  /** For which processor, as Go names it. */
+  readonly arch: 'amd64' | 'arm64';
+  readonly format: 'deb' | 'rpm' | 'apk';
+  readonly executable: string;
+  /** The licences of what is in the executable. */
+  readonly licenses: string;
+};
+
+const DEPENDS = { deb: ['libc6 (>= 2.17)'], rpm: ['glibc >= 2.17'], apk: ['libstdc++', 'libgcc'] };
+
+/** Makes one package in `directory`. */
+export async function makePackage(
+  { arch, format, executable, licenses }: PackageRequest,
+  { name, version, description, license, home }: Product,
+  { date }: Build,
+  directory: string,
+  workspace: string,
+): Promise<void> {
+  const nfpm = await fetchGo(NFPM);
+  const place = join(workspace, `${format}-${arch}`);
+  mkdirSync(place);
+  const lay = (file: string, text: string) => {
+    const path = join(place, file);
+    writeFileSync(path, text);
+    return path;
+  };
+  const file = (src: string, dst: string, mode = 0o644) => ({ src, dst, file_info: { mode } });
+  const shared = '/usr/share/doc/ocicrypt-kms';
+  const configuration = {
+    name,
+    version,
+    release: '1',
+    arch,
+    platform: 'linux',
+    section: 'admin',
+    priority: 'optional',
+    maintainer: `${name} maintainers <${home}>`,
+    vendor: name,
+    description,
+    homepage: home,
+    license,
+    mtime: date,
+    depends: DEPENDS[format],
+    contents: [
+      file(executable, '/usr/bin/ocicrypt-kms', 0o755),
+      { src: 'ocicrypt-kms', dst: '/usr/bin/kms_oci_crypt', type: 'symlink' },
+      file(lay('service', packagedService()), '/usr/lib/systemd/system/ocicrypt-kms.service'),
+      file(lay('socket', SOCKET_UNIT), '/usr/lib/systemd/system/ocicrypt-kms.socket'),
+      file(join(PROJECT, 'scripts/release/sysusers.conf'), '/usr/lib/sysusers.d/ocicrypt-kms.conf'),
+      { dst: '/etc/ocicrypt-kms', type: 'dir', file_info: { mode: 0o750 } },
+      file(join(PROJECT, 'LICENSE'), `${shared}/copyright`),
+      file(licenses, `${shared}/THIRD-PARTY-LICENSES`),
+      ...['README.md', 'CHANGELOG.md', 'SECURITY.md'].map((text) => file(join(PROJECT, text), `${shared}/${text}`)),
+    ],
+    scripts: {
+      postinstall: join(PROJECT, 'scripts/release/postinstall.sh'),
+      preremove: join(PROJECT, 'scripts/release/preremove.sh'),
+    },
+    // Alpine runs another script when a package is replaced.
+    apk: { scripts: { postupgrade: join(PROJECT, 'scripts/release/postinstall.sh') } },
+    deb: { compression: 'gzip' },
+    rpm: { compression: 'gzip', summary: description, group: 'System Environment/Daemons' },
+  };
+  // Every JSON is YAML.
+  const path = lay('nfpm.yaml', JSON.stringify(configuration));
+  const environment = { ...process.env, SOURCE_DATE_EPOCH: String(Date.parse(date) / 1000) };
+  execFileSync(nfpm, ['package', `--config=${path}`, `--packager=${format}`, `--target=${directory}`], {
+    stdio: ['ignore', 'inherit', 'inherit'],
+    env: environment,
+  });
+}
+
+/** The service of deploy/, for the place of a package, and without root: systemd makes the socket and hands it over. */
+function packagedService(): string {
+  const unit = serviceUnit(['/usr/bin/ocicrypt-kms', 'serve', '--config=/etc/ocicrypt-kms/config.yaml']);
+  return unit.replace('\n[Service]\n', '\n[Service]\nUser=ocicrypt-kms\nGroup=ocicrypt-kms\n');
+}
