@@ -12,6 +12,7 @@ import { cp, mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from 'no
 import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
+import { CURRENT, debianSource, fetchFromDebian } from '../real-clients/debian.ts';
 
 const run = promisify(execFile);
 const CACHE = fileURLToPath(new URL('../../.cache/fetched', import.meta.url));
@@ -174,6 +175,29 @@ export async function fetchCrate(name: string, version: string): Promise<string>
     await command('cargo', ['vendor', '--quiet', 'crates'], scratch);
   });
   return join(directory, 'crates', name);
+}
+
+/**
+ * The root of a new Debian with no more than it must have.
+ *
+ * @param packages that are to be in it besides
+ * @returns a directory that is shared: lay an overlay on it
+ */
+export async function fetchDebianRoot(packages: readonly string[]): Promise<string> {
+  const maker = join(await fetchFromDebian(['mmdebstrap']), 'usr/bin/mmdebstrap');
+  const directory = await once(['debian', CURRENT, ...packages].join(' '), async (scratch) => {
+    const flags = ['--mode=root', '--variant=minbase', '--format=dir', '--quiet', `--include=${packages.join()}`];
+    await command(maker, [...flags, CURRENT, join(scratch, 'root'), await debianSource(CURRENT)], scratch);
+  });
+  return join(directory, 'root');
+}
+
+/** The unpacked wheel of a package of Python for another kind of Linux. @param platform as wheels name it */
+export function fetchWheel(requirement: string, platform: string): Promise<string> {
+  return once(`${requirement} ${platform}`, async (directory) => {
+    const flags = ['--quiet', '--no-deps', '--only-binary=:all:', '--python-version=3.12', `--platform=${platform}`];
+    await command('python3', ['-m', 'pip', 'install', ...flags, '--target=.', requirement], directory);
+  });
 }
 
 /** Whole or not there at all: what is made is made under another name first, and moved. */

@@ -1,0 +1,36 @@
+// The executables of a release do the main job where they are for: with glibc and with musl, and emulated for another processor.
+import { copyFileSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { type Arch, assertMainJob, CHOSEN, enterRoot, muslRoot, released, unpackImage } from './roots.ts';
+
+function directoryOf(t: TestContext): string {
+  const directory = mkdtempSync(join(tmpdir(), 'release-'));
+  t.after(() => rmSync(directory, { recursive: true, force: true }));
+  return directory;
+}
+
+const GLIBC: readonly (readonly [target: string, arch: Arch, cpu: string, where: string])[] = [
+  ['linux-x64', 'amd64', 'max', 'here'],
+  ['linux-x64', 'amd64', 'Nehalem', 'on a processor without AVX, by qemu'],
+  ['linux-arm64', 'arm64', 'max', 'by qemu'],
+];
+for (const [target, arch, cpu, where] of GLIBC.filter(([name]) => CHOSEN.includes(name))) {
+  test(`${target} encrypts and decrypts ${where}, with nothing but what is in the image`, async (t) => {
+    const root = await unpackImage(directoryOf(t), arch);
+    await assertMainJob(root, await enterRoot(root, arch, cpu));
+  });
+}
+
+const MUSL: readonly (readonly [target: string, arch: Arch])[] = [
+  ['linux-x64-musl', 'amd64'],
+  ['linux-arm64-musl', 'arm64'],
+];
+for (const [target, arch] of MUSL.filter(([name]) => CHOSEN.includes(name))) {
+  test(`${target} encrypts and decrypts with musl and its libstdc++ alone`, async (t) => {
+    const root = await muslRoot(directoryOf(t), arch);
+    copyFileSync(released(`ocicrypt-kms-${target}`), join(root, 'usr/bin/ocicrypt-kms'));
+    await assertMainJob(root, await enterRoot(root, arch));
+  });
+}
