@@ -27,6 +27,13 @@ if (process.argv[2] === 'oldest') {
   runTool('node', [...options, ...random], { OCICRYPT_TEST_TIMES: '5' });
 } else if (process.argv[2] === 'coverage') {
   runTool('node', [...options, '--experimental-test-coverage', '--test-coverage-include=src/**', ...library]);
+} else if (process.argv[2] === 'release') {
+  const targets = process.argv.slice(3);
+  const files = globSync('test/release/*.release.ts', { cwd: PROJECT }).sort();
+  runTool('node', ['scripts/release.ts', ...targets]);
+  // Emulated processors and package managers take minutes on two cores.
+  const environment = targets.length === 0 ? {} : { OCICRYPT_TEST_TARGETS: targets.join() };
+  runTool('node', ['--test', '--test-concurrency=2', '--test-timeout=900000', ...files], environment);
 } else if (process.argv[2] === 'bun') {
   await Promise.all([runOnBun(), runOnBun(), runOnBun()]);
 } else {

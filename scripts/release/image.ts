@@ -128,7 +128,12 @@ function configOf(architecture: ImageArch, layers: readonly string[], product: P
     os: 'linux',
     config: {
       User: `${USER}:${USER}`,
-      Env: ['PATH=/usr/bin', 'SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt', 'HOME=/home/nonroot'],
+      Env: [
+        'PATH=/usr/bin',
+        'SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt',
+        'HOME=/home/nonroot',
+        'XDG_RUNTIME_DIR=/run/ocicrypt-kms',
+      ],
       Entrypoint: ['/usr/bin/ocicrypt-kms'],
       Cmd: ['--help'],
       WorkingDir: '/home/nonroot',

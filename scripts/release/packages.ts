@@ -61,7 +61,7 @@ export async function makePackage(
       file(lay('service', packagedService()), '/usr/lib/systemd/system/ocicrypt-kms.service'),
       file(lay('socket', SOCKET_UNIT), '/usr/lib/systemd/system/ocicrypt-kms.socket'),
       file(join(PROJECT, 'scripts/release/sysusers.conf'), '/usr/lib/sysusers.d/ocicrypt-kms.conf'),
-      { dst: '/etc/ocicrypt-kms', type: 'dir', file_info: { mode: 0o750 } },
+      { dst: '/etc/ocicrypt-kms', type: 'dir', file_info: { mode: 0o750, group: 'ocicrypt-kms' } },
       file(join(PROJECT, 'LICENSE'), `${shared}/copyright`),
       file(licenses, `${shared}/THIRD-PARTY-LICENSES`),
       ...['README.md', 'CHANGELOG.md', 'SECURITY.md'].map((text) => file(join(PROJECT, text), `${shared}/${text}`)),

@@ -1,0 +1,182 @@
+// The packages of a release in a new Debian: installed, used, upgraded and removed by dpkg and rpm; that for Alpine is unpacked.
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import {
+  chmodSync,
+  copyFileSync,
+  existsSync,
+  globSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { basename, join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { readBuild, readProduct } from '../../scripts/release/contents.ts';
+import { makePackage, type PackageRequest } from '../../scripts/release/packages.ts';
+import { fetchDebianRoot } from '../peers/fetched.ts';
+import { assertMainJob, CHOSEN, enterRoot, muslRoot, released } from './roots.ts';
+
+const PRODUCT = readProduct();
+
+/** What a package manager is told, and what it says when it is done. */
+type Manager = {
+  readonly format: PackageRequest['format'];
+  readonly file: string;
+  readonly install: readonly [string, ...string[]];
+  readonly upgrade: readonly [string, ...string[]];
+  /** Finds files of the package that are changed or missing. */
+  readonly verify: readonly [string, ...string[]];
+  readonly remove: readonly [string, ...string[]];
+  readonly purge?: readonly [string, ...string[]];
+};
+
+const MANAGERS: readonly Manager[] = [
+  {
+    format: 'deb',
+    file: '*_amd64.deb',
+    install: ['dpkg', '--install'],
+    upgrade: ['dpkg', '--install'],
+    verify: ['dpkg', '--verify', 'ocicrypt-kms'],
+    remove: ['dpkg', '--remove', 'ocicrypt-kms'],
+    purge: ['dpkg', '--purge', 'ocicrypt-kms'],
+  },
+  {
+    format: 'rpm',
+    file: '*.x86_64.rpm',
+    // Debian's rpm knows of nothing that dpkg has installed.
+    install: ['rpm', '--install', '--nodeps'],
+    upgrade: ['rpm', '--upgrade', '--nodeps'],
+    verify: ['rpm', '--verify', '--nodeps', 'ocicrypt-kms'],
+    remove: ['rpm', '--erase', 'ocicrypt-kms'],
+  },
+];
+
+for (const { format, file, install, upgrade, verify, remove, purge } of CHOSEN.includes('linux-x64') ? MANAGERS : []) {
+  test(`${format}: a new Debian installs, uses, upgrades and removes it`, async (t) => {
+    const root = await debianRoot(t);
+    mkdirSync(join(root, 'packages'));
+    const older = await olderPackage(root, format);
+    const newer = released(file);
+    copyFileSync(newer, join(root, 'packages', basename(newer)));
+    const run = await enterRoot(root);
+    const succeed = async (...words: readonly [string, ...string[]]) => {
+      const { exitCode, stdout, stderr } = await run(...words);
+      assert.equal(exitCode, 0, `${words.join(' ')}: ${stderr}${Buffer.from(stdout)}`);
+      return Buffer.from(stdout).toString();
+    };
+
+    await succeed(...install, `/packages/${older}`);
+    assert.equal(await succeed('/usr/bin/ocicrypt-kms'), 'the older one\n');
+    await succeed(...upgrade, `/packages/${basename(newer)}`);
+    assert.equal(await succeed('/usr/bin/ocicrypt-kms', '--version'), `ocicrypt-kms ${PRODUCT.version}\n`);
+    assert.equal(await succeed(...verify), '');
+    await assertMainJob(root, run);
+    await assertServiceWorks(root, succeed);
+    for (const path of ['copyright', 'THIRD-PARTY-LICENSES', 'README.md']) {
+      assert.ok(existsSync(join(root, 'usr/share/doc/ocicrypt-kms', path)), path);
+    }
+
+    await succeed(...remove);
+    for (const path of [
+      'usr/bin/ocicrypt-kms',
+      'usr/bin/kms_oci_crypt',
+      'usr/lib/systemd/system/ocicrypt-kms.service',
+    ]) {
+      assert.ok(!existsSync(join(root, path)), path);
+    }
+    assert.ok(existsSync(join(root, 'etc/ocicrypt-kms/app.key')), 'keys stay');
+    if (purge !== undefined) await succeed(...purge);
+  });
+}
+
+const ALPINE = [
+  ['linux-x64-musl', 'x86_64', 'amd64'],
+  ['linux-arm64-musl', 'aarch64', 'arm64'],
+] as const;
+for (const [target, machine, arch] of ALPINE.filter(([name]) => CHOSEN.includes(name))) {
+  test(`apk: the package for ${machine} holds what runs with musl, and says what it needs`, async (t) => {
+    const root = await muslRoot(join(directoryOf(t), 'root'), arch);
+    execFileSync('tar', [
+      'xzf',
+      released(`*_${machine}.apk`),
+      '--ignore-zeros',
+      '--warning=no-unknown-keyword',
+      '-C',
+      root,
+    ]);
+    const about = readFileSync(join(root, '.PKGINFO'), 'utf8');
+    for (const line of ['pkgname = ocicrypt-kms', `arch = ${machine}`, 'depend = libstdc++', 'depend = libgcc']) {
+      assert.match(about, new RegExp(`^${line.replaceAll('+', '\\+')}$`, 'm'));
+    }
+    for (const script of ['.post-install', '.post-upgrade', '.pre-deinstall']) {
+      assert.match(readFileSync(join(root, script), 'utf8'), /^#!\/bin\/sh\n/);
+    }
+    const run = await enterRoot(root, arch);
+    const { exitCode, stdout } = await run('/usr/bin/ocicrypt-kms', 'version', '--json');
+    assert.equal(exitCode, 0);
+    assert.equal(JSON.parse(Buffer.from(stdout).toString()).target, target);
+  });
+}
+
+/** An overlay, so that the fetched root stays as it is. */
+async function debianRoot(t: TestContext): Promise<string> {
+  const directory = directoryOf(t, () => execFileSync('umount', ['--lazy', root]));
+  const lower = await fetchDebianRoot(['rpm']);
+  const [upper, work, root] = [join(directory, 'upper'), join(directory, 'work'), join(directory, 'root')] as const;
+  for (const path of [upper, work, root]) mkdirSync(path);
+  execFileSync('mount', [
+    '-t',
+    'overlay',
+    'overlay',
+    '-o',
+    `lowerdir=${lower},upperdir=${upper},workdir=${work}`,
+    root,
+  ]);
+  return root;
+}
+
+/** A package of an earlier version, whose executable is a script. @returns the name of its file in `packages` */
+async function olderPackage(root: string, format: PackageRequest['format']): Promise<string> {
+  const directory = join(root, 'packages');
+  const workspace = mkdtempSync(join(tmpdir(), 'older-'));
+  try {
+    const executable = join(workspace, 'program');
+    writeFileSync(executable, '#!/bin/sh\necho the older one\n');
+    const request = { arch: 'amd64', format, executable, licenses: executable } as const;
+    const product = { ...PRODUCT, version: '0.0.1' };
+    await makePackage(request, product, readBuild(), directory, workspace);
+  } finally {
+    rmSync(workspace, { recursive: true });
+  }
+  const [name = ''] = globSync('*0.0.1*', { cwd: directory });
+  return name;
+}
+
+/** As systemd starts it: the package's user, with a key of root's that its group may read. */
+async function assertServiceWorks(
+  root: string,
+  succeed: (...words: readonly [string, ...string[]]) => Promise<string>,
+): Promise<void> {
+  const unit = readFileSync(join(root, 'usr/lib/systemd/system/ocicrypt-kms.service'), 'utf8');
+  assert.match(unit, /^ExecStart=\/usr\/bin\/ocicrypt-kms serve --config=\/etc\/ocicrypt-kms\/config\.yaml$/m);
+  assert.match(unit, /^User=ocicrypt-kms$/m);
+  assert.equal(await succeed('stat', '--format=%A %U %G', '/etc/ocicrypt-kms'), 'drwxr-x--- root ocicrypt-kms\n');
+  copyFileSync(join(root, 'work/app.key'), join(root, 'etc/ocicrypt-kms/app.key'));
+  chmodSync(join(root, 'etc/ocicrypt-kms/app.key'), 0o640);
+  await succeed('chgrp', 'ocicrypt-kms', '/etc/ocicrypt-kms/app.key');
+  const doctor = '/usr/bin/ocicrypt-kms doctor keyfile:///etc/ocicrypt-kms/app.key';
+  assert.match(await succeed('su', '--shell=/bin/sh', 'ocicrypt-kms', `--command=${doctor}`), /ok/);
+}
+
+function directoryOf(t: TestContext, before: () => void = () => {}): string {
+  const directory = mkdtempSync(join(tmpdir(), 'release-'));
+  t.after(() => {
+    before();
+    rmSync(directory, { recursive: true, force: true });
+  });
+  return directory;
+}
