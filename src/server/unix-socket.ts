@@ -47,7 +47,8 @@ export async function listenOnUnixSocket(server: Server, path: string, access: S
   prepareDirectory(path);
   let room: string | undefined;
   try {
-    room = mkdtempSync(join(dirname(path), '.'));
+    // Not by join(), which takes a last '.' away: the room would stand beside the directory, where we may not write.
+    room = mkdtempSync(`${dirname(path)}/.`);
     const socket = join(room, 's');
     await bind(server, socket);
     if (gid !== undefined) chownSync(socket, -1, gid);

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, rmSync, statSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, rmSync, statSync, watch, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, type TestContext, test } from 'node:test';
@@ -34,6 +34,21 @@ for (const { name, program } of PROGRAMS) {
         await callKeyProvider({ kind: 'unix', path }, wrapRequest());
       });
     }
+
+    test('nothing is made above its directory, where a user without rights may not write', async (t) => {
+      const { directory, key } = prepare(t);
+      mkdirSync(join(directory, 'own'));
+      const made: unknown[] = [];
+      const watcher = watch(directory, (_, file) => made.push(file));
+      t.after(() => watcher.close());
+      await serve(t, [`--listen=unix://${directory}/own/s`, key], { program });
+      writeFileSync(join(directory, 'last'), '');
+      for (let tries = 0; !made.includes('last') && tries < 100; tries += 1) await pause(20);
+      assert.deepEqual(
+        [...new Set(made)].filter((file) => file !== 'own'),
+        ['last'],
+      );
+    });
 
     test('its group too, where that is said', async (t) => {
       const { directory, key } = prepare(t);
