@@ -3,8 +3,8 @@
 import { mkdtempSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { wrapRequest } from '../scripts/sample.ts';
 import { createKeyfile } from '../src/kms/keyfile/key.ts';
+import { wrapRequest } from '../tools/sample.ts';
 import type { BenchOptions } from './bench.ts';
 import { EXECUTABLE } from './build.ts';
 import { type Command, CommandRunner, timeCommands } from './command.ts';

@@ -5,7 +5,7 @@ import { execFileSync } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { unwrapRequest, wrapRequest } from '../scripts/sample.ts';
+import { unwrapRequest, wrapRequest } from '../tools/sample.ts';
 import type { BenchOptions } from './bench.ts';
 import { EXECUTABLE } from './build.ts';
 import { type Command, timeCommands } from './command.ts';

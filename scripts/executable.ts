@@ -5,8 +5,8 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { runTool } from '../tools/process.ts';
 import { type Build, bundledPackages, type Component, type Metafile, readBuild } from '../tools/release/contents.ts';
+import { unwrapRequest, wrapRequest } from '../tools/sample.ts';
 import { licenseText } from './release/licenses.ts';
-import { unwrapRequest, wrapRequest } from './sample.ts';
 
 /** What all executables of one source have in common, found out once. */
 export type Preparation = {

@@ -14,14 +14,15 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { fetchGo } from '../test/peers/fetched.ts';
+import { PROJECT, runTool } from '../tools/process.ts';
+import { installedPackages, type Product, readProduct } from '../tools/release/contents.ts';
+import { makePackage, NFPM, type PackageRequest } from '../tools/release/packages.ts';
+import { executableName, fetchRuntime, TARGETS, type Target, targetNamed } from '../tools/release/targets.ts';
 import { compileExecutable, type Preparation, prepareExecutable } from './executable.ts';
-import { PROJECT, runTool } from './process.ts';
-import { installedPackages, type Product, readProduct } from './release/contents.ts';
 import { type ImageArch, makeImage } from './release/image.ts';
 import { releaseNotes } from './release/notes.ts';
-import { makePackage, type PackageRequest } from './release/packages.ts';
 import { billOfMaterials, type Contents } from './release/sbom.ts';
-import { executableName, fetchRuntime, TARGETS, type Target, targetNamed } from './release/targets.ts';
 
 /** Which executable is in which package, and in the image. */
 const PACKAGES: readonly (readonly [target: string, arch: ImageArch, ...formats: PackageRequest['format'][]])[] = [
@@ -48,7 +49,7 @@ try {
   const system = await makeContainer(preparation);
   runTool('npm', ['pack', `--pack-destination=${release}`, '--ignore-scripts', '--loglevel=error']);
   describeContents(product, preparation, system);
-  writeFileSync(join(release, 'RELEASE-NOTES.md'), releaseNotes(product, targets));
+  writeFileSync(join(release, 'RELEASE-NOTES'), releaseNotes(product, targets));
   writeSums();
 } finally {
   rmSync(workspace, { recursive: true });
@@ -66,12 +67,13 @@ function executablePath(target: Target): string {
 }
 
 async function makePackages({ build }: Preparation): Promise<void> {
+  const nfpm = await fetchGo(NFPM);
   for (const [name, arch, ...formats] of PACKAGES) {
     const target = targets.find((candidate) => candidate.name === name);
     if (target === undefined) continue;
     for (const format of formats) {
       const request = { arch, format, executable: executablePath(target), licenses };
-      await makePackage(request, product, build, release, workspace);
+      makePackage(nfpm, request, product, build, release, workspace);
     }
   }
 }

@@ -8,7 +8,7 @@ import { rootCertificates } from 'node:tls';
 import { gunzipSync, gzipSync } from 'node:zlib';
 import { packTar, type TarEntry } from 'modern-tar';
 import { CURRENT, fetchFromDebian } from '../../test/real-clients/debian.ts';
-import type { Build, Product } from './contents.ts';
+import type { Build, Product } from '../../tools/release/contents.ts';
 import type { SystemPackage } from './sbom.ts';
 
 export type ImageArch = 'amd64' | 'arm64';

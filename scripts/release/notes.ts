@@ -2,9 +2,9 @@
 
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { PROJECT } from '../process.ts';
-import type { Product } from './contents.ts';
-import { executableName, type Target } from './targets.ts';
+import { PROJECT } from '../../tools/process.ts';
+import type { Product } from '../../tools/release/contents.ts';
+import { executableName, type Target } from '../../tools/release/targets.ts';
 
 /** @returns the section of the version in CHANGELOG.md, or of what is not released yet, and the table */
 export function releaseNotes({ version }: Product, targets: readonly Target[]): string {

@@ -2,7 +2,7 @@
 // https://cyclonedx.org/docs/1.6/json/
 
 import { createHash } from 'node:crypto';
-import { type Build, type Component, type Product, runtimeVersion } from './contents.ts';
+import { type Build, type Component, type Product, runtimeVersion } from '../../tools/release/contents.ts';
 import { RUNTIME_PARTS } from './licenses.ts';
 
 /** A package of a distribution that an image holds beside the executable. */

@@ -6,7 +6,7 @@ import { cpSync, globSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from '
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { test } from 'node:test';
-import { PROJECT } from '../../scripts/process.ts';
+import { PROJECT } from '../../tools/process.ts';
 import { fetchPython } from '../peers/fetched.ts';
 import { CHOSEN, RELEASE, released } from './roots.ts';
 

@@ -15,9 +15,9 @@ import {
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { readBuild, readProduct } from '../../scripts/release/contents.ts';
-import { makePackage, type PackageRequest } from '../../scripts/release/packages.ts';
-import { fetchDebianRoot } from '../peers/fetched.ts';
+import { readBuild, readProduct } from '../../tools/release/contents.ts';
+import { makePackage, NFPM, type PackageRequest } from '../../tools/release/packages.ts';
+import { fetchDebianRoot, fetchGo } from '../peers/fetched.ts';
 import { assertMainJob, CHOSEN, enterRoot, muslRoot, released } from './roots.ts';
 
 const PRODUCT = readProduct();
@@ -148,7 +148,7 @@ async function olderPackage(root: string, format: PackageRequest['format']): Pro
     writeFileSync(executable, '#!/bin/sh\necho the older one\n');
     const request = { arch: 'amd64', format, executable, licenses: executable } as const;
     const product = { ...PRODUCT, version: '0.0.1' };
-    await makePackage(request, product, readBuild(), directory, workspace);
+    makePackage(await fetchGo(NFPM), request, product, readBuild(), directory, workspace);
   } finally {
     rmSync(workspace, { recursive: true });
   }

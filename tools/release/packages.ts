@@ -4,12 +4,11 @@ import { execFileSync } from 'node:child_process';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { SOCKET_UNIT, serviceUnit } from '../../src/cli/config-systemd.ts';
-import { fetchGo } from '../../test/peers/fetched.ts';
 import { PROJECT } from '../process.ts';
 import type { Build, Product } from './contents.ts';
 
 /** The newest whose modules can all be fetched from where this was written. */
-const NFPM = 'github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.2';
+export const NFPM = 'github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.2';
 
 export type PackageRequest = {
   /** For which processor, as Go names it. */
@@ -22,15 +21,15 @@ export type PackageRequest = {
 
 const DEPENDS = { deb: ['libc6 (>= 2.17)'], rpm: ['glibc >= 2.17'], apk: ['libstdc++', 'libgcc'] };
 
-/** Makes one package in `directory`. */
-export async function makePackage(
+/** Makes one package in `directory`. @param nfpm the program that {@link NFPM} is */
+export function makePackage(
+  nfpm: string,
   { arch, format, executable, licenses }: PackageRequest,
   { name, version, description, license, home }: Product,
   { date }: Build,
   directory: string,
   workspace: string,
-): Promise<void> {
-  const nfpm = await fetchGo(NFPM);
+): void {
   const place = join(workspace, `${format}-${arch}`);
   mkdirSync(place);
   const lay = (file: string, text: string) => {
@@ -60,18 +59,18 @@ export async function makePackage(
       { src: 'ocicrypt-kms', dst: '/usr/bin/kms_oci_crypt', type: 'symlink' },
       file(lay('service', packagedService()), '/usr/lib/systemd/system/ocicrypt-kms.service'),
       file(lay('socket', SOCKET_UNIT), '/usr/lib/systemd/system/ocicrypt-kms.socket'),
-      file(join(PROJECT, 'scripts/release/sysusers.conf'), '/usr/lib/sysusers.d/ocicrypt-kms.conf'),
+      file(join(PROJECT, 'tools/release/sysusers.conf'), '/usr/lib/sysusers.d/ocicrypt-kms.conf'),
       { dst: '/etc/ocicrypt-kms', type: 'dir', file_info: { mode: 0o750, group: 'ocicrypt-kms' } },
       file(join(PROJECT, 'LICENSE'), `${shared}/copyright`),
       file(licenses, `${shared}/THIRD-PARTY-LICENSES`),
       ...['README.md', 'CHANGELOG.md', 'SECURITY.md'].map((text) => file(join(PROJECT, text), `${shared}/${text}`)),
     ],
     scripts: {
-      postinstall: join(PROJECT, 'scripts/release/postinstall.sh'),
-      preremove: join(PROJECT, 'scripts/release/preremove.sh'),
+      postinstall: join(PROJECT, 'tools/release/postinstall.sh'),
+      preremove: join(PROJECT, 'tools/release/preremove.sh'),
     },
     // Alpine runs another script when a package is replaced.
-    apk: { scripts: { postupgrade: join(PROJECT, 'scripts/release/postinstall.sh') } },
+    apk: { scripts: { postupgrade: join(PROJECT, 'tools/release/postinstall.sh') } },
     deb: { compression: 'gzip' },
     rpm: { compression: 'gzip', summary: description, group: 'System Environment/Daemons' },
   };
