@@ -3,8 +3,8 @@
 import { wipe } from '../base/bytes.ts';
 import { OcicryptError } from '../base/errors.ts';
 import type { LayerKeyUnwrapper } from '../client/layer-keys.ts';
-import { createDiffIdSink, type DiffIdSink, readDiffIds } from './cipher/diff-id.ts';
 import { decryptLayer } from './cipher/layer.ts';
+import { createDiffIdSink, type DiffIdSink, readDiffIds } from './diff-id.ts';
 import { compressionOf, decodeEncryption, decryptedType, isEncryptedType } from './model/annotations.ts';
 import { decodePrivateOptions } from './model/layer-options.ts';
 import type { Descriptor } from './model/manifest.ts';

@@ -3,8 +3,8 @@
 import { equalBytes, wipe } from '../base/bytes.ts';
 import { asOcicryptError, OcicryptError } from '../base/errors.ts';
 import type { LayerKeyUnwrapper } from '../client/layer-keys.ts';
-import { createDiffIdSink, readDiffIds } from './cipher/diff-id.ts';
 import { decryptLayer } from './cipher/layer.ts';
+import { createDiffIdSink, readDiffIds } from './diff-id.ts';
 import { forEachLimited, KEY_CALLS } from './limit.ts';
 import {
   compressionOf,

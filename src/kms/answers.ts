@@ -1,7 +1,8 @@
 // What the answers of key services have in common: JSON objects, which arrive whole or are not believed.
 
 import { OcicryptError } from '../base/errors.ts';
-import { type HttpResponse, parseRetryAfter } from '../base/http/client.ts';
+import { parseRetryAfter } from '../base/http/client.ts';
+import type { HttpResponse } from '../base/http/contract.ts';
 import { asObject, type JsonObject, parseJson } from '../base/json.ts';
 
 /** @throws OcicryptError as {@link damagedAnswer} for what is no JSON object */

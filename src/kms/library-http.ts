@@ -1,7 +1,7 @@
 // Our HTTP client inside a vendor's library, for one renewal: CA files, proxy, time limits and refusals hold there too.
 
 import { OcicryptError } from '../base/errors.ts';
-import type { HttpClient, HttpRequest, HttpResponse } from '../base/http/client.ts';
+import type { HttpClient, HttpRequest, HttpResponse } from '../base/http/contract.ts';
 
 export class LibraryHttp {
   /** What went wrong last: libraries obscure it, and their own errors hold requests and answers. */

@@ -3,7 +3,7 @@
 import { readFileSync } from 'node:fs';
 import { eitherSignal } from '../base/deadline.ts';
 import { OcicryptError } from '../base/errors.ts';
-import type { HttpResponse } from '../base/http/client.ts';
+import type { HttpResponse } from '../base/http/contract.ts';
 
 /** A metadata server that may be there. */
 export type MetadataServer = {

@@ -130,17 +130,34 @@ test('a backend imports no other backend, and below the commands only the table 
       assert.ok([undefined, backendOf(source.file)].includes(backendOf(target)), `${source.file} → ${target}`);
 });
 
-test('no file imports itself in a circle', () => {
-  const graph = new Map(sources.map((source) => [source.file, staticImports(source)]));
-  const done = new Set<string>();
-  const visit = (file: string, path: readonly string[]): void => {
-    assert.ok(!path.includes(file), [...path, file].join(' → '));
-    if (done.has(file)) return;
-    for (const target of graph.get(file) ?? []) visit(target, [...path, file]);
-    done.add(file);
-  };
-  for (const file of graph.keys()) visit(file, []);
+test('no file leads back to itself, not even by types or by what is loaded later', () => {
+  refuseCircles(new Map(sources.map((source) => [source.file, localImports(source)])));
 });
+
+test('no folder leads back to itself by another one beside it', () => {
+  const graph = new Map<string, Set<string>>();
+  for (const source of sources) {
+    const folder = dirname(source.file);
+    const others = graph.get(folder) ?? new Set();
+    graph.set(folder, others);
+    // A folder and the one around it are one thing: that has the front door.
+    const isWithin = (one: string, other: string) => one === '.' || other === one || other.startsWith(`${one}/`);
+    for (const target of localImports(source).map(dirname))
+      if (!isWithin(folder, target) && !isWithin(target, folder)) others.add(target);
+  }
+  refuseCircles(graph);
+});
+
+function refuseCircles(graph: ReadonlyMap<string, Iterable<string>>): void {
+  const done = new Set<string>();
+  const visit = (node: string, path: readonly string[]): void => {
+    assert.ok(!path.includes(node), [...path, node].join(' → '));
+    if (done.has(node)) return;
+    for (const target of graph.get(node) ?? []) visit(target, [...path, node]);
+    done.add(node);
+  };
+  for (const node of graph.keys()) visit(node, []);
+}
 
 test('base knows nothing of the domain', () => {
   const words = /\b(?:kek|ocicrypt packet|layer|manifest|optsdata|symkey|keywrap|recipient list|annotation)\b/i;

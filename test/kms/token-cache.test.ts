@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { OcicryptError } from '../../src/base/errors.ts';
-import type { HttpClient, HttpResponse } from '../../src/base/http/client.ts';
+import type { HttpClient, HttpResponse } from '../../src/base/http/contract.ts';
 import { openAwsCredentials } from '../../src/kms/awskms/credentials.ts';
 import { openAzureCredentials } from '../../src/kms/azurekms/credentials.ts';
 import { openLibraryCredentials } from '../../src/kms/gcpkms/library-tokens.ts';

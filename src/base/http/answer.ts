@@ -2,7 +2,7 @@
 // another length, another answer, or for none at all, is refused.
 
 import { concatBytes, wipe } from '../bytes.ts';
-import type { HttpResponse } from './client.ts';
+import type { HttpResponse } from './contract.ts';
 import { answeredTooMuch, brokenOff, notHttp } from './errors.ts';
 
 /** More than any service sends; a head is kept in memory until it is whole. */

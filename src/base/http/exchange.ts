@@ -4,8 +4,8 @@
 import { bareHost } from '../address.ts';
 import { startWait } from '../deadline.ts';
 import { AnswerReader } from './answer.ts';
-import type { BoundedRequest, HttpResponse, HttpSettings, HttpTransport } from './client.ts';
 import type { Connection, Dialer, Trust } from './connection.ts';
+import type { BoundedRequest, HttpResponse, HttpSettings, HttpTransport } from './contract.ts';
 import { brokenOff, deadlineExceeded, networkError, notHttp, refusedByProxy } from './errors.ts';
 import { IdleConnections } from './idle.ts';
 import { readClientCertificate, readRoots } from './roots.ts';

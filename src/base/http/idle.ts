@@ -1,7 +1,7 @@
 // Connections that wait for another request to the same place.
 
-import type { HttpResponse } from './client.ts';
 import type { Connection } from './connection.ts';
+import type { HttpResponse } from './contract.ts';
 
 /** Shorter than services, and what is on the way to them, wait for another request. */
 const LONGEST = 50_000;

@@ -1,8 +1,13 @@
 // The tag that is made of a digest, for runtimes that cannot decrypt an image that is named by its digest.
 
 import { OcicryptError } from '../../base/errors.ts';
-import type { TagSource } from '../transports/store.ts';
 import { formatImageReference, type RegistryReference } from './reference.ts';
+
+/** A place that can be asked what a tag stands for. */
+export interface TagSource {
+  /** The digest of what a tag of the same repository stands for now; undefined if there is no such tag. */
+  resolveTag(tag: string, signal?: AbortSignal): Promise<string | undefined>;
+}
 
 /** Signature schemes own `sha256-HEX` and what begins with it: cosign's tags, and the referrers of a digest. */
 const DIGEST_TAG = /^digest-([0-9a-f]{64})$/;

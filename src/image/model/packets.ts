@@ -6,7 +6,7 @@ import { asKeyUri } from '../../base/key-uri.ts';
 import { providerOf, type WrappedLayerKey } from '../../client/layer-keys.ts';
 import type { WrappedKey } from '../../kms/kek.ts';
 import { decodePacket, recipientsOf } from '../../provider/packet.ts';
-import { isPostQuantum } from '../post-quantum.ts';
+import { isPostQuantum } from './algorithms.ts';
 
 /** Who wrote a packet, or what kind of recipients it is for. */
 export type PacketFormat =

@@ -4,6 +4,7 @@ import { createHash } from 'node:crypto';
 import { OcicryptError } from '../../base/errors.ts';
 import { type BlobIdentity, formatDigest } from '../cipher/layer.ts';
 import type { ByteSink, ByteSource } from '../cipher/streams.ts';
+import type { TagSource } from '../model/digest-tag.ts';
 import { type Descriptor, MAXIMUM_MANIFEST } from '../model/manifest.ts';
 import { retry } from '../retry.ts';
 
@@ -69,12 +70,6 @@ export type Referrers = {
 export interface ReferrerSource {
   /** Fails for nothing but the signal. */
   listReferrers(digests: readonly string[], signal?: AbortSignal): Promise<Referrers>;
-}
-
-/** A place that can be asked what a tag stands for. */
-export interface TagSource {
-  /** The digest of what a tag of the same repository stands for now; undefined if there is no such tag. */
-  resolveTag(tag: string, signal?: AbortSignal): Promise<string | undefined>;
 }
 
 export function isTagSource(source: ImageSource): source is ImageSource & TagSource {

@@ -3,7 +3,7 @@
 // https://docs.aws.amazon.com/sdkref/latest/guide/standardized-credentials.html
 
 import { OcicryptError } from '../../base/errors.ts';
-import type { HttpClient } from '../../base/http/client.ts';
+import type { HttpClient } from '../../base/http/contract.ts';
 import { TokenCache } from '../token-cache.ts';
 import { serviceEndpoint } from './endpoint.ts';
 import { type AwsIdentity, type AwsSources, checkIdentity } from './identity.ts';

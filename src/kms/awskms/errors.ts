@@ -3,7 +3,8 @@
 
 import { parseAwsArn } from '../../base/aws-arn.ts';
 import { OcicryptError } from '../../base/errors.ts';
-import { type HttpResponse, parseRetryAfter } from '../../base/http/client.ts';
+import { parseRetryAfter } from '../../base/http/client.ts';
+import type { HttpResponse } from '../../base/http/contract.ts';
 import { asObject, asText, parseJson } from '../../base/json.ts';
 import { cannotBeUnwrapped } from '../kek.ts';
 

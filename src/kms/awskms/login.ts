@@ -5,7 +5,7 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { fromLoginCredentials } from '@aws-sdk/credential-provider-login';
 import { OcicryptError } from '../../base/errors.ts';
-import type { HttpClient } from '../../base/http/client.ts';
+import type { HttpClient } from '../../base/http/contract.ts';
 import { notNow } from '../answers.ts';
 import { LibraryHttp } from '../library-http.ts';
 import { type AwsIdentity, checkIdentity } from './identity.ts';

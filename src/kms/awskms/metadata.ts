@@ -7,7 +7,7 @@
 import { readFileSync } from 'node:fs';
 import { bareHost, isLoopback } from '../../base/address.ts';
 import { OcicryptError, showSystemCode } from '../../base/errors.ts';
-import type { HttpClient, HttpResponse } from '../../base/http/client.ts';
+import type { HttpClient, HttpResponse } from '../../base/http/contract.ts';
 import { asText } from '../../base/json.ts';
 import { notNow, readObject } from '../answers.ts';
 import { askMetadataServer, firmwareSays } from '../metadata-server.ts';

@@ -8,7 +8,7 @@ import { createHash, randomUUID } from 'node:crypto';
 import { readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { OcicryptError } from '../../base/errors.ts';
-import type { HttpClient, HttpResponse } from '../../base/http/client.ts';
+import type { HttpClient, HttpResponse } from '../../base/http/contract.ts';
 import { asObject, asText, type JsonObject } from '../../base/json.ts';
 import { readObject } from '../answers.ts';
 import { type AwsIdentity, type AwsSso, checkIdentity } from './identity.ts';

@@ -3,7 +3,7 @@
 
 import { wipe } from '../../base/bytes.ts';
 import { OcicryptError } from '../../base/errors.ts';
-import type { HttpClient, HttpResponse } from '../../base/http/client.ts';
+import type { HttpClient, HttpResponse } from '../../base/http/contract.ts';
 import { type AwsIdentity, type AwsRole, checkIdentity } from './identity.ts';
 import { readToken, refused } from './metadata.ts';
 import { signAwsRequest } from './signature.ts';

@@ -6,7 +6,7 @@ import { wipe } from '../../base/bytes.ts';
 import { OcicryptError } from '../../base/errors.ts';
 import { readSecretFile } from '../../base/secret-file.ts';
 import { showPath } from '../../base/shown.ts';
-import { incomplete } from './token-service.ts';
+import { incomplete } from './token.ts';
 
 const LIFETIME_SECONDS = 600;
 const MAXIMUM_FILE_BYTES = 256 * 1024;

@@ -1,17 +1,12 @@
 // Who we are to Azure: the first identity that the environment configures, in the order of DefaultAzureCredential.
 
 import { OcicryptError } from '../../base/errors.ts';
-import type { HttpClient } from '../../base/http/client.ts';
+import type { HttpClient } from '../../base/http/contract.ts';
 import { TokenCache } from '../token-cache.ts';
 import type { AzurePlace } from './cloud.ts';
-import { type AzureProof, incomplete, openTokenService } from './token-service.ts';
+import { type AzureToken, type AzureTokenSource, incomplete } from './token.ts';
+import { type AzureProof, openTokenService } from './token-service.ts';
 import type { AzureTool } from './tools.ts';
-
-/** An access token and how long it lives, in milliseconds. */
-export type AzureToken = { readonly access: string; readonly lifetime: number };
-
-/** Asks for a token; its signal ends it. */
-export type AzureTokenSource = (signal: AbortSignal) => Promise<AzureToken>;
 
 /** Identities are chosen by what is configured, never by what fails: a wrong secret must not end in another identity. */
 type AzureIdentityName = AzureProof | AzureTool | 'any-tool' | 'machine' | 'some-machine';

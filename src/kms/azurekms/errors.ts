@@ -2,7 +2,8 @@
 // https://learn.microsoft.com/azure/key-vault/general/rest-error-codes
 
 import { OcicryptError } from '../../base/errors.ts';
-import { type HttpResponse, parseRetryAfter } from '../../base/http/client.ts';
+import { parseRetryAfter } from '../../base/http/client.ts';
+import type { HttpResponse } from '../../base/http/contract.ts';
 import { asObject, asText, type JsonObject, parseJson } from '../../base/json.ts';
 import { cannotBeUnwrapped } from '../kek.ts';
 import type { AzurePlace } from './cloud.ts';

@@ -7,14 +7,13 @@ import { existsSync } from 'node:fs';
 import { bareHost } from '../../base/address.ts';
 import { wipe } from '../../base/bytes.ts';
 import { OcicryptError } from '../../base/errors.ts';
-import type { CredentialRole, HttpClient, HttpResponse } from '../../base/http/client.ts';
+import type { CredentialRole, HttpClient, HttpResponse } from '../../base/http/contract.ts';
 import { asObject, asText, type JsonObject } from '../../base/json.ts';
 import { readPublicFile } from '../../base/secret-file.ts';
 import { notNow, readObject } from '../answers.ts';
 import { askMetadataServer, firmwareSays } from '../metadata-server.ts';
 import type { AzurePlace } from './cloud.ts';
-import type { AzureToken } from './credentials.ts';
-import { readToken } from './token-service.ts';
+import { type AzureToken, readToken } from './token.ts';
 
 /** Who is asked on this machine, and how. */
 type Agent = {

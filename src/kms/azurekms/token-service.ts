@@ -3,13 +3,13 @@
 
 import { wipe } from '../../base/bytes.ts';
 import { OcicryptError } from '../../base/errors.ts';
-import type { HttpClient, HttpResponse } from '../../base/http/client.ts';
-import { asArray, asNumber, asText, type JsonObject, type JsonValue } from '../../base/json.ts';
+import type { HttpClient, HttpResponse } from '../../base/http/contract.ts';
+import { asArray, asNumber } from '../../base/json.ts';
 import { readPublicFile } from '../../base/secret-file.ts';
 import { showPath } from '../../base/shown.ts';
 import { notNow, readObject } from '../answers.ts';
 import type { AzurePlace } from './cloud.ts';
-import type { AzureToken, AzureTokenSource } from './credentials.ts';
+import { type AzureTokenSource, incomplete, readToken } from './token.ts';
 
 /** By what the client shows that it is the client. */
 export type AzureProof = 'certificate' | 'secret' | 'workload';
@@ -100,30 +100,6 @@ function readAssertion(path: string | undefined): string {
   });
 }
 
-/**
- * The token in an answer, of whichever service: they give its end as seconds from now or since 1970, as a number, text or
- * date.
- *
- * @throws OcicryptError `unauthenticated`
- */
-export function readToken(source: string, message: JsonObject | undefined): AzureToken {
-  const access = asText(message?.get('access_token')) ?? '';
-  const seconds = Number(asText(message?.get('expires_in')) ?? asNumber(message?.get('expires_in')) ?? Number.NaN);
-  const lifetime = Number.isNaN(seconds) ? readEnd(message?.get('expires_on')) - Date.now() : seconds * 1000;
-  if (/^[!-~]{1,16384}$/.test(access) && !Number.isNaN(lifetime)) return { access, lifetime };
-  throw new OcicryptError('unauthenticated', `something that is not ${source} answered`, {
-    hint: 'check the address and the proxy: no token is in the answer',
-  });
-}
-
-/** Seconds since 1970 as a number or text, or a date; in milliseconds, or not a number. */
-export function readEnd(value: JsonValue | undefined): number {
-  const seconds = asNumber(value);
-  if (seconds !== undefined) return seconds * 1000;
-  const text = asText(value) ?? '';
-  return /^\d+$/.test(text) ? Number(text) * 1000 : Date.parse(text);
-}
-
 /** What Entra's numbers mean: https://learn.microsoft.com/entra/identity-platform/reference-error-codes */
 const NUMBERS: Readonly<Record<number, string>> = {
   7000215: 'the secret is wrong: AZURE_CLIENT_SECRET takes its value, and not its id',
@@ -165,11 +141,4 @@ function refused(answer: HttpResponse, proof: AzureProof, host: string): Ocicryp
     `${source} refuses a token (${code === undefined ? answer.status : `AADSTS${code}`})`,
     { hint: NUMBERS[code ?? 0] ?? usual },
   );
-}
-
-/** The error for an identity that is configured in part. */
-export function incomplete(name: string): OcicryptError {
-  return new OcicryptError('configuration', `the Azure identity lacks ${name}`, {
-    hint: 'set AZURE_TENANT_ID, AZURE_CLIENT_ID and one of AZURE_CLIENT_SECRET, AZURE_CLIENT_CERTIFICATE_PATH, AZURE_FEDERATED_TOKEN_FILE',
-  });
 }

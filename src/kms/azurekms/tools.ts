@@ -8,8 +8,7 @@ import { OcicryptError } from '../../base/errors.ts';
 import { NOT_FOUND, runHelper } from '../../base/helper.ts';
 import { asArray, asText } from '../../base/json.ts';
 import { readObject } from '../answers.ts';
-import type { AzureToken } from './credentials.ts';
-import { readEnd } from './token-service.ts';
+import { type AzureToken, readEnd } from './token.ts';
 
 /** A tool, what it is asked, and where its answer has the token and its end. */
 type Tool = {

@@ -3,7 +3,8 @@
 
 import { decodeBase64Url, wipe } from '../../base/bytes.ts';
 import type { OcicryptError } from '../../base/errors.ts';
-import { createHttpClient, type HttpResponse } from '../../base/http/client.ts';
+import { createHttpClient } from '../../base/http/client.ts';
+import type { HttpResponse } from '../../base/http/contract.ts';
 import { asObject, asText, type JsonObject, JsonString } from '../../base/json.ts';
 import { writeJson } from '../../base/json-writer.ts';
 import { asKeyUri, formatKeyUri } from '../../base/key-uri.ts';

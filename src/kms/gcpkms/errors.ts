@@ -2,7 +2,8 @@
 // https://cloud.google.com/apis/design/errors
 
 import { type ErrorCode, type ErrorDetails, OcicryptError } from '../../base/errors.ts';
-import { type HttpResponse, parseRetryAfter } from '../../base/http/client.ts';
+import { parseRetryAfter } from '../../base/http/client.ts';
+import type { HttpResponse } from '../../base/http/contract.ts';
 import { asArray, asObject, asText, type JsonObject, parseJson } from '../../base/json.ts';
 import type { KeyUri } from '../../base/key-uri.ts';
 import { cannotBeUnwrapped } from '../kek.ts';

@@ -10,7 +10,7 @@ import { NOT_FOUND, runHelper } from '../../base/helper.ts';
 import { asText, type JsonObject } from '../../base/json.ts';
 import { showPath } from '../../base/shown.ts';
 import { readObject } from '../answers.ts';
-import type { CredentialsJson } from './credentials.ts';
+import type { CredentialsJson } from './credentials-file.ts';
 
 /** The program as the file names it. */
 export type GoogleExecutable = {

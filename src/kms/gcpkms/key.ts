@@ -4,7 +4,8 @@
 import { readEndpoint } from '../../base/address.ts';
 import { wipe } from '../../base/bytes.ts';
 import { OcicryptError } from '../../base/errors.ts';
-import { createHttpClient, type HttpResponse } from '../../base/http/client.ts';
+import { createHttpClient } from '../../base/http/client.ts';
+import type { HttpResponse } from '../../base/http/contract.ts';
 import { asText } from '../../base/json.ts';
 import { type JsonInput, writeJson } from '../../base/json-writer.ts';
 import { formatKeyUri, type KeyUri } from '../../base/key-uri.ts';

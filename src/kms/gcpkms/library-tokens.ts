@@ -3,11 +3,11 @@
 
 import { type AuthClient, GoogleAuth, gaxios } from 'google-auth-library';
 import { OcicryptError } from '../../base/errors.ts';
-import type { HttpClient } from '../../base/http/client.ts';
+import type { HttpClient } from '../../base/http/contract.ts';
 import { showPath } from '../../base/shown.ts';
 import { LibraryHttp } from '../library-http.ts';
 import { TokenCache } from '../token-cache.ts';
-import { type CredentialsJson, invalidFile } from './credentials.ts';
+import { type CredentialsJson, invalidFile } from './credentials-file.ts';
 import { findExecutable, readSubjectToken } from './executable.ts';
 import { noToken, RESERVE_MILLISECONDS, refusedBy, roleOf, SCOPE } from './token-service.ts';
 

@@ -5,12 +5,12 @@
 // or a signal, pings for as long as one attempt of ours may take, and remembers for ever that there was no answer.
 
 import { OcicryptError } from '../../base/errors.ts';
-import type { HttpClient, HttpResponse } from '../../base/http/client.ts';
+import type { HttpClient, HttpResponse } from '../../base/http/contract.ts';
 import { asNumber, asText } from '../../base/json.ts';
 import { notNow, readObject } from '../answers.ts';
 import { askMetadataServer, firmwareSays } from '../metadata-server.ts';
 import { TokenCache } from '../token-cache.ts';
-import { type TokenSource, UNIVERSE } from './credentials.ts';
+import { type TokenSource, UNIVERSE } from './credentials-file.ts';
 
 const DEFAULT_HOST = '169.254.169.254';
 const TOKEN_PATH = '/computeMetadata/v1/instance/service-accounts/default/token';

@@ -5,7 +5,7 @@
 
 import { createPrivateKey, type KeyObject, sign } from 'node:crypto';
 import { type NewToken, TokenCache } from '../token-cache.ts';
-import type { CredentialsJson } from './credentials.ts';
+import type { CredentialsJson } from './credentials-file.ts';
 
 /** Nothing but Cloud KMS: a token that leaks is good for no other service. */
 const KMS_SCOPE = 'https://www.googleapis.com/auth/cloudkms';

@@ -2,7 +2,7 @@
 // https://google.aip.dev/auth/4117#determining-the-subject-token
 
 import { OcicryptError } from '../../base/errors.ts';
-import type { HttpClient } from '../../base/http/client.ts';
+import type { HttpClient } from '../../base/http/contract.ts';
 import { asText } from '../../base/json.ts';
 import { readPublicFile } from '../../base/secret-file.ts';
 import { showPath } from '../../base/shown.ts';

@@ -1,7 +1,7 @@
 // What the token services of Google are asked, and what it means that they refuse.
 
 import { OcicryptError } from '../../base/errors.ts';
-import type { HttpClient, HttpRequest, HttpResponse } from '../../base/http/client.ts';
+import type { HttpClient, HttpRequest, HttpResponse } from '../../base/http/contract.ts';
 import type { JsonObject } from '../../base/json.ts';
 import { showPath } from '../../base/shown.ts';
 import { notNow, readObject } from '../answers.ts';

@@ -2,11 +2,11 @@
 // accounts that these impersonate. One or two requests each, so that Google's library, which takes as long to load as
 // all of them, is for the sources that are left.
 
-import type { HttpClient } from '../../base/http/client.ts';
+import type { HttpClient } from '../../base/http/contract.ts';
 import { asNumber, asText, type JsonObject } from '../../base/json.ts';
 import { readObject } from '../answers.ts';
 import { type NewToken, TokenCache } from '../token-cache.ts';
-import { type CredentialsJson, invalidFile, isCredentialsJson, readCredentials, UNIVERSE } from './credentials.ts';
+import { type CredentialsJson, invalidFile, isCredentialsJson, readCredentials, UNIVERSE } from './credentials-file.ts';
 import { readServiceAccount } from './service-account.ts';
 import { readSubject, readSubjectSource } from './subject-token.ts';
 import { askTokenService, noToken, postForm, RESERVE_MILLISECONDS, SCOPE } from './token-service.ts';

@@ -3,7 +3,8 @@
 
 import { parseUnix, readEndpoint } from '../../base/address.ts';
 import { OcicryptError } from '../../base/errors.ts';
-import { createHttpClient, type HttpResponse } from '../../base/http/client.ts';
+import { createHttpClient } from '../../base/http/client.ts';
+import type { HttpResponse } from '../../base/http/contract.ts';
 
 export type VaultConnectionSettings = {
   readonly address?: string | undefined;

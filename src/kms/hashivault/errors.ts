@@ -2,7 +2,8 @@
 // https://developer.hashicorp.com/vault/api-docs#http-status-codes
 
 import { type ErrorCode, type ErrorDetails, OcicryptError } from '../../base/errors.ts';
-import { type HttpResponse, parseRetryAfter } from '../../base/http/client.ts';
+import { parseRetryAfter } from '../../base/http/client.ts';
+import type { HttpResponse } from '../../base/http/contract.ts';
 import { asArray, asObject, asText, parseJson } from '../../base/json.ts';
 import type { KeyUri } from '../../base/key-uri.ts';
 import { cannotBeUnwrapped } from '../kek.ts';

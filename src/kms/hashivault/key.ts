@@ -3,7 +3,7 @@
 
 import { decodeBase64, wipe } from '../../base/bytes.ts';
 import type { OcicryptError } from '../../base/errors.ts';
-import type { HttpResponse } from '../../base/http/client.ts';
+import type { HttpResponse } from '../../base/http/contract.ts';
 import { asBytes, asObject, asText, type JsonObject, JsonString, parseJson } from '../../base/json.ts';
 import { type JsonInput, writeJson } from '../../base/json-writer.ts';
 import { formatKeyUri, type KeyUri } from '../../base/key-uri.ts';

@@ -5,7 +5,7 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { wipe } from '../../base/bytes.ts';
 import { OcicryptError } from '../../base/errors.ts';
-import type { HttpResponse } from '../../base/http/client.ts';
+import type { HttpResponse } from '../../base/http/contract.ts';
 import { asNumber, asObject, asText, type JsonObject, parseJson } from '../../base/json.ts';
 import { writeJson } from '../../base/json-writer.ts';
 import { readSecretFile } from '../../base/secret-file.ts';

@@ -4,7 +4,7 @@ import { describe, test } from 'node:test';
 import fc from 'fast-check';
 import { OcicryptError } from '../../../src/base/errors.ts';
 import { AnswerReader } from '../../../src/base/http/answer.ts';
-import type { HttpResponse } from '../../../src/base/http/client.ts';
+import type { HttpResponse } from '../../../src/base/http/contract.ts';
 
 const url = new URL('https://service.test/');
 

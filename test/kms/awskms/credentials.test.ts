@@ -7,7 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { endedBy, withAttempt } from '../../../src/base/deadline.ts';
 import { OcicryptError } from '../../../src/base/errors.ts';
-import type { HttpClient } from '../../../src/base/http/client.ts';
+import type { HttpClient } from '../../../src/base/http/contract.ts';
 import { readInstanceCredentials } from '../../../src/kms/awskms/metadata.ts';
 import {
   type CredentialFault,

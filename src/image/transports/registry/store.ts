@@ -4,7 +4,13 @@ import { asOcicryptError, OcicryptError } from '../../../base/errors.ts';
 import type { StreamResponse } from '../../../base/http/stream.ts';
 import type { BlobIdentity } from '../../cipher/layer.ts';
 import { sourceFromStream } from '../../cipher/streams.ts';
-import { digestInName, digestTagCommand, formatDigestTag, hasDigestTag } from '../../model/digest-tag.ts';
+import {
+  digestInName,
+  digestTagCommand,
+  formatDigestTag,
+  hasDigestTag,
+  type TagSource,
+} from '../../model/digest-tag.ts';
 import { type Descriptor, isDigest, isManifestType, MAXIMUM_MANIFEST, MEDIA_TYPES } from '../../model/manifest.ts';
 import type { RegistryReference } from '../../model/reference.ts';
 import { formatImageReference } from '../../model/reference.ts';
@@ -18,7 +24,6 @@ import {
   type ReferrerSource,
   type Referrers,
   type StoredManifest,
-  type TagSource,
 } from '../store.ts';
 import { drain } from './answers.ts';
 import { RegistryClient, type RegistrySettings } from './client.ts';

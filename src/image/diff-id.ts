@@ -3,13 +3,13 @@
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import { createGunzip, createZstdDecompress } from 'node:zlib';
-import { OcicryptError } from '../../base/errors.ts';
-import type { Compression } from '../model/annotations.ts';
-import { isConfigType, parseConfig } from '../model/manifest.ts';
-import { type ImageSource, readSmallBlob } from '../transports/store.ts';
-import { MAXIMUM_BYTES, type PlatformImage } from '../tree.ts';
-import { formatDigest } from './layer.ts';
-import type { ByteSink } from './streams.ts';
+import { OcicryptError } from '../base/errors.ts';
+import { formatDigest } from './cipher/layer.ts';
+import type { ByteSink } from './cipher/streams.ts';
+import type { Compression } from './model/annotations.ts';
+import { isConfigType, parseConfig } from './model/manifest.ts';
+import { type ImageSource, readSmallBlob } from './transports/store.ts';
+import { MAXIMUM_BYTES, type PlatformImage } from './tree.ts';
 
 /** Takes the bytes of a layer as they are stored; nothing of what comes out is kept. */
 export interface DiffIdSink extends ByteSink {
