@@ -43,7 +43,7 @@ async function proveCase(one: Case): Promise<string> {
   const world = await startWorld();
   try {
     const { unwraps, plan } = one;
-    const report = await unwrapUnderFaults(world, { unwraps, plan, limits: DEFAULT_LIMITS, parallel: 100 });
+    const report = await unwrapUnderFaults(world, { unwraps, plan, limits: DEFAULT_LIMITS, parallel: 40 });
     check(one, report);
     process.stderr.write(`P10: ${show(unwraps, report)}\n`);
     return show(unwraps, report);
