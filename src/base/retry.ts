@@ -38,13 +38,15 @@ export async function retry<Value>(run: () => Promise<Value>, rules: RetryRules)
   }
 }
 
-/** What is added to a wait that a service asks for: callers that it told the same do not all come back at once. */
+/** What chance adds to a wait that a service asks for: callers that it told the same do not all come back at once. */
 const SPREAD = { share: 0.1, milliseconds: 50 } as const;
+/** Milliseconds, even if it asks for none. */
+const LEAST_PAUSE = 50;
 
 /** Between half and the whole of what it may be, or what the service asked for and a little more. */
 function pauseAfter({ retryAfter }: OcicryptError, longest: number, random: number): number {
   if (retryAfter === undefined) return longest * (0.5 + random / 2);
-  return retryAfter + (retryAfter * SPREAD.share + SPREAD.milliseconds) * random;
+  return retryAfter + LEAST_PAUSE + (retryAfter * SPREAD.share + SPREAD.milliseconds) * random;
 }
 
 function exhausted(error: OcicryptError, attempts: number, milliseconds: number): OcicryptError {

@@ -16,6 +16,7 @@ import {
 } from '../base/errors.ts';
 import { CONTENT_TYPE, decodeStatusMessage, encodeFrame, FRAME_HEADER, formatTimeout } from '../base/grpc.ts';
 import { readCertificateFile } from '../base/http/certificates.ts';
+import { prospectsOf } from '../base/http/errors.ts';
 import { readRoots } from '../base/http/roots.ts';
 import { identityCheck } from '../base/http/server-identity.ts';
 import { readSecretFile } from '../base/secret-file.ts';
@@ -128,8 +129,7 @@ function request(session: ClientHttp2Session, call: GrpcCall, shown: string): Pr
     reject(
       new OcicryptError('unavailable', `no answer from ${shown}${showSystemCode(cause)}`, {
         cause,
-        retryable: true,
-        unreached: ['ECONNREFUSED', 'ENOENT'].includes(systemCode(cause) ?? ''),
+        ...prospectsOf(systemCode(cause) ?? ''),
         hint: 'is the server running, and are the certificates the right ones?',
       }),
     );

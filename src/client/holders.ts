@@ -1,7 +1,7 @@
 // Several who may open a layer key, tried in order, as one.
 
 import { combineErrors } from '../base/combine.ts';
-import { asOcicryptError, OcicryptError } from '../base/errors.ts';
+import { asOcicryptError, type ErrorCode, OcicryptError } from '../base/errors.ts';
 import type { LayerKeyUnwrapper, WrappedLayerKey } from './layer-keys.ts';
 
 /** One who may open some kinds of wrapped keys. */
@@ -17,6 +17,9 @@ export interface KeyHolder {
  * layer, and each of them may cost a key service a call. A refusal by the operator's own rules costs nothing.
  */
 const FAILURES = { first: 64, each: 8 } as const;
+/** For one layer: each has taken as long as a request may. */
+const MAXIMUM_SLOW = 4;
+const SLOW: ReadonlySet<ErrorCode> = new Set(['deadline-exceeded', 'throttled', 'unavailable']);
 
 /**
  * Asks each holder about each key that it may open, in their order, until one is open. In all it gives up after so many
@@ -41,6 +44,8 @@ export function createUnwrapper(holders: readonly KeyHolder[], missing: string):
             signal.throwIfAborted();
             const failure = asOcicryptError(error);
             failures.push(failure);
+            const slow = failures.filter(({ code }) => SLOW.has(code));
+            if (slow.length >= MAXIMUM_SLOW) throw combineErrors(failures, 'no key opened the layer');
             if (failure.code !== 'not-allowed') failed++;
           }
         }

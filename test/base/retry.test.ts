@@ -31,8 +31,12 @@ test('pauses grow up to the longest, and chance takes up to a half of each', asy
 });
 
 test('a service is left alone for as long as it asks, and its callers do not come back all at once', async () => {
-  assert.deepEqual((await attemptsOf(3, passing({ retryAfter: 1000 }), 0)).times, [0, 1000, 2000]);
-  assert.deepEqual((await attemptsOf(3, passing({ retryAfter: 1000 }), 1)).times, [0, 1150, 2300]);
+  assert.deepEqual((await attemptsOf(3, passing({ retryAfter: 1000 }), 0)).times, [0, 1050, 2100]);
+  assert.deepEqual((await attemptsOf(3, passing({ retryAfter: 1000 }), 1)).times, [0, 1200, 2400]);
+});
+
+test('a service that asks for no time at all is not asked without a pause', async () => {
+  assert.deepEqual((await attemptsOf(3, passing({ retryAfter: 0 }), 0)).times, [0, 50, 100]);
 });
 
 test('the error in the end says how often and how long it was tried, keeps its cause, and is not for another loop', async () => {

@@ -291,6 +291,12 @@ describe('what a hostile image costs', () => {
     assert.equal(calls, 9000, 'eight failures for each success are an honest image');
     const denied = createUnwrapper([holder('not-allowed', (first) => first === 63)], '');
     for (let layer = 0; layer < 100; layer++) await denied.unwrap(wrapped(64), signal);
+    for (const code of ['unavailable', 'deadline-exceeded', 'throttled'] as const) {
+      calls = 0;
+      const down = createUnwrapper([holder(code, () => false)], '');
+      await assert.rejects(down.unwrap(wrapped(64), signal), { code });
+      assert.equal(calls, 4, 'each takes as long as a request may');
+    }
   });
 
   it('is 64 sets of recipients for the doctor', async () => {

@@ -25,9 +25,17 @@ export function refusedByProxy(url: URL, proxy: URL | undefined, status: number)
 const NO_SUCH_HOST = /^(?:ENOTFOUND|DNS_ENOTFOUND)$/;
 const NOT_TRUSTED = /CERT|ISSUER|SELF_SIGNED|UNABLE_TO_|ERR_TLS|HOSTNAME_MISMATCH|CRL|INVALID_CA|INVALID_PURPOSE/;
 
-/** No connection was made: so it is if the host is starting, and if the address is wrong. Bun's `fetch` has two of its own. */
+/** No connection was made: so it is if the host is starting, and if the address is wrong. Bun's `fetch` has two of its own, and a unix socket `ENOENT`. */
 const UNREACHED =
-  /^(?:ECONNREFUSED|ConnectionRefused|FailedToOpenSocket|EHOSTUNREACH|EHOSTDOWN|ENETUNREACH|ENETDOWN|EAI_AGAIN)$/;
+  /^(?:ECONNREFUSED|ENOENT|ConnectionRefused|FailedToOpenSocket|EHOSTUNREACH|EHOSTDOWN|ENETUNREACH|ENETDOWN|EAI_AGAIN)$/;
+
+/** Nothing that waiting changes: the name, the certificate, or the rights of this process. */
+const LASTING = [NO_SUCH_HOST, NOT_TRUSTED, /^(?:EACCES|EPERM)$/];
+
+/** What may become of a connection that failed with this code of the system, the runtime or OpenSSL. */
+export function prospectsOf(code: string): { readonly retryable: boolean; readonly unreached: boolean } {
+  return { retryable: !LASTING.some((codes) => codes.test(code)), unreached: UNREACHED.test(code) };
+}
 
 const OTHER_NAME = /ALTNAME|HOSTNAME_MISMATCH/;
 
@@ -45,8 +53,7 @@ export function networkError(url: URL, error: Error, proxy?: URL): OcicryptError
     return new OcicryptError('unavailable', `${what} on the way to ${url.host}${isNamed ? shown : ''}`, {
       cause: error,
       hint: `check HTTPS_PROXY, or name ${url.hostname} in NO_PROXY to reach it directly`,
-      retryable: isNamed && !NOT_TRUSTED.test(code),
-      unreached: UNREACHED.test(code),
+      ...prospectsOf(code),
     });
   }
   if (NO_SUCH_HOST.test(code)) {
@@ -75,8 +82,7 @@ export function networkError(url: URL, error: Error, proxy?: URL): OcicryptError
     {
       cause: error,
       hint: 'check that the host can be reached from here, and its proxy if there is one',
-      retryable: true,
-      unreached: UNREACHED.test(code),
+      ...prospectsOf(code),
     },
   );
 }

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { asOcicryptError } from '../../../src/base/errors.ts';
 import { createHttpClient } from '../../../src/base/http/client.ts';
-import { networkError } from '../../../src/base/http/errors.ts';
+import { networkError, prospectsOf } from '../../../src/base/http/errors.ts';
 import { startWireServer } from '../../fakes/wire.ts';
 
 test('no connection may pass, and may be an address that is wrong; a name that is none is said at once', () => {
@@ -18,6 +18,7 @@ test('no connection may pass, and may be an address that is wrong; a name that i
     ['EPIPE', true, false],
     ['ENOTFOUND', false, false],
     ['CERT_HAS_EXPIRED', false, false],
+    ['ERR_TLS_CERT_ALTNAME_INVALID', false, false],
   ] as const) {
     const cause = Object.assign(new Error('no'), { code });
     const error = networkError(url, cause);
@@ -25,6 +26,11 @@ test('no connection may pass, and may be an address that is wrong; a name that i
     const byProxy = networkError(url, cause, new URL('http://proxy.test:2'));
     assert.deepEqual([byProxy.retryable, byProxy.unreached], [retryable, unreached], `${code} of a proxy`);
   }
+});
+
+test('a socket that is not there may come, and one that is somebody else’s stays so', () => {
+  assert.deepEqual(prospectsOf('ENOENT'), { retryable: true, unreached: true });
+  for (const code of ['EACCES', 'EPERM']) assert.equal(prospectsOf(code).retryable, false);
 });
 
 test('an address that has answered is right, whatever happens to it then', async () => {
