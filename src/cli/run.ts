@@ -86,7 +86,7 @@ async function findCommand(name: string): Promise<Command> {
 function optionFirst(word: string): OcicryptError {
   const [, name = ''] = /^--?([^=]*)/.exec(word) ?? [];
   const command = name === 'grpcport' ? 'serve' : /^(?:adc|kmsURI|debugLog)$/.test(name) ? 'keyprovider' : undefined;
-  return new OcicryptError('usage', `no command stands before the option ${showValue(word.replace(/=.*/s, ''))}`, {
+  return new OcicryptError('usage', `no command before the option ${showValue(word.replace(/=.*/s, ''))}`, {
     hint:
       command === undefined
         ? 'name the command first: run ocicrypt-kms --help'
