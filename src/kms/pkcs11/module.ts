@@ -125,7 +125,9 @@ function chooseModule(query: Attributes, modules: readonly string[]): string {
   if (path !== undefined && isAbsolute(path)) return path;
   throw new OcicryptError(
     'configuration',
-    modules.length === 0 ? 'no PKCS#11 module may be loaded' : 'the PKCS#11 module is not one of those that may be loaded',
+    modules.length === 0
+      ? 'no PKCS#11 module may be loaded'
+      : 'the PKCS#11 module is not one of those that may be loaded',
     {
       hint: `list it with its whole path: --pkcs11-module=${showPath(wantedPath ?? '/usr/lib/softhsm/libsofthsm2.so')}`,
     },
