@@ -1,4 +1,4 @@
-// Measures what the project promises about speed and size: `npm run bench -- [SECTION]… [--runs=N] [--peer=COMMAND]`.
+// Measures what the project promises about speed and size: `npm run bench -- [SECTION]… [--runs=N] [--peer=COMMAND] [--peer-server=COMMAND]`.
 // A section is a file of this directory that exports `run`; docs/benchmarks.md says what each of them shows.
 
 import { parseArgs } from 'node:util';
@@ -11,6 +11,8 @@ export type BenchOptions = {
   readonly runs: number | undefined;
   /** Another provider's command, put beside ours. */
   readonly peer: string | undefined;
+  /** The command of its server, which takes the reference server's options. */
+  readonly peerServer: string | undefined;
 };
 
 type Section = { readonly run: (options: BenchOptions) => Promise<void> };
@@ -25,16 +27,20 @@ const SECTIONS: Readonly<Record<string, () => Promise<Section>>> = {
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
-  options: { runs: { type: 'string' }, peer: { type: 'string' } },
+  options: { runs: { type: 'string' }, peer: { type: 'string' }, 'peer-server': { type: 'string' } },
 });
-const names = positionals.length > 0 ? positionals : Object.keys(SECTIONS);
+const { runs: wanted, peer, 'peer-server': peerServer } = values;
+const all = Object.keys(SECTIONS).filter((name) => name !== 'peer');
+const names = positionals.length > 0 ? positionals : peerServer === undefined ? all : ['peer'];
 const unknown = names.find((name) => !(name in SECTIONS));
-const runs = values.runs === undefined ? undefined : Number(values.runs);
+const runs = wanted === undefined ? undefined : Number(wanted);
 
 if (unknown !== undefined || (runs !== undefined && !(Number.isSafeInteger(runs) && runs > 0))) {
-  print(`usage: npm run bench -- [${Object.keys(SECTIONS).join('|')}]… [--runs=N] [--peer=COMMAND]`);
+  print(
+    `usage: npm run bench -- [${Object.keys(SECTIONS).join('|')}]… [--runs=N] [--peer=COMMAND] [--peer-server=COMMAND]`,
+  );
   process.exitCode = 64;
 } else {
   buildIfStale();
-  for (const name of names) await (await SECTIONS[name]?.())?.run({ runs, peer: values.peer });
+  for (const name of names) await (await SECTIONS[name]?.())?.run({ runs, peer, peerServer });
 }

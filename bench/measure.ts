@@ -75,6 +75,11 @@ export function printSize(name: string, bytes: number, promised: string): void {
   printRow(name, '', promised, `${(bytes / 1024 / 1024).toFixed(1)} MiB`);
 }
 
+/** The figure in the middle. */
+export function median(figures: readonly number[]): number {
+  return summarize(figures).median;
+}
+
 function summarize(figures: readonly number[]): Figures {
   const sorted = figures.toSorted((a, b) => a - b);
   const at = (part: number) => sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * part))] ?? Number.NaN;

@@ -1,64 +1,253 @@
-// Ours beside the reference provider, with the same Google: each contender finds the service by Google's own names, with
-// the same credentials, roots and requests. `--peer=COMMAND` is its command, `--peer-server=COMMAND` its server.
+// Ours beside another provider, which is the reference provider where it is at hand: its command (`--peer=COMMAND`) and
+// its server (`--peer-server=COMMAND`), with one fake Google that speaks gRPC and REST over the same keys. Both find it by
+// Google's own names, with the same credentials, roots and requests, and take turns.
 
-import { execFileSync } from 'node:child_process';
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { encodeBytesField } from '../src/base/grpc.ts';
+import { callOnce } from '../src/client/grpc-client.ts';
+import { writeImage } from '../test/fixtures/images.ts';
+import { findPort, waitUntilListening } from '../test/peers/started.ts';
+import { type KeyProvider, writeOcicryptConfig } from '../test/real-clients/skopeo.ts';
+import { toolArgv } from '../test/real-clients/tools.ts';
+import { type CallBytes, Connection, callBytes, dialCallClose } from '../tools/grpc-load.ts';
 import { unwrapRequest, wrapRequest } from '../tools/sample.ts';
 import type { BenchOptions } from './bench.ts';
 import { EXECUTABLE } from './build.ts';
 import { type Command, timeCommands } from './command.ts';
-import { CREDENTIAL_KINDS, type GoogleWorld, ROOT_STORES, startGoogleWorld } from './google-world.ts';
-import { print, printMachine, printRow } from './measure.ts';
+import {
+  CREDENTIAL_KINDS,
+  type CredentialKind,
+  type GoogleWorld,
+  ROOT_STORES,
+  startGoogleWorld,
+} from './google-world.ts';
+import { interleave, median, print, printMachine, printRow } from './measure.ts';
+import { processorSeconds, residentMiB } from './process.ts';
 
 const RUNS = 30;
+/** Seconds of each measurement of throughput, and how often they take turns. */
+const SECONDS = 2;
+const TURNS = 4;
+/** Measurements that are not counted. */
+const WARM_UP = 3;
+const IN_FLIGHT = 64;
+/** Fewer than any server allows. */
+const PER_CONNECTION = 8;
+const LAYERS = 12;
 
-/** Prints ratios to the reference. */
-export async function run({ runs = RUNS, peer }: BenchOptions): Promise<void> {
+/** Ours first, then theirs. */
+type Pair<Value> = readonly [ours: Value, theirs: Value];
+type Server = { readonly port: number; readonly child: ChildProcess };
+
+/** Prints ratios of ours to theirs. */
+export async function run({ runs = RUNS, peer, peerServer }: BenchOptions): Promise<void> {
   const directory = mkdtempSync(join(tmpdir(), 'bench-'));
   const { world, close } = await startGoogleWorld(directory);
+  const bench = new PeerBench(directory, world, runs);
   try {
     printMachine();
-    if (peer !== undefined) compareCommands(directory, world, peer, runs);
+    if (peer !== undefined) await bench.compareCommands(peer);
+    if (peerServer !== undefined) await bench.compareServers(peerServer);
+    if (peer === undefined && peerServer === undefined) print('name a command with --peer or --peer-server');
   } finally {
+    bench.close();
     await close();
     rmSync(directory, { recursive: true });
   }
 }
 
-function compareCommands(directory: string, world: GoogleWorld, peer: string, runs: number): void {
-  const [theirs = '', ...more] = peer.split(' ');
-  for (const store of ROOT_STORES) {
-    printRow(`command, ${store}`, 'wrap', 'unwrap', 'ours', 'theirs');
-    for (const kind of CREDENTIAL_KINDS) {
-      const environment = { ...world.environments[store], GOOGLE_APPLICATION_CREDENTIALS: world.credentials[kind] };
-      const asking = (request: Uint8Array): readonly [Command, Command] => {
-        const common = { request: new TextDecoder().decode(request), environment };
-        return [
-          { words: [EXECUTABLE, 'keyprovider', `--kmsURI=${world.key}`], ...common },
-          { words: [theirs, ...more], ...common },
-        ];
-      };
-      const wraps = asking(wrapRequest(world.key));
-      const annotation = answerOf(wraps[1], directory);
-      const unwraps = asking(unwrapRequest(world.key, annotation));
-      const [wrap, theirWrap, unwrap, theirUnwrap] = timeCommands(directory, [...wraps, ...unwraps], runs).map(
-        ({ median }) => median,
-      );
-      const [ours = Number.NaN, reference = Number.NaN] = [wrap, theirWrap];
-      printRow(
-        `  ${kind}`,
-        (ours / reference).toFixed(2),
-        ((unwrap ?? Number.NaN) / (theirUnwrap ?? Number.NaN)).toFixed(2),
-        `${ours.toFixed(1)} ms`,
-        `${reference.toFixed(1)} ms`,
-      );
+class PeerBench {
+  readonly #directory: string;
+  readonly #world: GoogleWorld;
+  readonly #runs: number;
+  readonly #children: ChildProcess[] = [];
+
+  constructor(directory: string, world: GoogleWorld, runs: number) {
+    this.#directory = directory;
+    this.#world = world;
+    this.#runs = runs;
+  }
+
+  close(): void {
+    for (const child of this.#children) child.kill('SIGKILL');
+  }
+
+  async compareCommands(peer: string): Promise<void> {
+    const [theirs = '', ...words] = peer.split(' ');
+    const { key, environments } = this.#world;
+    for (const store of ROOT_STORES) {
+      printHead(`command, ${store}`);
+      for (const kind of CREDENTIAL_KINDS) {
+        const environment = { ...environments[store], ...this.#credentials(kind) };
+        const asking = (request: Uint8Array): Pair<Command> => {
+          const common = { request: new TextDecoder().decode(request), environment };
+          return [
+            { words: [EXECUTABLE, 'keyprovider', `--kmsURI=${key}`], ...common },
+            { words: [theirs, ...words], ...common },
+          ];
+        };
+        const wraps = asking(wrapRequest(key));
+        const unwraps = asking(unwrapRequest(key, this.#answerOf(wraps[1])));
+        const figures = timeCommands(this.#directory, [...wraps, ...unwraps], this.#runs).map(({ median }) => median);
+        printPair(`  ${kind}, wrap`, [figures[0], figures[1]], 'ms');
+        printPair(`  ${kind}, unwrap`, [figures[2], figures[3]], 'ms');
+      }
+      print('');
     }
+    await this.#compareImages('by command', [
+      { cmd: { path: EXECUTABLE, args: ['keyprovider', `--kmsURI=${key}`] } },
+      { cmd: { path: theirs, args: [...words, '--kmsURI', key] } },
+    ]);
+  }
+
+  async compareServers(peer: string): Promise<void> {
+    const [theirs = '', ...words] = peer.split(' ');
+    const { key, credentials } = this.#world;
+    const common = [`--adc=${credentials['service account']}`, `--kmsURI=${key}`];
+    const servers: Pair<Server> = [
+      await this.#start(EXECUTABLE, ['serve', ...common], (port) => `--grpcport=:${port}`),
+      await this.#start(theirs, [...words, ...common], (port) => `--grpcport=127.0.0.1:${port}`),
+    ];
+    const annotation = this.#answerOf({
+      words: [EXECUTABLE, 'keyprovider', `--kmsURI=${key}`, '--packet=v1'],
+      request: new TextDecoder().decode(wrapRequest(key)),
+      environment: this.#environment,
+    });
+    printHead('server, service account');
+    for (const [name, method, request] of [
+      ['wrap', 'WrapKey', wrapRequest(key)],
+      ['unwrap', 'UnWrapKey', unwrapRequest(key, annotation)],
+    ] as const) {
+      for (const server of servers) await checkCall(server, method, request);
+      const bytes = callBytes(`/keyprovider.KeyProviderService/${method}`, encodeBytesField(request));
+      await this.#compareCalls(name, bytes, servers);
+    }
+    printPair('  resident memory after this', [residentMiB(servers[0].child), residentMiB(servers[1].child)], 'MiB');
     print('');
+    await this.#compareImages('by server', [
+      { grpc: `127.0.0.1:${servers[0].port}` },
+      { grpc: `127.0.0.1:${servers[1].port}` },
+    ]);
+  }
+
+  async #compareCalls(name: string, bytes: CallBytes, servers: Pair<Server>): Promise<void> {
+    // A server has long been running when it is measured: its code is compiled.
+    for (let turn = 0; turn < WARM_UP; turn++) for (const server of servers) await measureThroughput(server, bytes);
+    const dials = servers.map(({ port }) => ({ name, run: () => dialCallClose({ port, host: '127.0.0.1' }, bytes) }));
+    const times = (await interleave(dials, this.#runs * 10)).map(({ median }) => median);
+    printPair(`  ${name}, dial + call + close`, [times[0], times[1]], 'ms');
+    const rates: Pair<number[]> = [[], []];
+    const costs: Pair<number[]> = [[], []];
+    for (let turn = 0; turn < TURNS; turn++) {
+      for (const index of turn % 2 === 0 ? ([0, 1] as const) : ([1, 0] as const)) {
+        const { rate, processor } = await measureThroughput(servers[index], bytes);
+        rates[index].push(rate);
+        costs[index].push(processor);
+      }
+    }
+    printPair(`  ${name}, calls a second, ${IN_FLIGHT} in flight`, [median(rates[0]), median(rates[1])], '');
+    printPair(`  ${name}, processor of a call`, [median(costs[0]), median(costs[1])], 'µs');
+  }
+
+  /** skopeo, which asks the provider once for each layer. */
+  async #compareImages(how: string, providers: Pair<KeyProvider>): Promise<void> {
+    const { key } = this.#world;
+    const [program, ...more] = await toolArgv('skopeo');
+    const before = [...more, '--insecure-policy', 'copy'];
+    const path = (name: string) => join(this.#directory, name);
+    await writeImage(path('plain'), { layers: Array.from({ length: LAYERS }, () => ({})), seed: how });
+    const copies = async (index: 0 | 1): Promise<Pair<Command>> => {
+      const name = how === 'by command' ? 'kmscrypt' : 'grpc-keyprovider';
+      const variables = await writeOcicryptConfig(path(`provider-${index}.json`), { [name]: providers[index] });
+      const environment = { ...this.#environment, ...variables };
+      const copy = (option: string, from: string, to: string): Command => ({
+        words: [
+          program,
+          ...before,
+          `${option}=provider:${name}:${key}`,
+          `oci:${path(from)}`,
+          `oci:${path(to)}-${index}`,
+        ],
+        environment,
+      });
+      // Not what is encrypted while this is measured: the copies take turns in either order.
+      this.#answerOf(copy('--encryption-key', 'plain', 'encrypted'));
+      return [
+        copy('--encryption-key', 'plain', 'encrypted-again'),
+        copy('--decryption-key', `encrypted-${index}`, 'opened'),
+      ];
+    };
+    const [ours, theirs] = [await copies(0), await copies(1)];
+    const figures = timeCommands(this.#directory, [ours[0], theirs[0], ours[1], theirs[1]], Math.ceil(this.#runs / 4));
+    printHead(`skopeo, ${LAYERS} layers, ${how}`);
+    printPair('  encrypt', [figures[0]?.median, figures[1]?.median], 'ms');
+    printPair('  decrypt', [figures[2]?.median, figures[3]?.median], 'ms');
+    print('');
+  }
+
+  get #environment(): Readonly<Record<string, string>> {
+    return { ...this.#world.environments["the machine's roots"], ...this.#credentials('service account') };
+  }
+
+  #credentials(kind: CredentialKind): Readonly<Record<string, string>> {
+    return { GOOGLE_APPLICATION_CREDENTIALS: this.#world.credentials[kind] };
+  }
+
+  #answerOf({ words: [file, ...words], request: input, environment }: Command): Uint8Array {
+    const env = { PATH: process.env.PATH, HOME: this.#directory, ...environment };
+    return execFileSync(file, words, { input, env });
+  }
+
+  async #start(file: string, words: readonly string[], portOption: (port: number) => string): Promise<Server> {
+    const port = await findPort();
+    const env = { PATH: process.env.PATH, HOME: this.#directory, ...this.#world.environments["the machine's roots"] };
+    const child = spawn(file, [...words, portOption(port)], { stdio: 'ignore', env });
+    this.#children.push(child);
+    await waitUntilListening(port);
+    return { port, child };
   }
 }
 
-function answerOf({ words: [file, ...words], request: input, environment }: Command, home: string): Uint8Array {
-  return execFileSync(file, words, { input, env: { PATH: process.env.PATH, HOME: home, ...environment } });
+type Throughput = { readonly rate: number; readonly processor: number };
+
+/** Calls a second, and microseconds of a processor for each. */
+async function measureThroughput({ port, child }: Server, call: CallBytes): Promise<Throughput> {
+  const address = { port, host: '127.0.0.1' };
+  const connections = Array.from({ length: IN_FLIGHT / PER_CONNECTION }, () => new Connection(address));
+  const started = performance.now();
+  const before = processorSeconds(child);
+  let calls = 0;
+  await Promise.all(
+    Array.from({ length: IN_FLIGHT }, async (_, index) => {
+      const connection = connections[index % connections.length];
+      for (; performance.now() < started + SECONDS * 1000; calls++) await connection?.call(call);
+    }),
+  );
+  const processor = ((processorSeconds(child) - before) / calls) * 1e6;
+  for (const connection of connections) connection.close();
+  return { rate: calls / ((performance.now() - started) / 1000), processor };
+}
+
+/** Throws where a server refuses: a refusal is quick, and would be measured. */
+async function checkCall({ port }: Server, method: string, request: Uint8Array): Promise<void> {
+  await callOnce({ kind: 'tcp', host: '127.0.0.1', port }, undefined, {
+    ...{ method: `/keyprovider.KeyProviderService/${method}`, message: encodeBytesField(request) },
+    ...{ timeout: 10_000, maximumReply: 65_536, signal: AbortSignal.timeout(10_000) },
+  });
+}
+
+function printHead(title: string): void {
+  printRow(title, 'ratio', 'ours', 'theirs');
+}
+
+function printPair(
+  name: string,
+  [ours = Number.NaN, theirs = Number.NaN]: readonly (number | undefined)[],
+  unit: string,
+): void {
+  const shown = [ours, theirs].map((figure) => `${figure.toFixed(figure < 100 ? 2 : 0)} ${unit}`.trim());
+  printRow(name, (ours / theirs).toFixed(2), ...shown);
 }

@@ -3,7 +3,7 @@
 // otherwise the figures stand alone.
 
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
@@ -15,12 +15,11 @@ import { type CallBytes, Connection, callBytes, dialCallClose } from '../tools/g
 import { PROJECT } from '../tools/process.ts';
 import type { BenchOptions } from './bench.ts';
 import { print } from './measure.ts';
+import { processorSeconds, residentMiB } from './process.ts';
 
 const METHOD = 'UnWrapKey';
 /** Seconds of each measurement of throughput. */
 const SECONDS = 3;
-/** Clock ticks of /proc, which Linux fixes for programs. */
-const TICKS = 100;
 
 type Server = { readonly name: string; readonly path: string; readonly child: ChildProcess };
 
@@ -72,7 +71,7 @@ function reportParts(what: string, servers: readonly Server[], figures: readonly
 }
 
 async function measureAll(servers: readonly Server[], call: CallBytes, runs: number): Promise<void> {
-  const idle = servers.map(residentMiB);
+  const idle = servers.map(({ child }) => residentMiB(child));
   // A server has long been running when it is measured: its code is compiled.
   for (const server of servers) await measureThroughput(server, call, 64);
   for (const atOnce of [1, 4]) {
@@ -81,7 +80,8 @@ async function measureAll(servers: readonly Server[], call: CallBytes, runs: num
     for (let round = 0; round < 20; round++) {
       for (const [index, { path }] of servers.entries()) {
         const workers = Array.from({ length: atOnce }, async () => {
-          for (let left = runs / 20 / atOnce; left > 0; left--) figures[index]?.push(await dialCallClose(path, call));
+          for (let left = runs / 20 / atOnce; left > 0; left--)
+            figures[index]?.push(await dialCallClose({ path }, call));
         });
         await Promise.all(workers);
       }
@@ -103,24 +103,28 @@ async function measureAll(servers: readonly Server[], call: CallBytes, runs: num
     );
   }
   report('resident memory, idle, MiB', servers, idle);
-  report('resident memory, after all of this, MiB', servers, servers.map(residentMiB));
+  report(
+    'resident memory, after all of this, MiB',
+    servers,
+    servers.map(({ child }) => residentMiB(child)),
+  );
 }
 
 type Throughput = { readonly rate: number; readonly processor: number };
 
 async function measureThroughput(server: Server, call: CallBytes, inFlight: number): Promise<Throughput> {
   // As many calls on a connection as the server allows.
-  const connections = Array.from({ length: Math.ceil(inFlight / 16) }, () => new Connection(server.path));
+  const connections = Array.from({ length: Math.ceil(inFlight / 16) }, () => new Connection({ path: server.path }));
   let calls = 0;
   const until = performance.now() + SECONDS * 1000;
-  const before = processorSeconds(server);
+  const before = processorSeconds(server.child);
   await Promise.all(
     Array.from({ length: inFlight }, async (_, index) => {
       const connection = connections[index % connections.length];
       for (; performance.now() < until; calls++) await connection?.call(call);
     }),
   );
-  const used = processorSeconds(server) - before;
+  const used = processorSeconds(server.child) - before;
   for (const connection of connections) connection.close();
   return { rate: calls / SECONDS, processor: (used / calls) * 1e6 };
 }
@@ -161,17 +165,6 @@ async function unwrapRequest(path: string): Promise<Uint8Array> {
   const { annotation } = JSON.parse(new TextDecoder().decode(reply)).keywrapresults;
   const unwrap = { op: 'keyunwrap', keyunwrapparams: { dc: { Parameters: null }, annotation } };
   return new TextEncoder().encode(JSON.stringify(unwrap));
-}
-
-function residentMiB({ child }: Server): number {
-  const status = readFileSync(`/proc/${child.pid}/status`, 'utf8');
-  return Number(/^VmRSS:\s+(\d+)/m.exec(status)?.[1]) / 1024;
-}
-
-function processorSeconds({ child }: Server): number {
-  const [, after = ''] = readFileSync(`/proc/${child.pid}/stat`, 'utf8').split(') ');
-  const fields = after.split(' ');
-  return (Number(fields[11]) + Number(fields[12])) / TICKS;
 }
 
 function percentile(figures: readonly number[], part: number): number {

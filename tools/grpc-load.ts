@@ -1,6 +1,6 @@
 // A gRPC client that costs almost nothing: requests are bytes made once, replies are only counted. RFC 9113.
 
-import { connect, type Socket } from 'node:net';
+import { connect, type NetConnectOpts, type Socket } from 'node:net';
 
 const PREFACE = Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n');
 const [DATA, HEADERS, RESET, SETTINGS, PING, GOAWAY, WINDOW] = [0, 1, 3, 4, 6, 7, 8];
@@ -26,9 +26,9 @@ export function callBytes(method: string, message: Uint8Array): CallBytes {
 }
 
 /** Dials, makes one call and closes; resolves to the milliseconds until the reply was there. */
-export async function dialCallClose(path: string, call: CallBytes): Promise<number> {
+export async function dialCallClose(address: NetConnectOpts, call: CallBytes): Promise<number> {
   const started = performance.now();
-  const connection = new Connection(path);
+  const connection = new Connection(address);
   try {
     await connection.call(call);
     return performance.now() - started;
@@ -44,8 +44,8 @@ export class Connection {
   #next = 1;
   #pending = Buffer.alloc(0);
 
-  constructor(path: string) {
-    this.#socket = connect(path);
+  constructor(address: NetConnectOpts) {
+    this.#socket = connect(address);
     this.#socket.setNoDelay(true);
     this.#socket.on('data', (chunk) => this.#read(chunk));
     this.#socket.on('error', () => {});

@@ -140,7 +140,8 @@ async function wrapToAll(
         );
       }),
     );
-  } finally {
+  } catch (error) {
     others.abort();
+    throw error;
   }
 }

@@ -235,12 +235,12 @@ async function startProxy(route: (host: string) => number): Promise<{ port: numb
     socket.on('error', () => socket.destroy());
     socket.on('close', () => sockets.delete(socket));
   };
-  const server = createServer((socket) => {
+  const server = createServer({ noDelay: true }, (socket) => {
     track(socket);
     socket.once('data', (head) => {
       const host = /^CONNECT (\S+) HTTP\/1\.[01]\r\n/.exec(head.toString('latin1'))?.[1];
       if (host === undefined) return socket.end('HTTP/1.1 400 Bad Request\r\n\r\n');
-      const upstream = connect(route(host), '127.0.0.1', () => {
+      const upstream = connect({ port: route(host), host: '127.0.0.1', noDelay: true }, () => {
         socket.write('HTTP/1.1 200 Connection established\r\n\r\n');
         socket.pipe(upstream).pipe(socket);
       });

@@ -110,7 +110,7 @@ export async function startWireServer(
   const { http2 } = options;
   const server: Server =
     options.tls === undefined
-      ? createServer(accept)
+      ? createServer({ noDelay: true }, accept)
       : createTlsServer(
           {
             cert: readFileSync(options.tls.certificate),
@@ -118,6 +118,7 @@ export async function startWireServer(
             ...(options.clientAuthority === undefined
               ? {}
               : { ca: readFileSync(options.clientAuthority), requestCert: true }),
+            noDelay: true,
             ...(http2 === undefined ? {} : { ALPNProtocols: ['h2', 'http/1.1'] }),
           },
           (socket) => (socket.alpnProtocol === 'h2' && http2 !== undefined ? http2(socket) : accept(socket)),

@@ -62,6 +62,14 @@ export async function findPort(): Promise<number> {
   return typeof address === 'object' && address !== null ? address.port : 0;
 }
 
+/** Waits for a program that was started. @throws Error after 10 s */
+export async function waitUntilListening(port: number): Promise<void> {
+  for (let attempt = 0; !(await isListening(port)); attempt++) {
+    if (attempt > 1000) throw new Error(`nothing listens on port ${port}`);
+    await pause(10);
+  }
+}
+
 function isListening(port: number): Promise<boolean> {
   return new Promise((resolve) => {
     const socket = createConnection(port, '127.0.0.1', () => {

@@ -197,7 +197,7 @@ export class AnswerReader {
   #take(length: number): void {
     this.#expect(length);
     this.#length += length;
-    this.#body.push(Uint8Array.from(this.#pending.subarray(0, length)));
+    this.#body.push(new Uint8Array(this.#pending.subarray(0, length)));
     this.#drop(length);
   }
 

@@ -32,12 +32,33 @@ export function readCertificateFile(path: string, what: string): string {
   });
 }
 
-/** The certificates of a file in a directory of many, of which OpenSSL too passes over what it cannot use. */
-export function findCertificates(path: string): string {
+/**
+ * The certificates of a file in a directory of many, of which OpenSSL too passes over what it cannot use.
+ *
+ * @param known are not looked at again: directories of distributions have each certificate under two names
+ */
+export function findCertificates(path: string, known: KnownCertificates): string {
   try {
-    return parseFile(path, 'the certificates').certificates.join('');
+    return parseFile(path, 'the certificates', known).certificates.join('');
   } catch {
     return '';
+  }
+}
+
+/** Certificates that were read before, so that each is used once. */
+export class KnownCertificates {
+  readonly #blocks = new Set<string>();
+
+  has(block: string): boolean {
+    return this.#blocks.has(block.trimEnd());
+  }
+
+  /** Adds the certificates of clean PEM, and returns those of them that were not known. */
+  add(text: Buffer | string): string {
+    const blocks = text.toString('latin1').match(/-----BEGIN [^-]+-----\n[^-]+-----END [^-]+-----/g) ?? [];
+    const added = blocks.filter((block) => !this.#blocks.has(block));
+    for (const block of added) this.#blocks.add(block);
+    return added.map((block) => `${block}\n`).join('');
   }
 }
 
@@ -47,7 +68,7 @@ type Parsed = {
   readonly damaged: number | undefined;
 };
 
-function parseFile(path: string, what: string): Parsed {
+function parseFile(path: string, what: string, known?: KnownCertificates): Parsed {
   let bytes: Uint8Array<ArrayBuffer>;
   try {
     bytes = readPublicFile(path, what, MAXIMUM_FILE);
@@ -58,13 +79,13 @@ function parseFile(path: string, what: string): Parsed {
   const der = Buffer.from(bytes.buffer, 0, bytes.length);
   if (isWhole(der) && isCertificate(der))
     return { certificates: [formatBlock('CERTIFICATE', der)], damaged: undefined };
-  return parsePem(der.toString('latin1'));
+  return parsePem(der.toString('latin1'), known);
 }
 
 /** RFC 7468; TRUSTED CERTIFICATE is OpenSSL's, a certificate with what it is trusted for behind it. */
 const BLOCK = /-----BEGIN ((?:X509 |TRUSTED )?CERTIFICATE)-----([\s\S]*?)(?=-----BEGIN |$)/g;
 
-function parsePem(text: string): Parsed {
+function parsePem(text: string, known: KnownCertificates | undefined): Parsed {
   const blocks = [...text.matchAll(BLOCK)];
   const certificates: string[] = [];
   let damaged: number | undefined;
@@ -72,8 +93,9 @@ function parsePem(text: string): Parsed {
     const [, body] = /^([A-Za-z0-9+/=\s]*)-----END [A-Z0-9 ]+-----/.exec(rest) ?? [];
     const der = Buffer.from(body ?? '', 'base64');
     const isTrusted = label === 'TRUSTED CERTIFICATE';
-    const isGood = isWhole(der, isTrusted) && (isTrusted || blocks.length > PARSED || isCertificate(der));
-    if (isGood) certificates.push(formatBlock(isTrusted ? label : 'CERTIFICATE', der));
+    const block = formatBlock(isTrusted ? label : 'CERTIFICATE', der);
+    const isExempt = isTrusted || blocks.length > PARSED || known?.has(block) === true;
+    if (isWhole(der, isTrusted) && (isExempt || isCertificate(der))) certificates.push(block);
     else damaged ??= index + 1;
   }
   return { certificates, damaged };

@@ -18,6 +18,14 @@ export function createTransport(settings: HttpSettings, findDialer: FindDialer):
   const environment = settings.environment ?? process.env;
   const idle = new IdleConnections();
   let trust: Trust | undefined;
+  let proxies: typeof import('./proxy.ts') | undefined;
+
+  /** Loads nothing where the environment names no proxy. */
+  async function findProxy(url: URL): Promise<URL | undefined> {
+    if (url.protocol === 'http:' || !(environment.HTTPS_PROXY || environment.https_proxy)) return undefined;
+    proxies ??= await import('./proxy.ts');
+    return proxies.chooseProxy(bareHost(url), portOf(url), environment);
+  }
 
   function readTrust(): Trust {
     const { clientCertificate, serverName } = settings;
@@ -42,7 +50,7 @@ export function createTransport(settings: HttpSettings, findDialer: FindDialer):
 
   return {
     async exchange(url, request) {
-      const proxy = await findProxy(url, environment);
+      const proxy = await findProxy(url);
       const route = `${url.origin} ${proxy?.href ?? ''}`;
       const connection = idle.take(route) ?? (await open(url, proxy, request.signal));
       const reader = new AnswerReader(url, request);
@@ -53,13 +61,6 @@ export function createTransport(settings: HttpSettings, findDialer: FindDialer):
     },
     close: () => idle.close(),
   };
-}
-
-/** The proxy for an address, found without loading anything if the environment names none. */
-async function findProxy(url: URL, environment: NodeJS.ProcessEnv): Promise<URL | undefined> {
-  if (url.protocol === 'http:' || !(environment.HTTPS_PROXY || environment.https_proxy)) return undefined;
-  const { chooseProxy } = await import('./proxy.ts');
-  return chooseProxy(bareHost(url), portOf(url), environment);
 }
 
 /** RFC 9110 section 9.3.6. */

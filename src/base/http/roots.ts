@@ -6,7 +6,7 @@ import { delimiter, join } from 'node:path';
 import { OcicryptError } from '../errors.ts';
 import { readSecretFile } from '../secret-file.ts';
 import { showPath } from '../shown.ts';
-import { findCertificates, readCertificateFile } from './certificates.ts';
+import { findCertificates, KnownCertificates, readCertificateFile } from './certificates.ts';
 
 /** Debian and its kin, Fedora and its kin, openSUSE, Alpine and macOS. */
 const SYSTEM_ROOTS = [
@@ -37,14 +37,20 @@ export function readRoots(
   environment: NodeJS.ProcessEnv,
 ): (Buffer | string)[] {
   const { SSL_CERT_FILE: file, SSL_CERT_DIR: directories } = environment;
-  const named = [...(file ? [file] : []), ...caFiles];
-  return [
-    ...(file && directories ? [] : readSystemRoots()),
-    // As by OpenSSL and Go, what cannot be read or is something else is passed over, and directories are not entered.
-    ...(directories ? directories.split(delimiter).flatMap((directory) => findIn(directory, false)) : []),
+  const system = file && directories ? undefined : readSystemRoots();
+  const named = [...(file && file !== system?.path ? [file] : []), ...caFiles];
+  const roots = system?.roots ?? [];
+  if (named.length === 0 && !directories && caDirectory === undefined) return roots;
+  // Once each: twice the roots of a system would be twice the time to parse them.
+  const known = new KnownCertificates();
+  for (const text of roots) known.add(text);
+  // As by OpenSSL and Go, what cannot be read or is something else is passed over, and directories are not entered.
+  const found = directories ? directories.split(delimiter).flatMap((path) => findIn(path, false, known)) : [];
+  const texts = [
     ...named.map((path) => readCertificateFile(path, 'the CA certificates')),
     ...(caDirectory === undefined ? [] : readDirectory(caDirectory)),
   ];
+  return [...roots, ...found, ...texts.map((text) => known.add(text)).filter((text) => text !== '')];
 }
 
 /** Longer files are no certificate chains and no keys. */
@@ -72,14 +78,16 @@ export function readClientCertificate(files: { readonly certificate: string; rea
   }
 }
 
-function readSystemRoots(): readonly (Buffer | string)[] {
+type SystemRoots = { readonly path: string | undefined; readonly roots: (Buffer | string)[] };
+
+function readSystemRoots(): SystemRoots {
   for (const path of SYSTEM_ROOTS) {
     try {
-      return [readFileSync(path)];
+      return { path, roots: [readFileSync(path)] };
     } catch {}
   }
   // Not imported: no other path needs it, and loading it costs the command a fraction of a millisecond.
-  return process.getBuiltinModule('node:tls').rootCertificates;
+  return { path: undefined, roots: [...process.getBuiltinModule('node:tls').rootCertificates] };
 }
 
 /** As Vault's own clients read it. */
@@ -91,15 +99,19 @@ function readDirectory(directory: string): readonly string[] {
       hint: 'name a directory of PEM files with VAULT_CAPATH, or one PEM file with VAULT_CACERT',
     });
   }
-  const found = findIn(directory, true);
+  const found = findIn(directory, true, new KnownCertificates());
   if (found.length > 0) return found;
   throw new OcicryptError('configuration', `no CA certificate is in the directory ${showPath(directory)}`, {
     hint: 'it must hold files of PEM blocks that begin with -----BEGIN CERTIFICATE-----',
   });
 }
 
-/** @param deep whether directories are entered; links to them are not, since those may lead in circles */
-function findIn(directory: string, deep: boolean): readonly string[] {
+/**
+ * The certificates of a directory that are not known yet, and are then.
+ *
+ * @param deep whether directories are entered; links to them are not, since those may lead in circles
+ */
+function findIn(directory: string, deep: boolean, known: KnownCertificates): readonly string[] {
   let entries: readonly Dirent[];
   try {
     entries = readdirSync(directory, { withFileTypes: true });
@@ -109,8 +121,8 @@ function findIn(directory: string, deep: boolean): readonly string[] {
   return entries
     .flatMap((entry) => {
       const path = join(directory, entry.name);
-      if (entry.isDirectory()) return deep ? findIn(path, deep) : [];
-      return [findCertificates(path)];
+      if (entry.isDirectory()) return deep ? findIn(path, deep, known) : [];
+      return [known.add(findCertificates(path, known))];
     })
     .filter((certificates) => certificates !== '');
 }

@@ -66,10 +66,11 @@ export function openAwsKms(uri: AwsKeyUri, settings: AwsKmsSettings): Kek {
       ...settings,
       caFiles: [...(settings.caFiles ?? []), ...findBundle(settings.environment, profiles)],
     };
+    const http = createHttpClient(trusted);
     const credentials = CREDENTIALS.get(settings, '', () =>
-      openAwsCredentials(settings.environment, createHttpClient(trusted), place.region),
+      openAwsCredentials(settings.environment, http, place.region),
     );
-    opened = { http: createHttpClient(trusted), place, credentials };
+    opened = { http, place, credentials };
     return opened;
   }
 

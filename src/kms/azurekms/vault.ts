@@ -62,7 +62,7 @@ export function openAzureVault(uri: AzureKeyUri, settings: AzureKmsSettings): Az
   /** One call, made again once with a new token if the service does not take the first one. */
   async function call(path: string, body: Uint8Array | undefined, signal: AbortSignal): Promise<HttpResponse> {
     const credentials = CREDENTIALS.get(settings, `${place.audience} ${place.authority}`, () =>
-      openAzureCredentials(place, settings.environment, createHttpClient(settings)),
+      openAzureCredentials(place, settings.environment, http),
     );
     const answer = await send(await credentials.read(signal), path, body, signal);
     if (answer.status !== 401) return answer;

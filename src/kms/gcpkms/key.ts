@@ -5,7 +5,7 @@ import { readEndpoint } from '../../base/address.ts';
 import { wipe } from '../../base/bytes.ts';
 import { OcicryptError } from '../../base/errors.ts';
 import { createHttpClient } from '../../base/http/client.ts';
-import type { HttpResponse } from '../../base/http/contract.ts';
+import type { HttpClient, HttpResponse } from '../../base/http/contract.ts';
 import { asText } from '../../base/json.ts';
 import { type JsonInput, writeJson } from '../../base/json-writer.ts';
 import { formatKeyUri, type KeyUri } from '../../base/key-uri.ts';
@@ -45,7 +45,11 @@ export type GcpKmsSettings = {
   readonly environment: NodeJS.ProcessEnv;
 };
 
-const CREDENTIALS = new SharedBySettings<{ opening: Promise<GoogleCredentials> | undefined }>();
+/** Connections and roots are those of all keys of the same settings, and of their credentials. */
+const SHARED = new SharedBySettings<{
+  readonly http: HttpClient;
+  opening: Promise<GoogleCredentials> | undefined;
+}>();
 
 type GcpKeyUri = Extract<KeyUri, { scheme: 'gcpkms' }>;
 
@@ -77,9 +81,9 @@ const FRESH_MILLISECONDS = 5 * 60 * 1000;
 export function openGcpKms(uri: GcpKeyUri, settings: GcpKmsSettings, now = () => performance.now()): Kek {
   const key = formatKeyUri(uri);
   const name = formatKeyUri({ scheme: 'gcpkms', key: uri.key });
-  const http = createHttpClient(settings);
   const endpoint = settings.endpoint === undefined ? undefined : readEndpoint(settings.endpoint, '--gcp-endpoint');
-  const shared = CREDENTIALS.get(settings, '', () => ({ opening: undefined }));
+  const shared = SHARED.get(settings, '', () => ({ http: createHttpClient(settings), opening: undefined }));
+  const { http } = shared;
   let isAsymmetric = false;
   /** By version, whose material never changes. */
   const publicKeys = new Map<string, GooglePublicKey>();
@@ -87,12 +91,10 @@ export function openGcpKms(uri: GcpKeyUri, settings: GcpKmsSettings, now = () =>
 
   /** For all keys of these settings. Credentials that could not be opened may be there the next time. */
   function openCredentials(): Promise<GoogleCredentials> {
-    shared.opening ??= openGoogleCredentials({ ...settings, http: createHttpClient(settings) }).catch(
-      (error: unknown) => {
-        shared.opening = undefined;
-        throw error;
-      },
-    );
+    shared.opening ??= openGoogleCredentials({ ...settings, http }).catch((error: unknown) => {
+      shared.opening = undefined;
+      throw error;
+    });
     return shared.opening;
   }
 

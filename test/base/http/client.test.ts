@@ -234,6 +234,25 @@ describe('trust', () => {
     assert.equal(texts({ SSL_CERT_FILE: ca }).join(''), [...system, own].join(''));
     assert.equal(texts({ SSL_CERT_FILE: ca, SSL_CERT_DIR: join(directory, 'missing') }).join(''), own);
   });
+  test('has each certificate once, however often files and directories hold it', async () => {
+    const own = readFileSync(ca, 'latin1');
+    const directories = join(directory, 'twice');
+    await mkdir(directories);
+    const [first = '', ...others] = readRoots({}, {})
+      .join('')
+      .matchAll(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----\n/g);
+    const of = (texts: Iterable<unknown>) => [...texts].map((text) => String(text)).join('');
+    const bundle = join(directory, 'bundle.pem');
+    await writeFile(bundle, `${of([first, ...others])}${own}`);
+    for (const name of ['a', 'b']) await writeFile(join(directories, name), `${own}${first}`);
+    const added = (environment: NodeJS.ProcessEnv, more = {}) =>
+      readRoots(more, environment).slice(readRoots({}, {}).length).map(String);
+    assert.deepEqual(added({ SSL_CERT_FILE: bundle }), [own]);
+    assert.deepEqual(added({ SSL_CERT_DIR: directories }), [own]);
+    assert.deepEqual(added({ SSL_CERT_DIR: directories }, { caFiles: [ca, bundle], caDirectory: directories }), [own]);
+    const both = { SSL_CERT_FILE: bundle, SSL_CERT_DIR: directories };
+    assert.equal(of(readRoots({}, both)).match(/BEGIN/g)?.length, others.length + 2);
+  });
   test('needs a file that holds certificates', async () => {
     const garbage = join(directory, 'garbage');
     await writeFile(garbage, 'no certificate');

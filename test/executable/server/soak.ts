@@ -42,14 +42,14 @@ export async function soak(
   const started = performance.now();
   for (let done = 0; done < calls; ) {
     const target = Math.min(calls, done + Math.ceil(calls / SAMPLES));
-    const connections = Array.from({ length: CONNECTIONS }, () => new Connection(subject.path));
+    const connections = Array.from({ length: CONNECTIONS }, () => new Connection(subject));
     const until = new AbortController();
     const watching = watch(subject, lags, until.signal);
     await Promise.all(
       Array.from({ length: IN_FLIGHT }, async (_, worker) => {
         while (done < target) {
           done++;
-          if (done % 10 === 0) await dialCallClose(subject.path, call);
+          if (done % 10 === 0) await dialCallClose(subject, call);
           else await connections[worker % CONNECTIONS]?.call(call);
         }
       }),
