@@ -179,6 +179,8 @@ class Connection implements CallListener {
   readonly #calls = new Set<Call>();
   #credit: number;
   #proved = false;
+  /** Whether it takes no more calls, because one of them dripped. */
+  #isRetired = false;
   #restingSince = this.since;
 
   constructor(socket: Socket, peer: Peer, pool: ConnectionPool) {
@@ -197,7 +199,7 @@ class Connection implements CallListener {
     this.#session.on('stream', (stream, headers) => {
       // Paid back where the call turns out to be one; at once, because a flood of streams is parsed before any is closed.
       if (this.#session.destroyed || !this.#spend()) return;
-      if (this.#calls.size >= pool.options.limits.streams) {
+      if (this.#isRetired || this.#calls.size >= pool.options.limits.streams) {
         stream.on('error', () => {});
         stream.close(constants.NGHTTP2_REFUSED_STREAM);
         return;
@@ -221,6 +223,7 @@ class Connection implements CallListener {
     this.#calls.delete(call);
     if (useful) this.#credit = Math.min(MAXIMUM_CREDIT, this.#credit + CREDIT_FOR_CALL);
     if (this.#calls.size > 0) return;
+    if (this.#isRetired) this.leave('slow');
     this.#restingSince = performance.now();
     this.#pool.rest(this);
   }
@@ -231,7 +234,12 @@ class Connection implements CallListener {
       return;
     }
     this.#credit = Math.min(MAXIMUM_CREDIT, this.#credit + CREDIT_FOR_SWEEP);
-    for (const call of this.#calls) if (call.isStuck(now)) call.cancel();
+    for (const call of this.#calls) {
+      if (!call.isStuck(now)) continue;
+      // Who once was answered could otherwise keep a connection for ever, by one call after the other that drips.
+      this.#isRetired = true;
+      call.cancel();
+    }
     if (!this.isBusy() && now - this.#restingSince > this.#pool.options.limits.idle) this.leave('idle');
   }
 

@@ -1,6 +1,7 @@
 // Metrics and health over HTTP/1, on a listener of their own.
 
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import type { Socket } from 'node:net';
 import { type Address, formatAddress, isLoopback } from '../base/address.ts';
 import { OcicryptError } from '../base/errors.ts';
 import type { Readiness } from './health.ts';
@@ -29,13 +30,14 @@ export async function startStatusPage(address: Address, options: StatusPageOptio
       hint: 'use tcp://127.0.0.1:PORT or unix:///PATH',
     });
   }
-  const server = createServer(
-    { requestTimeout: 2_000, headersTimeout: 2_000, keepAliveTimeout: 5_000 },
-    (request, response) => {
-      void answer(request, options).then(([status, type, body]) => send(response, status, type, body));
-    },
-  );
-  server.maxConnections = 16;
+  const slots = new Slots();
+  const server = createServer((request, response) => {
+    slots.limit(request.socket, ANSWER);
+    response.once('finish', () => slots.limit(request.socket, LEAVE));
+    void answer(request, options).then(([status, type, body]) => send(response, status, type, body));
+  });
+  server.maxRequestsPerSocket = 1;
+  server.on('connection', (connection) => slots.take(connection));
   const socket =
     address.kind === 'unix'
       ? await listenOnUnixSocket(server, address.path, { mode: 0o600, group: undefined })
@@ -49,6 +51,46 @@ export async function startStatusPage(address: Address, options: StatusPageOptio
       server.closeAllConnections();
     },
   };
+}
+
+/** Connections that are open at the same time. */
+const SLOTS = 16;
+/** Milliseconds from the start of a connection to the end of its request's head, on to its answer, and to its end. */
+const REQUEST = 2_000;
+const ANSWER = 15_000;
+const LEAVE = 1_000;
+
+/**
+ * The connections of the page, each for one request and for a time. The oldest gives way to a new one, so that those who
+ * drip keep out nobody. The limits of the runtimes' own servers are looked at every half minute, or never.
+ */
+class Slots {
+  /** Insertion order is age. */
+  readonly #timers = new Map<Socket, ReturnType<typeof setTimeout> | undefined>();
+
+  take(socket: Socket): void {
+    const [oldest] = this.#timers.keys();
+    if (oldest !== undefined && this.#timers.size >= SLOTS) this.#free(oldest);
+    this.#timers.set(socket, undefined);
+    socket.once('close', () => this.#free(socket));
+    this.limit(socket, REQUEST);
+  }
+
+  /** Ends the connection after so many milliseconds from now. */
+  limit(socket: Socket, milliseconds: number): void {
+    if (!this.#timers.has(socket)) return;
+    clearTimeout(this.#timers.get(socket));
+    this.#timers.set(
+      socket,
+      setTimeout(() => this.#free(socket), milliseconds),
+    );
+  }
+
+  #free(socket: Socket): void {
+    clearTimeout(this.#timers.get(socket));
+    this.#timers.delete(socket);
+    socket.destroy();
+  }
 }
 
 type Answer = readonly [status: number, type: string, body: string];

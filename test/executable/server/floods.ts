@@ -58,6 +58,16 @@ export const FLOODS: Readonly<Record<string, (connection: RawConnection) => void
     const timer = setInterval(() => socket.write(bytes.subarray(sent, ++sent)), 100);
     socket.once('close', () => clearInterval(timer));
   },
+  'one call after the other that drips, after one that was answered': ({ send, socket }) => {
+    send(frame(FRAME.headers, END_HEADERS | END_STREAM, 1, HEADERS));
+    let stream = 1;
+    const timer = setInterval(() => {
+      stream += 2;
+      const start = frame(FRAME.data, 0, stream, messageStart(1000, 10));
+      send(frame(FRAME.headers, END_HEADERS, stream, HEADERS), start);
+    }, 400);
+    socket.once('close', () => clearInterval(timer));
+  },
   'a little of many messages': (connection) => halfMessages(connection, 16, 1000),
   'half of many messages': (connection) => halfMessages(connection, 32, 16_000),
   'replies that nobody reads': ({ flood, socket }) => {

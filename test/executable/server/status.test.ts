@@ -4,6 +4,7 @@ import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
+import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
@@ -30,6 +31,30 @@ after(async () => {
 
 for (const { name, program } of PROGRAMS) {
   const file = (what: string) => join(directory, `${what}-${name.replace(' ', '-')}`);
+
+  test(`who drips keeps nobody from the status page (${name})`, async (t) => {
+    const { status } = await startSubject(t, program);
+    const drip = (text: string) => {
+      const socket = connect(status);
+      const started = performance.now();
+      socket.on('error', () => {});
+      let sent = 0;
+      const timer = setInterval(() => socket.write(text.charAt(sent++ % text.length)), 50);
+      t.after(() => socket.destroy());
+      return new Promise<number>((resolve) =>
+        socket.once('close', () => {
+          clearInterval(timer);
+          resolve(performance.now() - started);
+        }),
+      );
+    };
+    const ended = Array.from({ length: 60 }, (_, index) => drip(index % 2 === 0 ? 'GET /metrics' : ' '));
+    // Each is answered, although there are more who drip than places.
+    for (let count = 0; count < 20; count++) assert.equal((await readStatus(status, '/livez')).status, 200);
+    const longest = Math.max(...(await Promise.all(ended)));
+    assert.ok(longest < 10_000, `${longest} ms`);
+    assert.equal((await readStatus(status, '/metrics')).status, 200);
+  });
 
   describe(`P24 no key leaves without its line in the audit log (${name})`, () => {
     test('on a disk that becomes full', async (t) => {
