@@ -28,7 +28,7 @@ export async function runKeyprovider({ settings, terminal, personality }: Comman
         caller: `uid:${process.getuid?.()} ppid:${process.ppid}`,
         signal,
       });
-      terminal.write(reply);
+      terminal.write(reply, 'reply');
       wipe(reply);
     } finally {
       wipe(request);

@@ -22,7 +22,7 @@ export async function runRemote(address: string, { settings, terminal }: Command
       wipe(request);
     }
   });
-  terminal.write(reply);
+  terminal.write(reply, 'reply');
   wipe(reply);
 }
 

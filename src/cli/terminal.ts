@@ -1,6 +1,6 @@
 // Standard input, standard output and standard error of the process; whole layers go through standard-streams.ts.
 
-import { constants, fstatSync, openSync, read, readFileSync, readSync, writeSync } from 'node:fs';
+import { constants, fstatSync, openSync, read, readFileSync, readSync, statSync, writeSync } from 'node:fs';
 import { wipe } from '../base/bytes.ts';
 import { OcicryptError, showSystemCode, systemCode } from '../base/errors.ts';
 import type { StandardStreams } from './standard-streams.ts';
@@ -8,8 +8,13 @@ import type { StandardStreams } from './standard-streams.ts';
 export interface Terminal {
   /** Standard input to its end, or `maximum + 1` bytes of it, whichever is less. */
   read(maximum: number): Promise<Uint8Array>;
-  /** Writes data, all of it. @throws OcicryptError `not-written` */
-  write(data: Uint8Array | string): void;
+  /**
+   * Writes data, all of it.
+   *
+   * @param purpose `reply` for what a client waits for: it is not thrown away where that can be known
+   * @throws OcicryptError `not-written`
+   */
+  write(data: Uint8Array | string, purpose?: 'reply'): void;
   /** Writes one line to standard error; if that fails, the command goes on. */
   say(line: string): void;
   /** Standard input and output as streams, for a command whose input and output are a whole layer. */
@@ -32,8 +37,8 @@ export const processTerminal: Terminal = {
       if (length === buffer.length) buffer = enlarge(buffer, maximum + 1);
     }
   },
-  write(data) {
-    refuseClosedOutput();
+  write(data, purpose) {
+    refuseClosedOutput(purpose === 'reply');
     writeAll(1, typeof data === 'string' ? new TextEncoder().encode(data) : data);
   },
   say(line) {
@@ -44,6 +49,7 @@ export const processTerminal: Terminal = {
     }
   },
   async streams() {
+    refuseClosedOutput(true);
     if (isTerminal(0)) throw typedByPerson('this command decrypts a layer that it reads from standard input');
     return (await import('./standard-streams.ts')).STANDARD_STREAMS;
   },
@@ -135,18 +141,29 @@ function unreadable(cause: unknown): OcicryptError {
 }
 
 /**
- * Bun opens /dev/null in the place of a closed standard output, and data would be lost in silence. That descriptor is closed
- * on exec, which none that was inherited can be. Node does the same and leaves no trace of it.
+ * Both runtimes open /dev/null in the place of a closed standard output, and data would be lost in silence. Bun's is
+ * closed on exec, which none that was inherited can be. Node's is open for reading too, as a shell's is not, but that of
+ * a program that wants no output may be: so only a reply, which somebody waits for, is not written there.
  */
-function refuseClosedOutput(): void {
-  if (process.versions.bun === undefined || process.platform !== 'linux' || !fstatSync(1).isCharacterDevice()) return;
-  const flags = /^flags:\s*([0-7]+)$/m.exec(readFileSync('/proc/self/fdinfo/1', 'utf8'))?.[1] ?? '0';
-  if ((Number.parseInt(flags, 8) & CLOSED_ON_EXEC) === 0) return;
-  throw new OcicryptError('not-written', 'standard output is closed');
+function refuseClosedOutput(isReply: boolean): void {
+  if (process.platform !== 'linux' || !isNullDevice(1)) return;
+  const text = /^flags:\s*([0-7]+)$/m.exec(readFileSync('/proc/self/fdinfo/1', 'utf8'))?.[1] ?? '0';
+  const flags = Number.parseInt(text, 8);
+  const isClosed =
+    process.versions.bun === undefined
+      ? isReply && (flags & ACCESS_MODE) === constants.O_RDWR
+      : (flags & CLOSED_ON_EXEC) !== 0;
+  if (isClosed) throw new OcicryptError('not-written', 'standard output is closed');
 }
 
-/** O_CLOEXEC of Linux. */
+function isNullDevice(descriptor: number): boolean {
+  const status = fstatSync(descriptor);
+  return status.isCharacterDevice() && status.rdev === statSync('/dev/null').rdev;
+}
+
+/** O_CLOEXEC and O_ACCMODE of Linux. */
 const CLOSED_ON_EXEC = 0o2000000;
+const ACCESS_MODE = 0o3;
 
 /** How long a reader that does not read is waited for. */
 const WRITE_PATIENCE = 5000;

@@ -1,9 +1,12 @@
 // The command as clients start it: standard input in every state, closed outputs, signals, the reference's flags.
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
 import { type ExecutableOptions, type Finished, runExecutable } from '../fixtures/executable.ts';
 import { type GoogleWorld, startGoogleWorld } from '../fixtures/google.ts';
 import { KEYFILES } from '../fixtures/packets.ts';
@@ -12,6 +15,7 @@ import { FIRST_KEY, GCP, GCP_SECOND, PACKET, REPLY, unwrapRequest, wrapRequest }
 
 const keys = makeKeyDirectory();
 const directory = mkdtempSync(join(tmpdir(), 'ocicrypt-executable-'));
+const MAIN = fileURLToPath(new URL('../../src/main.ts', import.meta.url));
 const KEY = `--key=${keys.file('first')}`;
 let google: GoogleWorld;
 before(async () => {
@@ -116,6 +120,19 @@ describe('standard output', () => {
     for (const file of [audit, log]) {
       const text = readFileSync(file, 'utf8');
       assert.ok(!text.includes('optsdata') && !text.includes(JSON.parse(REPLY).keyunwrapresults.optsdata));
+    }
+  });
+
+  test('closed, where the sources run on Node: a reply that was not written is no success', async () => {
+    for (const [redirected, status] of [
+      ['>&-', 74],
+      ['>/dev/null', 0],
+    ] as const) {
+      const shell = `exec ${process.execPath} "$0" "$@" ${redirected}`;
+      const child = spawn('/bin/sh', ['-c', shell, MAIN, 'keyprovider', KEY], { stdio: ['pipe', 'inherit', 'pipe'] });
+      child.stderr.resume();
+      child.stdin.end(unwrapRequest(PACKET));
+      assert.deepEqual(await once(child, 'exit'), [status, null], redirected);
     }
   });
 
