@@ -5,8 +5,12 @@ import { waitFor } from './deadline.ts';
 import { OcicryptError } from './errors.ts';
 
 export type RetryRules = {
-  /** Whether a failure that may pass is worth another attempt, which would begin in `pause` milliseconds. Asked once for each. */
-  readonly isWorthwhile: (error: OcicryptError, pause: number) => boolean;
+  /**
+   * How many milliseconds after a failure that may pass another attempt is worthwhile, if at all. Asked once for each.
+   *
+   * @param usual what is usual, or what the service asked for
+   */
+  readonly pauseAfter: (error: OcicryptError, usual: number) => number | undefined;
   /** Milliseconds: each pause is twice as long as the one before, up to the longest. */
   readonly pauses: { readonly first: number; readonly longest: number };
   /** Ends a pause, and no attempt is made after it. */
@@ -21,7 +25,7 @@ export type RetryRules = {
  * not multiply the attempts; and it says how often and how long it was tried
  */
 export async function retry<Value>(run: () => Promise<Value>, rules: RetryRules): Promise<Value> {
-  const { isWorthwhile, pauses, signal, clock = SYSTEM_CLOCK } = rules;
+  const { pauseAfter, pauses, signal, clock = SYSTEM_CLOCK } = rules;
   const started = clock.now();
   for (let attempts = 1; ; attempts++) {
     try {
@@ -29,8 +33,8 @@ export async function retry<Value>(run: () => Promise<Value>, rules: RetryRules)
     } catch (error) {
       if (!(error instanceof OcicryptError && error.retryable) || signal.aborted) throw error;
       const longest = Math.min(pauses.longest, pauses.first * 2 ** (attempts - 1));
-      const pause = pauseAfter(error, longest, clock.random());
-      if (!isWorthwhile(error, pause)) throw exhausted(error, attempts, clock.now() - started);
+      const pause = pauseAfter(error, usualPause(error, longest, clock.random()));
+      if (pause === undefined) throw exhausted(error, attempts, clock.now() - started);
       const wait = { name: `another attempt after ${error.code}: ${error.message}` };
       await waitFor(signal, wait, 'on', () => sleep(pause, signal, clock));
       if (signal.aborted) throw error;
@@ -44,7 +48,7 @@ const SPREAD = { share: 0.1, milliseconds: 50 } as const;
 const LEAST_PAUSE = 50;
 
 /** Between half and the whole of what it may be, or what the service asked for and a little more. */
-function pauseAfter({ retryAfter }: OcicryptError, longest: number, random: number): number {
+function usualPause({ retryAfter }: OcicryptError, longest: number, random: number): number {
   if (retryAfter === undefined) return longest * (0.5 + random / 2);
   return retryAfter + LEAST_PAUSE + (retryAfter * SPREAD.share + SPREAD.milliseconds) * random;
 }

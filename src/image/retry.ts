@@ -29,12 +29,12 @@ export async function retry<Result>(work: Work<Result>, outer: AbortSignal | und
   const inherited = outer === undefined ? undefined : allowances.get(outer);
   const allowance = inherited ?? { repeats: ATTEMPTS - 1 };
   const signal = withAllowance(outer, allowance);
-  const isWorthwhile = (_: OcicryptError, pause: number) => {
-    if (allowance.repeats === 0 || pause > PATIENCE) return false;
+  const pauseAfter = (_: OcicryptError, usual: number) => {
+    if (allowance.repeats === 0 || usual > PATIENCE) return undefined;
     allowance.repeats--;
-    return true;
+    return usual;
   };
-  return repeat(() => work(signal), { isWorthwhile, pauses: PAUSES, signal });
+  return repeat(() => work(signal), { pauseAfter, pauses: PAUSES, signal });
 }
 
 /** Runs `work` once, with all that it calls: for what the caller can do without. */

@@ -56,11 +56,15 @@ export function withRetries<Value>(
   const begun = clock.now();
   const until = Math.min(patienceOf(signal), begun + total * PATIENCE);
   let counted = 0;
-  const isWorthwhile = (error: OcicryptError, pause: number) => {
-    if (COUNTED.has(error.code) && ++counted >= attempts) return false;
-    return clock.now() + pause <= (error.unreached ? Math.min(until, begun + UNREACHED_PATIENCE) : until);
+  const pauseAfter = (error: OcicryptError, usual: number) => {
+    if (COUNTED.has(error.code) && ++counted >= attempts) return undefined;
+    const end = error.unreached ? Math.min(until, begun + UNREACHED_PATIENCE) : until;
+    const left = end - clock.now();
+    if (usual <= left) return usual;
+    // The last attempt comes in time, if only the pause is ours to choose.
+    return error.retryAfter === undefined && left >= PAUSES.first ? left : undefined;
   };
-  return retry(run, { isWorthwhile, pauses: PAUSES, signal, clock });
+  return retry(run, { pauseAfter, pauses: PAUSES, signal, clock });
 }
 
 /** Why none of several attempts succeeded: one error for each, in their order. */

@@ -20,7 +20,12 @@ async function attemptsOf(count: number, error: OcicryptError, random: number) {
     times.push(clock.now() - begun);
     throw error;
   };
-  const rules = { isWorthwhile: () => --left > 0, pauses: PAUSES, signal: unending(), clock };
+  const rules = {
+    pauseAfter: (_: OcicryptError, usual: number) => (--left > 0 ? usual : undefined),
+    pauses: PAUSES,
+    signal: unending(),
+    clock,
+  };
   const ended = await clock.settle(retry(run, rules).then(() => assert.fail('it succeeded'), asOcicryptError));
   return { times, ended };
 }
@@ -58,9 +63,19 @@ test('a loop in a loop does not multiply', async () => {
       calls++;
       throw passing();
     };
-    return retry(inner, { isWorthwhile: () => --left > 0, pauses: PAUSES, signal: unending(), clock });
+    return retry(inner, {
+      pauseAfter: (_: OcicryptError, usual: number) => (--left > 0 ? usual : undefined),
+      pauses: PAUSES,
+      signal: unending(),
+      clock,
+    });
   };
-  const outer = retry(nested, { isWorthwhile: () => true, pauses: PAUSES, signal: unending(), clock });
+  const outer = retry(nested, {
+    pauseAfter: (_: OcicryptError, usual: number) => usual,
+    pauses: PAUSES,
+    signal: unending(),
+    clock,
+  });
   await assert.rejects(clock.settle(outer));
   assert.equal(calls, 3);
 });
@@ -72,7 +87,7 @@ test('what is not retryable, and what nobody knows, is tried once', async () => 
       calls++;
       throw error;
     };
-    const rules = { isWorthwhile: () => true, pauses: PAUSES, signal: unending() };
+    const rules = { pauseAfter: (_: OcicryptError, usual: number) => usual, pauses: PAUSES, signal: unending() };
     await assert.rejects(retry(run, rules), error);
     assert.equal(calls, 1);
   }
@@ -86,7 +101,12 @@ test('a signal ends the pause, and no attempt is made after it', async () => {
     calls++;
     throw passing({ retryAfter: 30_000 });
   };
-  const rules = { isWorthwhile: () => true, pauses: PAUSES, signal: controller.signal, clock };
+  const rules = {
+    pauseAfter: (_: OcicryptError, usual: number) => usual,
+    pauses: PAUSES,
+    signal: controller.signal,
+    clock,
+  };
   const work = retry(run, rules).catch(asOcicryptError);
   await clock.advance(10);
   controller.abort();

@@ -79,10 +79,10 @@ async function patienceFor(error: OcicryptError, limits: Partial<Limits> = {}) {
 
 test('what is unavailable is tried until four fifths of the time have passed, and then says so', async () => {
   const { calls, last, ended } = await patienceFor(failure({ retryable: true }));
-  assert.deepEqual([calls, last], [8, 7100]);
-  assert.deepEqual([ended.code, ended.message], ['unavailable', 'gone, tried 8 times in 7.1 s']);
+  assert.deepEqual([calls, last], [9, 8000]);
+  assert.deepEqual([ended.code, ended.message], ['unavailable', 'gone, tried 9 times in 8.0 s']);
   const longer = await patienceFor(failure({ retryable: true }), { total: 30_000 });
-  assert.ok(longer.last > 22_000 && longer.last <= 24_000, `${longer.last} ms`);
+  assert.equal(longer.last, 24_000);
 });
 
 test('throttling and damaged answers are counted, and an outage between them is not', async () => {
@@ -103,7 +103,7 @@ test('throttling and damaged answers are counted, and an outage between them is 
 test('an address at which nothing answers is given three seconds, however long the call may take', async () => {
   for (const total of [10_000, 50_000]) {
     const { last, ended } = await patienceFor(failure({ retryable: true, unreached: true }), { total });
-    assert.ok(last > 1000 && last <= 3000, `${last} ms`);
+    assert.equal(last, 3000);
     assert.equal(ended.code, 'unavailable');
   }
 });
