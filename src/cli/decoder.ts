@@ -10,16 +10,13 @@ import type { ProviderParameters } from '../client/provider-messages.ts';
 import { type ByteSource, sourceAfter } from '../image/cipher/streams.ts';
 import type { Descriptor } from '../image/model/manifest.ts';
 import { readAtMost } from '../image/transports/store.ts';
-import { findStoredLayers } from '../node/content-store.ts';
 import { type OpenedLayer, openLayer, openOneOf, writeLayer } from '../node/open-layer.ts';
 import { decodePayload, MAXIMUM_PAYLOAD } from '../node/payload.ts';
-import { findContentStores } from '../node/stores.ts';
 import { DEFAULT_LIMITS } from '../provider/attempts.ts';
 import type { CommandContext } from './command.ts';
 import { createHolders, NO_HOLDER, openKeys } from './image/keys.ts';
 import { untilInterrupted } from './interrupt.ts';
 import type { Settings } from './options/settings.ts';
-import { openRemote } from './remote.ts';
 import type { StandardStreams } from './standard-streams.ts';
 
 /** Where containerd gives a decoder its payload: the first of Go's `ExtraFiles`. */
@@ -74,6 +71,10 @@ async function openInput(
   }
   const head = await readAtMost(input, HEAD);
   const clue = { head, isWhole: head.length < HEAD, mediaType: process.env.STREAM_PROCESSOR_MEDIATYPE };
+  const [{ findContentStores }, { findStoredLayers }] = await Promise.all([
+    import('../node/stores.ts'),
+    import('../node/content-store.ts'),
+  ]);
   const stores = findContentStores(settings.text('content-store'), process.ppid);
   const layers = stores.flatMap((store) => findStoredLayers(store, clue));
   if (layers.length === 0) {
@@ -94,6 +95,7 @@ async function openHolders(
 ): Promise<{ readonly unwrapper: Unwrapper; readonly close: () => Promise<void> }> {
   const remote = context.settings.text('remote');
   if (remote !== undefined) {
+    const { openRemote } = await import('./remote.ts');
     const forward = openRemote(remote, context.settings, limit);
     const ask: ProviderCall = (request, _operation, signal) => forward(request, signal);
     const unwrapper = (parameters: ProviderParameters) =>

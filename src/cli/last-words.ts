@@ -31,5 +31,5 @@ const USUAL_PATH = '/usr/local/bin:/usr/bin:/bin';
 const SCRIPT = `
 logger -t ocicrypt-kms -p daemon.err -- "$2" >/dev/null 2>&1 &
 tries=0
-while kill -0 "$1" 2>/dev/null && [ "$tries" -lt 100 ]; do tries=$((tries + 1)); sleep 0.05; done
-sleep 0.2`;
+while kill -0 "$1" 2>/dev/null && [ "$tries" -lt 250 ]; do tries=$((tries + 1)); sleep 0.02; done
+sleep 0.1`;

@@ -9,7 +9,6 @@ import type { LayerKeyUnwrapper } from '../client/layer-keys.ts';
 import { decryptStream } from '../image/cipher/layer.ts';
 import { startStage } from '../image/cipher/passes.ts';
 import { type ByteSink, type ByteSource, sourceFromFile } from '../image/cipher/streams.ts';
-import { createUncompressingSink } from '../image/cipher/uncompress.ts';
 import { compressionOf, decodeEncryption, decryptedType } from '../image/model/annotations.ts';
 import { decodePrivateOptions, type PrivateOptions, type PublicOptions } from '../image/model/layer-options.ts';
 import type { Descriptor } from '../image/model/manifest.ts';
@@ -88,7 +87,8 @@ export async function writeLayer(
   signal: AbortSignal,
 ): Promise<void> {
   const compression = compressionOf(decryptedType(descriptor.mediaType) ?? '');
-  const plain = compression === 'none' ? undefined : createUncompressingSink(sink);
+  const plain =
+    compression === 'none' ? undefined : (await import('../image/cipher/uncompress.ts')).createUncompressingSink(sink);
   try {
     await decryptStream(source, plain ?? sink, descriptor, publicOptions, privateOptions, { signal });
     await plain?.finish();

@@ -2,16 +2,20 @@
 // store, which holds its blobs as an image layout does.
 
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
+import { once } from 'node:events';
 import { createReadStream, openSync } from 'node:fs';
 import { cp, mkdir, readFile, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
+import { text } from 'node:stream/consumers';
 import { after, before, describe, test } from 'node:test';
+import { setTimeout as pause } from 'node:timers/promises';
 import { ERROR_STATUS, type ErrorCode } from '../../src/base/errors.ts';
 import { blobPath, type Compression, type Descriptor, type Image, writeImage } from '../fixtures/images.ts';
 import { decoderPayload } from '../real-clients/ctd-decoder.ts';
-import { type Environment, type RunResult, runClient } from '../real-clients/process.ts';
+import { clientEnvironment, type Environment, type RunResult, runClient } from '../real-clients/process.ts';
 import { startGoogle } from './google.ts';
 import { createImageWorkspace, type ImageWorkspace } from './image-workspace.ts';
 import { executable, readImage } from './workspace.ts';
@@ -242,5 +246,81 @@ describe('without a payload', () => {
     await writeFile(name('d'), manifest.subarray(0, manifest.length / 2));
     await writeFile(join(blobs, 'x'), manifest);
     assertPlain(await decode(layerAt(0), [key, `--content-store=${root}`]), 0);
+  });
+});
+
+describe('whatever becomes of it', () => {
+  const failing = { STREAM_PROCESSOR_MEDIATYPE: 'application/vnd.oci.image.layer.v1.tar+gzip+encrypted' };
+
+  async function until(read: () => Promise<string>): Promise<string> {
+    for (let tries = 0; tries < 200; tries++) {
+      const content = await read();
+      if (content.endsWith('\n') && content.split('\n').length > 6) return content;
+      await pause(20);
+    }
+    return read();
+  }
+
+  /** Starts it without a key to open the layer with. */
+  function start(words: readonly string[], env: Environment = {}) {
+    const child = spawn(executable(), ['decoder', ...words], {
+      env: { ...clientEnvironment(), ...env },
+      stdio: ['pipe', 'pipe', 'pipe'],
+    });
+    child.stdin.on('error', () => {});
+    return child;
+  }
+
+  test('standard output is open until whoever started it has the exit status, and the log has the line', async () => {
+    const bin = workspace.path('bin');
+    await mkdir(bin);
+    await writeFile(join(bin, 'logger'), `#!/bin/sh\nprintf '%s\\n' "$@" >${workspace.path('log')}\n`, { mode: 0o755 });
+    const child = start([`--content-store=${layout}`], { ...failing, PATH: `${bin}:${process.env.PATH}` });
+    createReadStream(blobPath(layout, layerAt(GZIP).digest)).pipe(child.stdin);
+    const [line, exited, ended] = await Promise.all([
+      text(child.stderr),
+      once(child, 'exit').then(() => performance.now()),
+      text(child.stdout).then(() => performance.now()),
+    ]);
+    assert.equal(child.exitCode, ERROR_STATUS['not-allowed'].exit);
+    assert.ok(ended - exited > 50, `${ended - exited} ms`);
+    // It is in nobody's way, and not waited for.
+    const logged = await until(() => readFile(workspace.path('log'), 'utf8').catch(() => ''));
+    assert.deepEqual(logged.split('\n').slice(0, -1), [
+      ...['-t', 'ocicrypt-kms', '-p', 'daemon.err', '--'],
+      line.trimEnd(),
+    ]);
+  });
+
+  test('options that are wrong are told in the same way', async () => {
+    const child = start(['--allow=nonsense'], failing);
+    const [, exited, ended] = await Promise.all([
+      text(child.stderr).then((line) => assert.match(line, /^ocicrypt-kms: configuration: /)),
+      once(child, 'exit').then(() => performance.now()),
+      text(child.stdout.resume()).then(() => performance.now()),
+    ]);
+    assert.ok(ended - exited > 50, `${ended - exited} ms`);
+  });
+
+  test('a reader that stops reading is no success', async () => {
+    const layer = layerAt(1);
+    const child = start([key, `--content-store=${layout}`]);
+    child.stdout.once('data', () => child.stdout.destroy());
+    createReadStream(blobPath(layout, layer.digest)).pipe(child.stdin);
+    const [line] = await Promise.all([text(child.stderr), once(child, 'exit')]);
+    assert.match(line, /^ocicrypt-kms: not-written: /);
+    assert.equal(child.exitCode, ERROR_STATUS['not-written'].exit);
+  });
+
+  test('a signal ends it in the middle of a layer, with a word', async () => {
+    const layer = layerAt(1);
+    const bytes = await readFile(blobPath(layout, layer.digest));
+    const child = start([key, `--content-store=${layout}`]);
+    child.stdin.write(bytes.subarray(0, -1));
+    await once(child.stdout, 'data');
+    child.kill('SIGTERM');
+    const [line] = await Promise.all([text(child.stderr), once(child, 'exit'), text(child.stdout)]);
+    assert.match(line, /^ocicrypt-kms: deadline-exceeded: interrupted/);
+    assert.equal(child.signalCode, 'SIGTERM');
   });
 });

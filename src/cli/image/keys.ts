@@ -4,7 +4,6 @@
 import { resolve } from 'node:path';
 import { checkedEnvironment } from '../../base/environment.ts';
 import { asKeyUri, parseKeyUri } from '../../base/key-uri.ts';
-import { createConfiguredCall } from '../../client/configured.ts';
 import type { KeyHolder } from '../../client/holders.ts';
 import { createJweHolder, isPemFile } from '../../client/jwe.ts';
 import { createProviderHolder, type ProviderCall } from '../../client/provider.ts';
@@ -59,7 +58,10 @@ export function createHolders(
 ): Holders {
   const own = createProviderHolder(undefined, parameters, callOf(options));
   const others = [...configured].map(([name, provider]): [string, KeyHolder] => {
-    const call: ProviderCall = async (...request) => createConfiguredCall(provider())(...request);
+    const call: ProviderCall = async (...request) => {
+      const { createConfiguredCall } = await import('../../client/configured.ts');
+      return createConfiguredCall(provider())(...request);
+    };
     return [name, createProviderHolder(new Set([name]), { ...parameters, ...keys.parameters }, call)];
   });
   return { own: jwe.length === 0 ? [own] : [createJweHolder(jwe), own], configured: new Map(others) };
