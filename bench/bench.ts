@@ -21,6 +21,7 @@ const SECTIONS: Readonly<Record<string, () => Promise<Section>>> = {
   'cold-start': () => import('./cold-start.ts'),
   backends: () => import('./backends.ts'),
   image: () => import('./image.ts'),
+  pull: () => import('./pull.ts'),
   server: () => import('./server.ts'),
   peer: () => import('./peer.ts'),
 };

@@ -18,5 +18,5 @@ if (complaint !== undefined) {
   const files = globSync('test/nodes/*.nodes.ts', { cwd: PROJECT }).toSorted();
   runTool('node', ['scripts/build.ts']);
   const environment = isSmall ? {} : { OCICRYPT_NODES: names.join(',') };
-  runTool('node', ['--test', '--test-concurrency=1', '--test-timeout=1200000', ...files], environment);
+  runTool('node', ['--test', '--test-concurrency=2', '--test-timeout=1200000', ...files], environment);
 }

@@ -6,7 +6,8 @@ import { after, before, test } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
 import type { ErrorCode } from '../../src/base/errors.ts';
 import { type Google, startGoogle } from '../end-to-end/google.ts';
-import { executable, type LocalKey } from '../end-to-end/workspace.ts';
+import { executable, type LocalKey, succeed } from '../end-to-end/workspace.ts';
+import { runClient } from '../real-clients/process.ts';
 import { type Outcome, pull, runImage } from './clients.ts';
 import { streamProcessors } from './configuration.ts';
 import { waysOf } from './expected.ts';
@@ -92,6 +93,20 @@ for (const containerd of CHOSEN) {
         for (const { text } of said) assert.match(text, /^hello$/m);
         await clearNode(node);
       });
+
+      await t.test(
+        'an image with new keys is pulled with those, although the node has the old manifest, too',
+        async () => {
+          await lab.push('rewrapped', lab.key.uri, []);
+          const image = `${lab.registry.host}/rewrapped:1`;
+          await decodeWith(node, `--key=${other.file}`);
+          assertShown(await pull(node, 'CRI', image), 'not-allowed', lab.key.thumbprint);
+          const words = [`--key=${lab.key.file}`, '--recipient', other.uri, `--ca=${lab.registry.authority}`];
+          await succeed(runClient([executable(), 'rewrap', `docker://${image}`, ...words]));
+          assertPulled(await pull(node, 'CRI', image));
+          await clearNode(node);
+        },
+      );
 
       await t.test('a server that is killed in the middle of a pull, and started again', async () => {
         const socket = '/run/ocicrypt-kms/socket';
