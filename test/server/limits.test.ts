@@ -125,6 +125,27 @@ describe('P11 every call ends', () => {
     assert.equal(await codeOf(ended), 'deadline-exceeded');
   });
 
+  test('with what the service says, where the client would else only hear that its time is over', async (t) => {
+    let calls = 0;
+    const kek = remoteKek(() => {
+      calls++;
+      return Promise.reject(new OcicryptError('unavailable', 'it is down', { retryable: true }));
+    });
+    const { target } = await startRunning(t, sharing(kek, 100));
+    const request = unwrapRequest(await callKeyProvider(target, wrapRequest()));
+    const ended = callOnce(target, undefined, {
+      method: '/keyprovider.KeyProviderService/UnWrapKey',
+      message: encodeBytesField(request),
+      timeout: 600,
+      maximumReply: 1000,
+      signal: new AbortController().signal,
+    });
+    const error = await ended.then(() => assert.fail('it succeeded'), asOcicryptError);
+    assert.equal(error.code, 'unavailable');
+    assert.match(error.message, /it is down, tried \d times in 0\.[45] s/);
+    assert.ok(calls > 1, `${calls} calls`);
+  });
+
   test('a caller that leaves ends the work of the key service', async (t) => {
     const left = Promise.withResolvers<number>();
     const kek = remoteKek(
