@@ -1,7 +1,7 @@
 // Judges by whose hands a path leads: who else could put something else in its place.
 
 import { lstatSync, readlinkSync, type Stats } from 'node:fs';
-import { dirname, isAbsolute, join, resolve } from 'node:path';
+import { dirname, isAbsolute, join } from 'node:path';
 import { systemCode } from './errors.ts';
 import { showPath } from './shown.ts';
 
@@ -32,7 +32,9 @@ export function stepsTo(path: string): readonly Step[] {
   const steps: Step[] = [{ path: '/', status: lstatSync('/') }];
   let here = '/';
   let links = 0;
-  const rest = resolve(path).split('/').filter(isName);
+  // Not put in order first: what `..` leads to is known where it stands.
+  const whole = isAbsolute(path) ? path : `${process.cwd()}/${path}`;
+  const rest = whole.split('/').filter(isName);
   for (let name = rest.shift(); name !== undefined; name = rest.shift()) {
     if (name === '..') {
       here = dirname(here);

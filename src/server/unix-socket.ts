@@ -15,7 +15,7 @@ import {
   unlinkSync,
 } from 'node:fs';
 import { connect, type Server } from 'node:net';
-import { basename, dirname, join } from 'node:path';
+import { basename, dirname } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { OcicryptError, showSystemCode, systemCode } from '../base/errors.ts';
 import { showPath, showValue } from '../base/shown.ts';
@@ -47,9 +47,9 @@ export async function listenOnUnixSocket(server: Server, path: string, access: S
   prepareDirectory(path);
   let room: string | undefined;
   try {
-    // Not by join(), which takes a last '.' away: the room would stand beside the directory, where we may not write.
+    // Not by join(), here and below: it takes a last '.' away, and a '..' that stands behind a link.
     room = mkdtempSync(`${dirname(path)}/.`);
-    const socket = join(room, 's');
+    const socket = `${room}/s`;
     await bind(server, socket);
     if (gid !== undefined) chownSync(socket, -1, gid);
     chmodSync(socket, access.mode);
@@ -150,7 +150,7 @@ const FORGOTTEN = 1_000;
  */
 async function takeOver(path: string): Promise<void> {
   checkLeftBehind(path, lstatSync(path, { throwIfNoEntry: false }));
-  const claim = join(dirname(path), `.${basename(path)}.claim`);
+  const claim = `${dirname(path)}/.${basename(path)}.claim`;
   if (!linkIfFree(path, claim)) {
     const other = lstatSync(claim, { throwIfNoEntry: false });
     // The time of its last name, as the system has it.

@@ -1,6 +1,6 @@
 // P19: who could put another socket in the place of one. Server and clients refuse the same places.
 import assert from 'node:assert/strict';
-import { chmodSync, chownSync, lchownSync, mkdirSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs';
+import { chmodSync, chownSync, lchownSync, lstatSync, mkdirSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -97,6 +97,19 @@ describe('P19 no other user can put a socket in the place of ours', () => {
     assert.equal(socketWeakness(socket), undefined);
     chmodSync(place, 0o1777);
     assert.ok(socketWeakness(socket) !== undefined);
+  });
+
+  test('a way through a link and up again is the one that the system goes', async (t) => {
+    const { middle, links, link } = makePlaces(t);
+    const path = `${link}/../s`;
+    assert.equal(await listens(t, path), 'ok');
+    assert.equal(await calls(path), 'unavailable');
+    assert.ok(lstatSync(join(middle, 's')).isSocket());
+    chmodSync(middle, 0o777);
+    assert.equal(await calls(path), 'configuration');
+    assert.equal(await listens(t, `${link}/../t`), 'configuration');
+    // Where a text that is put in order would lead.
+    assert.equal(await listens(t, join(links, 't')), 'ok');
   });
 
   test('an abstract socket has no owner', async () => {
