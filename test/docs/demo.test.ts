@@ -8,15 +8,20 @@ import { promisify } from 'node:util';
 import { realClients } from '../real-clients/tools.ts';
 import { PROJECT } from './transcript.ts';
 
-test('npm run demo shows a key, an image before and after, a refusal and the same digests', async (t) => {
+const run = async (...words: readonly string[]) =>
+  (await promisify(execFile)(process.execPath, [join(PROJECT, 'scripts/demo.ts'), ...words])).stdout;
+
+const SHOWN = ['ocicrypt-kms keygen', 'tar+gzip+encrypted', 'not-allowed: key keyfile:sha256:', 'a key of 32 bytes'];
+
+test('npm run demo shows a key, an image before and after, a refusal and the same digests, with skopeo too', async (t) => {
   if (!(await realClients(t, ['skopeo']))) return;
-  const { stdout } = await promisify(execFile)(process.execPath, [join(PROJECT, 'scripts/demo.ts')]);
-  for (const shown of [
-    'ocicrypt-kms keygen',
-    'tar+gzip+encrypted',
-    'not-allowed: key keyfile:sha256:',
-    'ok: 3 layers',
-  ]) {
-    assert.ok(stdout.includes(shown), stdout);
-  }
+  const shown = await run();
+  for (const text of SHOWN) assert.ok(shown.includes(text), shown);
+  assert.match(shown, /^ok: 3 layers .*skopeo \d+\.\d+\.\d+ opened it too/m);
+});
+
+test('npm run demo does the same where there is no skopeo', async () => {
+  const shown = await run('alone');
+  for (const text of SHOWN) assert.ok(shown.includes(text), shown);
+  assert.match(shown, /^ok: 3 layers .*skopeo is left out/m);
 });
