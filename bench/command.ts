@@ -83,11 +83,14 @@ export class CommandRunner {
   }
 }
 
+/** Milliseconds; `processor` is what a run and all that it starts take of all processors, on average. */
+export type CommandFigures = Figures & { readonly processor: number };
+
 /**
  * Times commands in turn. From a process of Bun's own: what Node needs to start a child grows with its own size, which
  * would be added to every contender alike and bring all ratios closer to 1.
  */
-export function timeCommands(directory: string, commands: readonly Command[], runs: number): readonly Figures[] {
+export function timeCommands(directory: string, commands: readonly Command[], runs: number): readonly CommandFigures[] {
   const input = JSON.stringify({ directory, commands, runs });
   return JSON.parse(
     execFileSync(toolPath('bun'), [STOPWATCH], { input, stdio: ['pipe', 'pipe', 'inherit'], encoding: 'utf8' }),

@@ -20,12 +20,8 @@ export type GoogleWorld = {
   readonly environments: Readonly<Record<RootStore, Readonly<Record<string, string>>>>;
 };
 
-export const CREDENTIAL_KINDS = [
-  'service account',
-  'authorized_user',
-  'external_account, file, impersonation',
-  'external_account, URL, impersonation',
-] as const;
+/** Federation is `external_account` and the impersonation of a service account. */
+export const CREDENTIAL_KINDS = ['service account', 'authorized_user', 'federation, file', 'federation, URL'] as const;
 export type CredentialKind = (typeof CREDENTIAL_KINDS)[number];
 
 export const ROOT_STORES = ["the machine's roots", 'one bundle', 'one root'] as const;
@@ -91,14 +87,8 @@ async function start(directory: string): Promise<{ readonly world: GoogleWorld; 
       credentials: {
         'service account': write('service account', account),
         authorized_user: write('authorized_user', user),
-        'external_account, file, impersonation': write(
-          'external_account, file, impersonation',
-          federated({ file: subject }),
-        ),
-        'external_account, URL, impersonation': write(
-          'external_account, URL, impersonation',
-          federated({ url: `${tokens.metadata.url}/subject-token`, format }),
-        ),
+        'federation, file': write('federation, file', federated({ file: subject })),
+        'federation, URL': write('federation, URL', federated({ url: `${tokens.metadata.url}/subject-token`, format })),
       },
       environments: {
         "the machine's roots": { ...reached, SSL_CERT_FILE: authority.certificate },

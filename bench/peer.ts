@@ -16,7 +16,7 @@ import { type CallBytes, Connection, callBytes, dialCallClose } from '../tools/g
 import { unwrapRequest, wrapRequest } from '../tools/sample.ts';
 import type { BenchOptions } from './bench.ts';
 import { EXECUTABLE } from './build.ts';
-import { type Command, timeCommands } from './command.ts';
+import { type Command, type CommandFigures, timeCommands } from './command.ts';
 import {
   CREDENTIAL_KINDS,
   type CredentialKind,
@@ -79,7 +79,7 @@ class PeerBench {
     const [theirs = '', ...words] = peer.split(' ');
     const { key, environments } = this.#world;
     for (const store of ROOT_STORES) {
-      printHead(`command, ${store}`);
+      printTimesHead(`command, ${store}`);
       for (const kind of CREDENTIAL_KINDS) {
         const environment = { ...environments[store], ...this.#credentials(kind) };
         const asking = (request: Uint8Array): Pair<Command> => {
@@ -91,9 +91,9 @@ class PeerBench {
         };
         const wraps = asking(wrapRequest(key));
         const unwraps = asking(unwrapRequest(key, this.#answerOf(wraps[1])));
-        const figures = timeCommands(this.#directory, [...wraps, ...unwraps], this.#runs).map(({ median }) => median);
-        printPair(`  ${kind}, wrap`, [figures[0], figures[1]], 'ms');
-        printPair(`  ${kind}, unwrap`, [figures[2], figures[3]], 'ms');
+        const figures = timeCommands(this.#directory, [...wraps, ...unwraps], this.#runs);
+        printTimes(`  ${kind}, wrap`, figures[0], figures[1]);
+        printTimes(`  ${kind}, unwrap`, figures[2], figures[3]);
       }
       print('');
     }
@@ -182,9 +182,9 @@ class PeerBench {
     };
     const [ours, theirs] = [await copies(0), await copies(1)];
     const figures = timeCommands(this.#directory, [ours[0], theirs[0], ours[1], theirs[1]], Math.ceil(this.#runs / 4));
-    printHead(`skopeo, ${LAYERS} layers, ${how}`);
-    printPair('  encrypt', [figures[0]?.median, figures[1]?.median], 'ms');
-    printPair('  decrypt', [figures[2]?.median, figures[3]?.median], 'ms');
+    printTimesHead(`skopeo, ${LAYERS} layers, ${how}`);
+    printTimes('  encrypt', figures[0], figures[1]);
+    printTimes('  decrypt', figures[2], figures[3]);
     print('');
   }
 
@@ -241,6 +241,18 @@ async function checkCall({ port }: Server, method: string, request: Uint8Array):
 
 function printHead(title: string): void {
   printRow(title, 'ratio', 'ours', 'theirs');
+}
+
+/** Ratios of the median, and of the processor's time, which other work on the machine changes less. */
+function printTimesHead(title: string): void {
+  printRow(title, 'ratio', 'processor', 'ours', 'theirs');
+}
+
+function printTimes(name: string, ours: CommandFigures | undefined, theirs: CommandFigures | undefined): void {
+  if (ours === undefined || theirs === undefined) throw new Error('a command was not measured');
+  const ratios = [ours.median / theirs.median, ours.processor / theirs.processor];
+  const times = [ours, theirs].map(({ median: time }) => `${time.toFixed(1)} ms`);
+  printRow(name, ...ratios.map((ratio) => ratio.toFixed(2)), ...times);
 }
 
 function printPair(

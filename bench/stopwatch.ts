@@ -3,10 +3,27 @@
 import { readFileSync } from 'node:fs';
 import { type Command, CommandRunner } from './command.ts';
 import { interleave } from './measure.ts';
+import { childrenSeconds } from './process.ts';
 
 type Task = { readonly directory: string; readonly commands: readonly Command[]; readonly runs: number };
 
 const { directory, commands, runs }: Task = JSON.parse(readFileSync(0, 'utf8'));
 const runner = new CommandRunner(directory);
-const contenders = commands.map((command) => ({ name: command.words.join(' '), run: () => runner.time(command) }));
-process.stdout.write(JSON.stringify(await interleave(contenders, runs)));
+const spent = commands.map(() => ({ seconds: 0, runs: 0 }));
+const contenders = commands.map((command, index) => ({
+  name: command.words.join(' '),
+  run() {
+    const before = childrenSeconds();
+    const time = runner.time(command);
+    const own = spent[index];
+    if (own !== undefined)
+      Object.assign(own, { seconds: own.seconds + childrenSeconds() - before, runs: own.runs + 1 });
+    return time;
+  },
+}));
+const figures = await interleave(contenders, runs);
+const complete = figures.map((figure, index) => {
+  const { seconds = 0, runs: count = 1 } = spent[index] ?? {};
+  return { ...figure, processor: (seconds * 1000) / count };
+});
+process.stdout.write(JSON.stringify(complete));
