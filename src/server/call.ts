@@ -14,7 +14,7 @@ import {
   encodeStatusMessage,
   parseTimeout,
 } from '../base/grpc.ts';
-import type { ByteBudget, CallGate, ServerLimits } from './limits.ts';
+import type { CallGate, PageBudget, ServerLimits } from './limits.ts';
 import { type CallFailure, MessageReceiver, NO_ROOM } from './message.ts';
 
 /** Who is at the other end of a connection. */
@@ -50,7 +50,7 @@ export type CallContext = {
   /** Bytes of a request's message. */
   readonly maximumMessage: number;
   readonly limits: ServerLimits;
-  readonly budget: ByteBudget;
+  readonly budget: PageBudget;
   readonly gate: CallGate;
   readonly draining: () => boolean;
   readonly report: (report: CallReport) => void;

@@ -1,5 +1,6 @@
 // What the server lets its clients use, and the two counters that are shared by all connections.
 
+import { wipe } from '../base/bytes.ts';
 import { OcicryptError } from '../base/errors.ts';
 import { Turns } from '../base/turns.ts';
 
@@ -9,7 +10,7 @@ export type ServerLimits = {
   readonly connections: number;
   /** Calls that one connection may have open. */
   readonly streams: number;
-  /** Bytes of requests and replies that all connections together may hold. */
+  /** Bytes of unfinished requests that all connections together may hold. */
   readonly buffered: number;
   /** Calls that are worked on at the same time. */
   readonly active: number;
@@ -37,47 +38,71 @@ export const DEFAULT_SERVER_LIMITS: ServerLimits = {
   idle: 300_000,
 };
 
-/** Something that holds bytes and can be made to give them up. */
+/** Something that holds pages and can be made to give them up. */
 export interface Holder {
-  /** Gives its bytes back and ends. */
+  /** Its pages are gone: it ends. */
   evict(): void;
 }
 
+/** What a request's bytes lie in until it is whole. */
+export const PAGE_BYTES = 4096;
+const SLAB_PAGES = 64;
+
 /**
- * Counts the bytes of unfinished requests over all connections. Where they are too many, the request that has been
- * unfinished for longest gives way: callers send theirs at once, and only an attacker's stay half sent.
+ * The bytes of unfinished requests over all connections, in pages that are used again: nothing waits for the garbage
+ * collection, so that memory is bounded by the limit whatever clients send. Where pages are too few, the request that
+ * has been unfinished for longest gives way: callers send theirs at once, and only an attacker's stay half sent.
  */
-export class ByteBudget {
-  readonly #limit: number;
+export class PageBudget {
+  readonly #pages: number;
   /** Insertion order is age. */
-  readonly #holders = new Map<Holder, number>();
-  #total = 0;
+  readonly #holders = new Map<Holder, Uint8Array[]>();
+  readonly #free: Uint8Array[] = [];
+  #taken = 0;
 
+  /** @param limit in bytes */
   constructor(limit: number) {
-    this.#limit = limit;
+    this.#pages = Math.floor(limit / PAGE_BYTES);
   }
 
+  /** Bytes of the pages that are held. */
   get total(): number {
-    return this.#total;
+    return this.#taken * PAGE_BYTES;
   }
 
-  /** Adds `bytes` to what `holder` holds; false if even evicting all others is not enough. */
-  take(holder: Holder, bytes: number): boolean {
-    this.#holders.set(holder, (this.#holders.get(holder) ?? 0) + bytes);
-    this.#total += bytes;
-    while (this.#total > this.#limit) {
+  /** One more page for `holder`, {@link PAGE_BYTES} long; undefined if even evicting all others is not enough. */
+  take(holder: Holder): Uint8Array | undefined {
+    while (this.#taken >= this.#pages) {
       const [oldest] = this.#holders.keys();
-      if (oldest === undefined || oldest === holder) return false;
+      if (oldest === undefined || oldest === holder) return undefined;
       this.release(oldest);
       oldest.evict();
     }
-    return true;
+    if (this.#free.length === 0) this.#grow();
+    const page = this.#free.pop();
+    if (page === undefined) return undefined;
+    this.#taken++;
+    const held = this.#holders.get(holder);
+    if (held === undefined) this.#holders.set(holder, [page]);
+    else held.push(page);
+    return page;
   }
 
-  /** Takes back everything that `holder` holds. */
+  /** Wipes all pages of `holder` and takes them back. */
   release(holder: Holder): void {
-    this.#total -= this.#holders.get(holder) ?? 0;
+    const held = this.#holders.get(holder) ?? [];
     this.#holders.delete(holder);
+    this.#taken -= held.length;
+    for (const page of held) {
+      wipe(page);
+      this.#free.push(page);
+    }
+  }
+
+  #grow(): void {
+    const slab = new Uint8Array(SLAB_PAGES * PAGE_BYTES);
+    for (let start = 0; start < slab.length; start += PAGE_BYTES)
+      this.#free.push(slab.subarray(start, start + PAGE_BYTES));
   }
 }
 

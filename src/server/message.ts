@@ -3,18 +3,19 @@
 import { wipe } from '../base/bytes.ts';
 import { ERROR_STATUS } from '../base/errors.ts';
 import { CALL_STATUS, type CallStatus, FRAME_HEADER } from '../base/grpc.ts';
-import type { ByteBudget, Holder } from './limits.ts';
+import { type Holder, PAGE_BYTES, type PageBudget } from './limits.ts';
 
 /** Why a call ends without a reply, in gRPC's own terms. */
 export type CallFailure = { readonly status: CallStatus; readonly message: string };
 
 /** Receives exactly one message of at most `limit` bytes. */
 export class MessageReceiver implements Holder {
-  readonly #budget: ByteBudget;
+  readonly #budget: PageBudget;
   readonly #limit: number;
   readonly #onEvicted: () => void;
   readonly #header = new Uint8Array(FRAME_HEADER);
-  #buffer: Uint8Array<ArrayBuffer> | undefined;
+  #pages: Uint8Array[] = [];
+  #whole: Uint8Array<ArrayBuffer> | undefined;
   #length = 0;
   #received = 0;
 
@@ -22,7 +23,7 @@ export class MessageReceiver implements Holder {
    * @param limit of the message, in bytes
    * @param onEvicted called when the budget takes the bytes away
    */
-  constructor(budget: ByteBudget, limit: number, onEvicted: () => void) {
+  constructor(budget: PageBudget, limit: number, onEvicted: () => void) {
     this.#budget = budget;
     this.#limit = limit;
     this.#onEvicted = onEvicted;
@@ -40,30 +41,45 @@ export class MessageReceiver implements Holder {
       const failure = this.#readHeader();
       if (failure !== undefined) return failure;
     }
-    if (rest.length === 0) return undefined;
-    const offset = this.#received - FRAME_HEADER;
+    let offset = this.#received - FRAME_HEADER;
     if (offset + rest.length > this.#length) return SEVERAL_MESSAGES;
-    const buffer = this.#reserve(offset + rest.length);
-    if (buffer === undefined) return NO_ROOM;
-    buffer.set(rest, offset);
     this.#received += rest.length;
+    while (rest.length > 0) {
+      const start = offset % PAGE_BYTES;
+      const page = start === 0 ? this.#nextPage() : this.#pages.at(-1);
+      if (page === undefined) return NO_ROOM;
+      const part = rest.subarray(0, PAGE_BYTES - start);
+      page.set(part, start);
+      offset += part.length;
+      rest = rest.subarray(part.length);
+    }
     return undefined;
   }
 
-  /** The whole message, which the caller wipes, or why there is none. The bytes stay counted until {@link release}. */
+  /**
+   * The whole message, in a buffer of its own that {@link release} wipes, or why there is none. Its pages stay counted
+   * until then.
+   */
   finish(): Uint8Array | CallFailure {
     if (this.#received === 0) return NO_MESSAGE;
     if (this.#received < FRAME_HEADER + this.#length) return HALF_MESSAGE;
-    return this.#buffer?.subarray(0, this.#length) ?? new Uint8Array();
+    this.#whole = new Uint8Array(this.#length);
+    for (const [index, page] of this.#pages.entries()) {
+      const start = index * PAGE_BYTES;
+      this.#whole.set(page.subarray(0, this.#length - start), start);
+    }
+    return this.#whole;
   }
 
   release(): void {
-    wipe(this.#buffer);
-    this.#buffer = undefined;
+    wipe(this.#whole);
+    this.#whole = undefined;
+    this.#pages = [];
     this.#budget.release(this);
   }
 
   evict(): void {
+    this.#pages = [];
     this.#onEvicted();
   }
 
@@ -82,21 +98,10 @@ export class MessageReceiver implements Holder {
     return undefined;
   }
 
-  /** Room for what has come, doubled up to the length that the frame announced: a lie costs its author bytes. */
-  #reserve(needed: number): Uint8Array | undefined {
-    const old = this.#buffer;
-    if (old !== undefined && old.length >= needed) return old;
-    let capacity = old?.length ?? needed;
-    while (capacity < needed) capacity *= 2;
-    capacity = Math.min(capacity, this.#length);
-    if (!this.#budget.take(this, capacity - (old?.length ?? 0))) return undefined;
-    const buffer = new Uint8Array(capacity);
-    if (old !== undefined) {
-      buffer.set(old);
-      wipe(old);
-    }
-    this.#buffer = buffer;
-    return buffer;
+  #nextPage(): Uint8Array | undefined {
+    const page = this.#budget.take(this);
+    if (page !== undefined) this.#pages.push(page);
+    return page;
   }
 }
 

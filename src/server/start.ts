@@ -7,7 +7,7 @@ import { MAXIMUM_REQUEST_BYTES } from '../provider/protocol.ts';
 import { type Connections, createConnections } from './connections.ts';
 import { createReadiness, healthMethods, type Probe } from './health.ts';
 import type { Instruments } from './instruments.ts';
-import { ByteBudget, CallGate, type ServerLimits } from './limits.ts';
+import { CallGate, PageBudget, type ServerLimits } from './limits.ts';
 import { type Listener, type ListenerOptions, type ListenTarget, openListener } from './listener.ts';
 import { keyProviderMethods, type ServiceOptions } from './service.ts';
 import { type StatusPage, startStatusPage } from './status-page.ts';
@@ -64,7 +64,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   const { limits, instruments, log } = options;
   checkTargets(options.listen);
   let draining = false;
-  const budget = new ByteBudget(limits.buffered);
+  const budget = new PageBudget(limits.buffered);
   const gate = new CallGate(limits.active, limits.queue);
   const readiness = createReadiness(options.probes);
   const connections = createConnections({

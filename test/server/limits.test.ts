@@ -1,15 +1,17 @@
 // P9 P11: what callers share, and callers that leave. What many of them do to a whole server: test/executable/server/many.test.ts.
 import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
 import { describe, test } from 'node:test';
 import { markCall } from '../../src/base/deadline.ts';
 import { asOcicryptError, OcicryptError } from '../../src/base/errors.ts';
-import { encodeBytesField } from '../../src/base/grpc.ts';
+import { encodeBytesField, encodeFrame } from '../../src/base/grpc.ts';
 import { parseKeyUri } from '../../src/base/key-uri.ts';
 import { callOnce } from '../../src/client/grpc-client.ts';
 import type { Kek } from '../../src/kms/kek.ts';
 import { createKekSharing } from '../../src/kms/sharing.ts';
 import type { ProviderOptions } from '../../src/provider/handle.ts';
-import { ByteBudget, CallGate, type Holder } from '../../src/server/limits.ts';
+import { CallGate, type Holder, PAGE_BYTES, PageBudget } from '../../src/server/limits.ts';
+import { MessageReceiver } from '../../src/server/message.ts';
 import { callKeyProvider, type RunningOptions, startRunning, unwrapRequest, wrapRequest } from './running.ts';
 
 const KEY = 'gcpkms://projects/p/locations/global/keyRings/r/cryptoKeys/k';
@@ -171,16 +173,35 @@ describe('P11 every call ends', () => {
 describe('the counters that connections share', () => {
   test('the oldest unfinished request gives way', () => {
     const evicted: string[] = [];
-    const budget = new ByteBudget(100);
+    const budget = new PageBudget(3 * PAGE_BYTES);
     const holder = (name: string): Holder => ({ evict: () => void evicted.push(name) });
     const [one, two, three] = [holder('one'), holder('two'), holder('three')];
-    assert.ok(budget.take(one, 40) && budget.take(two, 40) && budget.take(three, 40));
+    for (const [index, who] of [one, two, two, three].entries()) budget.take(who)?.fill(index + 1);
     assert.deepEqual(evicted, ['one']);
-    assert.equal(budget.total, 80);
+    assert.equal(budget.total, 3 * PAGE_BYTES);
     budget.release(two);
     budget.release(two);
-    assert.equal(budget.total, 40);
-    assert.equal(budget.take(three, 1000), false);
+    assert.equal(budget.total, PAGE_BYTES);
+    // What others have sent is in no page that is used again.
+    for (let taken = 0; taken < 2; taken++) assert.deepEqual(budget.take(three), new Uint8Array(PAGE_BYTES));
+    assert.equal(budget.take(three), undefined);
+  });
+
+  test('a message is the same whatever pieces it comes in, and leaves its pages', () => {
+    const budget = new PageBudget(64 * PAGE_BYTES);
+    const message = randomBytes(3 * PAGE_BYTES + 1);
+    for (const piece of [1, 7, PAGE_BYTES - 5, PAGE_BYTES, PAGE_BYTES + 1, 4 * PAGE_BYTES]) {
+      for (const length of [0, 1, PAGE_BYTES - 1, PAGE_BYTES, PAGE_BYTES + 1, message.length]) {
+        const framed = encodeFrame(message.subarray(0, length));
+        const receiver = new MessageReceiver(budget, message.length, () => assert.fail());
+        for (let start = 0; start < framed.length; start += piece)
+          assert.equal(receiver.push(framed.subarray(start, start + piece)), undefined);
+        assert.deepEqual(receiver.finish(), new Uint8Array(message.subarray(0, length)));
+        assert.equal(budget.total, Math.ceil(length / PAGE_BYTES) * PAGE_BYTES);
+        receiver.release();
+        assert.equal(budget.total, 0);
+      }
+    }
   });
 
   test('a client that fills the queue makes room in it for others, and takes turns with them', async () => {

@@ -1,5 +1,7 @@
 // What attackers do with connections, in a thread of their own so that the test's callers are not held up by them.
 import { once } from 'node:events';
+import { connect } from 'node:http2';
+import { createConnection } from 'node:net';
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads';
 import {
   CALL_HEADERS,
@@ -78,6 +80,24 @@ export const FLOODS: Readonly<Record<string, (connection: RawConnection) => void
   },
 };
 
+/** Half of a large message on each stream, within the windows that the server grants. */
+function openHalfLarge(path: string): { readonly closed: Promise<number> } {
+  const started = performance.now();
+  const session = connect('http://localhost', { createConnection: () => createConnection(path) });
+  session.on('error', () => {});
+  for (let count = 0; count < 32; count++) {
+    const stream = session.request(CALL_HEADERS);
+    stream.on('error', () => {});
+    stream.resume();
+    stream.write(LARGE_HALF);
+  }
+  return { closed: once(session, 'close').then(() => performance.now() - started) };
+}
+
+const LARGE_HALF = messageStart(250_000, 125_000);
+/** The flood of {@link openHalfLarge}. */
+export const HALF_LARGE = 'half of many large messages';
+
 type Order = { readonly path: string; readonly flood: string; readonly connections: number; readonly again: boolean };
 
 /** Connections that do one thing to a server, from now on. */
@@ -96,10 +116,15 @@ export function startAttack(order: Order): Attack {
   return { closed, stop: () => worker.terminate() };
 }
 
+function openFlood(path: string, flood: string): RawConnection {
+  const connection = openRaw(path);
+  FLOODS[flood]?.(connection);
+  return connection;
+}
+
 async function attack({ path, flood, connections, again }: Order): Promise<void> {
   const open = (): Promise<number> => {
-    const connection = openRaw(path);
-    FLOODS[flood]?.(connection);
+    const connection = flood === HALF_LARGE ? openHalfLarge(path) : openFlood(path, flood);
     if (again) void connection.closed.then(() => setTimeout(open, 20));
     return connection.closed;
   };
