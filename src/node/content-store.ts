@@ -41,24 +41,23 @@ type Entry = { readonly size: number; readonly modified: number };
 export function findStoredLayers({ directory, open }: ContentStore, clue: LayerClue): readonly StoredLayer[] {
   const blobs = join(directory, 'blobs/sha256');
   const entries = listBlobs(blobs);
-  const matches = new Map<string, boolean>();
+  const isMatch = (hex: string) => beginsWith(join(blobs, hex), entries.get(hex)?.size ?? -1, clue);
+  // Two blobs may begin alike if somebody made one of them so: then it is the one that containerd has open.
+  const reading = [...open].filter(isMatch);
+  const wanted = reading.length > 0 ? reading : [...entries.keys()].filter(isMatch);
+  if (wanted.length === 0) return [];
   const layers = new Map<string, StoredLayer>();
   const manifests = [...entries].filter(([, { size }]) => size <= MAXIMUM_MANIFEST);
   for (const [name, { size }] of manifests.toSorted(([, a], [, b]) => b.modified - a.modified)) {
-    for (const descriptor of encryptedLayers(blobs, name, size)) {
+    for (const descriptor of encryptedLayers(blobs, name, size, wanted)) {
       const hex = descriptor.digest.slice('sha256:'.length);
       if (clue.mediaType !== undefined && descriptor.mediaType !== clue.mediaType) continue;
-      if (entries.get(hex)?.size !== descriptor.size) continue;
-      const isMatch = matches.get(hex) ?? beginsWith(join(blobs, hex), descriptor.size, clue);
-      matches.set(hex, isMatch);
+      if (!wanted.includes(hex) || entries.get(hex)?.size !== descriptor.size) continue;
       const identity = identifyLayer(descriptor);
-      if (isMatch && !layers.has(identity)) layers.set(identity, { descriptor, blob: join(blobs, hex) });
+      if (!layers.has(identity)) layers.set(identity, { descriptor, blob: join(blobs, hex) });
     }
   }
-  // Two blobs may begin alike if somebody made one of them so: then it is the one that containerd has open.
-  const found = [...layers.values()];
-  const reading = found.filter(({ descriptor }) => open.has(descriptor.digest));
-  return reading.length > 0 ? reading : found;
+  return [...layers.values()];
 }
 
 function listBlobs(blobs: string): ReadonlyMap<string, Entry> {
@@ -82,13 +81,13 @@ function namesIn(directory: string): readonly string[] {
   }
 }
 
-/** Most blobs are layers, which two bytes tell from manifests. */
-function encryptedLayers(blobs: string, name: string, size: number): readonly Descriptor[] {
+/** Of a manifest that has one of the wanted digests in it. Most blobs are layers, which their first bytes tell from JSON. */
+function encryptedLayers(blobs: string, name: string, size: number, wanted: readonly string[]): readonly Descriptor[] {
   const path = join(blobs, name);
-  if (!/^\s*\{/.test(Buffer.from(readStart(path, Math.min(size, 8))).toString('latin1'))) return [];
+  if (!/^\s*\{/.test(Buffer.from(readStart(path, Math.min(size, SHORT))).toString('latin1'))) return [];
   const bytes = readStart(path, size);
-  // Some writers escape the plus sign before it.
-  if (!Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).includes('encrypted')) return [];
+  const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
+  if (!wanted.some((hex) => buffer.includes(hex))) return [];
   if (createHash('sha256').update(bytes).digest('hex') !== name) return [];
   try {
     const what = `manifest sha256:${name}`;
@@ -103,8 +102,12 @@ function encryptedLayers(blobs: string, name: string, size: number): readonly De
 
 function beginsWith(path: string, size: number, { head, isWhole }: LayerClue): boolean {
   if (isWhole ? size !== head.length : size < head.length) return false;
-  return equalBytes(readStart(path, head.length), head);
+  const first = head.subarray(0, SHORT);
+  return equalBytes(readStart(path, first.length), first) && equalBytes(readStart(path, head.length), head);
 }
+
+/** Enough to tell almost all blobs apart. */
+const SHORT = 16;
 
 /** Less than `length` bytes, or none, where the file was cut or removed meanwhile. */
 function readStart(path: string, length: number): Uint8Array {

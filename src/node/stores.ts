@@ -6,7 +6,7 @@ import { isAbsolute, join } from 'node:path';
 import { OcicryptError } from '../base/errors.ts';
 import { showPath } from '../base/shown.ts';
 
-/** A content store: its directory, and the digests of the blobs that containerd reads from it at this moment. */
+/** A content store: its directory, and the names of the blobs that containerd reads from it at this moment. */
 export type ContentStore = { readonly directory: string; readonly open: ReadonlySet<string> };
 
 /** The root of a plugin below the root of containerd; https://github.com/containerd/containerd plugins/content/local */
@@ -71,7 +71,7 @@ function storesOfProcess(pid: number): readonly ContentStore[] {
     const [, directory, hex] = BLOB.exec(path) ?? [];
     if (directory === undefined || hex === undefined) continue;
     const open = stores.get(directory) ?? new Set();
-    stores.set(directory, open.add(`sha256:${hex}`));
+    stores.set(directory, open.add(hex));
   }
   return [...stores].map(([directory, open]) => ({ directory, open }));
 }

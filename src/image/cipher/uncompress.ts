@@ -19,7 +19,10 @@ const CHUNK = 512 * 1024;
 /** So that one chunk can be made while the one before is written. */
 const AHEAD = { chunkSize: CHUNK, highWaterMark: 2 * CHUNK };
 
-const FORMATS: readonly { readonly magic: readonly number[]; readonly create: () => Transform }[] = [
+/** `bytesWritten` counts what it has taken of its input. */
+type Engine = Transform & { readonly bytesWritten: number };
+
+const FORMATS: readonly { readonly magic: readonly number[]; readonly create: () => Engine }[] = [
   { magic: [0x1f, 0x8b], create: () => createGunzip(AHEAD) },
   { magic: [0x28, 0xb5, 0x2f, 0xfd], create: () => createZstdDecompress(AHEAD) },
   // A skippable frame, which may come first: RFC 8878 section 3.1.2.
@@ -57,30 +60,40 @@ function start(first: Uint8Array, sink: ByteSink): Running | undefined {
   const transform = format.create();
   const pumped = pump(transform, sink);
   pumped.catch(() => undefined);
+  let given = 0;
   const push = (give: (done: () => void) => void) =>
     Promise.race([new Promise<void>(give), pumped.then(() => undefined)]);
   return {
     // The memory is free again once the engine has taken all of it.
-    write: (bytes) => push((done) => transform.write(bytes, () => done())),
+    write(bytes) {
+      given += bytes.length;
+      return push((done) => transform.write(bytes, () => done()));
+    },
     async finish() {
       transform.end();
       await pumped;
+      // Go refuses what is behind the end of gzip. Node's zstd takes the end of the first frame for that of all.
+      if (transform.bytesWritten < given) throw notUncompressed(' to its end');
     },
     discard: () => void transform.destroy(),
   };
 }
 
-async function pump(transform: Transform, sink: ByteSink): Promise<void> {
+async function pump(transform: Engine, sink: ByteSink): Promise<void> {
   const chunks: AsyncIterator<Uint8Array> = transform[Symbol.asyncIterator]();
   for (;;) {
     const next = await chunks.next().catch((cause: unknown) => {
-      throw new OcicryptError('bad-input', `the layer cannot be uncompressed${showSystemCode(cause)}`, {
-        cause,
-        hint: 'the image was built so: build it again',
-      });
+      throw notUncompressed(showSystemCode(cause), cause);
     });
     if (next.done === true) return;
     await sink.write(next.value);
     releaseBytes(next.value);
   }
+}
+
+function notUncompressed(how: string, cause?: unknown): OcicryptError {
+  return new OcicryptError('bad-input', `the layer cannot be uncompressed${how}`, {
+    cause,
+    hint: 'it was encrypted so: build the image again',
+  });
 }

@@ -1,0 +1,71 @@
+// Layers uncompressed while they stream: whole, or refused.
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { gzipSync, zstdCompressSync } from 'node:zlib';
+import { OcicryptError } from '../../../src/base/errors.ts';
+import { createUncompressingSink } from '../../../src/image/cipher/uncompress.ts';
+
+const content = Buffer.alloc(200_000, 'layer');
+const isBun = process.versions.bun !== undefined;
+const SKIPPABLE = Buffer.concat([Buffer.from([0x5a, 0x2a, 0x4d, 0x18, 4, 0, 0, 0]), Buffer.from('toc!')]);
+
+async function uncompress(parts: readonly Uint8Array[]): Promise<Buffer> {
+  const chunks: Buffer[] = [];
+  const sink = createUncompressingSink({ write: async (bytes) => void chunks.push(Buffer.from(bytes)) });
+  // The memory belongs to the caller again after each write.
+  const memory = new Uint8Array(new SharedArrayBuffer(Math.max(...parts.map(({ length }) => length), 1)));
+  for (const part of parts) {
+    memory.set(part);
+    await sink.write(memory.subarray(0, part.length));
+    memory.fill(0xff);
+  }
+  await sink.finish();
+  return Buffer.concat(chunks);
+}
+
+function cut(bytes: Uint8Array, length: number): readonly Uint8Array[] {
+  return Array.from({ length: Math.ceil(bytes.length / length) }, (_, index) =>
+    bytes.subarray(index * length, (index + 1) * length),
+  );
+}
+
+const isRefused = (error: unknown) => error instanceof OcicryptError && error.code === 'bad-input';
+
+test('what is compressed comes out whole, in whatever parts it comes; the rest passes as it is', async () => {
+  const gzip = gzipSync(content);
+  for (const bytes of [gzip, zstdCompressSync(content), content]) {
+    for (const length of [11, 1000, 1024 * 1024]) assert.ok(content.equals(await uncompress(cut(bytes, length))));
+  }
+  assert.equal((await uncompress([])).length, 0);
+  assert.ok(Buffer.concat([content, content]).equals(await uncompress([Buffer.concat([gzip, gzip])])), 'two members');
+});
+
+test('zstd of several frames comes out whole or is refused, as the engine is able to', async () => {
+  const frame = zstdCompressSync(content);
+  const chunked = Buffer.concat([SKIPPABLE, frame, SKIPPABLE, frame, SKIPPABLE]);
+  if (isBun) assert.ok(Buffer.concat([content, content]).equals(await uncompress([chunked])));
+  else await assert.rejects(uncompress([chunked]), isRefused);
+});
+
+test('what is cut, changed, or has something behind its end is refused', async () => {
+  const gzip = gzipSync(content);
+  const changed = Buffer.from(gzip);
+  changed[changed.length - 6] = (changed[changed.length - 6] ?? 0) ^ 1;
+  for (const bytes of [
+    gzip.subarray(0, -9),
+    changed,
+    Buffer.concat([gzip, Buffer.alloc(512)]),
+    Buffer.concat([gzip, Buffer.from('x')]),
+  ]) {
+    await assert.rejects(uncompress(cut(bytes, 4096)), isRefused);
+  }
+});
+
+test('what the sink throws ends it', async () => {
+  const failure = new OcicryptError('not-written', 'no room');
+  const sink = createUncompressingSink({ write: () => Promise.reject(failure) });
+  await assert.rejects(async () => {
+    for (const part of cut(gzipSync(content), 100)) await sink.write(part);
+    await sink.finish();
+  }, failure);
+});
