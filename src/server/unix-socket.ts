@@ -150,6 +150,8 @@ const FORGOTTEN = 1_000;
  */
 async function takeOver(path: string): Promise<void> {
   checkLeftBehind(path, lstatSync(path, { throwIfNoEntry: false }));
+  // The usual case needs no claim, which would hold up the other starts.
+  if (await answers(path)) throw isServed(path);
   const claim = `${dirname(path)}/.${basename(path)}.claim`;
   if (!linkIfFree(path, claim)) {
     const other = lstatSync(claim, { throwIfNoEntry: false });
@@ -161,15 +163,17 @@ async function takeOver(path: string): Promise<void> {
   try {
     const claimed = lstatSync(claim);
     checkLeftBehind(path, claimed);
-    if (await answers(claim)) {
-      throw new OcicryptError('configuration', `another server listens on ${showPath(path)}`, {
-        hint: 'stop it first, or listen elsewhere',
-      });
-    }
+    if (await answers(claim)) throw isServed(path);
     if (lstatSync(path, { throwIfNoEntry: false })?.ino === claimed.ino) unlinkSync(path);
   } finally {
     rmSync(claim, { force: true });
   }
+}
+
+function isServed(path: string): OcicryptError {
+  return new OcicryptError('configuration', `another server listens on ${showPath(path)}`, {
+    hint: 'stop it first, or listen elsewhere',
+  });
 }
 
 function checkLeftBehind(path: string, found: Stats | undefined): void {
@@ -198,7 +202,7 @@ function linkIfFree(file: string, name: string): boolean {
   }
 }
 
-/** Only a refusal proves that no process listens: a full backlog answers with EAGAIN. */
+/** Only a refusal proves that no process listens, or that nothing is there: a full backlog answers with EAGAIN. */
 function answers(path: string): Promise<boolean> {
   return new Promise((resolve) => {
     const probe = connect(path);
@@ -206,7 +210,9 @@ function answers(path: string): Promise<boolean> {
       probe.destroy();
       resolve(true);
     });
-    probe.once('error', (error: NodeJS.ErrnoException) => resolve(error.code !== 'ECONNREFUSED'));
+    probe.once('error', (error: NodeJS.ErrnoException) =>
+      resolve(!['ECONNREFUSED', 'ENOENT'].includes(error.code ?? '')),
+    );
   });
 }
 

@@ -145,7 +145,7 @@ describe('P18 what is at the path already', () => {
   test('of many that start over one stale socket exactly one serves, and nothing else is left', async (t) => {
     const directory = await temporaryDirectory(t);
     const path = join(directory, 's');
-    for (let round = 0; round < 20; round++) {
+    for (let round = 0; round < 10; round++) {
       await leaveSocket(path);
       const servers = Array.from({ length: 8 }, () => createServer((socket) => socket.destroy()));
       const started = await Promise.allSettled(
