@@ -11,8 +11,11 @@ import { PROJECT } from '../tools/process.ts';
 
 /** What guards keys, and the tests that are to notice a change there. */
 const GUARDED: readonly { readonly code: string; readonly tests: string }[] = [
-  { code: 'src/base/secret-file.ts', tests: 'test/base/secret-file.test.ts' },
-  { code: 'src/kms/{kek,sharing,store}.ts', tests: 'test/{kms/store,server/limits}.test.ts' },
+  { code: 'src/base/{combine,secret-file}.ts', tests: 'test/base/{combine,secret-file}.test.ts' },
+  {
+    code: 'src/kms/{kek,sharing,store,key-rate,outage,processor-turns,token-cache}.ts',
+    tests: 'test/{kms/{kek,sharing,store,token-cache},server/limits}.test.ts',
+  },
   { code: 'src/provider/*.ts', tests: 'test/provider/*.test.ts' },
   { code: 'src/image/verify*.ts', tests: 'test/image/{keys,tamper,verify-hostile,post-quantum}.test.ts' },
   { code: 'src/image/cipher/*.ts', tests: 'test/image/{cipher/*,tamper}.test.ts' },
@@ -85,7 +88,7 @@ function mutantsOf(file: string, tests: readonly string[]): readonly Mutant[] {
 /** Whether the tests of a copy of the project pass: file by file, so that the first failure ends it. */
 async function pass(copy: string, tests: readonly string[]): Promise<boolean> {
   for (const file of tests) {
-    const child = spawn(process.execPath, ['--test', file], { cwd: copy, stdio: 'ignore', detached: true });
+    const child = spawn(process.execPath, [file], { cwd: copy, stdio: 'ignore', detached: true });
     const timer = setTimeout(() => process.kill(-(child.pid ?? 0), 'SIGKILL'), PATIENCE_MILLISECONDS);
     const status = await new Promise((resolve) => child.once('close', resolve));
     clearTimeout(timer);
@@ -103,7 +106,7 @@ function likeliestFirst(tests: readonly string[], file: string): readonly string
 
 function makeCopy(): string {
   const copy = mkdtempSync(join(tmpdir(), 'mutants-'));
-  for (const name of ['src', 'test', 'scripts', 'docs', 'package.json', 'tsconfig.json'])
+  for (const name of ['src', 'test', 'scripts', 'tools', 'docs', 'package.json', 'tsconfig.json'])
     cpSync(join(PROJECT, name), join(copy, name), { recursive: true });
   symlinkSync(join(PROJECT, 'node_modules'), join(copy, 'node_modules'));
   return copy;

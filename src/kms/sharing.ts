@@ -4,6 +4,7 @@
 import { createHash } from 'node:crypto';
 import { wipe } from '../base/bytes.ts';
 import { type Clock, SYSTEM_CLOCK } from '../base/clock.ts';
+import { endedBy } from '../base/deadline.ts';
 import { SharedRun } from '../base/share.ts';
 import { contextBytes, decorate, type EncryptionContext, type Kek, oncePerKek, type WrappedKey } from './kek.ts';
 import { type KeyRate, KeyRateLimit } from './key-rate.ts';
@@ -66,7 +67,13 @@ function shareFlights(kek: Kek, tell: (event: SharingEvent) => void): Kek {
       const name = flightName(wrapped, context);
       let flight = flights.get(name);
       if (flight === undefined) {
-        const started = new SharedRun(signal, (end) => kek.unwrap(wrapped, context, end));
+        const started = new SharedRun(signal, async (end) => {
+          const plaintext = await kek.unwrap(wrapped, context, end);
+          if (!end.aborted) return plaintext;
+          // No caller waits any more: what comes now would stay unwiped.
+          wipe(plaintext);
+          throw endedBy(end);
+        });
         flights.set(name, started);
         const land = () => {
           if (flights.get(name) === started) flights.delete(name);

@@ -87,6 +87,37 @@ describe('P9 one key service, many callers', () => {
     assert.ok(other?.every((byte) => byte === 0x5a));
   });
 
+  test('nothing of the result is kept once callers are answered, nor once they have left', async () => {
+    const results: Uint8Array[] = [];
+    const kek: Kek = {
+      ...remoteKek(async () => {}),
+      unwrap: async () => {
+        await pause(20);
+        const result = new Uint8Array(32).fill(7);
+        results.push(result);
+        return result;
+      },
+    };
+    const shared = createKekSharing(SHARING)(kek);
+    const wrapped = { key: KEY, algorithm: 'XOR', wrapped: new Uint8Array(32) };
+    const leaver = new AbortController();
+    const calls = [new AbortController(), leaver].map(({ signal }) => shared.unwrap(wrapped, {}, signal));
+    leaver.abort(new OcicryptError('deadline-exceeded', 'left'));
+    const [one, left] = await Promise.allSettled(calls);
+    await pause(0);
+    await new Promise((resolve) => setImmediate(resolve));
+    assert.deepEqual(results, [new Uint8Array(32)]);
+    assert.ok(one?.status === 'fulfilled' && one.value.every((byte) => byte === 7));
+    assert.equal(left?.status, 'rejected');
+    // A second call is made anew, and its result comes when its caller has left.
+    const late = new AbortController();
+    const ended = codeOf(shared.unwrap(wrapped, {}, late.signal));
+    late.abort(new OcicryptError('deadline-exceeded', 'left'));
+    assert.equal(await ended, 'deadline-exceeded');
+    await pause(40);
+    assert.deepEqual(results, [new Uint8Array(32), new Uint8Array(32)]);
+  });
+
   test('another context or another packet is another call', async () => {
     const kek = remoteKek(() => pause(20));
     const shared = createKekSharing(SHARING)(kek);
@@ -94,11 +125,14 @@ describe('P9 one key service, many callers', () => {
     const wrapped = { key: KEY, algorithm: 'XOR', wrapped: new Uint8Array(32) };
     await Promise.all([
       shared.unwrap(wrapped, {}, signal),
+      shared.unwrap({ ...wrapped, version: undefined }, {}, signal),
+      shared.unwrap({ ...wrapped, key: `${KEY}2` }, {}, signal),
+      shared.unwrap({ ...wrapped, algorithm: 'XOR2' }, {}, signal),
       shared.unwrap(wrapped, { env: 'prod' }, signal),
       shared.unwrap({ ...wrapped, version: '2' }, {}, signal),
       shared.unwrap({ ...wrapped, wrapped: new Uint8Array(33) }, {}, signal),
     ]);
-    assert.equal(kek.calls(), 4);
+    assert.equal(kek.calls(), 6);
   });
 });
 
