@@ -17,7 +17,10 @@ const GUARDED: readonly { readonly code: string; readonly tests: string }[] = [
     tests: 'test/{kms/{kek,sharing,store,token-cache},server/limits}.test.ts',
   },
   { code: 'src/provider/*.ts', tests: 'test/provider/*.test.ts' },
-  { code: 'src/image/verify*.ts', tests: 'test/image/{keys,tamper,verify-hostile,post-quantum}.test.ts' },
+  {
+    code: 'src/image/verify*.ts',
+    tests: 'test/image/{keys,tamper,verify-hostile,post-quantum,model/digest-tag}.test.ts',
+  },
   { code: 'src/image/cipher/*.ts', tests: 'test/image/{cipher/*,tamper}.test.ts' },
 ];
 

@@ -137,6 +137,17 @@ describe('verify', () => {
     assert.equal((await verifyImage(source)).ok, false, 'containers/image refuses encrypted layers there');
   });
 
+  it('fails for an image of no layer, and for an index of no image', async () => {
+    const source = new MemorySource();
+    source.putRoot(await manifestOf(source, []), MEDIA_TYPES.manifest);
+    assert.equal((await verifyImage(source)).ok, false);
+    source.putRoot(indexOf([]), MEDIA_TYPES.index);
+    assert.equal((await verifyImage(source)).ok, false);
+    const attested = { ...source.put(await attestation(source), MEDIA_TYPES.manifest), platform: UNKNOWN };
+    source.putRoot(indexOf([attested]), MEDIA_TYPES.index);
+    assert.equal((await verifyImage(source)).ok, false, 'an attestation is no image');
+  });
+
   it('fails for an encrypted layer whose annotations lead clients past its bytes', async () => {
     for (const name of [
       'io.github.containers.zstd-chunked.manifest-checksum',

@@ -140,12 +140,11 @@ test('the log is told of each request with the fields of its audit line', async 
 });
 
 test('a caller’s signal ends the call', async () => {
-  const { events, handle } = setUp({ unwrap: () => new Promise(() => {}) });
+  const limits = { total: 600_000, attempt: 600_000, attempts: 1, stagger: 20 };
+  const { events, handle } = setUp({ unwrap: () => new Promise(() => {}) }, { limits });
   const controller = new AbortController();
   setTimeout(() => controller.abort(), 20);
-  const started = performance.now();
   assert.equal((await failed(handle(unwrapRequest(PACKET), { signal: controller.signal }))).code, 'deadline-exceeded');
-  assert.ok(performance.now() - started < 180, 'before the attempt’s own deadline');
   assert.equal(events[0]?.outcome, 'deadline-exceeded');
 });
 

@@ -87,6 +87,26 @@ describe('P9 one key service, many callers', () => {
     assert.ok(other?.every((byte) => byte === 0x5a));
   });
 
+  test('a caller that comes when the last has left begins a call of its own', async () => {
+    const kek = remoteKek((signal) =>
+      Promise.race([
+        pause(20),
+        new Promise<never>((_, reject) => {
+          signal.addEventListener('abort', () => reject(signal.reason));
+        }),
+      ]),
+    );
+    const events: string[] = [];
+    const shared = createKekSharing(SHARING, (event) => events.push(event))(kek);
+    const wrapped = { key: KEY, algorithm: 'XOR', wrapped: new Uint8Array(32) };
+    const leaver = new AbortController();
+    const left = codeOf(shared.unwrap(wrapped, {}, leaver.signal));
+    leaver.abort(new OcicryptError('deadline-exceeded', 'left'));
+    const calls = [1, 2].map(() => codeOf(shared.unwrap(wrapped, {}, new AbortController().signal)));
+    assert.deepEqual(await Promise.all([left, ...calls]), ['deadline-exceeded', 'ok', 'ok']);
+    assert.deepEqual(events, ['joined']);
+  });
+
   test('nothing of the result is kept once callers are answered, nor once they have left', async () => {
     const results: Uint8Array[] = [];
     const kek: Kek = {
