@@ -3,7 +3,15 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { OcicryptError } from '../../src/base/errors.ts';
 import { formatKeyUri, type KeyUri, parseKeyUri } from '../../src/base/key-uri.ts';
-import { hasOperatorParts, parseAllowRule, selectForCaller, selectForPacket } from '../../src/provider/policy.ts';
+import {
+  hasOperatorParts,
+  isByAlias,
+  isForWrappingOnly,
+  isNamed,
+  parseAllowRule,
+  selectForCaller,
+  selectForPacket,
+} from '../../src/provider/policy.ts';
 import { sample, seeded } from '../fixtures/seed.ts';
 
 const KEY = 'gcpkms://projects/p/locations/l/keyRings/r/cryptoKeys/k';
@@ -162,6 +170,73 @@ test('a caller may narrow an entry to one version, and no further', () => {
   assert.equal(caller(V1, V2), undefined);
   assert.equal(caller(V1, V2, 'ignored'), V1);
   assert.equal(caller('gcpkms://projects/p/*', V1), V1);
+});
+
+test('a version of a symmetric Google key is for wrapping only, where versions count', () => {
+  const alias = 'awskms:///alias/k';
+  for (const [rule, key, algorithm, versions, expected] of [
+    [V1, KEY, 'GOOGLE_SYMMETRIC_ENCRYPTION', 'exact', true],
+    [V1, V2, 'GOOGLE_SYMMETRIC_ENCRYPTION', 'exact', true],
+    [V1, V1, 'GOOGLE_SYMMETRIC_ENCRYPTION', 'ignored', false],
+    [V1, V1, 'RSA_DECRYPT_OAEP_3072_SHA256', 'exact', false],
+    [V1, `${KEY}2`, 'GOOGLE_SYMMETRIC_ENCRYPTION', 'exact', false],
+    [V1, alias, 'GOOGLE_SYMMETRIC_ENCRYPTION', 'exact', false],
+    [KEY, V1, 'GOOGLE_SYMMETRIC_ENCRYPTION', 'exact', false],
+    [alias, alias, 'GOOGLE_SYMMETRIC_ENCRYPTION', 'exact', false],
+    [alias, V1, 'GOOGLE_SYMMETRIC_ENCRYPTION', 'exact', false],
+    ['gcpkms://projects/p/*', V1, 'GOOGLE_SYMMETRIC_ENCRYPTION', 'exact', false],
+  ] as const) {
+    const only = isForWrappingOnly(parseAllowRule(rule), parseKeyUri(key), algorithm, versions);
+    assert.equal(only, expected, `${rule} ${key} ${algorithm} ${versions}`);
+  }
+});
+
+test('an object of a token is the same by its name or its id, and by nothing that both name and differ in', () => {
+  for (const [entry, asked, good] of [
+    ['token=t;object=k', 'token=t;object=k', true],
+    ['token=t;object=k', 'object=k', true],
+    ['object=k', 'token=t;object=k', true],
+    ['id=%01', 'object=k;id=%01', true],
+    ['object=k;id=%01', 'id=%01', true],
+    ['object=k;id=%01', 'object=k;id=%02', false],
+    ['object=k', 'object=l', false],
+    ['id=%01', 'id=%02', false],
+    ['id=%01', 'object=k', false],
+    ['token=t;object=k', 'token=u;object=k', false],
+    ['token=t;id=%01', 'token=t;object=k', false],
+  ] as const)
+    assert.equal(packet(`pkcs11:${entry}`, `pkcs11:${asked}`) !== undefined, good, `${entry} ${asked}`);
+});
+
+test('only the service knows that an alias is of a named ARN, and only that is said of one', () => {
+  const alias = 'awskms:///alias/k';
+  const aliasArn = `awskms:///${ARN.replace(/key\/.*/, 'alias/k')}`;
+  for (const [entry, named, expected] of [
+    [alias, `awskms:///${ARN}`, true],
+    [aliasArn, `awskms:///${ARN}`, true],
+    [alias, alias, false],
+    [aliasArn, aliasArn, false],
+    [`awskms:///${ARN}`, `awskms:///${ARN}`, false],
+    [alias, KEY, false],
+    [KEY, alias, false],
+  ] as const)
+    assert.equal(isByAlias(parseKeyUri(entry), parseKeyUri(named)), expected, `${entry} ${named}`);
+});
+
+test('a recipient is what the caller named, whatever else the rule would open', () => {
+  const named = (key: string, recipient: string, version?: string) =>
+    isNamed(
+      { kind: 'prefix', prefix: 'gcpkms://projects/p/', named: parseKeyUri(key) },
+      parseKeyUri(recipient),
+      version,
+      'exact',
+    );
+  assert.ok(isNamed(parseAllowRule(KEY), parseKeyUri(`${KEY}2`), undefined, 'exact'), 'none was named');
+  assert.ok(named('keyfile:///etc/key', THUMBPRINT), 'a path says nothing of what the file holds');
+  assert.ok(!named(THUMBPRINT, THUMBPRINT.replaceAll('ab', 'cd')));
+  assert.ok(named(THUMBPRINT, THUMBPRINT));
+  assert.ok(named(V1, KEY, '1') && named(V1, V1) && named(KEY, V2));
+  assert.ok(!named(V1, KEY, '2') && !named(V1, V2, '1') && !named(KEY, `${KEY}2`));
 });
 
 const SEGMENT = fc.constantFrom('a', 'b', 'ab', 'A', 'a-b');
