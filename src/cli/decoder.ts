@@ -11,7 +11,7 @@ import { type ByteSource, sourceAfter } from '../image/cipher/streams.ts';
 import type { Descriptor } from '../image/model/manifest.ts';
 import { readAtMost } from '../image/transports/store.ts';
 import { type OpenedLayer, openLayer, openOneOf, writeLayer } from '../node/open-layer.ts';
-import { decodePayload, MAXIMUM_PAYLOAD } from '../node/payload.ts';
+import { decodePayload, MAXIMUM_PAYLOAD_BYTES } from '../node/payload.ts';
 import { DEFAULT_LIMITS } from '../provider/attempts.ts';
 import type { CommandContext } from './command.ts';
 import { createHolders, NO_HOLDER, openKeys } from './image/keys.ts';
@@ -23,10 +23,10 @@ import type { StandardStreams } from './standard-streams.ts';
 const PAYLOAD_DESCRIPTOR = 3;
 
 /** As much as a pipe holds; a smaller layer is compared as a whole. */
-const HEAD = 64 * 1024;
+const HEAD_BYTES = 64 * 1024;
 
 /** The provider ends at the limit by itself, and knows which key it was that did not answer. */
-const GRACE = 1000;
+const GRACE_MILLISECONDS = 1000;
 
 /** Decrypts the layer on standard input. */
 export async function runDecoder(context: CommandContext): Promise<void> {
@@ -39,7 +39,7 @@ export async function runDecoder(context: CommandContext): Promise<void> {
       terminal,
       async (interrupted) => {
         const openKey: OpenKey = (descriptor, parameters) =>
-          withDeadline(limit + GRACE, interrupted, 'opening the layer key', (signal) =>
+          withDeadline(limit + GRACE_MILLISECONDS, interrupted, 'opening the layer key', (signal) =>
             openLayer(descriptor, unwrapper(parameters), signal),
           );
         const { layer, source } = await openInput(streams, settings, openKey, interrupted);
@@ -64,13 +64,13 @@ async function openInput(
   openKey: OpenKey,
   signal: AbortSignal,
 ): Promise<{ readonly layer: OpenedLayer; readonly source: ByteSource }> {
-  const payload = await inherited(PAYLOAD_DESCRIPTOR, MAXIMUM_PAYLOAD);
+  const payload = await inherited(PAYLOAD_DESCRIPTOR, MAXIMUM_PAYLOAD_BYTES);
   if (payload !== undefined && payload.length > 0) {
     const { descriptor, parameters } = decodePayload(payload);
     return { layer: await openKey(descriptor, parameters), source: input };
   }
-  const head = await readAtMost(input, HEAD);
-  const clue = { head, isWhole: head.length < HEAD, mediaType: process.env.STREAM_PROCESSOR_MEDIATYPE };
+  const head = await readAtMost(input, HEAD_BYTES);
+  const clue = { head, isWhole: head.length < HEAD_BYTES, mediaType: process.env.STREAM_PROCESSOR_MEDIATYPE };
   const [{ findContentStores }, { findStoredLayers }] = await Promise.all([
     import('../node/stores.ts'),
     import('../node/content-store.ts'),

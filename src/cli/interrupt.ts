@@ -6,7 +6,7 @@ import type { Terminal } from './terminal.ts';
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 
 /** How long a command may tidy up. What hangs, or does not listen, is given up after it. */
-const PATIENCE = 3000;
+const PATIENCE_MILLISECONDS = 3000;
 
 /**
  * Runs work that can be ended by a signal. After it the process dies of the same signal, as its caller expects, also if the
@@ -28,7 +28,7 @@ export async function untilInterrupted<Result>(
     forget();
     const error = describe();
     controller.abort(error);
-    timer = setTimeout(() => givenUp.reject(error), PATIENCE);
+    timer = setTimeout(() => givenUp.reject(error), PATIENCE_MILLISECONDS);
   };
   const forget = () => {
     for (const name of SIGNALS) process.off(name, stop);

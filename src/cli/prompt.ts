@@ -9,7 +9,7 @@ const INTERRUPT = 3;
 const END_OF_TRANSMISSION = 4;
 const BACKSPACE = new Set([8, 127]);
 const LINE_END = new Set([10, 13]);
-const MAXIMUM_ANSWER = 4096;
+const MAXIMUM_ANSWER_BYTES = 4096;
 
 /** A person who has given up is asked nothing else by this process, however many keys it has. */
 let refusal: OcicryptError | undefined;
@@ -30,7 +30,7 @@ export async function promptSecret(question: string): Promise<Uint8Array | undef
   } catch {
     return undefined;
   }
-  const answer = new Uint8Array(MAXIMUM_ANSWER);
+  const answer = new Uint8Array(MAXIMUM_ANSWER_BYTES);
   try {
     input.setRawMode(true);
     writeSync(output, question);

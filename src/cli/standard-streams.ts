@@ -65,10 +65,10 @@ function retryAgain(start: (done: (cause: Error | null, count: number) => void) 
     start((cause, count) => {
       if (cause === null) resolve(count);
       else if (systemCode(cause) !== 'EAGAIN') reject(cause);
-      else setTimeout(() => retryAgain(start).then(resolve, reject), PAUSE);
+      else setTimeout(() => retryAgain(start).then(resolve, reject), PAUSE_MILLISECONDS);
     });
   });
 }
 
 /** Milliseconds between attempts at a pipe that does not block. */
-const PAUSE = 1;
+const PAUSE_MILLISECONDS = 1;

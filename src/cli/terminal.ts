@@ -28,7 +28,7 @@ export const processTerminal: Terminal = {
   async read(maximum) {
     if (!isPipe() && isTerminal(0)) throw typedByPerson('this command answers a request on standard input');
     const readSome = openInput();
-    let buffer = new Uint8Array(Math.min(USUAL_REQUEST, maximum + 1));
+    let buffer = new Uint8Array(Math.min(USUAL_REQUEST_BYTES, maximum + 1));
     let length = 0;
     for (;;) {
       const count = await readSome(buffer, length);
@@ -78,7 +78,7 @@ function isTerminal(descriptor: number): boolean {
 }
 
 /** Requests have one or two kilobytes; the memory for the largest would take longer to get than to read them. */
-const USUAL_REQUEST = 16 * 1024;
+const USUAL_REQUEST_BYTES = 16 * 1024;
 
 /** The same bytes with four times the room; they may hold a key, so the old ones are wiped. */
 function enlarge(full: Uint8Array, maximum: number): Uint8Array<ArrayBuffer> {
@@ -166,7 +166,7 @@ const CLOSED_ON_EXEC = 0o2000000;
 const ACCESS_MODE = 0o3;
 
 /** How long a reader that does not read is waited for. */
-const WRITE_PATIENCE = 5000;
+const WRITE_PATIENCE_MILLISECONDS = 5000;
 
 function writeAll(descriptor: number, data: Uint8Array): void {
   const started = performance.now();
@@ -174,7 +174,7 @@ function writeAll(descriptor: number, data: Uint8Array): void {
     try {
       offset += writeSync(descriptor, data, offset);
     } catch (cause) {
-      if (isAgain(cause) && performance.now() - started < WRITE_PATIENCE) {
+      if (isAgain(cause) && performance.now() - started < WRITE_PATIENCE_MILLISECONDS) {
         Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 5);
         continue;
       }

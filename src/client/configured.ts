@@ -8,7 +8,7 @@ import { runProviderCommand } from './provider-command.ts';
 import type { ConfiguredProvider } from './provider-config.ts';
 
 /** No client of the protocol has a deadline; longer than any provider of ours takes. */
-const PATIENCE = 60_000;
+const PATIENCE_MILLISECONDS = 60_000;
 const MAXIMUM_REPLY = 1024 * 1024;
 const METHODS = {
   wrap: '/keyprovider.KeyProviderService/WrapKey',
@@ -23,12 +23,12 @@ const METHODS = {
 export function createConfiguredCall(provider: ConfiguredProvider): ProviderCall {
   if (provider.kind === 'grpc' && provider.refusal !== undefined) throw provider.refusal;
   return async (request, operation, outer) => {
-    const signal = AbortSignal.any([outer, AbortSignal.timeout(PATIENCE)]);
+    const signal = AbortSignal.any([outer, AbortSignal.timeout(PATIENCE_MILLISECONDS)]);
     if (provider.kind === 'command') return runProviderCommand(provider, request, signal);
     const call = {
       method: METHODS[operation],
       message: encodeBytesField(request),
-      timeout: PATIENCE,
+      timeout: PATIENCE_MILLISECONDS,
       maximumReply: messageLimit(MAXIMUM_REPLY),
       signal,
     };

@@ -106,7 +106,7 @@ function createContext(tls: GrpcTls | undefined): SecureContext {
       ...(certificate === undefined ? {} : { cert: readCertificateFile(certificate, 'the certificate') }),
       ...(privateKey === undefined
         ? {}
-        : { key: Buffer.from(readSecretFile(privateKey, 'the private key', MAXIMUM_PEM)) }),
+        : { key: Buffer.from(readSecretFile(privateKey, 'the private key', MAXIMUM_PEM_BYTES)) }),
     });
   } catch (cause) {
     if (cause instanceof OcicryptError) throw cause;
@@ -121,7 +121,7 @@ function createContext(tls: GrpcTls | undefined): SecureContext {
   }
 }
 
-const MAXIMUM_PEM = 256 * 1024;
+const MAXIMUM_PEM_BYTES = 256 * 1024;
 
 function request(session: ClientHttp2Session, call: GrpcCall, shown: string): Promise<Uint8Array> {
   const { promise, resolve, reject } = Promise.withResolvers<Uint8Array>();

@@ -10,7 +10,7 @@ import { showPath } from '../base/shown.ts';
 import type { KeyHolder } from './holders.ts';
 import type { LayerKeyWrapper } from './layer-keys.ts';
 
-const MAXIMUM_KEY_FILE = 64 * 1024;
+const MAXIMUM_KEY_FILE_BYTES = 64 * 1024;
 const MINIMUM_RSA = 2048;
 const CURVES = new Set(['prime256v1', 'secp384r1', 'secp521r1']);
 
@@ -75,7 +75,7 @@ export function createJweHolder(files: readonly string[]): KeyHolder {
 export async function isPemFile(file: string): Promise<boolean> {
   let bytes: Uint8Array<ArrayBuffer>;
   try {
-    bytes = readPublicFile(file, 'the key file', MAXIMUM_KEY_FILE);
+    bytes = readPublicFile(file, 'the key file', MAXIMUM_KEY_FILE_BYTES);
   } catch {
     return false;
   }
@@ -85,7 +85,7 @@ export async function isPemFile(file: string): Promise<boolean> {
 }
 
 async function readPublicKey(file: string): Promise<KeyObject> {
-  const pem = Buffer.from(readPublicFile(file, 'the public key', MAXIMUM_KEY_FILE));
+  const pem = Buffer.from(readPublicFile(file, 'the public key', MAXIMUM_KEY_FILE_BYTES));
   if (pem.includes('PRIVATE KEY-----')) {
     wipe(pem);
     throw new OcicryptError('configuration', `${showPath(file)} is a private key`, {
@@ -96,7 +96,7 @@ async function readPublicKey(file: string): Promise<KeyObject> {
 }
 
 function readPrivateKey(file: string): KeyObject {
-  const pem = Buffer.from(readSecretFile(file, 'the private key', MAXIMUM_KEY_FILE));
+  const pem = Buffer.from(readSecretFile(file, 'the private key', MAXIMUM_KEY_FILE_BYTES));
   try {
     if (pem.includes('ENCRYPTED')) {
       throw new OcicryptError('configuration', `${showPath(file)} has a passphrase`, {

@@ -26,7 +26,7 @@ export type ConfiguredProvider =
       readonly refusal: OcicryptError | undefined;
     };
 
-const MAXIMUM_FILE = 1024 * 1024;
+const MAXIMUM_FILE_BYTES = 1024 * 1024;
 
 /**
  * The providers of a configuration file, by name. If no file is named or it is missing there are none, as for every
@@ -40,13 +40,13 @@ export async function readProviderConfig(
   if (file === undefined || file === '') return new Map();
   let bytes: Uint8Array;
   try {
-    bytes = readPublicFile(file, 'the configuration of providers', MAXIMUM_FILE);
+    bytes = readPublicFile(file, 'the configuration of providers', MAXIMUM_FILE_BYTES);
   } catch (cause) {
     if (!(cause instanceof OcicryptError)) throw cause;
     if (cause.code === 'not-found') return new Map();
     throw cause.with({ hint: HINT });
   }
-  const json = bytes.length > MAXIMUM_FILE ? undefined : parse(bytes, file);
+  const json = bytes.length > MAXIMUM_FILE_BYTES ? undefined : parse(bytes, file);
   const entries = asObject(json && member(json, 'key-providers', file));
   if (entries === undefined)
     throw new OcicryptError('configuration', `${showPath(file)} has no key-providers`, { hint: HINT });

@@ -15,7 +15,7 @@ export type Recipients = {
   readonly jwe: readonly string[];
 };
 
-const MAXIMUM_FILE = 1024 * 1024;
+const MAXIMUM_FILE_BYTES = 1024 * 1024;
 
 /**
  * Sorts recipients; each is taken once.
@@ -53,8 +53,8 @@ export function parseRecipients(texts: readonly string[]): Recipients {
  * @throws OcicryptError `not-found`, `configuration`, `bad-input`
  */
 export async function readRecipientsFile(file: string): Promise<readonly string[]> {
-  const bytes = readPublicFile(file, 'the file of recipients', MAXIMUM_FILE);
-  const text = bytes.length > MAXIMUM_FILE ? '' : new TextDecoder().decode(bytes);
+  const bytes = readPublicFile(file, 'the file of recipients', MAXIMUM_FILE_BYTES);
+  const text = bytes.length > MAXIMUM_FILE_BYTES ? '' : new TextDecoder().decode(bytes);
   const lines = text.split(/\r?\n/).map((line) => line.trim());
   const recipients = lines.filter((line) => line !== '' && !line.startsWith('#'));
   if (recipients.length > 0) return recipients;

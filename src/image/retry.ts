@@ -11,7 +11,7 @@ const ATTEMPTS = 4;
 /** Milliseconds. Registries are given more time than key services, for whose answers a client waits. */
 const PAUSES = { first: 1000, longest: 5000 } as const;
 /** Milliseconds that a registry is left alone at the most, however long it asks for. */
-const PATIENCE = 30_000;
+const PATIENCE_MILLISECONDS = 30_000;
 
 type Allowance = { repeats: number };
 
@@ -30,7 +30,7 @@ export async function retry<Result>(work: Work<Result>, outer: AbortSignal | und
   const allowance = inherited ?? { repeats: ATTEMPTS - 1 };
   const signal = withAllowance(outer, allowance);
   const pauseAfter = (_: OcicryptError, usual: number) => {
-    if (allowance.repeats === 0 || usual > PATIENCE) return undefined;
+    if (allowance.repeats === 0 || usual > PATIENCE_MILLISECONDS) return undefined;
     allowance.repeats--;
     return usual;
   };

@@ -82,14 +82,14 @@ export function oncePerKek<More extends readonly unknown[]>(
 }
 
 /** Room for a layer-key record, which v1 packets wrap as it is. */
-const MAXIMUM_PLAINTEXT = 4096;
+const MAXIMUM_PLAINTEXT_BYTES = 4096;
 
 /**
  * For the start of every `wrap`: some services take what is empty or long, and cannot give it back.
  *
  * @throws OcicryptError `bad-input`
  */
-export function checkPlaintext(key: string, plaintext: Uint8Array, maximum = MAXIMUM_PLAINTEXT): void {
+export function checkPlaintext(key: string, plaintext: Uint8Array, maximum = MAXIMUM_PLAINTEXT_BYTES): void {
   if (plaintext.length > 0 && plaintext.length <= maximum) return;
   throw new OcicryptError('bad-input', `${key} takes 1 to ${maximum} bytes, and not ${plaintext.length}`);
 }

@@ -12,7 +12,7 @@ const PAUSES = { first: 100, longest: 500 } as const;
 /** Calls at once with which a service that is back shows that it can bear all. */
 const ENOUGH = 64;
 /** Milliseconds without an answer that are the service's fault: a caller may leave it less time than it needs. */
-const SILENCE = 2500;
+const SILENCE_MILLISECONDS = 2500;
 
 /** How many calls of all keys may wait for services that are down; the rest of a server's room is for other keys. */
 export type WaitingRoom = { readonly size: number; taken: number };
@@ -159,5 +159,5 @@ class Outage {
 
 function isOutage(error: unknown, milliseconds: number): error is OcicryptError {
   if (!(error instanceof OcicryptError && error.retryable)) return false;
-  return error.code === 'unavailable' || (error.code === 'deadline-exceeded' && milliseconds >= SILENCE);
+  return error.code === 'unavailable' || (error.code === 'deadline-exceeded' && milliseconds >= SILENCE_MILLISECONDS);
 }

@@ -8,7 +8,7 @@ import { OcicryptError, showSystemCode } from '../base/errors.ts';
 import { asObject, asText, parseJson } from '../base/json.ts';
 import { showPath } from '../base/shown.ts';
 import { identifyLayer, isEncryptedType } from '../image/model/annotations.ts';
-import { type Descriptor, MAXIMUM_MANIFEST, MEDIA_TYPES, parseManifest } from '../image/model/manifest.ts';
+import { type Descriptor, MAXIMUM_MANIFEST_BYTES, MEDIA_TYPES, parseManifest } from '../image/model/manifest.ts';
 import type { ContentStore } from './stores.ts';
 
 /** What is known of a layer that is being read. */
@@ -47,7 +47,7 @@ export function findStoredLayers({ directory, open }: ContentStore, clue: LayerC
   const wanted = reading.length > 0 ? reading : [...entries.keys()].filter(isMatch);
   if (wanted.length === 0) return [];
   const layers = new Map<string, StoredLayer>();
-  const manifests = [...entries].filter(([, { size }]) => size <= MAXIMUM_MANIFEST);
+  const manifests = [...entries].filter(([, { size }]) => size <= MAXIMUM_MANIFEST_BYTES);
   for (const [name, { size }] of manifests.toSorted(([, a], [, b]) => b.modified - a.modified)) {
     for (const descriptor of encryptedLayers(blobs, name, size, wanted)) {
       const hex = descriptor.digest.slice('sha256:'.length);

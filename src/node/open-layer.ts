@@ -116,7 +116,7 @@ async function hasMac(
   const file = await open(path);
   try {
     const source = sourceFromFile(file);
-    const buffer = new Uint8Array(BLOCK);
+    const buffer = new Uint8Array(BLOCK_BYTES);
     for (let read = -1; read !== 0; ) {
       signal.throwIfAborted();
       read = await source.read(buffer);
@@ -129,4 +129,4 @@ async function hasMac(
   return mac !== undefined && timingSafeEqual(mac, publicOptions.hmac);
 }
 
-const BLOCK = 1024 * 1024;
+const BLOCK_BYTES = 1024 * 1024;

@@ -5,7 +5,7 @@ import { OcicryptError } from '../base/errors.ts';
 import { decodeBytesField } from '../base/grpc.ts';
 import { asArray, asObject, JsonString, type JsonValue, parseJson } from '../base/json.ts';
 import type { ProviderParameters } from '../client/provider-messages.ts';
-import { type Descriptor, MAXIMUM_MANIFEST, parseDescriptor } from '../image/model/manifest.ts';
+import { type Descriptor, MAXIMUM_MANIFEST_BYTES, parseDescriptor } from '../image/model/manifest.ts';
 import { SCHEME_PARAMETERS } from '../provider/parameters.ts';
 
 export type DecoderPayload = {
@@ -16,7 +16,7 @@ export type DecoderPayload = {
 };
 
 /** A descriptor is part of a manifest; Go escapes some of its characters. */
-export const MAXIMUM_PAYLOAD = 2 * MAXIMUM_MANIFEST;
+export const MAXIMUM_PAYLOAD_BYTES = 2 * MAXIMUM_MANIFEST_BYTES;
 
 const TYPE = 'io.containerd.ocicrypt.v1.Payload';
 const WHAT = "containerd's payload";
@@ -27,8 +27,8 @@ const WHAT = "containerd's payload";
  * @throws OcicryptError `bad-input`
  */
 export function decodePayload(bytes: Uint8Array): DecoderPayload {
-  if (bytes.length > MAXIMUM_PAYLOAD)
-    throw new OcicryptError('bad-input', `${WHAT} is larger than ${MAXIMUM_PAYLOAD} bytes`);
+  if (bytes.length > MAXIMUM_PAYLOAD_BYTES)
+    throw new OcicryptError('bad-input', `${WHAT} is larger than ${MAXIMUM_PAYLOAD_BYTES} bytes`);
   const type = new TextDecoder().decode(decodeBytesField(bytes, 1));
   if (type.slice(type.lastIndexOf('/') + 1) !== TYPE)
     throw new OcicryptError('bad-input', `${WHAT} is not of type ${TYPE}`);

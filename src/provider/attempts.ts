@@ -39,7 +39,7 @@ const PAUSES = { first: 100, longest: 2000 } as const;
 /** What passes by itself, if at all, within a few attempts; an outage is a matter of time. */
 const COUNTED: ReadonlySet<ErrorCode> = new Set(['throttled', 'integrity']);
 /** Milliseconds for an address at which nothing answers: restarts take as long, and who misspelt it waits no longer. */
-const UNREACHED_PATIENCE = 3000;
+const UNREACHED_PATIENCE_MILLISECONDS = 3000;
 
 /**
  * Runs `run` again while it fails with an error that is `retryable`, after pauses that grow, or as long as the service
@@ -58,7 +58,7 @@ export function withRetries<Value>(
   let counted = 0;
   const pauseAfter = (error: OcicryptError, usual: number) => {
     if (COUNTED.has(error.code) && ++counted >= attempts) return undefined;
-    const end = error.unreached ? Math.min(until, begun + UNREACHED_PATIENCE) : until;
+    const end = error.unreached ? Math.min(until, begun + UNREACHED_PATIENCE_MILLISECONDS) : until;
     const left = end - clock.now();
     if (usual <= left) return usual;
     // The last attempt comes in time, if only the pause is ours to choose.

@@ -39,7 +39,7 @@ const NONCE_LENGTH = 12;
 const TAG_LENGTH = 16;
 const MAC_LENGTH = 32;
 const TERM = /^[A-Za-z0-9_.+:-]{1,64}$/;
-const MAXIMUM_WRAPPED_KEY = 8192;
+const MAXIMUM_WRAPPED_KEY_BYTES = 8192;
 
 /**
  * Makes a packet for `optsdata`. The record is sealed first, so that the wrapped keys are bound to it.
@@ -228,7 +228,7 @@ function decodeRecipient(value: JsonValue): WrappedKey {
   if (version !== undefined && !TERM.test(version)) invalid('has a recipient with an unusable "version"');
   // Two versions of one entry could differ, and one of them is compared with the operator's list.
   if (version !== undefined && 'version' in uri) invalid('has a recipient with a version in "key" and in "version"');
-  const wrapped = bytesMember(entry, 'wrapped_key', 1, MAXIMUM_WRAPPED_KEY);
+  const wrapped = bytesMember(entry, 'wrapped_key', 1, MAXIMUM_WRAPPED_KEY_BYTES);
   return { key, algorithm, wrapped, ...(version === undefined ? {} : { version }) };
 }
 

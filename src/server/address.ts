@@ -6,7 +6,7 @@ import { OcicryptError } from '../base/errors.ts';
 import { showPath, showValue } from '../base/shown.ts';
 
 /** A path longer than this does not fit in `sockaddr_un` beside its terminating zero. */
-const MAXIMUM_PATH = 107;
+const MAXIMUM_PATH_BYTES = 107;
 /** The name of a socket until it is finished, in a directory beside its place. */
 const UNFINISHED = '.XXXXXX/s';
 
@@ -53,9 +53,9 @@ function checkPath(path: string): string {
     });
   }
   const [length = 0, unfinished = 0] = [path, join(dirname(path), UNFINISHED)].map((one) => Buffer.byteLength(one));
-  if (Math.max(length, unfinished) > MAXIMUM_PATH) {
+  if (Math.max(length, unfinished) > MAXIMUM_PATH_BYTES) {
     throw new OcicryptError('configuration', `the socket path has ${length} bytes`, {
-      hint: `at most ${MAXIMUM_PATH} are possible, and ${MAXIMUM_PATH - UNFINISHED.length} before its name: ${showPath(path)}`,
+      hint: `at most ${MAXIMUM_PATH_BYTES} are possible, and ${MAXIMUM_PATH_BYTES - UNFINISHED.length} before its name: ${showPath(path)}`,
     });
   }
   return path;

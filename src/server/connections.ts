@@ -28,7 +28,7 @@ export interface Connections {
 }
 
 /** How often the clocks are looked at, in milliseconds. */
-const SWEEP = 250;
+const SWEEP_MILLISECONDS = 250;
 /** A connection may open so many streams, and send so many pings and settings, without a useful call between them. */
 const MAXIMUM_CREDIT = 200;
 /** What a new connection may cause, beside twice the streams it may have open: a stream costs Node 6 KB. */
@@ -36,9 +36,9 @@ const FIRST_CREDIT = 8;
 const CREDIT_FOR_CALL = 5;
 const CREDIT_FOR_SWEEP = 1;
 /** Unread replies pile up here: a reader in good faith is never so far behind. */
-const MAXIMUM_UNSENT = 1024 * 1024;
+const MAXIMUM_UNSENT_BYTES = 1024 * 1024;
 /** What a connection whose last call has ended gets to take its leave. */
-const LEAVE = 500;
+const LEAVE_MILLISECONDS = 500;
 
 /** Makes the connections of a server; it listens to nothing by itself. */
 export function createConnections(options: ConnectionsOptions): Connections {
@@ -156,7 +156,7 @@ class ConnectionPool implements Connections {
   #add(socket: Socket, entry: Unproved): void {
     this.#unproved.set(socket, entry);
     socket.once('close', () => this.#gone(socket));
-    this.#sweeper ??= setInterval(() => this.#sweep(), SWEEP).unref();
+    this.#sweeper ??= setInterval(() => this.#sweep(), SWEEP_MILLISECONDS).unref();
   }
 
   #sweep(): void {
@@ -205,7 +205,7 @@ class Connection implements CallListener {
         return;
       }
       this.#calls.add(new Call(stream, headers, peer, pool.options, this));
-      if (socket.writableLength > MAXIMUM_UNSENT) this.close('unread');
+      if (socket.writableLength > MAXIMUM_UNSENT_BYTES) this.close('unread');
     });
   }
 
@@ -229,7 +229,7 @@ class Connection implements CallListener {
   }
 
   sweep(now: number): void {
-    if (this.socket.writableLength > MAXIMUM_UNSENT) {
+    if (this.socket.writableLength > MAXIMUM_UNSENT_BYTES) {
       this.close('unread');
       return;
     }
@@ -249,7 +249,7 @@ class Connection implements CallListener {
     this.#pool.options.closedBecause(reason);
     this.#session.close();
     // The other end may not answer, or may have opened a stream that crossed our goodbye.
-    setTimeout(() => this.socket.destroy(), LEAVE).unref();
+    setTimeout(() => this.socket.destroy(), LEAVE_MILLISECONDS).unref();
   }
 
   close(reason: CloseReason): void {

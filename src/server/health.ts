@@ -26,7 +26,7 @@ export type Probe = {
 };
 
 /** How long an answer holds: at most one key is probed in this time, which is at most two calls of its service. */
-const HOLD = 30_000;
+const HOLD_MILLISECONDS = 30_000;
 
 /**
  * Makes a readiness that probes one key after the other when it is asked, and is ready while the last probe of any of
@@ -49,7 +49,7 @@ export function createReadiness(probes: readonly Probe[], now: () => number = ()
   return {
     async isReady() {
       if (probes.length === 0) return true;
-      if (running === undefined && now() - probed >= HOLD) {
+      if (running === undefined && now() - probed >= HOLD_MILLISECONDS) {
         probed = now();
         running = run();
       }

@@ -51,9 +51,9 @@ export interface RunningServer {
 }
 
 /** How often certificate files are looked at, in milliseconds: file events miss what a mounted secret does. */
-const CERTIFICATE_POLL = 5_000;
+const CERTIFICATE_POLL_MILLISECONDS = 5_000;
 /** After the deadline of the last call. */
-const DRAIN_GRACE = 500;
+const DRAIN_GRACE_MILLISECONDS = 500;
 
 /**
  * Starts a server: it listens on every target when this returns, or on none.
@@ -95,7 +95,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     for (const listener of listeners) listener.close();
     throw error;
   }
-  const poll = setInterval(() => reload(listeners, instruments, log), CERTIFICATE_POLL).unref();
+  const poll = setInterval(() => reload(listeners, instruments, log), CERTIFICATE_POLL_MILLISECONDS).unref();
 
   const close = () => {
     clearInterval(poll);
@@ -113,7 +113,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     async drain() {
       draining = true;
       for (const listener of listeners) listener.close();
-      await withinTime(connections.drain(), limits.call + DRAIN_GRACE);
+      await withinTime(connections.drain(), limits.call + DRAIN_GRACE_MILLISECONDS);
       close();
     },
     close,

@@ -29,7 +29,7 @@ const SIGNATURES = [
 ].join(':');
 
 /** More is no chain of certificates. */
-const MAXIMUM_PEM = 256 * 1024;
+const MAXIMUM_PEM_BYTES = 256 * 1024;
 
 /**
  * Reads the files into what `tls.createServer` and `setSecureContext` take.
@@ -78,7 +78,7 @@ export function tlsFilesState(files: TlsFiles): string {
 
 function readKey(path: string): Uint8Array {
   try {
-    return readSecretFile(path, 'the private key', MAXIMUM_PEM);
+    return readSecretFile(path, 'the private key', MAXIMUM_PEM_BYTES);
   } catch (error) {
     // A missing file is "not found" where a key file is asked for; here the configuration is wrong.
     if (!(error instanceof OcicryptError) || error.code !== 'not-found') throw error;

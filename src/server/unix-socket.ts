@@ -127,7 +127,7 @@ function prepareDirectory(path: string): void {
 
 /** Gives a finished socket its name, which it has from no other server that lives: of several starts one gets it. */
 async function publish(socket: string, path: string): Promise<void> {
-  const deadline = performance.now() + PATIENCE;
+  const deadline = performance.now() + PATIENCE_MILLISECONDS;
   while (!linkIfFree(socket, path)) {
     if (performance.now() > deadline) {
       throw new OcicryptError('configuration', `other servers start on ${showPath(path)} again and again`, {
@@ -139,9 +139,9 @@ async function publish(socket: string, path: string): Promise<void> {
 }
 
 /** How long other starts are waited for. */
-const PATIENCE = 5_000;
+const PATIENCE_MILLISECONDS = 5_000;
 /** A claim is given up in milliseconds: one that is older was left by a start that was killed. */
-const FORGOTTEN = 1_000;
+const FORGOTTEN_MILLISECONDS = 1_000;
 
 /**
  * Removes a socket that a server of ours left behind; throws where something else is there. A second name is made of it
@@ -156,7 +156,8 @@ async function takeOver(path: string): Promise<void> {
   if (!linkIfFree(path, claim)) {
     const other = lstatSync(claim, { throwIfNoEntry: false });
     // The time of its last name, as the system has it.
-    if (other !== undefined && Math.abs(Date.now() - other.ctimeMs) > FORGOTTEN) rmSync(claim, { force: true });
+    if (other !== undefined && Math.abs(Date.now() - other.ctimeMs) > FORGOTTEN_MILLISECONDS)
+      rmSync(claim, { force: true });
     await sleep(20);
     return;
   }

@@ -216,6 +216,13 @@ test('there is no any, no default export, no enum, no class for an error but the
   }
 });
 
+test('a constant of time or size says its unit', () => {
+  const measured =
+    /\bconst ((?:\w+_)?(?:ANSWER|BLOCK|CHUNK|DURATION|FILE|GRACE|INTERVAL|LIFETIME|LIMIT|MANIFEST|PACKET|PATIENCE|PAUSE|PAYLOAD|PEM|PLAINTEXT|POLL|RECORD|REQUEST|RESERVE|TIME|TIMEOUT|TOKEN|WRAPPED)) = (?!0\.)\d/g;
+  const found = sources.flatMap(({ file, code }) => [...code.matchAll(measured)].map(([, name]) => `${file}: ${name}`));
+  assert.deepEqual(found, []);
+});
+
 /** What is loaded with a file: neither types nor `await import()`. */
 function staticImports({ file, code }: Source): readonly string[] {
   return [...code.matchAll(/^(?:import|export)\s+(?!type\b)(?:[^;']*?\bfrom\s*)?'(\.[^']+)'/gm)].map((match) =>

@@ -82,8 +82,8 @@ test('packets of every writer in the field are told apart, and junk is only desc
   const cases = {
     v1: { key_url: A, wrapped_key: 'AAAA', wrap_type: 'AES' },
     'aws-kms-ocicrypt': { key_url: 'alias/x', wrapped_key: 'AAAA' },
-    'confidential-containers-v1': { kid: 'kbs:///a/b/c', wrapped_data: 'AAAA', iv: 'AAAA', wrap_type: 'A256GCM' },
-    'confidential-containers-v2': { kid: 'k', wrapped_data: 'AAAA', provider: 'aws', version: '0.1.0' },
+    'coco-v1': { kid: 'kbs:///a/b/c', wrapped_data: 'AAAA', iv: 'AAAA', wrap_type: 'A256GCM' },
+    'coco-v2': { kid: 'k', wrapped_data: 'AAAA', provider: 'aws', version: '0.1.0' },
     'secure-key-release': {
       kid: 'k',
       wrapped_data: 'AAAA',

@@ -6,7 +6,7 @@ import { readPublicFile } from '../secret-file.ts';
 import { showPath } from '../shown.ts';
 
 /** The bundles of distributions have 250 KB. */
-const MAXIMUM_FILE = 4 * 1024 * 1024;
+const MAXIMUM_FILE_BYTES = 4 * 1024 * 1024;
 /** Of larger files, which are bundles, each certificate would cost a start of the command 50 µs. */
 const PARSED = 16;
 
@@ -71,7 +71,7 @@ type Parsed = {
 function parseFile(path: string, what: string, known?: KnownCertificates): Parsed {
   let bytes: Uint8Array<ArrayBuffer>;
   try {
-    bytes = readPublicFile(path, what, MAXIMUM_FILE);
+    bytes = readPublicFile(path, what, MAXIMUM_FILE_BYTES);
   } catch (error) {
     if (!(error instanceof OcicryptError)) throw error;
     throw error.with({ code: 'configuration' });

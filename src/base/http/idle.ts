@@ -6,7 +6,7 @@ import type { HttpResponse } from './contract.ts';
 /** Shorter than services, and what is on the way to them, wait for another request. */
 const LONGEST = 50_000;
 /** Before the other side ends it: a request must not meet its end. */
-const RESERVE = 1000;
+const RESERVE_MILLISECONDS = 1000;
 
 type Idle = { readonly connection: Connection; readonly until: number };
 
@@ -31,7 +31,7 @@ export class IdleConnections {
   /** Keeps a connection until somebody wants it; it does not keep the process running. @param answer its last */
   keep(route: string, connection: Connection, { headers }: HttpResponse): void {
     const [, seconds] = /(?:^|[\s,])timeout=(\d{1,6})/i.exec(headers['keep-alive'] ?? '') ?? [];
-    const time = seconds === undefined ? LONGEST : Math.min(LONGEST, Number(seconds) * 1000 - RESERVE);
+    const time = seconds === undefined ? LONGEST : Math.min(LONGEST, Number(seconds) * 1000 - RESERVE_MILLISECONDS);
     const idle = { connection, until: performance.now() + time };
     const end = () => {
       this.#forget(route, idle);

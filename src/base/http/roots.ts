@@ -54,7 +54,7 @@ export function readRoots(
 }
 
 /** Longer files are no certificate chains and no keys. */
-const MAXIMUM_PEM = 64 * 1024;
+const MAXIMUM_PEM_BYTES = 64 * 1024;
 
 /**
  * A certificate chain and its private key, as TLS takes them.
@@ -65,7 +65,7 @@ export function readClientCertificate(files: { readonly certificate: string; rea
   readonly cert: string;
   readonly key: Buffer;
 } {
-  const key = Buffer.from(readSecretFile(files.privateKey, 'the private key', MAXIMUM_PEM));
+  const key = Buffer.from(readSecretFile(files.privateKey, 'the private key', MAXIMUM_PEM_BYTES));
   const cert = readCertificateFile(files.certificate, 'the certificate');
   try {
     createPrivateKey(key);

@@ -96,7 +96,7 @@ type CommandProvider = Extract<ConfiguredProvider, { kind: 'command' }>;
 type ServerProvider = Extract<ConfiguredProvider, { kind: 'grpc' }>;
 
 /** Longer than a busy machine takes to start a command. */
-const PATIENCE_FOR_COMMAND = 10_000;
+const PATIENCE_FOR_COMMAND_MILLISECONDS = 10_000;
 
 /** Asks for what no provider can do, and expects that it says so: a command that does anything else is none of ours. */
 async function examineCommand(
@@ -114,7 +114,7 @@ async function examineCommand(
   }
   const hint = 'write "args": ["keyprovider"]; ocicrypt-kms config ocicrypt prints a file that works';
   try {
-    const signal = AbortSignal.timeout(PATIENCE_FOR_COMMAND);
+    const signal = AbortSignal.timeout(PATIENCE_FOR_COMMAND_MILLISECONDS);
     await runProviderCommand({ path: executable, words }, new Uint8Array(), signal);
     return fail(`cmd ${namePath(path)} ends well without a request: it is no key provider with these args`, hint);
   } catch (error) {
@@ -171,12 +171,12 @@ async function examineTarget(subject: string, { target, refusal }: ServerProvide
   );
 }
 
-const PATIENCE = 1000;
+const PATIENCE_MILLISECONDS = 1000;
 
 /** Undefined if somebody listens, else the system's code. */
 function tryConnect(to: { readonly path: string } | { readonly host: string; readonly port: number }) {
   const { promise, resolve } = Promise.withResolvers<string | undefined>();
-  const socket = connect({ ...to, timeout: PATIENCE });
+  const socket = connect({ ...to, timeout: PATIENCE_MILLISECONDS });
   socket.on('connect', () => resolve(undefined));
   socket.on('timeout', () => resolve('ETIMEDOUT'));
   socket.on('error', (error) => resolve('code' in error ? String(error.code) : 'unreachable'));

@@ -8,7 +8,7 @@ import type { Finding } from './finding.ts';
 
 const HINT =
   'check signatures elsewhere, or pull by skopeo copy --remove-signatures, which checks them first: docs/runtimes.md';
-const MAXIMUM_FILE = 1024 * 1024;
+const MAXIMUM_FILE_BYTES = 1024 * 1024;
 
 /**
  * Looks at the policy and at where signatures are to be found, in the first of the directories that has each.
@@ -65,7 +65,7 @@ function listFiles(directory: string): readonly string[] {
 /** Empty if there is nothing that could be read. */
 function readFile(path: string): Uint8Array {
   try {
-    return statSync(path).size > MAXIMUM_FILE ? new Uint8Array() : readFileSync(path);
+    return statSync(path).size > MAXIMUM_FILE_BYTES ? new Uint8Array() : readFileSync(path);
   } catch {
     return new Uint8Array();
   }

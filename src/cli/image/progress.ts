@@ -22,7 +22,7 @@ export function startProgress(terminal: Terminal): Progress | undefined {
   return terminal.draw === undefined ? undefined : new DrawnProgress(terminal.draw);
 }
 
-const INTERVAL = 100;
+const INTERVAL_MILLISECONDS = 100;
 /** With the total, what fits on any terminal: lines that have scrolled away cannot be drawn again. */
 const LINES = 16;
 
@@ -45,7 +45,7 @@ class DrawnProgress implements Progress {
     // A transfer that was broken off begins again.
     const started = before === undefined || event.bytes < before.bytes ? now : before.started;
     this.#lines.set(event.digest, { ...event, started, seen: now });
-    if (now - this.#last < INTERVAL) return;
+    if (now - this.#last < INTERVAL_MILLISECONDS) return;
     this.#last = now;
     this.#redraw();
   }

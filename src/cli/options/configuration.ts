@@ -7,7 +7,7 @@ import { nearest, OPTION_NAMES, Settings } from './settings.ts';
 import { configurationPath, type OptionName, optionSpec } from './table.ts';
 
 /** Larger files are not configuration. */
-const MAXIMUM_FILE = 1024 * 1024;
+const MAXIMUM_FILE_BYTES = 1024 * 1024;
 
 /**
  * Reads a YAML (or JSON, which is YAML) file into option values.
@@ -38,8 +38,8 @@ export async function readConfiguration(file: string): Promise<ReadonlyMap<Optio
 function readText(file: string): string {
   try {
     // The same care as for secrets, but for who may read it: no FIFO that hangs, no device that never ends.
-    const bytes = readPublicFile(file, 'the configuration', MAXIMUM_FILE);
-    if (bytes.length > MAXIMUM_FILE)
+    const bytes = readPublicFile(file, 'the configuration', MAXIMUM_FILE_BYTES);
+    if (bytes.length > MAXIMUM_FILE_BYTES)
       throw new OcicryptError('configuration', `${showPath(file)} is too large to be configuration`);
     return new TextDecoder('utf-8', { fatal: true }).decode(bytes);
   } catch (cause) {

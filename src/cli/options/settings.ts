@@ -57,7 +57,7 @@ export class Settings {
   /** `--timeout` as the time for one request, whose client waits for it. @throws OcicryptError `usage` for more than 50 s */
   requestTime(): number | undefined {
     const time = this.duration('timeout');
-    if (time === undefined || time <= MAXIMUM_REQUEST_TIME) return time;
+    if (time === undefined || time <= MAXIMUM_REQUEST_TIME_MILLISECONDS) return time;
     throw new OcicryptError(
       'usage',
       'option --timeout takes at most 50s for this command: a client waits for each request',
@@ -67,7 +67,7 @@ export class Settings {
   /** `--timeout` as the time for one call of a key, where it is that of a whole image command. */
   keyTime(): number | undefined {
     const time = this.duration('timeout');
-    return time === undefined ? undefined : Math.min(time, MAXIMUM_REQUEST_TIME);
+    return time === undefined ? undefined : Math.min(time, MAXIMUM_REQUEST_TIME_MILLISECONDS);
   }
 
   count(name: CountName): number | undefined {
@@ -208,8 +208,8 @@ function checkValue(name: OptionName, value: string): void {
 }
 
 /** The time after which Confidential Containers' agent gives up. */
-const MAXIMUM_REQUEST_TIME = 50_000;
-const MAXIMUM_DURATION = 24 * 3_600_000;
+const MAXIMUM_REQUEST_TIME_MILLISECONDS = 50_000;
+const MAXIMUM_DURATION_MILLISECONDS = 24 * 3_600_000;
 const UNITS: ReadonlyMap<string | undefined, number> = new Map([
   ['ms', 1],
   ['s', 1000],
@@ -220,7 +220,7 @@ const UNITS: ReadonlyMap<string | undefined, number> = new Map([
 function parseDuration(text: string): number | undefined {
   const match = /^(\d{1,6})(ms|s|m|h)$/.exec(text);
   const milliseconds = Number(match?.[1]) * (UNITS.get(match?.[2]) ?? 0);
-  return milliseconds >= 1 && milliseconds <= MAXIMUM_DURATION ? milliseconds : undefined;
+  return milliseconds >= 1 && milliseconds <= MAXIMUM_DURATION_MILLISECONDS ? milliseconds : undefined;
 }
 
 /** One name with two values would silently be the last one. */

@@ -22,7 +22,7 @@ export interface RunningStage {
 }
 
 /** A chunk goes through all passes in parts of this size, which stay in the core's own cache. Measured: 128 to 512 KiB are alike. */
-const PART = 128 * 1024;
+const PART_BYTES = 128 * 1024;
 
 /**
  * Starts the passes of `stage`. AES_256_CTR_HMAC_SHA256 of ocicrypt: one key for both, the whole nonce is the counter,
@@ -51,8 +51,8 @@ export function startStage(stage: Stage, layer: LayerKey): RunningStage {
   });
   return {
     apply(chunk) {
-      for (let from = 0; from < chunk.length; from += PART) {
-        const part = chunk.subarray(from, from + PART);
+      for (let from = 0; from < chunk.length; from += PART_BYTES) {
+        const part = chunk.subarray(from, from + PART_BYTES);
         for (const pass of passes) pass(part);
       }
     },

@@ -15,9 +15,9 @@ export interface UncompressingSink extends ByteSink {
 }
 
 /** What comes out at once. Measured: below 256 KiB the threads wait for each other, above 1 MiB memory grows and nothing else. */
-const CHUNK = 512 * 1024;
+const CHUNK_BYTES = 512 * 1024;
 /** So that one chunk can be made while the one before is written. */
-const AHEAD = { chunkSize: CHUNK, highWaterMark: 2 * CHUNK };
+const AHEAD = { chunkSize: CHUNK_BYTES, highWaterMark: 2 * CHUNK_BYTES };
 
 /** `bytesWritten` counts what it has taken of its input. */
 type Engine = Transform & { readonly bytesWritten: number };

@@ -15,7 +15,7 @@ import { type JsonInput, writeJson } from '../../base/json-writer.ts';
 import { CONFIG, checkShape, DOCUMENT, LAYOUT_FILE } from './manifest-shape.ts';
 
 /** The most that a registry must take, and all that we read: https://github.com/opencontainers/distribution-spec */
-export const MAXIMUM_MANIFEST = 4 * 1024 * 1024;
+export const MAXIMUM_MANIFEST_BYTES = 4 * 1024 * 1024;
 const MAXIMUM_ENTRIES = 1000;
 
 export const MEDIA_TYPES = {
@@ -95,7 +95,7 @@ function isIndexType(mediaType: string): boolean {
  * @throws OcicryptError `bad-input`
  */
 export function parseManifest(bytes: Uint8Array, mediaType: string, what: string): ImageManifest | ImageIndex {
-  if (bytes.length > MAXIMUM_MANIFEST) throw bad(`${what} is larger than ${MAXIMUM_MANIFEST} bytes`);
+  if (bytes.length > MAXIMUM_MANIFEST_BYTES) throw bad(`${what} is larger than ${MAXIMUM_MANIFEST_BYTES} bytes`);
   const json = parseDocument(bytes, mediaType, what);
   if (isIndexType(mediaType)) return parseIndex(json, what);
   if (!isManifestType(mediaType))

@@ -13,8 +13,8 @@ export type PacketFormat =
   | 'v1'
   | 'v2'
   | 'aws-kms-ocicrypt'
-  | 'confidential-containers-v1'
-  | 'confidential-containers-v2'
+  | 'coco-v1'
+  | 'coco-v2'
   | 'secure-key-release'
   | 'tpm'
   | 'jwe'
@@ -106,7 +106,7 @@ function describeForeign(scheme: string, format: PacketFormat, object: JsonObjec
   const key = asText(object.get('kid')) ?? asText(object.get('key_url'));
   const algorithm = asText(object.get('wrap_type'));
   const isAws = (asText(object.get('provider')) ?? '').toLowerCase() === 'aws';
-  const isCoco = format === 'confidential-containers-v1' || format === 'confidential-containers-v2';
+  const isCoco = format === 'coco-v1' || format === 'coco-v2';
   const postQuantum = isCoco && (isAws || isPostQuantum('kbs', algorithm));
   return describe(scheme, format, [{ key, version: undefined, algorithm, postQuantum }]);
 }
@@ -116,7 +116,7 @@ function foreignFormat(object: JsonObject): PacketFormat | undefined {
   if (object.has('session_key')) return 'tpm';
   if (object.has('attester_endpoint') || object.has('kms_endpoint')) return 'secure-key-release';
   if (!object.has('wrapped_data')) return undefined;
-  return object.has('version') || object.has('provider') ? 'confidential-containers-v2' : 'confidential-containers-v1';
+  return object.has('version') || object.has('provider') ? 'coco-v2' : 'coco-v1';
 }
 
 /** General or flattened JSON serialisation (RFC 7516 section 7.2). A `kid` is the writer's own word for the key. */

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { OcicryptError } from '../../base/errors.ts';
 import { showPath } from '../../base/shown.ts';
 import type { ByteSource } from '../cipher/streams.ts';
-import { MAXIMUM_MANIFEST } from '../model/manifest.ts';
+import { MAXIMUM_MANIFEST_BYTES } from '../model/manifest.ts';
 import { createAtomicFile, openRegularFile } from './files.ts';
 import { MemberNames, memberPath } from './member-names.ts';
 import { type BlobReader, readAtMost } from './store.ts';
@@ -14,8 +14,8 @@ import { openTarFile, type TarFile } from './tar-file.ts';
 import { createTemporaryDirectory, removeTemporaryDirectory } from './temporary.ts';
 
 /** Of all small members of one compressed archive; what has no room is read again when it is asked for. */
-const MAXIMUM_KEPT = 64 * 1024 * 1024;
-const CHUNK = 1024 * 1024;
+const MAXIMUM_KEPT_BYTES = 64 * 1024 * 1024;
+const CHUNK_BYTES = 1024 * 1024;
 
 /** The members of one archive, all headers of which have been read. */
 export class ArchiveMembers {
@@ -103,10 +103,10 @@ export class ArchiveMembers {
 
   /** Reads a member of at most 4 MiB. @throws OcicryptError `not-found`, `bad-input` */
   async readSmall(name: string, signal?: AbortSignal): Promise<Uint8Array> {
-    if ((this.size(name) ?? 0) > MAXIMUM_MANIFEST)
+    if ((this.size(name) ?? 0) > MAXIMUM_MANIFEST_BYTES)
       throw new OcicryptError(
         'bad-input',
-        `${name} of ${showPath(this.#path)} is larger than ${MAXIMUM_MANIFEST} bytes`,
+        `${name} of ${showPath(this.#path)} is larger than ${MAXIMUM_MANIFEST_BYTES} bytes`,
       );
     const reader = await this.open(name, signal);
     try {
@@ -152,11 +152,12 @@ export class ArchiveMembers {
   }
 
   async #readHeaders(signal: AbortSignal | undefined): Promise<void> {
-    let room = this.#file.compressed ? MAXIMUM_KEPT : 0;
+    let room = this.#file.compressed ? MAXIMUM_KEPT_BYTES : 0;
     await this.#visit(async (member, content) => {
       const path = this.#names.add(member);
       this.#members.set(path, member);
-      if (member.kind !== 'file' || member.size === 0 || member.size > Math.min(room, MAXIMUM_MANIFEST)) return true;
+      if (member.kind !== 'file' || member.size === 0 || member.size > Math.min(room, MAXIMUM_MANIFEST_BYTES))
+        return true;
       const first = await readAtMost(content, 1);
       if (first[0] !== OPENING_BRACE && first[0] !== OPENING_BRACKET) return true;
       const bytes = new Uint8Array(member.size);
@@ -218,7 +219,7 @@ export class ArchiveMembers {
     const directory = await this.temporaryDirectory();
     const name = join(directory, String(this.#unpacked.size));
     const file = await createAtomicFile(directory, { layer: true, mode: 0o600 });
-    const buffer = new Uint8Array(CHUNK);
+    const buffer = new Uint8Array(CHUNK_BYTES);
     try {
       for (;;) {
         signal?.throwIfAborted();

@@ -9,7 +9,7 @@ import { type BlobIdentity, formatDigest } from '../cipher/layer.ts';
 import {
   type Descriptor,
   isManifestType,
-  MAXIMUM_MANIFEST,
+  MAXIMUM_MANIFEST_BYTES,
   parseLayoutVersion,
   parseManifest,
 } from '../model/manifest.ts';
@@ -41,7 +41,7 @@ export function openArchive(path: string, tag: string | undefined, name: string,
 
 /** Indexes in indexes, as many as an image may have, and the index of the archive. */
 const MAXIMUM_DEPTH = 5;
-const CHUNK = 1024 * 1024;
+const CHUNK_BYTES = 1024 * 1024;
 
 type Staged = { readonly file: AtomicFile; readonly size: number };
 /** The file that an archive is to take the place of. */
@@ -76,8 +76,8 @@ class ArchiveStore implements ImageStore {
 
   async readManifest(descriptor: Descriptor, signal?: AbortSignal): Promise<StoredManifest> {
     const { digest, mediaType, size } = descriptor;
-    if (size > MAXIMUM_MANIFEST)
-      throw new OcicryptError('bad-input', `manifest ${digest} is larger than ${MAXIMUM_MANIFEST} bytes`);
+    if (size > MAXIMUM_MANIFEST_BYTES)
+      throw new OcicryptError('bad-input', `manifest ${digest} is larger than ${MAXIMUM_MANIFEST_BYTES} bytes`);
     this.#index?.checkType(descriptor);
     const staged = this.#staged.get(digest);
     const bytes =
@@ -271,7 +271,7 @@ class ArchiveStore implements ImageStore {
     try {
       await startTarMember(file, memberOf(blob.digest), blob.size);
       const hash = createHash('sha256');
-      const buffer = new Uint8Array(CHUNK);
+      const buffer = new Uint8Array(CHUNK_BYTES);
       let size = 0;
       for (let count = -1; count !== 0; size += count) {
         signal?.throwIfAborted();

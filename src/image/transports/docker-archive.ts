@@ -40,7 +40,7 @@ type Layer = BlobIdentity & { readonly mediaType: string; readonly open: Opener 
 
 const LAYER = 'application/vnd.oci.image.layer.v1.tar';
 const MAXIMUM_LAYERS = 1000;
-const CHUNK = 1024 * 1024;
+const CHUNK_BYTES = 1024 * 1024;
 
 class DockerArchiveSource implements ImageSource {
   readonly name: string;
@@ -245,7 +245,7 @@ async function compressTo(
 async function* chunksOf(source: ByteSource, signal: AbortSignal | undefined): AsyncGenerator<Uint8Array> {
   for (;;) {
     signal?.throwIfAborted();
-    const buffer = new Uint8Array(CHUNK);
+    const buffer = new Uint8Array(CHUNK_BYTES);
     const count = await source.read(buffer);
     if (count === 0) return;
     yield buffer.subarray(0, count);

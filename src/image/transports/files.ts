@@ -7,7 +7,7 @@ import { dirname, join } from 'node:path';
 import { OcicryptError, showSystemCode, systemCode } from '../../base/errors.ts';
 import { showPath } from '../../base/shown.ts';
 import { type ByteSink, sourceFromFile } from '../cipher/streams.ts';
-import { MAXIMUM_MANIFEST } from '../model/manifest.ts';
+import { MAXIMUM_MANIFEST_BYTES } from '../model/manifest.ts';
 import { notWritten } from '../not-written.ts';
 import { type BlobReader, readAtMost } from './store.ts';
 import { temporaryName } from './temporary.ts';
@@ -44,7 +44,7 @@ export type AtomicFileOptions = {
 };
 
 /** Direct writes need whole blocks from memory that starts at one. */
-const BLOCK = 4096;
+const BLOCK_BYTES = 4096;
 
 /** Starts a file in `directory`, under a temporary name. @throws OcicryptError `not-written` */
 export async function createAtomicFile(directory: string, options: AtomicFileOptions = {}): Promise<AtomicFile> {
@@ -86,9 +86,9 @@ export async function openRegularFile(path: string, what: string): Promise<BlobR
 export async function readSmallFile(path: string, what: string): Promise<Uint8Array> {
   const reader = await openRegularFile(path, what);
   try {
-    const bytes = await readAtMost(reader, MAXIMUM_MANIFEST + 1);
-    if (bytes.length <= MAXIMUM_MANIFEST) return bytes;
-    throw new OcicryptError('bad-input', `${showPath(path)} is larger than ${MAXIMUM_MANIFEST} bytes`);
+    const bytes = await readAtMost(reader, MAXIMUM_MANIFEST_BYTES + 1);
+    if (bytes.length <= MAXIMUM_MANIFEST_BYTES) return bytes;
+    throw new OcicryptError('bad-input', `${showPath(path)} is larger than ${MAXIMUM_MANIFEST_BYTES} bytes`);
   } finally {
     await reader.close();
   }
@@ -118,7 +118,7 @@ class TemporaryFile implements AtomicFile {
   }
 
   async write(bytes: Uint8Array): Promise<void> {
-    if (this.#direct && bytes.length % BLOCK !== 0) await this.#useCache();
+    if (this.#direct && bytes.length % BLOCK_BYTES !== 0) await this.#useCache();
     let done = 0;
     while (done < bytes.length) {
       const left = bytes.subarray(done);
@@ -169,7 +169,7 @@ class TemporaryFile implements AtomicFile {
       if (bytesWritten === 0) throw new Error('nothing was written');
       this.#position += bytesWritten;
       // After a short write (a full disk is near) what is left is no whole block.
-      if (this.#direct && bytesWritten % BLOCK !== 0) await this.#useCache();
+      if (this.#direct && bytesWritten % BLOCK_BYTES !== 0) await this.#useCache();
       return bytesWritten;
     } catch (error) {
       // Node's shared memory does not start at a block, and some file systems take direct writes of no kind.

@@ -11,7 +11,7 @@ import {
   formatPlatform,
   hasOtherDigest,
   isManifestType,
-  MAXIMUM_MANIFEST,
+  MAXIMUM_MANIFEST_BYTES,
   MEDIA_TYPES,
   parseDescriptor,
   parseLayoutIndex,
@@ -133,8 +133,8 @@ export class LayoutIndex {
       ...Object.fromEntries([...this.#json].map(([member, value]) => [member, thaw(value)])),
       manifests: [...kept.map(thaw), entry],
     });
-    if (bytes.length <= MAXIMUM_MANIFEST) return bytes;
-    throw new OcicryptError('bad-input', `${this.#what} would be larger than ${MAXIMUM_MANIFEST} bytes`, {
+    if (bytes.length <= MAXIMUM_MANIFEST_BYTES) return bytes;
+    throw new OcicryptError('bad-input', `${this.#what} would be larger than ${MAXIMUM_MANIFEST_BYTES} bytes`, {
       hint: 'nothing was changed: remove images from the layout, or write to another one',
     });
   }

@@ -11,10 +11,10 @@ import { createAtomicFile } from './files.ts';
 import { isRunning, temporaryName } from './temporary.ts';
 
 /** An index is read and replaced in milliseconds; a disk may be slow, and many runs may wait. */
-const PATIENCE = 60_000;
-const INTERVAL = 50;
+const PATIENCE_MILLISECONDS = 60_000;
+const INTERVAL_MILLISECONDS = 50;
 /** When the lock of a run that cannot be asked after (another machine's) counts as forgotten. */
-const FORGOTTEN = 10 * 60_000;
+const FORGOTTEN_MILLISECONDS = 10 * 60_000;
 
 /**
  * Waits until no other run changes the index in `directory`. A run that was killed does not block it.
@@ -26,7 +26,7 @@ export async function lockIndex(directory: string, signal?: AbortSignal): Promis
   const path = join(directory, 'index.json.lock');
   // A name that tells which run it is, and is no other lock's.
   const own = temporaryName();
-  const deadline = performance.now() + PATIENCE;
+  const deadline = performance.now() + PATIENCE_MILLISECONDS;
   while (!((await create(path, own)) || (await takeOver(directory, path, own)))) {
     signal?.throwIfAborted();
     if (performance.now() > deadline) {
@@ -34,7 +34,7 @@ export async function lockIndex(directory: string, signal?: AbortSignal): Promis
         hint: 'nothing was changed: wait for its end; if none is running, remove that file',
       });
     }
-    await sleep(INTERVAL);
+    await sleep(INTERVAL_MILLISECONDS);
   }
   return async () => {
     // A lock that cannot be removed blocks no other run once this one has ended.
@@ -71,7 +71,7 @@ async function takeOver(directory: string, path: string, own: string): Promise<b
   } finally {
     await file.discard();
   }
-  await sleep(INTERVAL * 2);
+  await sleep(INTERVAL_MILLISECONDS * 2);
   return (await readFile(path, 'utf8').catch(() => '')) === own;
 }
 
@@ -91,7 +91,7 @@ function isForgotten(path: string, holder: string): boolean {
   if (running !== undefined) return !running;
   try {
     // Just made and not yet written is a lock, too.
-    return statSync(path).mtimeMs < Date.now() - FORGOTTEN;
+    return statSync(path).mtimeMs < Date.now() - FORGOTTEN_MILLISECONDS;
   } catch {
     return false;
   }

@@ -12,7 +12,7 @@ export type ArchiveMember = {
 };
 
 /** PATH_MAX of Linux, and what keeps a name of a million slashes from costing a million steps. */
-const MAXIMUM_NAME = 4096;
+const MAXIMUM_NAME_CHARACTERS = 4096;
 /** Linux gives up after 40 (path_resolution(7)). */
 const MAXIMUM_LINKS = 40;
 
@@ -22,7 +22,7 @@ const MAXIMUM_LINKS = 40;
  * @returns undefined for a name that leaves the archive
  */
 export function memberPath(name: string): string | undefined {
-  if (name.length > MAXIMUM_NAME || name.includes('\0')) return undefined;
+  if (name.length > MAXIMUM_NAME_CHARACTERS || name.includes('\0')) return undefined;
   const path = posix.normalize(name === '' ? '.' : name).replace(/^\/+|\/+$/g, '');
   if (path === '..' || path.startsWith('../')) return undefined;
   return path === '.' ? '' : path;

@@ -5,7 +5,7 @@ import { OcicryptError } from '../../base/errors.ts';
 import { type BlobIdentity, formatDigest } from '../cipher/layer.ts';
 import type { ByteSink, ByteSource } from '../cipher/streams.ts';
 import type { TagSource } from '../model/digest-tag.ts';
-import { type Descriptor, MAXIMUM_MANIFEST } from '../model/manifest.ts';
+import { type Descriptor, MAXIMUM_MANIFEST_BYTES } from '../model/manifest.ts';
 import { retry } from '../retry.ts';
 
 /** A manifest as stored, its digest already checked. */
@@ -118,8 +118,8 @@ export function createStoredManifest(bytes: Uint8Array, mediaType: string): Stor
  * @throws OcicryptError `bad-input` for one that is larger than what is read here and what registries take
  */
 export function createNewManifest(bytes: Uint8Array, mediaType: string): StoredManifest {
-  if (bytes.length <= MAXIMUM_MANIFEST) return createStoredManifest(bytes, mediaType);
-  throw new OcicryptError('bad-input', `the new manifest would be larger than ${MAXIMUM_MANIFEST} bytes`, {
+  if (bytes.length <= MAXIMUM_MANIFEST_BYTES) return createStoredManifest(bytes, mediaType);
+  throw new OcicryptError('bad-input', `the new manifest would be larger than ${MAXIMUM_MANIFEST_BYTES} bytes`, {
     hint: 'nothing was changed: name fewer recipients',
   });
 }
@@ -150,8 +150,8 @@ export async function readSmallBlob(
   what: string,
   signal?: AbortSignal,
 ): Promise<Uint8Array> {
-  if (blob.size > MAXIMUM_MANIFEST)
-    throw new OcicryptError('bad-input', `${what} is larger than ${MAXIMUM_MANIFEST} bytes`);
+  if (blob.size > MAXIMUM_MANIFEST_BYTES)
+    throw new OcicryptError('bad-input', `${what} is larger than ${MAXIMUM_MANIFEST_BYTES} bytes`);
   return retry(async (running) => {
     const reader = await source.openBlob(blob, running);
     try {

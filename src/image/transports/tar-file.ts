@@ -79,7 +79,7 @@ export function checkArchiveKind(path: string, status: FileKind): void {
 }
 
 /** Of what is read. Larger chunks of what is uncompressed are quicker, but Bun collects them late: 190 MiB for 176. */
-const CHUNK = 256 * 1024;
+const CHUNK_BYTES = 256 * 1024;
 
 function plainInput(file: FileHandle): TarInput & { close(): void } {
   let position = 0;
@@ -147,7 +147,7 @@ function streamInput(
 
 async function* chunksOf(file: FileHandle): AsyncGenerator<Uint8Array> {
   for (let position = 0; ; ) {
-    const chunk = new Uint8Array(CHUNK);
+    const chunk = new Uint8Array(CHUNK_BYTES);
     const { bytesRead } = await file.read(chunk, 0, chunk.length, position);
     if (bytesRead === 0) return;
     position += bytesRead;

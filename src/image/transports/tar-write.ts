@@ -3,13 +3,13 @@
 
 import type { ByteSink } from '../cipher/streams.ts';
 
-const BLOCK = 512;
+const BLOCK_BYTES = 512;
 /** Eleven octal digits; larger sizes are written in base 256, as GNU tar and Go do. */
 const MAXIMUM_OCTAL = 8 ** 11;
 
 /** Starts a member: its content follows, then {@link endTarMember}. */
 export async function startTarMember(sink: ByteSink, name: string, size: number): Promise<void> {
-  const header = new Uint8Array(BLOCK);
+  const header = new Uint8Array(BLOCK_BYTES);
   const put = (text: string, offset: number) => header.set(new TextEncoder().encode(text), offset);
   put(name, 0);
   put('0000644\x000000000\x000000000\0', 100);
@@ -29,13 +29,13 @@ export async function startTarMember(sink: ByteSink, name: string, size: number)
 
 /** Fills the last block of a member of `size` bytes. */
 export async function endTarMember(sink: ByteSink, size: number): Promise<void> {
-  const padding = (BLOCK - (size % BLOCK)) % BLOCK;
+  const padding = (BLOCK_BYTES - (size % BLOCK_BYTES)) % BLOCK_BYTES;
   if (padding > 0) await sink.write(new Uint8Array(padding));
 }
 
 /** Ends the tar. */
 export async function endTar(sink: ByteSink): Promise<void> {
-  await sink.write(new Uint8Array(2 * BLOCK));
+  await sink.write(new Uint8Array(2 * BLOCK_BYTES));
 }
 
 function octal(value: number, digits: number): string {

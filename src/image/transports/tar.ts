@@ -15,12 +15,12 @@ export interface TarInput {
   skip(count: number): Promise<number>;
 }
 
-const BLOCK = 512;
+const BLOCK_BYTES = 512;
 const MAXIMUM_MEMBERS = 20_000;
 /** A member has at most one of PAX, and two of GNU for its names. */
 const MAXIMUM_HEADERS = 4 * MAXIMUM_MEMBERS;
 /** What Go reads at most as one PAX or GNU record. */
-const MAXIMUM_RECORD = 1024 * 1024;
+const MAXIMUM_RECORD_BYTES = 1024 * 1024;
 
 /** Reads a tar member by member; what is not read of a member's content is passed over. */
 export class TarReader {
@@ -106,7 +106,7 @@ export class TarReader {
   async #nextHeader(): Promise<Uint8Array | undefined> {
     const left = this.#end - this.#position;
     if (left > 0 && (await this.#skip(left)) < left) throw cutOff();
-    const padding = (BLOCK - (this.#end % BLOCK)) % BLOCK;
+    const padding = (BLOCK_BYTES - (this.#end % BLOCK_BYTES)) % BLOCK_BYTES;
     if ((await this.#skip(padding)) < padding) return undefined;
     const block = await this.#block();
     if (block === undefined || !block.every((byte) => byte === 0)) return this.#whole(block);
@@ -117,7 +117,7 @@ export class TarReader {
 
   /** The content of a header's own record. */
   async #record(size: number): Promise<Uint8Array> {
-    if (size > MAXIMUM_RECORD) throw bad('a record of a header is too long');
+    if (size > MAXIMUM_RECORD_BYTES) throw bad('a record of a header is too long');
     this.#end = this.#position + size;
     const bytes = new Uint8Array(size);
     const read = size === 0 ? 0 : await this.#input.read(bytes);
@@ -127,10 +127,10 @@ export class TarReader {
   }
 
   async #block(): Promise<Uint8Array | undefined> {
-    const block = new Uint8Array(BLOCK);
+    const block = new Uint8Array(BLOCK_BYTES);
     const read = await this.#input.read(block);
     this.#position += read;
-    if (read !== 0 && read < BLOCK) throw cutOff();
+    if (read !== 0 && read < BLOCK_BYTES) throw cutOff();
     return read === 0 ? undefined : block;
   }
 

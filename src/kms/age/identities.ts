@@ -18,8 +18,8 @@ export type AgeSettings = {
 /** An identity as age spells it, and the recipient that it opens for. */
 export type AgeIdentity = { readonly recipient: string; readonly secret: string };
 
-const MAXIMUM_FILE = 64 * 1024;
-const MAXIMUM_PASSPHRASE = 4096;
+const MAXIMUM_FILE_BYTES = 64 * 1024;
+const MAXIMUM_PASSPHRASE_BYTES = 4096;
 const IDENTITY = /^AGE-SECRET-KEY-(?:PQ-)?1[0-9A-Z]+$/;
 
 type Reading = Promise<readonly AgeIdentity[]>;
@@ -53,8 +53,8 @@ function memoryOf(settings: AgeSettings): Memory {
 }
 
 async function readFile(path: string, settings: AgeSettings): Reading {
-  const content = readSecretFile(path, 'the identity file', MAXIMUM_FILE);
-  if (content.length > MAXIMUM_FILE) throw notIdentities(path);
+  const content = readSecretFile(path, 'the identity file', MAXIMUM_FILE_BYTES);
+  if (content.length > MAXIMUM_FILE_BYTES) throw notIdentities(path);
   const text = isEncrypted(content) ? await decryptFile(path, content, settings) : decode(content);
   wipe(content);
   const lines = text.split(/\r?\n/).map((line) => line.trim());
@@ -104,7 +104,7 @@ async function decryptFile(path: string, content: Uint8Array, settings: AgeSetti
 async function readPassphrase(path: string, settings: AgeSettings): Promise<Uint8Array> {
   const { passphraseFile, prompt } = settings;
   if (passphraseFile !== undefined) {
-    return readSecretLine(passphraseFile, 'the passphrase file', MAXIMUM_PASSPHRASE);
+    return readSecretLine(passphraseFile, 'the passphrase file', MAXIMUM_PASSPHRASE_BYTES);
   }
   if (memoryOf(settings).refused.has(path)) throw wrongPassphrase(path);
   const passphrase = await prompt?.(`passphrase of ${path}: `);

@@ -29,7 +29,7 @@ import {
 const MAXIMUM_WRAPPED_BYTES = 8192;
 const NONCE_BYTES = 12;
 const TAG_BYTES = 16;
-const KEY_WRAP_BLOCK = 8;
+const KEY_WRAP_BLOCK_BYTES = 8;
 
 const RSA = 'RSA-OAEP-256';
 const KEY_WRAP = 'A256KW';
@@ -168,9 +168,9 @@ function chooseWrapper(key: string, found: UsableKey, vault: AzureVault): Wrappe
 
 function remoteWrapper(vault: AzureVault, key: string, algorithm: string, version: string | undefined): Wrapper {
   return async (plaintext, context, signal) => {
-    if (algorithm === KEY_WRAP && plaintext.length % KEY_WRAP_BLOCK !== 0) {
+    if (algorithm === KEY_WRAP && plaintext.length % KEY_WRAP_BLOCK_BYTES !== 0) {
       // RFC 3394 pads nothing.
-      throw new OcicryptError('bad-input', `${key} takes multiples of ${KEY_WRAP_BLOCK} bytes`, {
+      throw new OcicryptError('bad-input', `${key} takes multiples of ${KEY_WRAP_BLOCK_BYTES} bytes`, {
         hint: 'use --packet v2',
       });
     }

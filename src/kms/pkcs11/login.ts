@@ -202,13 +202,13 @@ async function askPin(
   return typed === undefined || typed.length === 0 ? undefined : typed;
 }
 
-const MAXIMUM_PIN = 256;
+const MAXIMUM_PIN_BYTES = 256;
 
 /** The PIN of the configuration. */
 function readPin(query: Attributes, settings: Pkcs11PinSettings): Uint8Array {
   const source = query.get('pin-source');
   const file = source === undefined ? settings.pinFile : pinFile(source);
-  if (file !== undefined) return readPinText(readSecretFile(file, 'the PIN file', MAXIMUM_PIN), 'the PIN file');
+  if (file !== undefined) return readPinText(readSecretFile(file, 'the PIN file', MAXIMUM_PIN_BYTES), 'the PIN file');
   const { pinVariable = '', environment } = settings;
   const pin = environment[pinVariable];
   if (pin) return readPinText(new TextEncoder().encode(pin), 'the variable that --pkcs11-pin-env names');

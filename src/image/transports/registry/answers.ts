@@ -9,14 +9,14 @@ import { asArray, asObject, asText, parseJson } from '../../../base/json.ts';
 /** An answer that is no success: its status and headers, and what its body says, ready to be shown. */
 export type Refusal = Pick<StreamResponse, 'status' | 'headers'> & { readonly problem: string };
 
-const MAXIMUM_PROBLEM = 64 * 1024;
+const MAXIMUM_PROBLEM_BYTES = 64 * 1024;
 
 /** Reads an answer that says nothing, so that its connection can be used again. */
 export async function drain(response: StreamResponse): Promise<void> {
   let length = 0;
   for await (const chunk of response.body) {
     length += chunk.length;
-    if (length <= MAXIMUM_PROBLEM) continue;
+    if (length <= MAXIMUM_PROBLEM_BYTES) continue;
     response.discard();
     return;
   }
@@ -49,7 +49,7 @@ export async function readRefusal(response: StreamResponse, secrets: readonly st
 }
 
 async function describeProblem(response: StreamResponse): Promise<string> {
-  const body = parseJson(await readBody(response, MAXIMUM_PROBLEM, 'registry'), 'answer');
+  const body = parseJson(await readBody(response, MAXIMUM_PROBLEM_BYTES, 'registry'), 'answer');
   const first = asObject(asArray(asObject(body)?.get('errors'))?.[0]);
   return ['code', 'message']
     .map((name) => printable(asText(first?.get(name)) ?? ''))

@@ -46,9 +46,9 @@ export async function findCredentials(
   return undefined;
 }
 
-const MAXIMUM_AUTH_FILE = 4 * 1024 * 1024;
+const MAXIMUM_AUTH_FILE_BYTES = 4 * 1024 * 1024;
 const HELPER_MILLISECONDS = 30_000;
-const MAXIMUM_ANSWER = 64 * 1024;
+const MAXIMUM_ANSWER_BYTES = 64 * 1024;
 
 function defaultFiles(environment: NodeJS.ProcessEnv): readonly string[] {
   const home = environment.HOME || homedir();
@@ -63,7 +63,7 @@ function defaultFiles(environment: NodeJS.ProcessEnv): readonly string[] {
 async function readAuthFile(path: string, mustExist: boolean): Promise<JsonObject | undefined> {
   let bytes: Uint8Array;
   try {
-    bytes = readPublicFile(path, 'the auth file', MAXIMUM_AUTH_FILE);
+    bytes = readPublicFile(path, 'the auth file', MAXIMUM_AUTH_FILE_BYTES);
   } catch (cause) {
     if (!(cause instanceof OcicryptError)) throw cause;
     const isAbsent = cause.code === 'not-found' || systemCode(cause.cause) === 'EACCES';
@@ -206,7 +206,7 @@ function runHelper(
     // It has no streams if it could not be started.
     child.stdout?.setEncoding('utf8').on('data', (text: string) => {
       output += text;
-      if (output.length > MAXIMUM_ANSWER) child.kill('SIGKILL');
+      if (output.length > MAXIMUM_ANSWER_BYTES) child.kill('SIGKILL');
     });
     child.once('close', (status) => resolve({ status, output }));
     child.stdin?.on('error', () => undefined).end(`${host}\n`);

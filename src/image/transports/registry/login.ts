@@ -11,7 +11,7 @@ import { type Challenge, parseChallenges } from './challenge.ts';
 import { type CredentialSettings, findCredentials, type RegistryCredentials } from './credentials.ts';
 import { exchange, type HeldRequest } from './exchange.ts';
 
-const MAXIMUM_TOKEN = 64 * 1024;
+const MAXIMUM_TOKEN_BYTES = 64 * 1024;
 
 /** A refusal, and what was asked. */
 export type RefusedRequest = {
@@ -174,7 +174,9 @@ export class RegistryLogin {
       const isLogin = this.#credentials === undefined ? [400, 401, 403] : [400, 401];
       throw isLogin.includes(refusal.status) ? this.error(refusal) : errorOf(refusal, realm.host, false);
     }
-    const answer = asObject(parseJson(await readBody(response, MAXIMUM_TOKEN, realm.host), `answer of ${realm.host}`));
+    const answer = asObject(
+      parseJson(await readBody(response, MAXIMUM_TOKEN_BYTES, realm.host), `answer of ${realm.host}`),
+    );
     const token = answer && (asText(findMember(answer, 'token')) || asText(findMember(answer, 'access_token')));
     if (token === undefined || !/^[\x21-\x7e]+$/.test(token)) {
       throw new OcicryptError('unavailable', `${realm.host} answered without a token`);

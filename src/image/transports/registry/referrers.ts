@@ -2,7 +2,7 @@
 
 import { asObject, asText, parseJson } from '../../../base/json.ts';
 import { forEachLimited } from '../../limit.ts';
-import { type Descriptor, MAXIMUM_MANIFEST, MEDIA_TYPES, parseManifest } from '../../model/manifest.ts';
+import { type Descriptor, MAXIMUM_MANIFEST_BYTES, MEDIA_TYPES, parseManifest } from '../../model/manifest.ts';
 import { withoutRetries } from '../../retry.ts';
 import type { Referrers } from '../store.ts';
 import type { RegistryClient } from './client.ts';
@@ -91,7 +91,10 @@ class Search {
     accept: readonly number[],
   ): Promise<(LocatedResponse & { readonly bytes: Uint8Array }) | undefined> {
     return this.#ask(() =>
-      this.#client.fetch({ method: 'GET', target, headers: ACCEPT, accept, signal: this.#signal }, MAXIMUM_MANIFEST),
+      this.#client.fetch(
+        { method: 'GET', target, headers: ACCEPT, accept, signal: this.#signal },
+        MAXIMUM_MANIFEST_BYTES,
+      ),
     );
   }
 

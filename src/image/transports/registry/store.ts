@@ -11,7 +11,13 @@ import {
   hasDigestTag,
   type TagSource,
 } from '../../model/digest-tag.ts';
-import { type Descriptor, isDigest, isManifestType, MAXIMUM_MANIFEST, MEDIA_TYPES } from '../../model/manifest.ts';
+import {
+  type Descriptor,
+  isDigest,
+  isManifestType,
+  MAXIMUM_MANIFEST_BYTES,
+  MEDIA_TYPES,
+} from '../../model/manifest.ts';
 import type { RegistryReference } from '../../model/reference.ts';
 import { formatImageReference } from '../../model/reference.ts';
 import { retry } from '../../retry.ts';
@@ -43,7 +49,7 @@ export function openRegistry(image: RegistryReference, settings: RegistryStoreSe
 const MANIFEST_TYPES = [MEDIA_TYPES.index, MEDIA_TYPES.manifest, MEDIA_TYPES.dockerIndex, MEDIA_TYPES.dockerManifest];
 const UPLOADS = 'blobs/uploads/';
 /** Milliseconds for the last request of an upload: some registries copy the whole blob from one place to another first. */
-const COMMIT_PATIENCE = 10 * 60_000;
+const COMMIT_PATIENCE_MILLISECONDS = 10 * 60_000;
 const ACCEPT = { accept: MANIFEST_TYPES.join(', ') };
 
 class RegistryStore implements ImageStore, ReferrerSource, TagSource {
@@ -74,8 +80,11 @@ class RegistryStore implements ImageStore, ReferrerSource, TagSource {
   }
 
   async readManifest(descriptor: Descriptor, signal?: AbortSignal): Promise<StoredManifest> {
-    if (descriptor.size > MAXIMUM_MANIFEST) {
-      throw new OcicryptError('bad-input', `manifest ${descriptor.digest} is larger than ${MAXIMUM_MANIFEST} bytes`);
+    if (descriptor.size > MAXIMUM_MANIFEST_BYTES) {
+      throw new OcicryptError(
+        'bad-input',
+        `manifest ${descriptor.digest} is larger than ${MAXIMUM_MANIFEST_BYTES} bytes`,
+      );
     }
     const { bytes } = await this.#fetchManifest(descriptor.digest, signal);
     checkContent(bytes, descriptor, 'manifest');
@@ -156,7 +165,7 @@ class RegistryStore implements ImageStore, ReferrerSource, TagSource {
 
   async resolveTag(tag: string, signal?: AbortSignal): Promise<string | undefined> {
     const request = { method: 'GET', target: `manifests/${tag}`, headers: ACCEPT, accept: [404], signal } as const;
-    const { status, bytes } = await this.#client.fetch(request, MAXIMUM_MANIFEST);
+    const { status, bytes } = await this.#client.fetch(request, MAXIMUM_MANIFEST_BYTES);
     return status === 404 ? undefined : createStoredManifest(bytes, '').digest;
   }
 
@@ -171,7 +180,7 @@ class RegistryStore implements ImageStore, ReferrerSource, TagSource {
   async #fetchManifest(reference: string, signal: AbortSignal | undefined): Promise<StoredManifest> {
     const response = await this.#client.fetch(
       { method: 'GET', target: `manifests/${reference}`, headers: ACCEPT, accept: [404], signal },
-      MAXIMUM_MANIFEST,
+      MAXIMUM_MANIFEST_BYTES,
     );
     if (response.status === 404) {
       throw new OcicryptError('not-found', `no image ${this.name}`, {
@@ -195,7 +204,7 @@ class RegistryStore implements ImageStore, ReferrerSource, TagSource {
     const body = new Uint8Array(0);
     try {
       return await this.#client.requestOnce({
-        ...{ method: 'PUT', target, body, accept: [401, 404], patience: COMMIT_PATIENCE, signal },
+        ...{ method: 'PUT', target, body, accept: [401, 404], patience: COMMIT_PATIENCE_MILLISECONDS, signal },
       });
     } catch (error) {
       const mayBeThere = error instanceof OcicryptError && error.retryable;
