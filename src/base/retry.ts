@@ -45,12 +45,12 @@ export async function retry<Value>(run: () => Promise<Value>, rules: RetryRules)
 /** What chance adds to a wait that a service asks for: callers that it told the same do not all come back at once. */
 const SPREAD = { share: 0.1, milliseconds: 50 } as const;
 /** Milliseconds, even if it asks for none. */
-const LEAST_PAUSE = 50;
+const LEAST_PAUSE_MILLISECONDS = 50;
 
 /** Between half and the whole of what it may be, or what the service asked for and a little more. */
 function usualPause({ retryAfter }: OcicryptError, longest: number, random: number): number {
   if (retryAfter === undefined) return longest * (0.5 + random / 2);
-  return retryAfter + LEAST_PAUSE + (retryAfter * SPREAD.share + SPREAD.milliseconds) * random;
+  return retryAfter + LEAST_PAUSE_MILLISECONDS + (retryAfter * SPREAD.share + SPREAD.milliseconds) * random;
 }
 
 function exhausted(error: OcicryptError, attempts: number, milliseconds: number): OcicryptError {

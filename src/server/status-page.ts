@@ -32,7 +32,7 @@ export async function startStatusPage(address: Address, options: StatusPageOptio
   }
   const slots = new Slots();
   const server = createServer((request, response) => {
-    slots.limit(request.socket, ANSWER);
+    slots.limit(request.socket, ANSWER_MILLISECONDS);
     response.once('finish', () => slots.limit(request.socket, LEAVE));
     void answer(request, options).then(([status, type, body]) => send(response, status, type, body));
   });
@@ -56,8 +56,8 @@ export async function startStatusPage(address: Address, options: StatusPageOptio
 /** Connections that are open at the same time. */
 const SLOTS = 16;
 /** Milliseconds from the start of a connection to the end of its request's head, on to its answer, and to its end. */
-const REQUEST = 2_000;
-const ANSWER = 15_000;
+const REQUEST_MILLISECONDS = 2_000;
+const ANSWER_MILLISECONDS = 15_000;
 const LEAVE = 1_000;
 
 /**
@@ -73,7 +73,7 @@ class Slots {
     if (oldest !== undefined && this.#timers.size >= SLOTS) this.#free(oldest);
     this.#timers.set(socket, undefined);
     socket.once('close', () => this.#free(socket));
-    this.limit(socket, REQUEST);
+    this.limit(socket, REQUEST_MILLISECONDS);
   }
 
   /** Ends the connection after so many milliseconds from now. */
