@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { test } from 'node:test';
+import { reportError } from '../../src/base/error-report.ts';
 import { asOcicryptError, OcicryptError } from '../../src/base/errors.ts';
 import { formatKeyUri, type KeyUri } from '../../src/base/key-uri.ts';
-import type { AuditEvent, Logger } from '../../src/provider/audit.ts';
+import type { AuditEvent, Decision, Logger } from '../../src/provider/audit.ts';
 import { type Call, createProvider, type ProviderOptions } from '../../src/provider/handle.ts';
 import { parseAllowRule } from '../../src/provider/policy.ts';
 import { contextOf, DATA_KEY, OPTSDATA } from '../fixtures/packets.ts';
@@ -110,7 +111,7 @@ test('a line holds no secret', async () => {
   }
 });
 
-test('P24 where the line cannot be written nothing is released, and the reply is wiped', async () => {
+test('P24 where the line cannot be written nothing is released', async () => {
   const notWritten = new OcicryptError('not-written', 'cannot append to /audit');
   for (const request of [unwrapRequest(PACKET), wrapRequest([FIRST_KEY]), unwrapRequest('{}'), '']) {
     const { handle } = setUp(undefined, { audit: { record: () => Promise.reject(notWritten) } });
@@ -137,6 +138,30 @@ test('the log is told of each request with the fields of its audit line', async 
   const { events, handle } = setUp(undefined, { log });
   await handle(unwrapRequest(PACKET));
   assert.deepEqual(lines, events);
+  const error = await failed(handle(unwrapRequest('{}')));
+  assert.deepEqual(lines[1], { ...events[1], error: reportError(error) });
+});
+
+test('each decision is told once: the operation, its key and its outcome, or that its line was not written', async () => {
+  const told: Decision[] = [];
+  const onDecision = (decision: Decision) => void told.push(decision);
+  const { handle } = setUp(undefined, { onDecision });
+  await handle(unwrapRequest(PACKET));
+  await handle(wrapRequest([FIRST_KEY]));
+  await failed(handle(unwrapRequest('{}')));
+  await failed(handle(''));
+  const refusal = new OcicryptError('throttled', 'too many');
+  assert.equal(await failed(handle('', { refusal, operation: 'unwrap' })), refusal);
+  const record = () => Promise.reject(new OcicryptError('not-written', 'full'));
+  await failed(setUp(undefined, { onDecision, audit: { record } }).handle(unwrapRequest(PACKET)));
+  assert.deepEqual(told, [
+    { operation: 'unwrap', key: FIRST_KEY, outcome: 'ok' },
+    { operation: 'wrap', key: FIRST_KEY, outcome: 'ok' },
+    { operation: 'unwrap', key: undefined, outcome: 'bad-input' },
+    { operation: 'unknown', key: undefined, outcome: 'bad-input' },
+    { operation: 'unwrap', key: undefined, outcome: 'throttled' },
+    { operation: 'unwrap', key: FIRST_KEY, outcome: 'not-written' },
+  ]);
 });
 
 test('a caller’s signal ends the call', async () => {
