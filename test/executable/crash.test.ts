@@ -1,26 +1,30 @@
-// kill -9 at random instants: afterwards there is the old image or the new one, whole, and a second run completes.
+// kill -9 at random moments, and before each thing that lasts: afterwards there is the old image or the new one, whole,
+// and a second run completes.
 
 import assert from 'node:assert/strict';
 import type { ChildProcess } from 'node:child_process';
 import { cp, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
 import { parseImageReference } from '../../src/image/model/reference.ts';
 import { transformImage } from '../../src/image/transform.ts';
 import { openImageSource, openImageStore } from '../../src/image/transports/open.ts';
 import type { RegistrySettings } from '../../src/image/transports/registry/client.ts';
 import type { ImageSource, ImageStore } from '../../src/image/transports/store.ts';
 import { readImageTree } from '../../src/image/tree.ts';
-import { runExecutable } from '../fixtures/executable.ts';
+import { type Finished, runExecutable } from '../fixtures/executable.ts';
 import { writeIndex } from '../fixtures/images.ts';
-import { createRandom, runs, seeded } from '../fixtures/seed.ts';
+import { createRandom, proving, runs, seeded } from '../fixtures/seed.ts';
 import { scratch } from '../image/harness.ts';
 import { startRegistry } from '../real-clients/registry.ts';
 import { realClients } from '../real-clients/tools.ts';
 
 const MIB = 1024 * 1024;
-/** Each is of a run that starts with the old image. */
-const kills = runs(3);
+/** How often the executable is killed at random; each time starts with the old image. */
+const kills = runs(2);
+const MAIN = fileURLToPath(new URL('../../src/main.ts', import.meta.url));
+const HOOK = fileURLToPath(new URL('../fixtures/killed-at-step.mjs', import.meta.url));
 
 for (const kind of ['oci', 'oci-archive', 'docker'] as const) {
   for (const operation of ['encrypt', 'rewrap'] as const) {
@@ -44,37 +48,55 @@ for (const kind of ['oci', 'oci-archive', 'docker'] as const) {
         if (operation === 'rewrap') await run('encrypt', made.reference, encrypted, `--recipient=keyfile://${first}`);
         const start = openImageSource(parseImageReference(operation === 'rewrap' ? encrypted : made.reference));
         const { image, access, open, reset } = await preparePlace(t, kind, directory, start);
-        const change =
+        const words =
           operation === 'rewrap'
             ? ['rewrap', image, `--recipient=keyfile://${second}`, `--key=${first}`, ...access]
             : ['encrypt', image, image, `--recipient=keyfile://${second}`, ...access];
 
-        // How long it takes undisturbed; the first time also warms the machine up.
-        await reset();
-        await run(...change);
-        await reset();
-        let { milliseconds: usual } = await run(...change);
         const { digest: old } = await start.readRoot();
-        const random = createRandom();
         const left = { old: 0, new: 0 };
-        while (left.old + left.new < kills) {
+        /** Kills the change, looks at what is left, and completes it. */
+        const check = async (change: () => Promise<Finished>): Promise<Finished> => {
           await reset();
-          const moment = (random(1000) / 1000) * usual;
-          const { status, milliseconds } = await runExecutable(change, {
-            started: (child) => killAfter(child, moment),
-          });
+          const ended = await change();
           const root = await copyImage(open(), NOWHERE);
-          if (status === null) left[root === old ? 'old' : 'new']++;
-          // It was faster than thought: on a busy machine no two runs take the same time.
-          else usual = (usual + milliseconds) / 2;
-          if (root === old) await run(...change);
+          if (ended.signal === 'SIGKILL') left[root === old ? 'old' : 'new']++;
+          if (root === old) await run(...words);
           const back = join(directory, 'back');
           const opened = await run('decrypt', image, `oci:${back}`, `--key=${second}`, ...access);
           assert.equal(opened.digest, made.digest);
           await rm(back, { recursive: true });
+          return ended;
+        };
+        const random = createRandom();
+
+        // The executable, at random moments. How long it takes undisturbed is seen at its second run.
+        await reset();
+        await run(...words);
+        await reset();
+        let { milliseconds: usual } = await run(...words);
+        while (left.old + left.new < kills) {
+          const moment = (random(1000) / 1000) * usual;
+          const { signal, milliseconds } = await check(() =>
+            runExecutable(words, { started: (child) => killAfter(child, moment) }),
+          );
+          // It was faster than thought: on a busy machine no two runs take the same time.
+          if (signal === null) usual = (usual + milliseconds) / 2;
         }
+
+        // The sources on Node, before each step, or a few of them.
+        const { status, stderr } = await check(() => runToStep(words, 0));
+        assert.equal(status, 0, stderr);
+        const steps = Number(/(\d+) steps$/.exec(stderr.trim())?.[1]);
+        assert.ok(steps > 20, stderr);
+        const some = proving ? Array.from({ length: steps }, (_, index) => index + 1) : [1 + random(steps), steps];
+        for (const step of some) {
+          const { signal, stderr: said } = await check(() => runToStep(words, step));
+          assert.equal(signal, 'SIGKILL', said);
+        }
+        if (proving) assert.ok(left.old > 0 && left.new > 0);
         t.diagnostic(
-          `killed in ${operation} of ${kind}, the old image was left ${left.old} times, the new one ${left.new}`,
+          `killed in ${operation} of ${kind} before ${some.length} of ${steps} steps and ${kills} times at random, the old image was left ${left.old} times, the new one ${left.new}`,
         );
       },
     );
@@ -136,6 +158,12 @@ const NOWHERE: ImageStore = {
   writeManifest: async () => {},
   writeRoot: async () => {},
 };
+
+/** The command on Node, killed before one of its steps, or by nothing with 0. */
+function runToStep(words: readonly string[], step: number): Promise<Finished> {
+  const shell = `shift; exec "${process.execPath}" --import "${HOOK}" "${MAIN}" "$@"`;
+  return runExecutable(words, { shell, environment: { KILLED_AT_STEP: String(step) } });
+}
 
 function killAfter(child: ChildProcess, milliseconds: number): void {
   const timer = setTimeout(() => child.kill('SIGKILL'), milliseconds);

@@ -21,8 +21,12 @@ type Contained = (options: readonly string[], words: readonly string[]) => Retur
 
 async function loaded(t: TestContext): Promise<{ readonly directory: string; readonly contained: Contained }> {
   const directory = mkdtempSync(join(tmpdir(), 'image-'));
-  t.after(() => rmSync(directory, { recursive: true, force: true }));
   const podman = await createPodman(join(directory, 'podman'));
+  // A container that still runs is ended while podman knows of it.
+  t.after(async () => {
+    await podman(['rm', '--all', '--force', '--time=2']);
+    rmSync(directory, { recursive: true, force: true });
+  });
   const reference = `oci-archive:${released('*-image.tar')}:${readProduct().version}`;
   const work = join(directory, 'work');
   mkdirSync(work);
@@ -52,7 +56,7 @@ test('podman runs the image as a step that encrypts, verifies and decrypts, with
 
 test('podman runs the image as a server on a socket that the host asks', async (t) => {
   if (!CHOSEN.includes('linux-x64') || !(await realClients(t, ['podman']))) return;
-  const { directory, contained } = await loaded(t);
+  const { contained } = await loaded(t);
   // Below /tmp, where every user may write, no socket is trusted.
   const run = mkdtempSync('/var/lib/served-');
   t.after(() => rmSync(run, { recursive: true }));
@@ -66,11 +70,7 @@ test('podman runs the image as a server on a socket that the host asks', async (
   const server = contained(options, ['serve', '--key=/run/ocicrypt-kms/app.key']).then(({ stderr }) => {
     ended = stderr;
   });
-  const podman = await createPodman(join(directory, 'podman'));
-  t.after(async () => {
-    await podman(['kill', '--signal=TERM', 'served']);
-    await server;
-  });
+  t.after(() => server);
   const remote = `--remote=unix://${run}/ocicrypt-kms.sock`;
   const ask = async (request: Uint8Array) => {
     for (let tries = 0; ; tries += 1) {
