@@ -84,7 +84,11 @@ const ENVIRONMENT: readonly (readonly [RegExp, string])[] = [
   [/^(?:VAULT|BAO)_/, "Vault's and OpenBao's: [keys-vault.md](keys-vault.md)"],
   [/^(?:REGISTRY_AUTH_FILE|DOCKER_CONFIG|XDG_CONFIG_HOME)$/, 'where files with credentials of registries are'],
   [/^LISTEN_/, 'sockets that systemd hands over to `serve`'],
-  [/^(?:HOME|PATH|XDG_RUNTIME_DIR)$/, "the user's files, programs to run, the directory of the default socket"],
+  [
+    /^(?:HOME|PATH|XDG_DATA_HOME|XDG_RUNTIME_DIR)$/,
+    "the user's files, programs to run, a store of containerd without root, the directory of the default socket",
+  ],
+  [/^STREAM_PROCESSOR_MEDIATYPE$/, 'set by containerd for a decoder: the type of the layer'],
 ];
 
 function environmentRows(): readonly string[] {

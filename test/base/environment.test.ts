@@ -63,8 +63,6 @@ test('no other way to read a variable is used than those that are looked for', (
     [...new Set(places)].toSorted(),
     [
       'base/environment.ts: name',
-      'base/http/client.ts: name',
-      'base/http/client.ts: name.toUpperCase()',
       'cli/doctor/setup.ts: VARIABLE',
       'kms/awskms/endpoint.ts: variable',
       'kms/pkcs11/login.ts: pinVariable',
