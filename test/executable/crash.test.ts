@@ -22,7 +22,7 @@ import { realClients } from '../real-clients/tools.ts';
 
 const MIB = 1024 * 1024;
 /** How often the executable is killed at random; each time starts with the old image. */
-const kills = runs(2);
+const kills = runs(1);
 const MAIN = fileURLToPath(new URL('../../src/main.ts', import.meta.url));
 const HOOK = fileURLToPath(new URL('../fixtures/killed-at-step.mjs', import.meta.url));
 
@@ -89,7 +89,7 @@ for (const kind of ['oci', 'oci-archive', 'docker'] as const) {
         assert.equal(status, 0, stderr);
         const steps = Number(/(\d+) steps$/.exec(stderr.trim())?.[1]);
         assert.ok(steps > 20, stderr);
-        const some = proving ? Array.from({ length: steps }, (_, index) => index + 1) : [1 + random(steps), steps];
+        const some = proving ? Array.from({ length: steps }, (_, index) => index + 1) : [1 + random(steps)];
         for (const step of some) {
           const { signal, stderr: said } = await check(() => runToStep(words, step));
           assert.equal(signal, 'SIGKILL', said);
