@@ -15,6 +15,8 @@ const PATIENCE_MILLISECONDS = 60_000;
 const INTERVAL_MILLISECONDS = 50;
 /** When the lock of a run that cannot be asked after (another machine's) counts as forgotten. */
 const FORGOTTEN_MILLISECONDS = 10 * 60_000;
+/** When a lock that says nothing counts as that of a run that was killed before it could write its name there. */
+const UNNAMED_MILLISECONDS = 5_000;
 
 /**
  * Waits until no other run changes the index in `directory`. A run that was killed does not block it.
@@ -50,7 +52,8 @@ async function create(path: string, own: string): Promise<boolean> {
   if (file === undefined) return false;
   try {
     await file.writeFile(own);
-    return true;
+    // Another run has it if that took so long that the lock seemed to be of a run that is gone.
+    return (await readFile(path, 'utf8').catch(() => '')) === own;
   } catch (error) {
     await rm(path, { force: true });
     return notWritten(path)(error);
@@ -91,7 +94,8 @@ function isForgotten(path: string, holder: string): boolean {
   if (running !== undefined) return !running;
   try {
     // Just made and not yet written is a lock, too.
-    return statSync(path).mtimeMs < Date.now() - FORGOTTEN_MILLISECONDS;
+    const limit = holder === '' ? UNNAMED_MILLISECONDS : FORGOTTEN_MILLISECONDS;
+    return statSync(path).mtimeMs < Date.now() - limit;
   } catch {
     return false;
   }

@@ -144,6 +144,18 @@ test('the lock of a killed run keeps nobody out, and that of a live one does', a
   assert.deepEqual(readdirSync(directory), ['index.json.lock']);
 });
 
+test('the lock of a run that was killed before it wrote its name there is waited for, but not for long', async (t) => {
+  const directory = await scratch(t);
+  const lock = join(directory, 'index.json.lock');
+  writeFileSync(lock, '');
+  await assert.rejects(lockIndex(directory, AbortSignal.timeout(300)));
+  const old = new Date(Date.now() - 6_000);
+  utimesSync(lock, old, old);
+  const unlock = await lockIndex(directory, AbortSignal.timeout(3_000));
+  await unlock();
+  assert.deepEqual(readdirSync(directory), []);
+});
+
 test('temporary files are removed if they are ours and their run is dead, and no link is followed', async (t) => {
   const directory = await scratch(t);
   const temporary = join(directory, 'tmp');
