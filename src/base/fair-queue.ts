@@ -1,6 +1,6 @@
 // A queue in which clients take turns: a client that asks for much waits behind itself, and the others do not.
 
-/** Who counts as one: any value that is the same for all its calls. */
+/** What a client is known by: one value for all of its calls. */
 export type Client = unknown;
 
 export class FairQueue<Item> {

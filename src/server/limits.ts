@@ -40,6 +40,8 @@ export const DEFAULT_SERVER_LIMITS: ServerLimits = {
 
 /** Something that holds pages and can be made to give them up. */
 export interface Holder {
+  /** Filled and emptied by the budget alone. */
+  readonly pages: Uint8Array[];
   /** Its pages are gone: it ends. */
   evict(): void;
 }
@@ -56,7 +58,7 @@ const SLAB_PAGES = 64;
 export class PageBudget {
   readonly #pages: number;
   /** Insertion order is age. */
-  readonly #holders = new Map<Holder, Uint8Array[]>();
+  readonly #holders = new Set<Holder>();
   readonly #free: Uint8Array[] = [];
   #taken = 0;
 
@@ -73,7 +75,7 @@ export class PageBudget {
   /** One more page for `holder`, {@link PAGE_BYTES} long; undefined if even evicting all others is not enough. */
   take(holder: Holder): Uint8Array | undefined {
     while (this.#taken >= this.#pages) {
-      const [oldest] = this.#holders.keys();
+      const [oldest] = this.#holders;
       if (oldest === undefined || oldest === holder) return undefined;
       this.release(oldest);
       oldest.evict();
@@ -82,21 +84,17 @@ export class PageBudget {
     const page = this.#free.pop();
     if (page === undefined) return undefined;
     this.#taken++;
-    const held = this.#holders.get(holder);
-    if (held === undefined) this.#holders.set(holder, [page]);
-    else held.push(page);
+    this.#holders.add(holder);
+    holder.pages.push(page);
     return page;
   }
 
   /** Wipes all pages of `holder` and takes them back. */
   release(holder: Holder): void {
-    const held = this.#holders.get(holder) ?? [];
     this.#holders.delete(holder);
-    this.#taken -= held.length;
-    for (const page of held) {
-      wipe(page);
-      this.#free.push(page);
-    }
+    this.#taken -= holder.pages.length;
+    for (const page of holder.pages) wipe(page);
+    this.#free.push(...holder.pages.splice(0));
   }
 
   #grow(): void {

@@ -10,11 +10,11 @@ export type CallFailure = { readonly status: CallStatus; readonly message: strin
 
 /** Receives exactly one message of at most `limit` bytes. */
 export class MessageReceiver implements Holder {
+  readonly pages: Uint8Array[] = [];
   readonly #budget: PageBudget;
   readonly #limit: number;
   readonly #onEvicted: () => void;
   readonly #header = new Uint8Array(FRAME_HEADER);
-  #pages: Uint8Array[] = [];
   #whole: Uint8Array<ArrayBuffer> | undefined;
   #length = 0;
   #received = 0;
@@ -46,7 +46,7 @@ export class MessageReceiver implements Holder {
     this.#received += rest.length;
     while (rest.length > 0) {
       const start = offset % PAGE_BYTES;
-      const page = start === 0 ? this.#nextPage() : this.#pages.at(-1);
+      const page = start === 0 ? this.#budget.take(this) : this.pages.at(-1);
       if (page === undefined) return NO_ROOM;
       const part = rest.subarray(0, PAGE_BYTES - start);
       page.set(part, start);
@@ -64,7 +64,7 @@ export class MessageReceiver implements Holder {
     if (this.#received === 0) return NO_MESSAGE;
     if (this.#received < FRAME_HEADER + this.#length) return HALF_MESSAGE;
     this.#whole = new Uint8Array(this.#length);
-    for (const [index, page] of this.#pages.entries()) {
+    for (const [index, page] of this.pages.entries()) {
       const start = index * PAGE_BYTES;
       this.#whole.set(page.subarray(0, this.#length - start), start);
     }
@@ -74,12 +74,10 @@ export class MessageReceiver implements Holder {
   release(): void {
     wipe(this.#whole);
     this.#whole = undefined;
-    this.#pages = [];
     this.#budget.release(this);
   }
 
   evict(): void {
-    this.#pages = [];
     this.#onEvicted();
   }
 
@@ -96,12 +94,6 @@ export class MessageReceiver implements Holder {
       };
     }
     return undefined;
-  }
-
-  #nextPage(): Uint8Array | undefined {
-    const page = this.#budget.take(this);
-    if (page !== undefined) this.#pages.push(page);
-    return page;
   }
 }
 

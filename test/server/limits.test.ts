@@ -228,7 +228,7 @@ describe('the counters that connections share', () => {
   test('the oldest unfinished request gives way', () => {
     const evicted: string[] = [];
     const budget = new PageBudget(3 * PAGE_BYTES);
-    const holder = (name: string): Holder => ({ evict: () => void evicted.push(name) });
+    const holder = (name: string): Holder => ({ pages: [], evict: () => void evicted.push(name) });
     const [one, two, three] = [holder('one'), holder('two'), holder('three')];
     for (const [index, who] of [one, two, two, three].entries()) budget.take(who)?.fill(index + 1);
     assert.deepEqual(evicted, ['one']);
