@@ -6,6 +6,7 @@ import { OcicryptError } from '../base/errors.ts';
 import type { GrpcTls } from '../client/grpc-client.ts';
 import { forwardRequest, parseRemote } from '../client/remote.ts';
 import { DEFAULT_LIMITS, limitsWithin, withRetries } from '../provider/attempts.ts';
+import { USUAL_NAMES } from '../provider/parameters.ts';
 import { MAXIMUM_REQUEST_BYTES } from '../provider/protocol.ts';
 import type { CommandContext } from './command.ts';
 import type { Settings } from './options/settings.ts';
@@ -44,7 +45,7 @@ export function openRemote(address: string, settings: Settings, timeout: number)
     });
   }
   const tls = target.kind === 'tls' ? tlsFiles(settings) : undefined;
-  const names = { configured: settings.text('provider'), fallback: 'kmscrypt' };
+  const names = { configured: settings.text('provider'), fallback: USUAL_NAMES[0] };
   const started = performance.now();
   // For a server that is asked again, too.
   const timeLeft = () => Math.max(1, timeout - (performance.now() - started));

@@ -59,7 +59,7 @@ export async function openProvider(settings: Settings, setup: ProviderSetup): Pr
     names: { configured: provider, fallback: REFERENCE_NAMES[setup.door] },
     packet: packetChoice(settings.text('packet'), reference),
     versions: reference ? 'ignored' : 'exact',
-    spelling: settings.text('bytes') === 'array' ? 'array' : 'base64',
+    spelling: byteSpelling(settings.text('bytes')),
     limits: limitsWithin(settings.keyTime() ?? DEFAULT_LIMITS.total),
     labels,
     defaultKey: defaultKeyText === undefined ? undefined : parseKeyUri(defaultKeyText),
@@ -134,6 +134,10 @@ function brokerKeys(settings: Settings): readonly AllowRule[] {
       hint: 'such keys look like kbs:///default/key/id',
     });
   });
+}
+
+function byteSpelling(text: string | undefined): ProviderOptions['spelling'] {
+  return text === 'array' || text === 'base64' ? text : undefined;
 }
 
 function packetChoice(text: string | undefined, reference: boolean): PacketChoice {

@@ -11,12 +11,22 @@ export type ProviderParameters = Readonly<Record<string, readonly string[]>>;
 
 /** The request to wrap a layer-key record for all values under a provider's name. Holds the key: to be wiped. */
 export function encodeWrapRequest(parameters: ProviderParameters, record: Uint8Array): Uint8Array<ArrayBuffer> {
-  return encodeRequest({ operation: 'wrap', parameters: encodeValues(parameters), optsdata: record });
+  return encodeRequest({
+    operation: 'wrap',
+    parameters: encodeValues(parameters),
+    spelling: 'base64',
+    optsdata: record,
+  });
 }
 
 /** The request to unwrap a packet. */
 export function encodeUnwrapRequest(parameters: ProviderParameters, packet: Uint8Array): Uint8Array<ArrayBuffer> {
-  return encodeRequest({ operation: 'unwrap', parameters: encodeValues(parameters), annotation: packet });
+  return encodeRequest({
+    operation: 'unwrap',
+    parameters: encodeValues(parameters),
+    spelling: 'base64',
+    annotation: packet,
+  });
 }
 
 /** The packet that a provider made. @throws OcicryptError `bad-input` */

@@ -15,7 +15,7 @@ import { checkLabels, type Labels } from './labels.ts';
 import { showKey } from './name-key.ts';
 import { decodePacket, type Packet, recipientsOf } from './packet.ts';
 import { contentDigest } from './packet-v2.ts';
-import { type NamedKeys, type NameOptions, namedKeys } from './parameters.ts';
+import { type NamedKeys, type NameOptions, namedKeys, USUAL_NAMES } from './parameters.ts';
 import {
   type AllowRule,
   covers,
@@ -42,7 +42,8 @@ export type ProviderOptions = {
   readonly packet?: PacketChoice;
   readonly labels?: Labels | undefined;
   readonly versions?: VersionMatching;
-  readonly spelling?: ByteSpelling;
+  /** How replies write bytes; if it is left out, as the client shows that it reads them. */
+  readonly spelling?: ByteSpelling | undefined;
   readonly limits?: Limits;
   readonly audit?: AuditSink | undefined;
   readonly log?: Logger | undefined;
@@ -56,6 +57,8 @@ export type Call = {
   readonly signal?: AbortSignal;
   /** What the caller has called, if each operation has a method of its own: a request for the other one is refused. */
   readonly operation?: Operation;
+  /** How this caller is known to read bytes, whatever its request looks like. */
+  readonly spelling?: ByteSpelling | undefined;
   /** Why this caller gets no answer, whatever it asks: recorded and thrown. */
   readonly refusal?: OcicryptError;
 };
@@ -154,9 +157,15 @@ function answer(request: KeyRequest, draft: Draft, call: Call, options: Provider
       const named = namedKeys(request.parameters, options.names);
       if (named.provider !== undefined) draft.provider = named.provider;
       checkDefaultKey(named, request.operation, options);
-      return request.operation === 'wrap'
-        ? answerWrap(request.optsdata, named, draft, options, signal)
-        : answerUnwrap(request.annotation, named, draft, options, signal);
+      const spelling = options.spelling ?? call.spelling ?? request.spelling;
+      if (request.operation === 'wrap')
+        return encodeWrapReply(await answerWrap(request.optsdata, named, draft, options, signal), spelling);
+      const optsdata = await answerUnwrap(request.annotation, named, draft, options, signal);
+      try {
+        return encodeUnwrapReply(optsdata, spelling);
+      } finally {
+        wipe(optsdata);
+      }
     },
   );
 }
@@ -172,6 +181,7 @@ function nameOf({ operation, keys, asked }: Draft): string {
   return [operation, ...known.slice(0, 3).map((key) => `key ${showKey(key.slice(0, 256))}`)].join(', ');
 }
 
+/** @returns the packet */
 async function answerWrap(
   optsdata: Uint8Array,
   named: NamedKeys,
@@ -192,12 +202,13 @@ async function answerWrap(
       // As the packet says them: a key file by its thumbprint, an alias by the key that answered.
       draft.keys = recipientsOf(packet).map(({ key }) => key);
     }
-    return encodeWrapReply(wrapped.packet, options.spelling ?? 'base64');
+    return wrapped.packet;
   } finally {
     wipe(optsdata);
   }
 }
 
+/** @returns the layer-key record, to be wiped */
 async function answerUnwrap(
   annotation: Uint8Array,
   named: NamedKeys,
@@ -213,12 +224,8 @@ async function answerUnwrap(
   const rules = await rulesForUnwrap(named, options);
   const { openKek, labels, versions = 'exact', limits = DEFAULT_LIMITS } = options;
   const unwrapped = await unwrapLayerKey(packet, { rules, versions, labels, openKek, limits }, signal);
-  try {
-    draft.keys = [unwrapped.key];
-    return encodeUnwrapReply(unwrapped.optsdata, options.spelling ?? 'base64');
-  } finally {
-    wipe(unwrapped.optsdata);
-  }
+  draft.keys = [unwrapped.key];
+  return unwrapped.optsdata;
 }
 
 /** The named keys, each of them allowed; else the default key; else the only key that the operator allows. */
@@ -237,7 +244,7 @@ async function keysForWrap(named: NamedKeys, options: ProviderOptions): Promise<
   const [only, ...others] = options.rules;
   if (only?.kind === 'key' && others.length === 0) return [only.uri];
   throw new OcicryptError('bad-input', 'no key was named to encrypt to', {
-    hint: `name one as in provider:${named.provider ?? options.names.fallback}:gcpkms://…, or set --kmsURI`,
+    hint: `name one as in provider:${named.provider ?? options.names.configured ?? USUAL_NAMES[0]}:gcpkms://…, or set --kmsURI`,
   });
 }
 

@@ -12,8 +12,12 @@ export type NamedKeys = {
   readonly keys: readonly KeyUri[];
 };
 
-/** How our name is found: the one that was configured, else the reference provider's own. */
-export type NameOptions = { readonly configured: string | undefined; readonly fallback: string };
+/** How our name is found: the one that was configured, else this one and then the other of {@link USUAL_NAMES}. */
+export type NameOptions = { readonly configured: string | undefined; readonly fallback: UsualName };
+
+/** The names that users of the reference provider have for its command and its server; we tell users to use the first. */
+export const USUAL_NAMES = ['kmscrypt', 'grpc-keyprovider'] as const;
+export type UsualName = (typeof USUAL_NAMES)[number];
 
 /** Parameters of ocicrypt's own schemes, private keys among them: https://github.com/containers/ocicrypt config/ */
 export const SCHEME_PARAMETERS: ReadonlySet<string> = new Set([
@@ -32,7 +36,7 @@ export const SCHEME_PARAMETERS: ReadonlySet<string> = new Set([
 ]);
 
 /**
- * Finds the keys named under our own name: the configured name, else the reference provider's own, else the sole name
+ * Finds the keys named under our own name: the configured name, else one of the usual names, else the sole name
  * that carries key URIs, else the sole provider there is.
  *
  * @throws OcicryptError `bad-input` if two names may be ours, or a value under our name is no key URI
@@ -53,7 +57,8 @@ export function namedKeys(parameters: Parameters, names: NameOptions): NamedKeys
 
 function findProvider(parameters: Parameters, names: NameOptions): string | undefined {
   if (names.configured !== undefined) return parameters.has(names.configured) ? names.configured : undefined;
-  if (parameters.has(names.fallback)) return names.fallback;
+  const usual = [names.fallback, ...USUAL_NAMES].find((name) => parameters.has(name));
+  if (usual !== undefined) return usual;
   const providers = [...parameters.keys()].filter((name) => !SCHEME_PARAMETERS.has(name));
   const withKeys = providers.filter((name) => carriesKeys(parameters.get(name) ?? []));
   if (withKeys.length > 1) {

@@ -13,9 +13,14 @@ export type ParameterValues = readonly (Uint8Array | undefined)[];
  * What a client asks. `parameters` holds every provider's and scheme's values, private keys of other schemes among
  * them: only our own may be looked at, and none may be logged.
  */
-export type KeyRequest =
-  | { readonly operation: 'wrap'; readonly parameters: Parameters; readonly optsdata: Uint8Array }
-  | { readonly operation: 'unwrap'; readonly parameters: Parameters; readonly annotation: Uint8Array };
+export type KeyRequest = {
+  readonly parameters: Parameters;
+  /** How the client writes its own bytes, and so reads ours: `array` if it has shown that it was made with Rust. */
+  readonly spelling: ByteSpelling;
+} & (
+  | { readonly operation: 'wrap'; readonly optsdata: Uint8Array }
+  | { readonly operation: 'unwrap'; readonly annotation: Uint8Array }
+);
 
 export type Operation = KeyRequest['operation'];
 
@@ -73,16 +78,22 @@ export function encodeRequest(request: KeyRequest): Uint8Array<ArrayBuffer> {
   );
   const config = { Parameters: parameters };
   return request.operation === 'wrap'
-    ? writeJson({
-        op: 'keywrap',
-        keywrapparams: { ec: { ...config, DecryptConfig: { Parameters: {} } }, optsdata: request.optsdata },
-        keyunwrapparams: { dc: null, annotation: null },
-      })
-    : writeJson({
-        op: 'keyunwrap',
-        keywrapparams: { ec: null, optsdata: null },
-        keyunwrapparams: { dc: config, annotation: request.annotation },
-      });
+    ? writeJson(
+        {
+          op: 'keywrap',
+          keywrapparams: { ec: { ...config, DecryptConfig: { Parameters: {} } }, optsdata: request.optsdata },
+          keyunwrapparams: { dc: null, annotation: null },
+        },
+        request.spelling,
+      )
+    : writeJson(
+        {
+          op: 'keyunwrap',
+          keywrapparams: { ec: null, optsdata: null },
+          keyunwrapparams: { dc: config, annotation: request.annotation },
+        },
+        request.spelling,
+      );
 }
 
 /** The reply to a wrap: `annotation` is the packet. */
@@ -103,18 +114,25 @@ function decodeWrap(params: JsonObject): KeyRequest {
   if (bytes === undefined || bytes.length === 0 || bytes.length > MAXIMUM_OPTSDATA_BYTES) {
     throw new OcicryptError('bad-input', 'the request has no usable "optsdata" to wrap');
   }
-  return { operation: 'wrap', parameters: decodeParameters(config, 'ec'), optsdata: bytes };
+  const spelling = raw ? 'array' : spellingOf(optsdata);
+  return { operation: 'wrap', parameters: decodeParameters(config, 'ec'), spelling, optsdata: bytes };
 }
 
 function decodeUnwrap(params: JsonObject): KeyRequest {
-  const annotation = decodeBytes(findMember(params, 'annotation'));
+  const written = findMember(params, 'annotation');
+  const annotation = decodeBytes(written);
   if (annotation === undefined || annotation.length === 0) {
     throw new OcicryptError('bad-input', 'the request has no usable "annotation" to unwrap');
   }
   if (annotation.length > MAXIMUM_PACKET_BYTES) {
     throw new OcicryptError('bad-input', `the annotation holds a packet of more than ${MAXIMUM_PACKET_BYTES} bytes`);
   }
-  return { operation: 'unwrap', parameters: decodeParameters(findMember(params, 'dc'), 'dc'), annotation };
+  const parameters = decodeParameters(findMember(params, 'dc'), 'dc');
+  return { operation: 'unwrap', parameters, spelling: spellingOf(written), annotation };
+}
+
+function spellingOf(written: JsonValue | undefined): ByteSpelling {
+  return written instanceof JsonString ? 'base64' : 'array';
 }
 
 function decodeParameters(config: JsonValue | undefined, name: string): Parameters {

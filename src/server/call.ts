@@ -28,7 +28,7 @@ export type Peer = {
 /** A method: a request's protobuf message in, the reply's out. Both are wiped when they are done with. */
 export type Method = (
   request: Uint8Array,
-  call: { readonly peer: Peer; readonly signal: AbortSignal },
+  call: { readonly peer: Peer; readonly signal: AbortSignal; readonly userAgent: string },
 ) => Promise<Uint8Array>;
 
 /** Methods by path, `/package.Service/Method`. */
@@ -77,6 +77,7 @@ export class Call {
   readonly #peer: Peer;
   readonly #listener: CallListener;
   readonly #path: string;
+  readonly #userAgent: string;
   readonly #receiver: MessageReceiver;
   readonly #started = performance.now();
   #timer: ReturnType<typeof setTimeout> | undefined;
@@ -101,6 +102,7 @@ export class Call {
     this.#peer = peer;
     this.#listener = listener;
     this.#path = headers[':path'] ?? '';
+    this.#userAgent = headers['user-agent'] ?? '';
     this.#receiver = new MessageReceiver(context.budget, context.maximumMessage, () => this.#fail(NO_ROOM));
     // Errors of a stream always end in its closing, which is where we look.
     stream.on('error', () => {});
@@ -183,7 +185,7 @@ export class Call {
       try {
         this.#queued = performance.now() - this.#phaseSince;
         if (method === undefined) throw new OcicryptError('internal', 'no such method');
-        this.#succeed(await method(message, { peer: this.#peer, signal }));
+        this.#succeed(await method(message, { peer: this.#peer, signal, userAgent: this.#userAgent }));
       } finally {
         gate.leave();
       }

@@ -34,8 +34,9 @@ export function keyProviderMethods(options: ServiceOptions): readonly (readonly 
 
 /** Every call comes to a provider, also one that is refused here: it leaves an audit line. */
 function methodFor(operation: Operation, options: ServiceOptions): Method {
-  return async (message, { peer, signal }) => {
-    const call = { caller: peer.caller, signal, operation };
+  return async (message, { peer, signal, userAgent }) => {
+    const spelling = READS_ARRAYS.test(userAgent) ? 'array' : undefined;
+    const call = { caller: peer.caller, signal, operation, spelling } as const;
     const rule = ruleFor(peer, options);
     const request = rule instanceof OcicryptError ? rule : readRequest(message);
     const { provider } = rule instanceof OcicryptError ? options : rule;
@@ -50,6 +51,12 @@ function methodFor(operation: Operation, options: ServiceOptions): Method {
     }
   };
 }
+
+/**
+ * Of the gRPC of ocicrypt-rs, as the agents of Confidential Containers have it: it writes base64 when it unwraps, and can
+ * read arrays of numbers alone.
+ */
+const READS_ARRAYS = /^tonic\//;
 
 function readRequest(message: Uint8Array): Uint8Array | OcicryptError {
   try {

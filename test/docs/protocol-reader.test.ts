@@ -5,7 +5,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { OcicryptError } from '../../src/base/errors.ts';
 import { formatKeyUri } from '../../src/base/key-uri.ts';
-import { namedKeys } from '../../src/provider/parameters.ts';
+import { type NameOptions, namedKeys } from '../../src/provider/parameters.ts';
 import { decodeRequest, type KeyRequest } from '../../src/provider/protocol.ts';
 import { createMalformed } from '../fixtures/malformed.ts';
 import { requestOf } from '../fixtures/provider.ts';
@@ -24,16 +24,14 @@ const vectors = readdirSync(DIRECTORY).map((file): readonly [string, Vector] => 
 const OF_THE_REQUEST =
   /^(?:request|op|wrap-params|unwrap-params|dc|parameters?|ec|annotation-(?!not-json|cut)|base64|case|optsdata|json|size|name|uri)-/;
 
-type Names = { readonly configured: string | undefined; readonly fallback: string };
-
-function namesOf({ setup }: Vector): Names {
+function namesOf({ setup }: Vector): NameOptions {
   return { configured: setup.provider, fallback: 'kmscrypt' };
 }
 
 /** What both readers make of a request, in a form that can be compared. */
 type Understood = { readonly operation: string; readonly payload: string; readonly keys: readonly string[] };
 
-function byDocument(request: Buffer, names: Names): Understood | undefined {
+function byDocument(request: Buffer, names: NameOptions): Understood | undefined {
   const read: ReadRequest | undefined = readRequest(request);
   const keys = read === undefined ? undefined : readKeys(read, names, isKeyUri);
   if (read === undefined || keys === undefined) return undefined;
@@ -41,7 +39,7 @@ function byDocument(request: Buffer, names: Names): Understood | undefined {
   return { operation, payload: payload.toString('base64'), keys: [...new Set(keys.map(canonicalForm))] };
 }
 
-function byUs(request: Buffer, names: Names): Understood | undefined {
+function byUs(request: Buffer, names: NameOptions): Understood | undefined {
   try {
     const read: KeyRequest = decodeRequest(request);
     const { keys } = namedKeys(read.parameters, names);
@@ -73,7 +71,7 @@ test('P3 every vector whose fault is in the request is refused by the document a
 
 test(seeded('P3 a reader made of the document understands every damaged request as ours does'), () => {
   const next = createMalformed(createRandom());
-  const names = { configured: undefined, fallback: 'kmscrypt' };
+  const names: NameOptions = { configured: undefined, fallback: 'kmscrypt' };
   let [taken, refused] = [0, 0];
   for (let times = 0; times < runs(4_000); times++) {
     const request = next();

@@ -66,7 +66,8 @@ function ownName(
   isKeyUri: (text: string) => boolean,
 ): string | undefined {
   if (configured !== undefined) return configured;
-  if (parameters.has(fallback)) return fallback;
+  const usual = [fallback, 'kmscrypt', 'grpc-keyprovider'].find((name) => parameters.has(name));
+  if (usual !== undefined) return usual;
   const names = [...parameters.keys()].filter((name) => !SCHEMES.has(name));
   const carrying = names.filter((name) => parameters.get(name)?.some((value) => isKeyUri(textOf(value) ?? '')));
   if (carrying.length > 1) refuse();

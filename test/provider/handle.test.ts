@@ -225,3 +225,36 @@ test('another key than --kmsURI is an error that names both', async () => {
   );
   await handle(wrapRequest([key('/cryptoKeyVersions/3')]));
 });
+
+test('bytes are written as the client reads them: as its request shows, as its caller knows, or as the operator says', async () => {
+  const numbers = (bytes: Uint8Array) => JSON.stringify([...bytes]);
+  const asNumbers = (request: string) =>
+    [OPTSDATA, Buffer.from(PACKET)].reduce(
+      (text: string, bytes) => text.replace(`"${bytes.toString('base64')}"`, numbers(bytes)),
+      request,
+    );
+  const asText = wrapRequest([FIRST_KEY]).replace(
+    `"${OPTSDATA.toString('base64')}"`,
+    JSON.stringify(OPTSDATA.toString()),
+  );
+  const trials = [
+    { request: wrapRequest([FIRST_KEY]), isArray: false },
+    { request: asNumbers(wrapRequest([FIRST_KEY])), isArray: true },
+    // What ocicrypt-rs sends.
+    { request: asText, isArray: true },
+    { request: unwrapRequest(PACKET), isArray: false },
+    { request: asNumbers(unwrapRequest(PACKET)), isArray: true },
+    { request: unwrapRequest(PACKET), spelling: 'array', isArray: true },
+    { request: asText, operator: 'base64', isArray: false },
+    { request: unwrapRequest(PACKET), operator: 'array', isArray: true },
+  ] as const;
+  for (const [index, { request, isArray, ...said }] of trials.entries()) {
+    const spelling = 'operator' in said ? said.operator : undefined;
+    const { handle } = setUp(undefined, { spelling });
+    const call = 'spelling' in said ? { spelling: said.spelling } : {};
+    const reply = JSON.parse(Buffer.from(await handle(request, call)).toString());
+    const bytes = reply.keywrapresults?.annotation ?? reply.keyunwrapresults.optsdata;
+    assert.equal(Array.isArray(bytes), isArray, `${index}`);
+    if (request.includes('keyunwrap"')) assert.deepEqual(Buffer.from(bytes, 'base64'), OPTSDATA);
+  }
+});

@@ -35,6 +35,14 @@ const CASES: readonly (readonly [string, Values, NameOptions, string | undefined
     'grpc-keyprovider',
     [A],
   ],
+  ['the command knows the server’s', { 'grpc-keyprovider': [A], other: [B] }, COMMAND, 'grpc-keyprovider', [A]],
+  [
+    'and the server the command’s',
+    { kmscrypt: [A], other: [B] },
+    { configured: undefined, fallback: 'grpc-keyprovider' },
+    'kmscrypt',
+    [A],
+  ],
   ['the sole name that carries key URIs is ours', { anything: [A], other: ['x'] }, COMMAND, 'anything', [A]],
   [
     'one key URI among its values is enough to tell',

@@ -139,3 +139,11 @@ describe('a fault is a status and the connection goes on', () => {
     assert.match(running.instruments.render(), /calls_total\{method="\S+\/WrapKey",status="INVALID_ARGUMENT"\} 2\n/);
   });
 });
+
+test('the gRPC of ocicrypt-rs, which reads no base64, is known by its user agent', async (t) => {
+  const running = await startRunning(t);
+  const call = await startCaller(t, running);
+  const packet = (body: Buffer) => JSON.parse(body.subarray(body.indexOf('{')).toString()).keywrapresults.annotation;
+  assert.equal(typeof packet((await call(good())).body), 'string');
+  assert.ok(Array.isArray(packet((await call(good(), { 'user-agent': 'tonic/0.14.2' })).body)));
+});

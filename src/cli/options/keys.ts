@@ -97,13 +97,13 @@ export const KEY_OPTIONS = {
     kind: 'text',
     value: 'NAME',
     describe: "this provider's name in the caller's configuration",
-    fallback: 'kmscrypt, else the only name that carries keys',
+    fallback: 'kmscrypt or grpc-keyprovider, else the only name that carries keys',
   },
   bytes: {
     kind: 'choice',
     value: 'base64|array',
     choices: ['base64', 'array'],
     describe: 'how replies write bytes: array for clients written in Rust',
-    fallback: 'base64',
+    fallback: 'array for gRPC clients written in Rust and for requests that write arrays, else base64',
   },
 } as const satisfies OptionGroup;

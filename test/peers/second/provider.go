@@ -39,17 +39,32 @@ func (s *setup) answer(request []byte) string {
 	switch op.canonical() {
 	case `"keywrap"`:
 		need(wrapParams.isObject(), "bad-input")
-		record := readRecord(find(wrapParams, "optsdata"))
+		written := find(wrapParams, "optsdata")
+		record := readRecord(written)
 		packet := s.wrap(entries, record, s.named(find(wrapParams, "ec"), true))
-		return `{"keywrapresults":{"annotation":"` + encode64(packet) + `"}}`
+		inArray := !written.isText() || strings.HasPrefix(written.text, "{")
+		return `{"keywrapresults":{"annotation":` + bytesAs(inArray, packet) + `}}`
 	case `"keyunwrap"`:
 		need(unwrapParams.isObject(), "bad-input")
-		packet, ok := readBytes(find(unwrapParams, "annotation"))
+		written := find(unwrapParams, "annotation")
+		packet, ok := readBytes(written)
 		need(ok && len(packet) > 0 && len(packet) <= 32768, "bad-input")
 		record := s.unwrap(entries, packet, s.named(find(unwrapParams, "dc"), false))
-		return `{"keyunwrapresults":{"optsdata":"` + encode64(record) + `"}}`
+		return `{"keyunwrapresults":{"optsdata":` + bytesAs(!written.isText(), record) + `}}`
 	}
 	panic(failure("bad-input"))
+}
+
+// bytesAs writes bytes as the client has written its own.
+func bytesAs(inArray bool, bytes []byte) string {
+	if !inArray {
+		return `"` + encode64(bytes) + `"`
+	}
+	numbers := make([]string, len(bytes))
+	for i, one := range bytes {
+		numbers[i] = strconv.Itoa(int(one))
+	}
+	return "[" + strings.Join(numbers, ",") + "]"
 }
 
 func find(v value, name string) value {
@@ -153,6 +168,11 @@ func (s *setup) ours(parameters value) value {
 	}
 	if found, ok := parameters.get(usual); ok || s.Provider != "" {
 		return found
+	}
+	for _, name := range []string{"kmscrypt", "grpc-keyprovider"} {
+		if found, ok := parameters.get(name); ok {
+			return found
+		}
 	}
 	candidates, carry := []value{}, []value{}
 	for _, m := range parameters.members {
