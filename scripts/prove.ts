@@ -73,7 +73,7 @@ const TESTS: readonly (readonly [string, string, readonly string[], Readonly<Rec
   ],
   [
     'P17',
-    `encrypt and rewrap of layout, archive and registry, each killed ${number(KILLS)} times at random moments, and before each thing that lasts or goes to a registry: the old image or the new one, whole; a second run completes`,
+    `encrypt and rewrap of layout, archive and registry, each killed ${number(KILLS)} times at random moments, and before each thing that lasts, goes to a registry or comes from there: the old image or the new one, whole; a second run completes`,
     ['test/executable/crash.test.ts'],
     { OCICRYPT_TEST_RUNS: String(KILLS) },
   ],

@@ -14,6 +14,7 @@ import {
   encodeStatusMessage,
   parseTimeout,
 } from '../base/grpc.ts';
+import { releaseBytes } from '../base/memory.ts';
 import type { CallGate, PageBudget, ServerLimits } from './limits.ts';
 import { type CallFailure, MessageReceiver, NO_ROOM } from './message.ts';
 
@@ -157,8 +158,10 @@ export class Call {
   }
 
   #data(chunk: Uint8Array): void {
-    if (this.#phase !== 'receiving') return;
-    const failure = this.#receiver.push(chunk);
+    const failure = this.#phase === 'receiving' ? this.#receiver.push(chunk) : undefined;
+    wipe(chunk);
+    // Half-sent requests of hundreds of connections come faster than they are collected: 70 MiB on Bun.
+    releaseBytes(chunk);
     if (failure !== undefined) this.#fail(failure);
   }
 

@@ -1,5 +1,5 @@
-// kill -9 at random moments, and before each thing that lasts: afterwards there is the old image or the new one, whole,
-// and a second run completes.
+// kill -9 at random moments, and before each thing that lasts, goes to a registry or comes from there: afterwards there is
+// the old image or the new one, whole, and a second run completes.
 
 import assert from 'node:assert/strict';
 import type { ChildProcess } from 'node:child_process';

@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import { connect } from 'node:http2';
 import { createConnection } from 'node:net';
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads';
+import { MAXIMUM_REQUEST_BYTES } from '../../../src/provider/protocol.ts';
 import {
   CALL_HEADERS,
   END_HEADERS,
@@ -80,8 +81,14 @@ export const FLOODS: Readonly<Record<string, (connection: RawConnection) => void
   },
 };
 
-/** Half of a large message on each stream, within the windows that the server grants. */
-function openHalfLarge(path: string): { readonly closed: Promise<number> } {
+/** What is sent of a large message on each stream, within the windows that the server grants. */
+const LARGE_FLOODS: Readonly<Record<string, Buffer>> = {
+  'half of many large messages': messageStart(250_000, 125_000),
+  'all but the end of many of the largest messages': messageStart(MAXIMUM_REQUEST_BYTES, MAXIMUM_REQUEST_BYTES - 1),
+};
+export const LARGE = Object.keys(LARGE_FLOODS);
+
+function openLarge(path: string, start: Buffer): { readonly closed: Promise<number> } {
   const started = performance.now();
   const session = connect('http://localhost', { createConnection: () => createConnection(path) });
   session.on('error', () => {});
@@ -89,14 +96,10 @@ function openHalfLarge(path: string): { readonly closed: Promise<number> } {
     const stream = session.request(CALL_HEADERS);
     stream.on('error', () => {});
     stream.resume();
-    stream.write(LARGE_HALF);
+    stream.write(start);
   }
   return { closed: once(session, 'close').then(() => performance.now() - started) };
 }
-
-const LARGE_HALF = messageStart(250_000, 125_000);
-/** The flood of {@link openHalfLarge}. */
-export const HALF_LARGE = 'half of many large messages';
 
 type Order = { readonly path: string; readonly flood: string; readonly connections: number; readonly again: boolean };
 
@@ -124,7 +127,8 @@ function openFlood(path: string, flood: string): RawConnection {
 
 async function attack({ path, flood, connections, again }: Order): Promise<void> {
   const open = (): Promise<number> => {
-    const connection = flood === HALF_LARGE ? openHalfLarge(path) : openFlood(path, flood);
+    const large = LARGE_FLOODS[flood];
+    const connection = large === undefined ? openFlood(path, flood) : openLarge(path, large);
     if (again) void connection.closed.then(() => setTimeout(open, 20));
     return connection.closed;
   };

@@ -43,6 +43,8 @@ export type FaultReport = {
   readonly failures: Readonly<Partial<Record<ErrorCode, number>>>;
   /** How often each fault came. */
   readonly faults: Readonly<Record<string, number>>;
+  /** Unwraps that a right answer without a fault did not end: the machine was too busy to read it in time. */
+  readonly late: number;
 };
 
 type NamedFault = { readonly name: string; readonly fault: Fault };
@@ -67,7 +69,7 @@ export async function unwrapUnderFaults(world: World, run: FaultRun): Promise<Fa
   const bySlot = new Map(slots.map((slot) => [slot.ciphertext, slot]));
   const faults: Record<string, number> = {};
   const failures: Partial<Record<ErrorCode, number>> = {};
-  let [next, succeeded, wrongKeys, hangs, longest] = [0, 0, 0, 0, 0];
+  let [next, succeeded, wrongKeys, hangs, longest, late] = [0, 0, 0, 0, 0, 0];
 
   world.kms.server.setFault((request) => {
     const ciphertext = /"ciphertext":"([^"]+)"/.exec(Buffer.from(request.body).toString())?.[1];
@@ -80,13 +82,20 @@ export async function unwrapUnderFaults(world: World, run: FaultRun): Promise<Fa
 
   async function work(slot: Slot): Promise<void> {
     for (let index = next++; index < run.unwraps; index = next++) {
-      slot.draw = planOf(run, index, slot, slots);
+      const draw = planOf(run, index, slot, slots);
+      let right = 0;
+      slot.draw = () => {
+        const drawn = draw();
+        if (drawn === undefined) right++;
+        return drawn;
+      };
       const started = performance.now();
       const { promise: hang, resolve } = Promise.withResolvers<'hang'>();
       const timer = setTimeout(() => resolve('hang'), run.limits.total + 5000);
       const outcome = await Promise.race([handle(slot.request).catch(asOcicryptError), hang]);
       clearTimeout(timer);
       longest = Math.max(longest, performance.now() - started);
+      if (right > 1 || (right === 1 && outcome instanceof Error)) late++;
       if (outcome === 'hang') hangs++;
       else if (outcome instanceof Error) failures[outcome.code] = (failures[outcome.code] ?? 0) + 1;
       else if (Buffer.from(outcome).equals(slot.record)) succeeded++;
@@ -99,7 +108,7 @@ export async function unwrapUnderFaults(world: World, run: FaultRun): Promise<Fa
   } finally {
     world.kms.server.setFault(undefined);
   }
-  return { succeeded, wrongKeys, hangs, longest, failures, faults };
+  return { succeeded, wrongKeys, hangs, longest, failures, faults, late };
 }
 
 /** A provider for the keys of the world. */
