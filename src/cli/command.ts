@@ -9,6 +9,8 @@ export type Personality = 'ocicrypt-kms' | 'kms_oci_crypt';
 
 export type CommandContext = {
   readonly settings: Settings;
+  /** The options of the command line; what a configuration file says is in the settings too. */
+  readonly given: readonly OptionName[];
   readonly terminal: Terminal;
   readonly personality: Personality;
 };

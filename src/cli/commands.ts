@@ -2,55 +2,12 @@
 
 import type { Command, CommandMode } from './command.ts';
 import { imageCommands } from './image/commands.ts';
+import { DECODER_OPTIONS, KEYPROVIDER_OPTIONS, PROVIDER_OPTIONS, REMOTE_OPTIONS } from './options/sets.ts';
 import type { Settings } from './options/settings.ts';
 import type { OptionName } from './options/table.ts';
 
-/** What a provider needs, whether it runs once or serves. */
-const PROVIDER_OPTIONS: readonly OptionName[] = [
-  'allow',
-  'kmsURI',
-  'key',
-  'provider',
-  'packet',
-  'context',
-  'bytes',
-  'timeout',
-  'ca',
-  'adc',
-  'gcp-endpoint',
-  'gcp-quota-project',
-  'gcp-universe-domain',
-  'aws-endpoint',
-  'aws-region',
-  'azure-endpoint',
-  'azure-domain',
-  'azure-authority',
-  'kbs-key',
-  'vault-addr',
-  'vault-login',
-  'vault-role',
-  'vault-login-path',
-  'vault-credentials',
-  'age-passphrase-file',
-  'pkcs11-module',
-  'pkcs11-binding',
-  'pkcs11-pin-file',
-  'pkcs11-pin-env',
-  'pkcs11-final-try',
-  'pkcs11-oaep-sha1',
-  'audit-log',
-  'debugLog',
-  'config',
-];
-
-/** What a command that forwards to a server needs. */
-const REMOTE_OPTIONS: readonly OptionName[] = ['tls-ca', 'tls-cert', 'tls-key'];
-
 /** Options of requests and replies, which the doctor does not make. */
 const OF_REQUESTS: readonly OptionName[] = ['packet', 'bytes', 'provider'];
-
-/** Options of wrapping and of requests, neither of which a decoder has. */
-const OF_WRAPPING: readonly OptionName[] = ['packet', 'bytes', 'kmsURI'];
 
 /** What a server needs besides. */
 const SERVE_OPTIONS: readonly OptionName[] = [
@@ -80,7 +37,10 @@ const FORWARDING: readonly CommandMode[] = [
   {
     name: '--remote',
     isOn: (settings) => settings.text('remote') !== undefined,
-    takes: ['remote', 'provider', 'timeout', 'debugLog', 'config', 'content-store', ...REMOTE_OPTIONS],
+    takes: [
+      ...['remote', 'provider', 'timeout', 'debugLog', 'config', 'content-store'],
+      ...['decoder', 'runtime-version', 'grpc', ...REMOTE_OPTIONS],
+    ] as const,
     alone: [],
   },
   {
@@ -126,7 +86,7 @@ export const COMMANDS: ReadonlyMap<string, Command> = new Map<string, Command>([
         '--allow=gcpkms://projects/example/locations/global/keyRings/images/*',
         '--remote=unix:///run/ocicrypt-kms/ocicrypt-kms.sock',
       ],
-      options: [...PROVIDER_OPTIONS, 'remote', ...REMOTE_OPTIONS],
+      options: KEYPROVIDER_OPTIONS,
       modes: FORWARDING,
       run: async (context) => (await import('./keyprovider.ts')).runKeyprovider(context),
     },
@@ -151,12 +111,7 @@ export const COMMANDS: ReadonlyMap<string, Command> = new Map<string, Command>([
       operands: '',
       describe: 'decrypt one layer from standard input to standard output; containerd runs it as a stream processor',
       examples: ['--config=/etc/ocicrypt-kms/config.yaml', '--key=/etc/keys/app.key'],
-      options: [
-        ...PROVIDER_OPTIONS.filter((name) => !OF_WRAPPING.includes(name)),
-        'content-store',
-        'remote',
-        ...REMOTE_OPTIONS,
-      ],
+      options: DECODER_OPTIONS,
       modes: FORWARDING,
       run: async (context) => (await import('./decoder.ts')).runDecoder(context),
       failed: async (line) => (await import('./last-words.ts')).leaveLastWords(line),
@@ -193,10 +148,23 @@ export const COMMANDS: ReadonlyMap<string, Command> = new Map<string, Command>([
   [
     'config',
     {
-      operands: 'ocicrypt|containerd|crio|systemd|systemd-socket|policy',
+      operands: 'ocicrypt|containerd|k3s|crio|crio-unit|systemd|systemd-socket|policy',
       describe: 'print a configuration file that works with this executable',
-      examples: ['ocicrypt --key=/etc/keys/app.key', 'systemd --allow=awskms:///alias/images'],
-      options: ['provider', 'allow', 'key', 'adc'],
+      examples: ['ocicrypt --key=/etc/keys/app.key', 'containerd --config=/etc/ocicrypt-kms/config.yaml'],
+      options: [...KEYPROVIDER_OPTIONS, 'content-store', 'decoder', 'runtime-version', 'grpc'],
+      modes: [
+        ...FORWARDING,
+        {
+          name: '--remote=unix:///PATH',
+          isOn: (settings) => settings.text('remote')?.startsWith('unix:') ?? false,
+          alone: ['grpc'],
+        },
+        {
+          name: '--decoder=ctd-decoder',
+          isOn: (settings) => settings.text('decoder') === 'ctd-decoder',
+          alone: ['runtime-version'],
+        },
+      ],
       run: async (context) => (await import('./config.ts')).runConfig(context),
     },
   ],

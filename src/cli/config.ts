@@ -1,15 +1,30 @@
 // The command that prints configuration files that work: paths of this executable, options as they were given.
 
-import { basename, resolve } from 'node:path';
+import { basename } from 'node:path';
 import { OcicryptError } from '../base/errors.ts';
+import { runHelper } from '../base/helper.ts';
 import { showValue } from '../base/shown.ts';
+import {
+  CRIO_DROP_IN,
+  CRIO_UNIT,
+  containerdDropIn,
+  type Decoder,
+  POLICY_FILE,
+  PROVIDERS_FILE,
+  providersFile,
+  rancherTemplate,
+} from '../node/drop-in.ts';
+import { formatVersion, parseVersion, payloadRule, type RuntimeVersion } from '../node/versions.ts';
 import type { CommandContext } from './command.ts';
 import { DEFAULT_OPTIONS, SOCKET_UNIT, serviceUnit } from './config-systemd.ts';
-import { nearest, type Settings } from './options/settings.ts';
+import { optionMembers, optionWords } from './options/given.ts';
+import { DECODER_OPTIONS, KEYPROVIDER_OPTIONS, PROVIDER_OPTIONS } from './options/sets.ts';
+import { nearest } from './options/settings.ts';
 import type { OptionName } from './options/table.ts';
 
 /** Prints one file to standard output; where it belongs is its first line or said on standard error. */
-export async function runConfig({ settings, terminal }: CommandContext): Promise<void> {
+export async function runConfig(context: CommandContext): Promise<void> {
+  const { settings, given, terminal } = context;
   const kind = settings.operands[0] ?? '';
   const file = FILES.get(kind);
   if (file === undefined) {
@@ -18,11 +33,11 @@ export async function runConfig({ settings, terminal }: CommandContext): Promise
       hint: near === undefined ? `there are ${[...FILES.keys()].join(', ')}` : `did you mean ${near}?`,
     });
   }
-  const idle = settings.names().find((name) => !file.takes.includes(name));
+  const idle = given.find((name) => !file.takes.includes(name));
   if (idle !== undefined) {
     throw new OcicryptError('usage', `--${idle} has no effect on config ${kind}`, { hint: 'leave it out' });
   }
-  terminal.write(file.text(settings));
+  terminal.write(await file.text(context));
   terminal.say(file.advice);
 }
 
@@ -30,15 +45,20 @@ type ConfigFile = {
   readonly advice: string;
   /** The options that show in it. */
   readonly takes: readonly OptionName[];
-  readonly text: (settings: Settings) => string;
+  readonly text: (context: CommandContext) => string | Promise<string>;
 };
+
+/** A provider's name is no affair of a decoder's, and a file of policy names no other file. */
+const MEMBERS = PROVIDER_OPTIONS.filter((name) => name !== 'config');
+const SYSTEMD: readonly OptionName[] = ['allow', 'key', 'adc', 'provider'];
+const DECODER: readonly OptionName[] = [...DECODER_OPTIONS, 'decoder', 'runtime-version'];
 
 const FILES: ReadonlyMap<string, ConfigFile> = new Map<string, ConfigFile>([
   [
     'ocicrypt',
     {
-      advice: 'save it and export OCICRYPT_KEYPROVIDER_CONFIG=FILE before you run skopeo, buildah or podman',
-      takes: ['allow', 'key', 'adc', 'provider'],
+      advice: `save it and export OCICRYPT_KEYPROVIDER_CONFIG=FILE before you run skopeo, buildah or podman; on a node save it as ${PROVIDERS_FILE}`,
+      takes: [...KEYPROVIDER_OPTIONS, 'grpc'],
       text: ocicryptFile,
     },
   ],
@@ -46,17 +66,34 @@ const FILES: ReadonlyMap<string, ConfigFile> = new Map<string, ConfigFile>([
     'containerd',
     {
       advice:
-        'save it as /etc/containerd/conf.d/ocicrypt.toml, and let /etc/containerd/config.toml import it: imports = ["/etc/containerd/conf.d/*.toml"]; it needs ctd-decoder and /etc/containerd/ocicrypt.json; ocicrypt-kms doctor checks all of it',
-      takes: [],
-      text: () => CONTAINERD,
+        'save it as /etc/containerd/conf.d/ocicrypt-kms.toml, let /etc/containerd/config.toml import it with imports = ["/etc/containerd/conf.d/*.toml"], and restart containerd; ocicrypt-kms node install does all of it, ocicrypt-kms node check tries it',
+      takes: DECODER,
+      text: async (context) => containerdDropIn(await decoderOf(context)),
+    },
+  ],
+  [
+    'k3s',
+    {
+      advice:
+        'if config.toml in /var/lib/rancher/k3s/agent/etc/containerd (RKE2: /var/lib/rancher/rke2/…) imports a directory, save what config containerd prints there; else save this beside it as config.toml.tmpl, or as config-v3.toml.tmpl if it says version = 3; then restart k3s',
+      takes: DECODER,
+      text: async (context) => rancherTemplate(await decoderOf(context)),
     },
   ],
   [
     'crio',
     {
-      advice: 'save it as /etc/crio/crio.conf.d/20-ocicrypt.conf and set OCICRYPT_KEYPROVIDER_CONFIG in its unit',
+      advice: `save it as /etc/crio/crio.conf.d/20-ocicrypt-kms.conf, mkdir -p /etc/crio/keys, and save what config crio-unit and config ocicrypt print as well; then restart CRI-O`,
       takes: [],
-      text: () => CRIO,
+      text: () => CRIO_DROP_IN,
+    },
+  ],
+  [
+    'crio-unit',
+    {
+      advice: `save it as /etc/systemd/system/crio.service.d/ocicrypt-kms.conf, and what config ocicrypt prints as ${PROVIDERS_FILE}; then systemctl daemon-reload && systemctl restart crio`,
+      takes: [],
+      text: () => CRIO_UNIT,
     },
   ],
   [
@@ -64,7 +101,7 @@ const FILES: ReadonlyMap<string, ConfigFile> = new Map<string, ConfigFile>([
     {
       advice:
         'save it as /etc/systemd/system/ocicrypt-kms.service, and what config systemd-socket prints as ocicrypt-kms.socket beside it; then systemctl enable --now ocicrypt-kms.socket; the service cannot see /home, /root or /tmp',
-      takes: ['allow', 'key', 'adc', 'provider'],
+      takes: SYSTEMD,
       text: serviceFile,
     },
   ],
@@ -76,81 +113,73 @@ const FILES: ReadonlyMap<string, ConfigFile> = new Map<string, ConfigFile>([
       text: () => SOCKET_UNIT,
     },
   ],
-  ['policy', { advice: 'save it and name it with --config=FILE', takes: ['allow', 'key'], text: policyFile }],
+  ['policy', { advice: 'save it and name it with --config=FILE', takes: [...MEMBERS, 'remote'], text: policyFile }],
 ]);
 
-/** https://github.com/containers/ocicrypt/blob/main/docs/keyprovider.md */
-function ocicryptFile(settings: Settings): string {
+function ocicryptFile({ settings, given }: CommandContext): string {
   const name = settings.text('provider') ?? 'kmscrypt';
-  const { path, args } = thisExecutable();
-  const provider = { cmd: { path, args: [...args, 'keyprovider', ...givenOptions(settings)] } };
-  return `${JSON.stringify({ 'key-providers': { [name]: provider } }, null, 2)}\n`;
+  const remote = settings.text('remote');
+  if (remote !== undefined && settings.switch('grpc')) return providersFile(name, remote);
+  const [path, ...args] = thisExecutable();
+  return providersFile(name, [path, ...args, 'keyprovider', ...optionWords(settings, given)]);
 }
 
-function serviceFile(settings: Settings): string {
-  const { path, args } = thisExecutable();
-  const options = givenOptions(settings);
-  return serviceUnit([path, ...args, 'serve', ...(options.length > 0 ? options : DEFAULT_OPTIONS)]);
+function serviceFile({ settings, given }: CommandContext): string {
+  const options = optionWords(settings, given);
+  return serviceUnit([...thisExecutable(), 'serve', ...(options.length > 0 ? options : DEFAULT_OPTIONS)]);
 }
 
-/** The options as they were given, with whole paths. */
-function givenOptions(settings: Settings): readonly string[] {
-  const options = ['allow', 'key', 'adc', 'provider'] as const;
-  return options.flatMap((option) =>
-    (option === 'allow' || option === 'key' ? settings.list(option) : [settings.text(option) ?? ''])
-      .filter((value) => value !== '')
-      .map((value) => `--${option}=${option === 'key' || option === 'adc' ? resolve(value) : value}`),
+/** Ours with the options that are given, by default those of the usual file; or ctd-decoder, where it can work. */
+async function decoderOf({ settings, given }: CommandContext): Promise<Decoder> {
+  const ours = given.filter((name) => DECODER_OPTIONS.includes(name));
+  if (settings.text('decoder') !== 'ctd-decoder') {
+    const options = ours.length > 0 ? optionWords(settings, ours) : [`--config=${POLICY_FILE}`];
+    return { kind: 'ocicrypt-kms', words: [...thisExecutable(), 'decoder', ...options] };
+  }
+  const idle = ours[0];
+  if (idle !== undefined) {
+    throw new OcicryptError('usage', `--${idle} has no effect with --decoder=ctd-decoder`, {
+      hint: `it asks the providers of ${PROVIDERS_FILE}: give the option to ocicrypt-kms config ocicrypt`,
+    });
+  }
+  const version = await containerdVersion(settings.text('runtime-version'));
+  const payload = version === undefined ? 'local pull' : payloadRule(version);
+  if (version !== undefined && payload === 'never') {
+    throw new OcicryptError('configuration', `containerd ${formatVersion(version)} gives ctd-decoder no payload`, {
+      hint: 'leave out --decoder: ocicrypt-kms decoder needs none; or use containerd 2.1.7, 2.2.2 or later',
+    });
+  }
+  return { kind: 'ctd-decoder', path: 'ctd-decoder', payload };
+}
+
+/** As it is said, else that of the containerd in PATH, if there is one. */
+async function containerdVersion(said: string | undefined): Promise<RuntimeVersion | undefined> {
+  if (said !== undefined) {
+    const version = parseVersion(said);
+    if (version !== undefined) return version;
+    throw new OcicryptError('usage', `option --runtime-version takes a version, not ${showValue(said)}`, {
+      hint: 'write it as containerd --version prints it: --runtime-version=2.1.7',
+    });
+  }
+  const { output } = await runHelper(
+    { name: 'containerd --version', command: ['containerd', '--version'] },
+    AbortSignal.timeout(PATIENCE_MILLISECONDS),
   );
+  return parseVersion(new TextDecoder().decode(output));
 }
+
+const PATIENCE_MILLISECONDS = 10_000;
 
 /** A Bun executable is itself; under Node it is the script that Node runs. */
-function thisExecutable(): { readonly path: string; readonly args: readonly string[] } {
+function thisExecutable(): readonly [path: string, ...args: string[]] {
   const script = process.argv[1] ?? '';
   return /^node(?:js)?$|^bun$/.test(basename(process.execPath)) && !script.startsWith('/$bunfs/')
-    ? { path: process.execPath, args: [script] }
-    : { path: process.execPath, args: [] };
+    ? [process.execPath, script]
+    : [process.execPath];
 }
 
-function policyFile(settings: Settings): string {
-  const allow = settings.list('allow');
-  const keys = settings.list('key').map((file) => resolve(file));
-  const list = (name: string, values: readonly string[]) =>
-    values.length === 0 ? '' : `${name}:\n${values.map((value) => `  - ${JSON.stringify(value)}\n`).join('')}`;
+function policyFile({ settings, given }: CommandContext): string {
   const example = 'gcpkms://projects/PROJECT/locations/LOCATION/keyRings/RING/*';
-  return `# Keys that may be used here; every other one is refused.
-${list('allow', allow.length + keys.length === 0 ? [example] : allow)}${list('key', keys)}`;
+  const members = given.length > 0 ? optionMembers(settings, given) : `allow:\n  - ${JSON.stringify(example)}\n`;
+  return `# Keys that may be used here; every other one is refused.\n${members}`;
 }
-
-/**
- * A file of its own: tables that config.toml has already cannot be added to it. It sets no table of containerd 1's CRI
- * plugin, because an imported one replaces it there; its key_model is "node" by itself.
- * https://github.com/containerd/imgcrypt#usage
- */
-const CONTAINERD = `version = 2
-
-# containerd 2.1 and later pull with the transfer service, which never asks for keys; older ones ignore this.
-[plugins."io.containerd.cri.v1.images"]
-  use_local_image_pull = true
-
-[stream_processors]
-  [stream_processors."io.containerd.ocicrypt.decoder.v1.tar.gzip"]
-    accepts = ["application/vnd.oci.image.layer.v1.tar+gzip+encrypted"]
-    returns = "application/vnd.oci.image.layer.v1.tar+gzip"
-    path = "ctd-decoder"
-    env = ["OCICRYPT_KEYPROVIDER_CONFIG=/etc/containerd/ocicrypt.json"]
-  [stream_processors."io.containerd.ocicrypt.decoder.v1.tar"]
-    accepts = ["application/vnd.oci.image.layer.v1.tar+encrypted"]
-    returns = "application/vnd.oci.image.layer.v1.tar"
-    path = "ctd-decoder"
-    env = ["OCICRYPT_KEYPROVIDER_CONFIG=/etc/containerd/ocicrypt.json"]
-`;
-
-/** CRI-O decrypts in its own process, which reads OCICRYPT_KEYPROVIDER_CONFIG. */
-const CRIO = `[crio.runtime]
-decryption_keys_path = "/etc/crio/keys/"
-
-# In the unit (systemctl edit crio):
-#   [Service]
-#   Environment=OCICRYPT_KEYPROVIDER_CONFIG=/etc/crio/ocicrypt.json
-# The directory of decryption_keys_path must exist, even if it is empty.
-`;

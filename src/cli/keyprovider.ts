@@ -8,9 +8,10 @@ import type { CommandContext } from './command.ts';
 import { openProvider } from './setup.ts';
 
 /** Answers one request; the deadline holds for reading it too, since clients have none of their own. */
-export async function runKeyprovider({ settings, terminal, personality }: CommandContext): Promise<void> {
+export async function runKeyprovider(context: CommandContext): Promise<void> {
+  const { settings, terminal, personality } = context;
   const remote = settings.text('remote');
-  if (remote !== undefined) return (await import('./remote.ts')).runRemote(remote, { settings, terminal, personality });
+  if (remote !== undefined) return (await import('./remote.ts')).runRemote(remote, context);
   const { provider, close } = await openProvider(settings, {
     personality,
     door: 'command',

@@ -117,7 +117,7 @@ async function runCommand(
     checkModes(command, settings, given);
     // One request is answered before compiled code would pay for its compilation.
     if (name !== 'keyprovider') compileHotCode();
-    await command.run({ settings, terminal, personality });
+    await command.run({ settings, given, terminal, personality });
   } catch (error) {
     await logFailure(name, settings, error);
     throw error;

@@ -29,6 +29,8 @@ const MODES: Readonly<Record<string, readonly [readonly string[], readonly strin
   '--listen=tcp://127.0.0.1:PORT': [['--listen=tcp://127.0.0.1:0'], ['--listen=unix:///proc/nowhere/socket']],
   '--listen=unix:///PATH': [['--listen=unix:///proc/nowhere/socket'], ['--listen=tls://127.0.0.1:0']],
   '--unwrap or --content': [['--unwrap'], []],
+  '--remote=unix:///PATH': [['--remote=unix:///nowhere/socket'], ['--remote=tls://127.0.0.1:1']],
+  '--decoder=ctd-decoder': [['--decoder=ctd-decoder'], []],
   'an image docker://IMAGE': [['docker://127.0.0.1:1/a'], ['hashivault://k']],
 };
 
@@ -68,22 +70,41 @@ test('an audit log that a configuration file names is not left unwritten beside 
 });
 
 describe('config takes what shows in the file that it prints', () => {
-  for (const [kind, takes] of Object.entries({
-    ocicrypt: ['allow', 'key', 'adc', 'provider'],
-    containerd: [],
+  const one = ['allow', 'key', 'adc', 'provider'] as const;
+  const every = [...one, 'kmsURI', 'packet', 'audit-log', 'vault-addr', 'remote', 'content-store'] as const;
+  const without = (...names: readonly OptionName[]) => every.filter((name) => !names.includes(name));
+  const takes: Readonly<Record<string, readonly OptionName[]>> = {
+    ocicrypt: without('content-store'),
+    containerd: without('kmsURI', 'packet'),
+    k3s: without('kmsURI', 'packet'),
     crio: [],
-    systemd: ['allow', 'key', 'adc', 'provider'],
+    'crio-unit': [],
+    systemd: one,
     'systemd-socket': [],
-    policy: ['allow', 'key'],
-  })) {
+    policy: without('content-store'),
+  };
+  const kinds = COMMANDS.get('config')?.operands.split('|') ?? [];
+  assert.deepEqual(Object.keys(takes), kinds);
+  for (const kind of kinds) {
     test(kind, async () => {
-      for (const name of ['allow', 'key', 'adc', 'provider'] as const) {
-        const { status, stdout } = await runCommand(['config', kind, `--${name}=/nowhere/shown`]);
-        const taken = takes.some((one) => one === name);
-        assert.deepEqual([status, stdout.includes('/nowhere/shown')], taken ? [0, true] : [64, false], name);
+      for (const name of every) {
+        const value = name === 'packet' ? 'v1' : '/nowhere/shown';
+        const { status, stdout } = await runCommand(['config', kind, `--${name}=${value}`]);
+        const shown = stdout.includes(value === 'v1' ? '--packet=v1' : value) || stdout.includes('packet: "v1"');
+        const taken = takes[kind]?.includes(name) ?? false;
+        assert.deepEqual([status, shown], taken ? [0, true] : [64, false], name);
       }
     });
   }
+  test('a configuration file is named, not copied, and must be one', async () => {
+    const file = join(directory, 'node.yaml');
+    writeFileSync(file, 'allow:\n  - hashivault://images\n');
+    const { stdout } = await runCommand(['config', 'containerd', `--config=${file}`]);
+    assert.match(stdout, new RegExp(`args = \\[(?:"[^"]*", )?"decoder", "--config=${file}"\\]`));
+    assert.ok(!stdout.includes('hashivault'));
+    writeFileSync(file, 'alow: []\n');
+    assert.equal((await runCommand(['config', 'containerd', `--config=${file}`])).status, 78);
+  });
 });
 
 describe('how people who come from the reference provider call', () => {

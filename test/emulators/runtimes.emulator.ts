@@ -58,7 +58,8 @@ before(async () => {
     environments.set(node, { ...provider, HOME: home, XDG_RUNTIME_DIR: home, SSL_CERT_FILE: registry.authority });
     await setUp(home, node);
   }
-  const { stdout } = await succeed(runClient([executable(), 'config', 'containerd']));
+  const words = ['config', 'containerd', '--decoder=ctd-decoder', '--runtime-version=1.7'];
+  const { stdout } = await succeed(runClient([executable(), ...words]));
   const containerdConfig = new TextDecoder().decode(stdout);
   pulls = await createRuntimes({ directory: workspace.directory, registry, containerdConfig });
 

@@ -20,11 +20,11 @@ export type Pull = (name: string, env: Environment) => Promise<Pick<RunResult, '
 export type RuntimeOptions = {
   readonly directory: string;
   readonly registry: Registry;
-  /** As `ocicrypt-kms config containerd` prints it; the path in it is replaced by the variable's of each pull. */
+  /** As `ocicrypt-kms config containerd --decoder=ctd-decoder` prints it; the path in it is replaced by the variable's of each pull. */
   readonly containerdConfig: string;
 };
 
-const PROVIDERS = '/etc/containerd/ocicrypt.json';
+const PROVIDERS = '/etc/ocicrypt-kms/ocicrypt.json';
 const PACKAGES = ['buildah', 'containerd', 'runc', 'cosign'];
 
 /** containers/image as CRI-O 1.37 names it in its go.mod. */

@@ -79,6 +79,11 @@ export class Settings {
     return this.#texts.has(name);
   }
 
+  /** What was given for an option of any kind, as it was written. */
+  texts(name: OptionName): readonly string[] {
+    return this.#texts.get(name) ?? [];
+  }
+
   /** These settings with other values of one option. */
   with(name: OptionName, values: readonly string[]): Settings {
     return new Settings(new Map([...this.#texts, [name, values]]), this.operands);

@@ -2,6 +2,7 @@
 
 import { IMAGE_OPTIONS } from './image.ts';
 import { KEY_OPTIONS } from './keys.ts';
+import { NODE_OPTIONS } from './node.ts';
 import { LIMIT_OPTIONS, SERVER_OPTIONS, TLS_OPTIONS } from './server.ts';
 import { AGE_OPTIONS, AWS_OPTIONS, AZURE_OPTIONS, GOOGLE_OPTIONS, PKCS11_OPTIONS, VAULT_OPTIONS } from './services.ts';
 import type { OptionGroup, OptionKind, OptionSpec } from './spec.ts';
@@ -51,6 +52,7 @@ const OUTPUT_OPTIONS = {
 export const OPTION_GROUPS = {
   Image: IMAGE_OPTIONS,
   'Recipients and keys': KEY_OPTIONS,
+  Node: NODE_OPTIONS,
   Server: SERVER_OPTIONS,
   TLS: TLS_OPTIONS,
   Limits: LIMIT_OPTIONS,
@@ -67,6 +69,7 @@ export const OPTION_GROUPS = {
 export const OPTIONS = {
   ...IMAGE_OPTIONS,
   ...KEY_OPTIONS,
+  ...NODE_OPTIONS,
   ...SERVER_OPTIONS,
   ...TLS_OPTIONS,
   ...LIMIT_OPTIONS,
