@@ -14,7 +14,11 @@ export type KeyUri =
   | { readonly scheme: 'keyfile'; readonly path: string }
   | { readonly scheme: 'keyfile'; readonly thumbprint: string }
   | { readonly scheme: 'age'; readonly recipient: string }
-  | { readonly scheme: 'kbs'; readonly path: string };
+  | { readonly scheme: 'kbs'; readonly path: string }
+  | OwnKeyUri;
+
+/** A key of a scheme that a program opens itself, `x-NAME:VALUE`: the command opens none. */
+export type OwnKeyUri = { readonly scheme: `x-${string}`; readonly value: string };
 
 export type Attributes = ReadonlyMap<string, string>;
 export type Scheme = KeyUri['scheme'];
@@ -71,6 +75,8 @@ export function formatKeyUri(uri: KeyUri): string {
       return uri.recipient;
     case 'kbs':
       return `kbs:///${uri.path}`;
+    default:
+      return `${uri.scheme}:${uri.value}`;
   }
 }
 
@@ -119,10 +125,12 @@ const KEYFILE = /^keyfile:\/\/((?:\/[^/?]+)+)$/;
 const KEYFILE_THUMBPRINT = /^keyfile:sha256:([0-9a-f]{64})$/;
 const KBS = new RegExp(`^kbs://(?:${HOST_AND_PORT})?/([A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+)$`);
 
+const OWN = /^x-([a-z][a-z0-9]{0,30}):((?:[A-Za-z0-9]|\/)[A-Za-z0-9_.~:@;=+/-]*)$/;
+
 /** The scheme decides which pattern is tried: compiling all of them would cost each start of the command half a millisecond. */
 function parsePlain(text: string): KeyUri | undefined {
   if (FORBIDDEN.test(text)) return undefined;
-  const scheme = /^[a-z0-9]+(?=:)/.exec(text)?.[0] ?? '';
+  const scheme = /^[a-z0-9-]+(?=:)/.exec(text)?.[0] ?? '';
   if (scheme === 'pkcs11') return parsePkcs11(text.slice('pkcs11:'.length));
   if (text.includes('%') || text.split('/').some((segment) => segment === '.' || segment === '..')) return undefined;
   switch (scheme) {
@@ -142,6 +150,7 @@ function parsePlain(text: string): KeyUri | undefined {
     case 'kbs':
       return parseKbs(text);
     default:
+      if (scheme.startsWith('x-')) return parseOwn(text);
       return text.startsWith('age1') ? parseAge(text) : parseGcp(text);
   }
 }
@@ -178,6 +187,11 @@ function parseAge(text: string): KeyUri | undefined {
 function parseKbs(text: string): KeyUri | undefined {
   const path = KBS.exec(text)?.[1];
   return path === undefined ? undefined : { scheme: 'kbs', path };
+}
+
+function parseOwn(text: string): KeyUri | undefined {
+  const [, name, value] = OWN.exec(text) ?? [];
+  return name === undefined || value === undefined ? undefined : { scheme: `x-${name}`, value };
 }
 
 function parseVault(text: string): KeyUri | undefined {

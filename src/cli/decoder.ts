@@ -14,7 +14,7 @@ import { type OpenedLayer, openLayer, openOneOf, writeLayer } from '../node/open
 import { decodePayload, MAXIMUM_PAYLOAD_BYTES } from '../node/payload.ts';
 import { DEFAULT_LIMITS } from '../provider/attempts.ts';
 import type { CommandContext } from './command.ts';
-import { createHolders, NO_HOLDER, openKeys } from './image/keys.ts';
+import { openKeys } from './image/keys.ts';
 import { untilInterrupted } from './interrupt.ts';
 import type { Settings } from './options/settings.ts';
 import type { StandardStreams } from './standard-streams.ts';
@@ -106,9 +106,5 @@ async function openHolders(
     return { unwrapper, close: async () => undefined };
   }
   const keys = await openKeys(context);
-  const unwrapper = (parameters: ProviderParameters) => {
-    const { own, configured } = createHolders(keys, parameters);
-    return createUnwrapper([...own, ...configured.values()], NO_HOLDER);
-  };
-  return { unwrapper, close: keys.close };
+  return { unwrapper: (parameters) => keys.unwrapper(parameters), close: () => keys.close() };
 }

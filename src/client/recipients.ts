@@ -1,9 +1,12 @@
-// Reads recipients as users write them: key URIs, provider:NAME:VALUE, jwe:PUBLIC.pem.
+// Reads recipients and keys as users write them: key URIs, files, provider:NAME:VALUE, jwe:FILE.pem.
 
+import { resolve } from 'node:path';
 import { OcicryptError } from '../base/errors.ts';
-import { parseKeyUri } from '../base/key-uri.ts';
+import { asKeyUri, parseKeyUri } from '../base/key-uri.ts';
 import { readPublicFile } from '../base/secret-file.ts';
 import { showPath, showValue } from '../base/shown.ts';
+import { isPemFile } from './jwe.ts';
+import type { ProviderParameters } from './provider-messages.ts';
 
 /** Recipients by who wraps for them. */
 export type Recipients = {
@@ -61,6 +64,47 @@ export async function readRecipientsFile(file: string): Promise<readonly string[
   throw new OcicryptError('bad-input', `${showPath(file)} lists no recipient`, {
     hint: 'one key URI a line, # for comments',
   });
+}
+
+/** What opens layer keys, by its kind. */
+export type SortedKeys = {
+  /** Key URIs as they were written: they may hold an endpoint. */
+  readonly keys: readonly string[];
+  /** Key files and identity files of age, whole paths. */
+  readonly files: readonly string[];
+  /** PEM files. */
+  readonly jwe: readonly string[];
+  /** Values by the provider that they were named for. */
+  readonly parameters: ProviderParameters;
+};
+
+/**
+ * Sorts what `--key` takes: a key URI, a key file, an age identity file, a private key in PEM, `provider:NAME[:VALUE]`.
+ *
+ * @throws OcicryptError `bad-input` for a key URI that is none
+ */
+export async function sortKeys(texts: readonly string[]): Promise<SortedKeys> {
+  const keys: string[] = [];
+  const files: string[] = [];
+  const jwe: string[] = [];
+  const parameters: Record<string, string[]> = {};
+  for (const text of texts) {
+    const [, kind, rest = ''] = /^(jwe|provider):(.+)$/s.exec(text) ?? [];
+    if (kind === 'provider') {
+      const [name = '', ...value] = rest.split(':');
+      parameters[name] = [...(parameters[name] ?? []), value.length === 0 ? 'Enabled' : value.join(':')];
+    } else if (kind === 'jwe') {
+      jwe.push(rest);
+    } else if (asKeyUri(text) !== undefined || /^[a-z0-9]+:/.test(text)) {
+      parseKeyUri(text);
+      keys.push(text);
+    } else if (await isPemFile(text)) {
+      jwe.push(text);
+    } else {
+      files.push(resolve(text));
+    }
+  }
+  return { keys, files, jwe, parameters };
 }
 
 function unknown(text: string): OcicryptError {

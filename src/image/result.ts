@@ -1,8 +1,9 @@
 // What the image commands say of their work, while it goes on and when it is done.
 
 import type { BlobIdentity } from './cipher/layer.ts';
+import type { Platform } from './model/manifest.ts';
 import type { ImageProgress, Transformed } from './transform.ts';
-import type { ImageNode, PlatformImage } from './tree.ts';
+import type { ImageNode } from './tree.ts';
 
 /** An image that was written, with some of its layers changed. */
 export type WrittenImage = {
@@ -11,7 +12,7 @@ export type WrittenImage = {
   readonly mediaType: string;
   readonly previousDigest: string;
   readonly images: readonly {
-    readonly platform: PlatformImage['platform'];
+    readonly platform: Platform | undefined;
     readonly digest: string;
     /** How many were changed. */
     readonly layers: number;

@@ -83,6 +83,16 @@ export async function verifyImage(source: ImageSource, options: VerifyOptions = 
   return { ok: reasons.length === 0, reasons, proven, notProved, digestTag, report, inClear: IN_CLEAR };
 }
 
+/** The error for an image that is not as it should be. @param hint what to do, if not to look at the image */
+export function notVerified(
+  { reasons, report }: Verification,
+  hint = `see ocicrypt-kms inspect ${report.name}`,
+): OcicryptError {
+  const [first = '', ...others] = reasons;
+  const more = others.length === 0 ? '' : ` (and ${others.length} further reason${others.length === 1 ? '' : 's'})`;
+  return new OcicryptError('integrity', `${report.name} is not encrypted as it should be: ${first}${more}`, { hint });
+}
+
 /**
  * Whether a recipient is the key, as far as its packet tells.
  *

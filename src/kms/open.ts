@@ -10,6 +10,7 @@ import type { GcpKmsSettings } from './gcpkms/key.ts';
 import type { VaultSettings } from './hashivault/key.ts';
 import type { KbsSettings } from './kbs/key.ts';
 import type { Kek } from './kek.ts';
+import type { OwnSchemes } from './own.ts';
 import type { Pkcs11Settings } from './pkcs11/key.ts';
 
 /** What the operator sets for each backend; nothing here ever comes from a packet. Of one that is left out no key opens. */
@@ -20,6 +21,8 @@ export type BackendSettings = {
   readonly gcpkms?: GcpKmsSettings;
   readonly hashivault?: VaultSettings;
   readonly kbs?: KbsSettings;
+  /** What opens keys of schemes of one's own, by the scheme: `{ 'x-acme': open }`. */
+  readonly own?: OwnSchemes;
   readonly pkcs11?: Pkcs11Settings;
 };
 
@@ -45,6 +48,8 @@ export async function openKek(uri: KeyUri, settings: BackendSettings): Promise<K
       throw new OcicryptError('configuration', `no key file here holds ${formatKeyUri(uri)}`, {
         hint: 'give the file that holds it: --key=FILE',
       });
+    default:
+      return (await import('./own.ts')).openOwnKey(uri, settings.own ?? {});
   }
 }
 

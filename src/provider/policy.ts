@@ -134,10 +134,7 @@ export function covers(
       );
     case 'pkcs11':
       return asked.scheme === 'pkcs11' && coversPkcs11(entry.path, asked.path);
-    case 'keyfile':
-    case 'hashivault':
-    case 'age':
-    case 'kbs':
+    default:
       return formatKeyUri(entry) === formatKeyUri(asked);
   }
 }

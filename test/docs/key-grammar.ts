@@ -8,7 +8,7 @@ const blocks = blocksOf(document).filter(({ language }) => language === 'abnf');
 export const grammar: Grammar = parseGrammar(blocks.map(({ text }) => text).join('\n'));
 const fits = new RegExp(`^(?:${patternOf(grammar, 'key-uri')})$`);
 export const isPrefix = new RegExp(`^(?:${patternOf(grammar, 'prefix')})$`);
-export const SCHEMES = ['google', 'aws', 'azure', 'vault', 'pkcs11', 'key-file', 'age', 'kbs'];
+export const SCHEMES = ['google', 'aws', 'azure', 'vault', 'pkcs11', 'key-file', 'age', 'kbs', 'own'];
 
 /** What the document says: the grammar, and the three rules beside it. */
 export function isKeyUri(text: string): boolean {
@@ -23,7 +23,7 @@ export function isKeyUri(text: string): boolean {
 
 /** The table "Canonical form" of the document, written again. */
 export function canonicalForm(text: string): string {
-  const [scheme = ''] = /^[a-z0-9]+(?=:)/.exec(text) ?? [];
+  const [scheme = ''] = /^[a-z0-9-]+(?=:)/.exec(text) ?? [];
   if (scheme === 'arn') return lowerCaseKey(`awskms:///${text}`);
   if (scheme === 'awskms') return lowerCaseKey(text.replace(/^awskms:\/\/[^/]*\//, 'awskms:///'));
   if (scheme === 'azurekms' || scheme === 'https') {
@@ -46,7 +46,7 @@ export function canonicalForm(text: string): string {
       .join(';')}`;
   }
   if (scheme === 'kbs') return text.replace(/^kbs:\/\/[^/]*/, 'kbs://');
-  if (scheme === 'keyfile' || text.startsWith('age1')) return text;
+  if (scheme === 'keyfile' || scheme.startsWith('x-') || text.startsWith('age1')) return text;
   const google = text.replace(/\/(?:versions|cryptoKeyVersions)\/(\d+)$/, '/cryptoKeyVersions/$1');
   return google.startsWith('gcpkms://') ? google : `gcpkms://${google}`;
 }

@@ -88,7 +88,7 @@ test('the table of keys names every scheme of the grammar, and every key of it i
   };
   const spellings = [...table.matchAll(/`([^`]+)`/g)]
     .map(([, text = '']) => text)
-    .filter((text) => /^[a-z0-9]+:|^age1/.test(text) && !/:\/\/$/.test(text));
+    .filter((text) => /^[a-z0-9-]+:|^age1/.test(text) && !/:\/\/$/.test(text));
   assert.ok(spellings.length >= 12, spellings.join(' '));
   for (const spelling of spellings) {
     for (const text of [spelling.replace(/\[.*\]/, ''), spelling.replaceAll(/[[\]]/g, '')]) {

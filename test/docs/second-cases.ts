@@ -402,7 +402,7 @@ function nextLetter(letter: string): string {
 
 /** Keys that are there, whatever their names hold; of other hosts and regions no service is asked. */
 const KNOWN =
-  /^(?:gcpkms:\/\/projects\/p-1\/|awskms:\/\/\/(?:alias\/|arn:aws:kms:eu-west-1:111122223333:)|arn:aws:kms:eu-west-1:111122223333:|azurekms:\/\/testhsm\.|hashivault:\/\/|pkcs11:object=layers;token=images$|keyfile:sha256:|age1|kbs:)/;
+  /^(?:gcpkms:\/\/projects\/p-1\/|awskms:\/\/\/(?:alias\/|arn:aws:kms:eu-west-1:111122223333:)|arn:aws:kms:eu-west-1:111122223333:|azurekms:\/\/testhsm\.|hashivault:\/\/|pkcs11:object=layers;token=images$|keyfile:sha256:|age1|kbs:|x-[a-z])/;
 
 /** The keys that a packet names, and its labels, for set-ups that are about it. */
 function readPacket(packet: Uint8Array): { readonly keys: readonly string[]; readonly labels: Record<string, string> } {

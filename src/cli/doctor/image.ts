@@ -123,14 +123,16 @@ function describe(error: OcicryptError) {
 }
 
 async function probeGroup(group: LayerGroup, tools: ImageTools, signal: AbortSignal): Promise<GroupProbe> {
-  const { own, configured, named } = await tools.holders();
+  const keys = await tools.keys();
+  const { own, configured } = keys.holders();
   const openedBy = new Set<string>();
   const refusals: Refusal[] = [];
   for (const { wrapped } of group.keys) {
     const name = providerOf(wrapped.scheme);
     const other = name === undefined ? undefined : configured.get(name);
     // If no key is named, our own provider is worth asking only if there is no other: its refusal says how to.
-    const asked: (readonly [string, KeyHolder])[] = named || other === undefined ? own.map((one) => [OWN, one]) : [];
+    const asked: (readonly [string, KeyHolder])[] =
+      keys.hasOwn || other === undefined ? own.map((one) => [OWN, one]) : [];
     if (name !== undefined && other !== undefined) asked.push([`provider ${name} of ${VARIABLE}`, other]);
     const able = asked.filter(([, holder]) => holder.opens(wrapped.scheme));
     for (const [by, holder] of able) {

@@ -15,7 +15,7 @@ export async function runDecrypt(context: CommandContext): Promise<void> {
     async ({ tools, signal, onProgress, onSwitch }) => {
       const { source, destination } = tools.between(from, to);
       return decryptImage(source, destination, {
-        keys: await tools.unwrapper(),
+        keys: (await tools.keys()).unwrapper(),
         layers,
         ...platformNames(settings),
         checkDiffIds: settings.switch('check-diff-ids'),

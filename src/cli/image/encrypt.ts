@@ -17,7 +17,7 @@ export async function runEncrypt(context: CommandContext): Promise<void> {
     context,
     async ({ tools, signal, onProgress, onSwitch }) => {
       const { source, destination } = tools.between(from, to);
-      watched = watchWrappers(await tools.wrappers(await namedRecipients(settings)));
+      watched = watchWrappers(await (await tools.keys()).wrappers(await namedRecipients(settings)));
       return encryptImage(source, destination, {
         recipients: watched.wrappers,
         layers,

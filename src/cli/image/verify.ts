@@ -1,11 +1,11 @@
 // The command that lets a build or an admission go on only with an image that is encrypted as it should be.
 
-import { OcicryptError } from '../../base/errors.ts';
+import { resolveKey } from '../../client/key-ring.ts';
 import type { LayerKeyUnwrapper } from '../../client/layer-keys.ts';
 import { digestTagCommand } from '../../image/model/digest-tag.ts';
 import { type ImageReference, parseImageReference } from '../../image/model/reference.ts';
 import { fixedNames, type RuntimeName } from '../../image/runtimes.ts';
-import { type Verification, verifyImage } from '../../image/verify.ts';
+import { notVerified, type Verification, verifyImage } from '../../image/verify.ts';
 import type { CommandContext } from '../command.ts';
 import type { Settings } from '../options/settings.ts';
 import { asciiJson, count, printable } from '../text.ts';
@@ -15,28 +15,25 @@ import { type ImageRun, runOnImage } from './run.ts';
 export async function runVerify(context: CommandContext): Promise<void> {
   const { settings, terminal } = context;
   const verification = await runOnImage(context, (run) => verify(settings, run));
-  const { ok, reasons, report } = verification;
+  const { ok, report } = verification;
   const image = parseImageReference(report.name);
   const deploy =
     ok && image.transport === 'docker' ? fixedNames(image, report.digest, settings.switch('digest-tag')) : [];
   const result = { ...verification, deploy };
   terminal.write(settings.switch('json') ? `${asciiJson(result, 2)}\n` : show(result));
   if (ok) return;
-  const [first = '', ...others] = reasons;
-  const more = others.length === 0 ? '' : ` (and ${count(others.length, 'further reason')})`;
-  throw new OcicryptError('integrity', `${report.name} is not encrypted as it should be: ${first}${more}`, {
-    hint: hintFor(verification, image),
-  });
+  throw notVerified(verification, hintFor(verification, image));
 }
 
 async function verify(settings: Settings, { tools, signal }: ImageRun): Promise<Verification> {
-  const required = await Promise.all(settings.list('require').map((key) => tools.resolveKey(key)));
-  const only = await Promise.all(settings.list('only').map((key) => tools.resolveKey(key)));
+  const required = await Promise.all(settings.list('require').map((key) => resolveKey(key, () => tools.keys())));
+  const only = await Promise.all(settings.list('only').map((key) => resolveKey(key, () => tools.keys())));
   const unwrappers = new Map<string | undefined, LayerKeyUnwrapper>();
   const content = settings.switch('content');
   if (content || settings.switch('unwrap')) {
-    unwrappers.set(undefined, await tools.unwrapper());
-    for (const { known, rule } of required) unwrappers.set(known, await tools.singleUnwrapper(rule));
+    const keys = await tools.keys();
+    unwrappers.set(undefined, keys.unwrapper());
+    for (const { known, rule } of required) unwrappers.set(known, keys.singleUnwrapper(rule));
   }
   const usual = unwrappers.get(undefined);
   return verifyImage(tools.source(settings.operands[0]), {
@@ -52,10 +49,8 @@ async function verify(settings: Settings, { tools, signal }: ImageRun): Promise<
 }
 
 /** A digest tag that is only missing can be made up for. */
-function hintFor({ digestTag, reasons, report }: Verification, image: ImageReference): string {
-  if (digestTag !== 'missing' || reasons.length > 1 || image.transport !== 'docker') {
-    return `see ocicrypt-kms inspect ${report.name}`;
-  }
+function hintFor({ digestTag, reasons, report }: Verification, image: ImageReference): string | undefined {
+  if (digestTag !== 'missing' || reasons.length > 1 || image.transport !== 'docker') return undefined;
   return `run ${digestTagCommand(image, report.digest)}`;
 }
 

@@ -1,5 +1,6 @@
 // Moves the bytes of a layer through its cipher: from a source, through stages on threads, to a sink.
 
+import { existsSync } from 'node:fs';
 import { Worker } from 'node:worker_threads';
 import { wipe } from '../../base/bytes.ts';
 import { OcicryptError } from '../../base/errors.ts';
@@ -26,7 +27,8 @@ export type PipelineOptions = {
 const SMALL = 2 * SLOT_BYTES;
 
 /**
- * Runs every byte of `source` through `stages`, one thread each, into `sink`. Memory is one ring of at most 8 MiB
+ * Runs every byte of `source` through `stages`, one thread each, into `sink`; in this thread alone if a bundle lacks the
+ * code of the threads. Memory is one ring of at most 8 MiB
  * whatever the size. The source is read to its end, the sink is neither committed nor closed.
  *
  * @throws what the source, the sink or `check` throw, the signal's reason, or OcicryptError `integrity` for a wrong size
@@ -39,13 +41,16 @@ export async function runPipeline(
   options: PipelineOptions,
 ): Promise<void> {
   options.signal?.throwIfAborted();
-  if (options.size <= SMALL) return runInline(source, sink, stages, layer, options);
+  if (options.size <= SMALL || WORKER === undefined) return runHere(source, sink, stages, layer, options);
   const lane = idleLanes.pop() ?? new Lane();
   await lane.run(source, sink, stages, layer, options);
   // A lane that has failed may still have a thread at work or a read under way: only sound ones are used again.
   if (idleLanes.length < IDLE_LANES) idleLanes.push(lane);
   else lane.end();
 }
+
+/** Of the threads' code in our executable. */
+const ENTRY = './image/cipher/worker.js';
 
 const IDLE_LANES = 4;
 const idleLanes: Lane[] = [];
@@ -59,22 +64,32 @@ const SLOTS = 8;
 const FURTHER_SLOTS = 4;
 let lanes = 0;
 
-async function runInline(
+/** In this thread, in two chunks: the last is still here when `check` decides. */
+async function runHere(
   source: ByteSource,
   sink: ByteSink,
   stages: readonly Stage[],
   layer: LayerKey,
   options: PipelineOptions,
 ): Promise<void> {
-  const bytes = new Uint8Array(options.size + 1);
-  const length = await fill(source, bytes, options);
-  if (length !== options.size) throw wrongSize(options.size);
-  const chunk = bytes.subarray(0, length);
+  const chunks = [0, 1].map(() => new Uint8Array(Math.min(options.size + 1, SLOT_BYTES)));
   const running: RunningStage[] = stages.map((stage) => startStage(stage, layer));
-  for (const stage of running) stage.apply(chunk);
+  let left = options.size;
+  let held: Uint8Array | undefined;
+  for (let index = 0; ; index++) {
+    const chunk = chunks[index % 2] ?? new Uint8Array(0);
+    const length = await fill(source, chunk, options);
+    left -= length;
+    if (left < 0 || (length === 0 && left > 0)) throw wrongSize(options.size);
+    if (length === 0) break;
+    const bytes = chunk.subarray(0, length);
+    for (const stage of running) stage.apply(bytes);
+    if (held !== undefined) await sink.write(held);
+    held = bytes;
+  }
   options.check(running.flatMap((stage) => stage.finish()));
   options.signal?.throwIfAborted();
-  if (length > 0) await sink.write(chunk);
+  if (held !== undefined) await sink.write(held);
 }
 
 /** A ring with the threads that work on it. */
@@ -165,7 +180,7 @@ class Lane {
   }
 
   #start(stage: Stage, party: number): Promise<readonly Uint8Array[]> {
-    const worker = this.#workers[party - 1] ?? startWorker({ ring: this.#shared, secrets: this.#secrets });
+    const worker = this.#workers[party - 1] ?? this.#startWorker();
     this.#workers[party - 1] = worker;
     worker.ref();
     const { promise, resolve, reject } = Promise.withResolvers<readonly Uint8Array[]>();
@@ -184,19 +199,26 @@ class Lane {
     worker.postMessage(job);
     return promise;
   }
+
+  #startWorker(): Worker {
+    const workerData: WorkerSetup = { ring: this.#shared, secrets: this.#secrets };
+    return new Worker(WORKER ?? ENTRY, { workerData });
+  }
 }
 
 /**
- * In the source and in the npm build the worker lies beside this file; in an executable made by `bun build --compile`,
- * where this code is a chunk in the root of a virtual drive, it is an entry point and keeps its place below `src`.
+ * Where the code of the threads is. In the source and in the npm build it lies beside this file; in an executable made by
+ * `bun build --compile`, where this code is a chunk in the root of a virtual drive, it is an entry point and keeps its
+ * place below `src`. A bundle of somebody else's has it not: what is called `worker.js` there is theirs.
  */
-function startWorker(setup: WorkerSetup): Worker {
-  const compiled = import.meta.url.includes('/$bunfs/') || import.meta.url.includes('/~BUN/');
-  const name = import.meta.url.endsWith('.ts') ? './worker.ts' : './worker.js';
-  const worker = new Worker(compiled ? './image/cipher/worker.js' : new URL(name, import.meta.url), {
-    workerData: setup,
-  });
-  return worker;
+const WORKER: string | URL | undefined = findWorker(import.meta.url);
+
+/** @param here undefined in a bundle for CommonJS */
+function findWorker(here: string | undefined): string | URL | undefined {
+  const [, ending] = /\/image\/cipher\/pipeline(\.[jt]s)$/.exec(here ?? '') ?? [];
+  if (ending !== undefined) return new URL(`./worker${ending}`, here);
+  const compiled = /\/(?:\$bunfs|~BUN)\//.test(here ?? '');
+  return compiled && existsSync(new URL(ENTRY, here)) ? ENTRY : undefined;
 }
 
 /** Reads until `into` is full or the source ends; resolves with the number of bytes. */

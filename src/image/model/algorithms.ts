@@ -17,5 +17,5 @@ const HOLDING: { readonly [scheme in Scheme]: readonly string[] } = {
 
 /** Whether keys of this scheme hold if they wrap by this algorithm; what is not known does not. */
 export function isPostQuantum(scheme: Scheme | undefined, algorithm: string | undefined): boolean {
-  return scheme !== undefined && algorithm !== undefined && HOLDING[scheme].includes(algorithm);
+  return scheme !== undefined && algorithm !== undefined && HOLDING[scheme]?.includes(algorithm) === true;
 }

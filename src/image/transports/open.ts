@@ -1,7 +1,7 @@
 // The table of places that images can be in.
 
 import { OcicryptError } from '../../base/errors.ts';
-import { noDigestTags } from '../model/digest-tag.ts';
+import { digestInName, noDigestTags } from '../model/digest-tag.ts';
 import { formatImageReference, type ImageReference } from '../model/reference.ts';
 import { openArchive } from './archive.ts';
 import { openDirectory } from './directory.ts';
@@ -33,12 +33,16 @@ export function openImageSource(
       return openLayout(image.path, image.tag, name);
     case 'oci-archive':
       return openArchive(image.path, image.tag, name, false);
-    default:
-      return openImageStore(image, settings);
+    case 'docker':
+      return openRegistry(image, settings);
   }
 }
 
-/** Opens a place to read an image from and write one to. Nothing is read or made yet. @throws OcicryptError `usage` */
+/**
+ * Opens a place to read an image from and write one to. Nothing is read or made yet.
+ *
+ * @throws OcicryptError `usage` for a place that cannot be written to, or a name that cannot stand for a new image
+ */
 export function openImageStore(image: ImageReference, settings: RegistryStoreSettings = {}): ImageStore {
   const name = formatImageReference(image);
   if (settings.digestTag === true && image.transport !== 'docker') throw noDigestTags(name);
@@ -53,7 +57,10 @@ export function openImageStore(image: ImageReference, settings: RegistryStoreSet
     case 'oci-archive':
       return openArchive(image.path, image.tag, name, true);
     case 'docker':
-      return openRegistry(image, settings);
+      if (digestInName(image) === undefined) return openRegistry(image, settings);
+      throw new OcicryptError('usage', `${name} names a digest, and the new image has another`, {
+        hint: 'name the image to write by a tag',
+      });
     default:
       throw new OcicryptError('usage', `images cannot be written to ${image.transport}:`, {
         hint: 'write to oci:DIR[:TAG], oci-archive:FILE[:TAG] or docker://HOST/NAME[:TAG]',

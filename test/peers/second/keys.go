@@ -49,6 +49,7 @@ var (
 	keyPath   = whole(`keyfile://((?:/[\x21\x22$\x26-\x2b\x2d\x2e\x30-\x3e\x40-\x5b\x5d-\x7e]+)+)`)
 	keyThumb  = whole(`keyfile:sha256:[0-9a-f]{64}`)
 	bech32    = whole(`[02-9ac-hj-np-z]+`)
+	own       = whole(`(x-[a-z][a-z0-9]{0,30}):[A-Za-z0-9/][A-Za-z0-9_.~:@;=+/-]*`)
 	kbs       = whole(`kbs://(?:` + hostPort + `)?/(` + kbsName + `/` + kbsName + `/` + kbsName + `)`)
 
 	googlePrefix = whole(`gcpkms://projects/(?:[A-Za-z0-9_.:-]+/)*\*`)
@@ -129,6 +130,9 @@ func parseScheme(uri string) (key, bool) {
 	}
 	if m := kbs.FindStringSubmatch(uri); m != nil {
 		return key{scheme: "kbs", canonical: "kbs:///" + m[1]}, true
+	}
+	if own.MatchString(uri) {
+		return key{scheme: "own", canonical: uri}, true
 	}
 	return key{}, false
 }

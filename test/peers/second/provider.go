@@ -326,6 +326,8 @@ func (s *setup) wrapFor(k key, dataKey []byte, context map[string]string) recipi
 		_, code := readKeyFile(path)
 		need(code == "", failure(code))
 		panic(failure("bad-input"))
+	case "own":
+		panic(failure("configuration"))
 	}
 	return s.service(s.nameOf(k), k.version).wrap(dataKey, k, context)
 }
@@ -523,6 +525,8 @@ func (s *setup) ask(o opener, p *packet, r recipient) ([]byte, bool) {
 			return nil, false
 		}
 		return openGCM(f.secret, r.wrapped, nil)
+	case "own":
+		panic(failure("configuration"))
 	}
 	need(r.key.scheme != "azurekms" || azureCloud.MatchString(name), "configuration")
 	if !r.fits() {
