@@ -133,7 +133,7 @@ export async function openImageKeys(keys: readonly string[], options: ImageKeysO
     openKek: (uri) => store.open(uri),
     rules,
     callerKeysAllowed: true,
-    names: { configured: name, fallback: name },
+    names: { configured: name, fallback: 'kmscrypt' },
     labels: options.labels,
     audit: options.audit,
   };
