@@ -1,4 +1,5 @@
-// Makes all that a release is, in dist/release: executables, packages, the image, what is in them, and the hashes of all of it.
+// Makes all that a release is, in dist/release: executables, packages, the image, completions and manual pages, what is in them,
+// and the hashes of all of it.
 // With names of targets it makes the executables of these alone, and what can be made of them.
 
 import { createHash } from 'node:crypto';
@@ -14,10 +15,13 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { gzipSync } from 'node:zlib';
+import { packTar } from 'modern-tar';
 import { fetchGo } from '../test/peers/fetched.ts';
 import { PROJECT, runTool } from '../tools/process.ts';
 import { installedPackages, type Product, readProduct } from '../tools/release/contents.ts';
 import { makePackage, NFPM, type PackageRequest } from '../tools/release/packages.ts';
+import { shellFiles, shellPath } from '../tools/release/shell-files.ts';
 import { executableName, fetchRuntime, TARGETS, type Target, targetNamed } from '../tools/release/targets.ts';
 import { compileExecutable, type Preparation, prepareExecutable } from './executable.ts';
 import { type ImageArch, makeImage } from './release/image.ts';
@@ -47,6 +51,7 @@ try {
   copyFileSync(join(workspace, 'THIRD-PARTY-LICENSES'), licenses);
   await makePackages(preparation);
   const system = await makeContainer(preparation);
+  await packShellFiles(preparation);
   runTool('npm', ['pack', `--pack-destination=${release}`, '--ignore-scripts', '--loglevel=error']);
   describeContents(product, preparation, system);
   writeFileSync(join(release, 'RELEASE-NOTES'), releaseNotes(product, targets));
@@ -87,6 +92,16 @@ async function makeContainer({ build }: Preparation) {
   const { archive, system } = await makeImage(requests, product, build);
   writeFileSync(join(release, `${product.name}-${product.version}-image.tar`), archive);
   return system;
+}
+
+/** For those who download an executable alone. */
+async function packShellFiles({ build }: Preparation): Promise<void> {
+  const entries = shellFiles(product, build).map((file) => ({
+    header: { name: shellPath(file), size: Buffer.byteLength(file.text), mode: 0o644, mtime: new Date(build.date) },
+    body: file.text,
+  }));
+  const archive = gzipSync(await packTar(entries));
+  writeFileSync(join(release, `${product.name}-${product.version}-shell.tar.gz`), archive);
 }
 
 function describeContents(

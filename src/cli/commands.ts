@@ -169,6 +169,16 @@ export const COMMANDS: ReadonlyMap<string, Command> = new Map<string, Command>([
     },
   ],
   [
+    'completion',
+    {
+      operands: 'bash|zsh|fish',
+      describe: 'print a script by which the shell completes commands, options, keys, images and files',
+      examples: ['bash', 'zsh'],
+      options: [],
+      run: async (context) => (await import('./completion/completion.ts')).runCompletion(context),
+    },
+  ],
+  [
     'version',
     {
       operands: '',

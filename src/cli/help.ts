@@ -2,9 +2,8 @@
 
 import type { Command, Personality } from './command.ts';
 import { COMMANDS } from './commands.ts';
-import { FORMS } from './options/forms.ts';
-import { isRepeatable } from './options/spec.ts';
-import { isOptionName, OPTION_GROUPS, type OptionName, optionSpec } from './options/table.ts';
+import { FORMS, formWords } from './options/forms.ts';
+import { isOptionName, OPTION_GROUPS, type OptionName, optionSpec, optionText } from './options/table.ts';
 
 const WIDTH = 80;
 
@@ -44,9 +43,8 @@ function commandLine(text: string): string {
 
 /** How to write the words in capitals that the command or one of its options takes. */
 function writtenForms({ operands, options }: Command): readonly string[] {
-  const texts = [operands, ...options.map((name) => optionSpec(name).value)];
-  const used = new Set(texts.flatMap((text) => text?.match(/[A-Z]+/g) ?? []));
-  const rows = [...FORMS].filter(([word]) => used.has(word));
+  const words = formWords([operands, ...options.map((name) => optionSpec(name).value)]);
+  const rows = words.map((word) => [word, FORMS.get(word) ?? ''] as const);
   return rows.length === 0 ? [] : [`where\n${columns(rows, 13)}`];
 }
 
@@ -63,15 +61,6 @@ function optionGroups(taken: readonly OptionName[]): readonly string[] {
 function optionUsage(name: OptionName): string {
   const { value } = optionSpec(name);
   return `--${name}${value === undefined ? '' : `=${value}`}`;
-}
-
-function optionText(name: OptionName): string {
-  const { kind, describe, fallback } = optionSpec(name);
-  const notes = [
-    ...(isRepeatable(kind) ? ['repeatable'] : []),
-    ...(fallback === undefined ? [] : [`default: ${fallback}`]),
-  ];
-  return notes.length === 0 ? describe : `${describe} (${notes.join('; ')})`;
 }
 
 /** Two columns; if the first text of a row is too wide, the second is below it. */

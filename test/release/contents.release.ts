@@ -40,6 +40,20 @@ for name in sys.argv[1:]:
   assert.ok(bun.components.some(({ name }: { name: string }) => name === 'BoringSSL'));
 });
 
+test('the archive for shells holds a script for each and the pages, in a folder each', () => {
+  const names = execFileSync('tar', ['tzf', released('*-shell.tar.gz')])
+    .toString()
+    .trimEnd()
+    .split('\n');
+  for (const name of [
+    'completions/bash/ocicrypt-kms',
+    'completions/fish/ocicrypt-kms.fish',
+    'completions/zsh/_ocicrypt-kms',
+  ])
+    assert.ok(names.includes(name), name);
+  assert.ok(names.includes('man/ocicrypt-kms-encrypt.1'), names.join());
+});
+
 test('the same source in another folder, for another user at another time, gives the same executable', () => {
   assert.ok(CHOSEN.includes('linux-x64'));
   const executable = 'dist/ocicrypt-kms';

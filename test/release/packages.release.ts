@@ -15,6 +15,7 @@ import {
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { type TestContext, test } from 'node:test';
+import { gunzipSync } from 'node:zlib';
 import { readBuild, readProduct } from '../../tools/release/contents.ts';
 import { makePackage, NFPM, type PackageRequest } from '../../tools/release/packages.ts';
 import { fetchDebianRoot, fetchGo } from '../peers/fetched.ts';
@@ -80,8 +81,12 @@ for (const { format, file, install, upgrade, verify, remove, purge } of CHOSEN.i
       assert.ok(existsSync(join(root, 'usr/share/doc/ocicrypt-kms', path)), path);
     }
 
+    await assertShellFiles(root, format, succeed);
+
     await succeed(...remove);
     for (const path of [
+      'usr/share/man/man1/ocicrypt-kms.1.gz',
+      'usr/share/bash-completion/completions/ocicrypt-kms',
       'usr/bin/ocicrypt-kms',
       'usr/bin/kms_oci_crypt',
       'usr/lib/systemd/system/ocicrypt-kms.service',
@@ -170,6 +175,30 @@ async function assertServiceWorks(
   await succeed('chgrp', 'ocicrypt-kms', '/etc/ocicrypt-kms/app.key');
   const doctor = '/usr/bin/ocicrypt-kms doctor keyfile:///etc/ocicrypt-kms/app.key';
   assert.match(await succeed('su', '--shell=/bin/sh', 'ocicrypt-kms', `--command=${doctor}`), /ok/);
+}
+
+/** Completions are those that the executable prints, and every command has a page. */
+async function assertShellFiles(
+  root: string,
+  format: PackageRequest['format'],
+  succeed: (...words: readonly [string, ...string[]]) => Promise<string>,
+): Promise<void> {
+  const zsh = format === 'deb' ? 'vendor-completions' : 'site-functions';
+  for (const [shell, path] of [
+    ['bash', 'bash-completion/completions/ocicrypt-kms'],
+    ['zsh', `zsh/${zsh}/_ocicrypt-kms`],
+    ['fish', 'fish/vendor_completions.d/ocicrypt-kms.fish'],
+  ] as const) {
+    const packed = readFileSync(join(root, 'usr/share', path), 'utf8');
+    assert.equal(packed, await succeed('/usr/bin/ocicrypt-kms', 'completion', shell), shell);
+  }
+  const listed = await succeed('/usr/bin/ocicrypt-kms', 'help');
+  const commands = [...listed.matchAll(/^ {2}([a-z]+) /gm)].map(([, name = '']) => `ocicrypt-kms-${name}`);
+  assert.ok(commands.length > 10, listed);
+  for (const name of ['ocicrypt-kms', 'kms_oci_crypt', ...commands]) {
+    const page = gunzipSync(readFileSync(join(root, `usr/share/man/man1/${name}.1.gz`))).toString();
+    assert.match(page, /^\.(?:TH|so) /m, name);
+  }
 }
 
 function directoryOf(t: TestContext, before: () => void = () => {}): string {

@@ -3,9 +3,11 @@
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { gzipSync } from 'node:zlib';
 import { SOCKET_UNIT, serviceUnit } from '../../src/cli/config-systemd.ts';
 import { PROJECT } from '../process.ts';
 import type { Build, Product } from './contents.ts';
+import { type ShellFile, shellFiles } from './shell-files.ts';
 
 /** The newest whose modules can all be fetched from where this was written. */
 export const NFPM = 'github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.2';
@@ -25,11 +27,13 @@ const DEPENDS = { deb: ['libc6 (>= 2.17)'], rpm: ['glibc >= 2.17'], apk: ['libst
 export function makePackage(
   nfpm: string,
   { arch, format, executable, licenses }: PackageRequest,
-  { name, version, description, license, home }: Product,
-  { date }: Build,
+  product: Product,
+  build: Build,
   directory: string,
   workspace: string,
 ): void {
+  const { name, version, description, license, home } = product;
+  const { date } = build;
   const place = join(workspace, `${format}-${arch}`);
   mkdirSync(place);
   const lay = (file: string, text: string) => {
@@ -39,6 +43,12 @@ export function makePackage(
   };
   const file = (src: string, dst: string, mode = 0o644) => ({ src, dst, file_info: { mode } });
   const shared = '/usr/share/doc/ocicrypt-kms';
+  const laidForShell = (shellFile: ShellFile) => {
+    const isPage = shellFile.kind === 'manual page';
+    const path = join(place, `${shellFile.kind}-${shellFile.name}`);
+    writeFileSync(path, isPage ? gzipSync(shellFile.text, { level: 9 }) : shellFile.text);
+    return file(path, `${shellDirectory(shellFile.kind, format)}/${shellFile.name}${isPage ? '.gz' : ''}`);
+  };
   const configuration = {
     name,
     version,
@@ -63,6 +73,7 @@ export function makePackage(
       { dst: '/etc/ocicrypt-kms', type: 'dir', file_info: { mode: 0o750, group: 'ocicrypt-kms' } },
       file(join(PROJECT, 'LICENSE'), `${shared}/copyright`),
       file(licenses, `${shared}/THIRD-PARTY-LICENSES`),
+      ...shellFiles(product, build).map(laidForShell),
       ...['README.md', 'CHANGELOG.md', 'SECURITY.md'].map((text) => file(join(PROJECT, text), `${shared}/${text}`)),
     ],
     scripts: {
@@ -81,6 +92,16 @@ export function makePackage(
     stdio: ['ignore', 'inherit', 'inherit'],
     env: environment,
   });
+}
+
+/** Where shells look for what packages complete, and `man` for pages. */
+function shellDirectory(kind: ShellFile['kind'], format: PackageRequest['format']): string {
+  return {
+    bash: '/usr/share/bash-completion/completions',
+    zsh: format === 'deb' ? '/usr/share/zsh/vendor-completions' : '/usr/share/zsh/site-functions',
+    fish: '/usr/share/fish/vendor_completions.d',
+    'manual page': '/usr/share/man/man1',
+  }[kind];
 }
 
 /** The service of deploy/, for the place of a package, and without root: systemd makes the socket and hands it over. */

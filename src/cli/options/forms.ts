@@ -15,3 +15,9 @@ export const FORMS: ReadonlyMap<string, string> = new Map([
   ['RECIPIENT', 'a KEY, jwe:PUBLIC.pem, or provider:NAME:VALUE for a provider of OCICRYPT_KEYPROVIDER_CONFIG'],
   ['TIME', '500ms, 10s, 5m, 2h'],
 ]);
+
+/** The words in capitals of the table that stand in these texts, in the order of the table. */
+export function formWords(texts: readonly (string | undefined)[]): readonly string[] {
+  const used = new Set(texts.flatMap((text) => text?.match(/[A-Z]+/g) ?? []));
+  return [...FORMS.keys()].filter((word) => used.has(word));
+}

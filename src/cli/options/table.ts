@@ -5,7 +5,7 @@ import { KEY_OPTIONS } from './keys.ts';
 import { NODE_OPTIONS } from './node.ts';
 import { LIMIT_OPTIONS, SERVER_OPTIONS, TLS_OPTIONS } from './server.ts';
 import { AGE_OPTIONS, AWS_OPTIONS, AZURE_OPTIONS, GOOGLE_OPTIONS, PKCS11_OPTIONS, VAULT_OPTIONS } from './services.ts';
-import type { OptionGroup, OptionKind, OptionSpec } from './spec.ts';
+import { isRepeatable, type OptionGroup, type OptionKind, type OptionSpec } from './spec.ts';
 
 const NETWORK_OPTIONS = {
   timeout: {
@@ -98,6 +98,16 @@ export type SwitchName = NamesOf<'switch'>;
 /** The entry of `name`, as the general type. */
 export function optionSpec(name: OptionName): OptionSpec {
   return OPTIONS[name];
+}
+
+/** What help and the manual say of an option: what it is for, whether it may be repeated, what holds without it. */
+export function optionText(name: OptionName): string {
+  const { kind, describe, fallback } = optionSpec(name);
+  const notes = [
+    ...(isRepeatable(kind) ? ['repeatable'] : []),
+    ...(fallback === undefined ? [] : [`default: ${fallback}`]),
+  ];
+  return notes.length === 0 ? describe : `${describe} (${notes.join('; ')})`;
 }
 
 export function isOptionName(name: string): name is OptionName {

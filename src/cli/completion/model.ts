@@ -1,0 +1,66 @@
+// What shells complete, whichever of them: the commands, their options and operands, read from the tables of both.
+
+import { COMMANDS } from '../commands.ts';
+import { isRepeatable } from '../options/spec.ts';
+import { type Start, startsOfOperands, startsOfOption } from '../options/starts.ts';
+import { type OptionName, optionSpec } from '../options/table.ts';
+
+export type CompletedOption = {
+  readonly name: OptionName;
+  readonly describe: string;
+  /** What help calls the value; undefined for a switch. */
+  readonly value: string | undefined;
+  readonly isRepeatable: boolean;
+  readonly starts: readonly Start[];
+};
+
+export type CompletedOperand = { readonly title: string; readonly starts: readonly Start[] };
+
+export type CompletedCommand = {
+  readonly name: string;
+  readonly describe: string;
+  readonly operands: readonly CompletedOperand[];
+  /** Whether the last operand may be given any number of times. */
+  readonly isOpen: boolean;
+  readonly options: readonly CompletedOption[];
+};
+
+/** Every command there is, and `help`. */
+export function completedCommands(): readonly CompletedCommand[] {
+  const commands = [...COMMANDS].map(([name, { describe, operands, options }]): CompletedCommand => {
+    const titles = operands.split(' ');
+    return {
+      name,
+      describe,
+      operands: startsOfOperands(operands).map((starts, index) => ({ title: titles[index] ?? '', starts })),
+      isOpen: operands.endsWith('…'),
+      options: [...new Set<OptionName>([...options, 'help'])].map(completedOption),
+    };
+  });
+  const starts = commands.map(({ name }): Start => ({ text: name, rest: 'nothing' }));
+  const help = { name: 'help', describe: 'show what a command does', isOpen: false, options: [] };
+  return [...commands, { ...help, operands: [{ title: 'COMMAND', starts }] }];
+}
+
+function completedOption(name: OptionName): CompletedOption {
+  const spec = optionSpec(name);
+  const { describe, value, kind } = spec;
+  return { name, describe, value, isRepeatable: isRepeatable(kind), starts: startsOfOption(spec) };
+}
+
+/** Starts as the functions of the scripts read them: the text, and a mark for what follows it. */
+export function markedStarts(starts: readonly Start[]): readonly string[] {
+  const marks = { anything: '', directories: '%d', files: '%f', nothing: '%w' } as const;
+  return starts.map(({ text, rest }) => `${text}${marks[rest]}`);
+}
+
+/** The options that take a value, of all commands. */
+export function valueOptions(commands: readonly CompletedCommand[]): readonly OptionName[] {
+  const taking = commands.flatMap(({ options }) => options.filter(({ value }) => value !== undefined));
+  return [...new Set(taking.map(({ name }) => name))];
+}
+
+/** The text as one word of any of the three shells; fish alone would read a backslash between single quotes. */
+export function quoted(text: string): string {
+  return `'${text.replaceAll("'", `'"'"'`)}'`;
+}
