@@ -124,7 +124,7 @@ export const COMMANDS: ReadonlyMap<string, Command> = new Map<string, Command>([
       operands: 'FILE',
       describe: 'make a local key in FILE, which must not exist yet (mode 0600)',
       examples: ['app.key', '/etc/keys/app.key --json'],
-      options: ['json'],
+      options: ['json', 'quiet'],
       run: async (context) => (await import('./keygen.ts')).runKeygen(context),
     },
   ],
@@ -151,7 +151,7 @@ export const COMMANDS: ReadonlyMap<string, Command> = new Map<string, Command>([
       operands: 'ocicrypt|containerd|k3s|crio|crio-unit|systemd|systemd-socket|policy',
       describe: 'print a configuration file that works with this executable',
       examples: ['ocicrypt --key=/etc/keys/app.key', 'containerd --config=/etc/ocicrypt-kms/config.yaml'],
-      options: [...KEYPROVIDER_OPTIONS, 'content-store', 'decoder', 'runtime-version', 'grpc'],
+      options: [...KEYPROVIDER_OPTIONS, 'content-store', 'decoder', 'runtime-version', 'grpc', 'quiet'],
       modes: [
         ...FORWARDING,
         {
@@ -175,7 +175,7 @@ export const COMMANDS: ReadonlyMap<string, Command> = new Map<string, Command>([
       describe: 'print a script by which the shell completes commands, options, keys, images and files',
       examples: ['bash', 'zsh'],
       options: [],
-      run: async (context) => (await import('./completion/completion.ts')).runCompletion(context),
+      run: async (context) => (await import('./completion/completion.ts')).runCompletion(context, COMMANDS),
     },
   ],
   [

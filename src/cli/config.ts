@@ -33,12 +33,12 @@ export async function runConfig(context: CommandContext): Promise<void> {
       hint: near === undefined ? `there are ${[...FILES.keys()].join(', ')}` : `did you mean ${near}?`,
     });
   }
-  const idle = given.find((name) => !file.takes.includes(name));
+  const idle = given.find((name) => name !== 'quiet' && !file.takes.includes(name));
   if (idle !== undefined) {
     throw new OcicryptError('usage', `--${idle} has no effect on config ${kind}`, { hint: 'leave it out' });
   }
   terminal.write(await file.text(context));
-  terminal.say(file.advice);
+  terminal.say(file.advice, 'advice');
 }
 
 type ConfigFile = {

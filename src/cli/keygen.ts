@@ -21,7 +21,7 @@ export async function runKeygen({ settings, terminal }: CommandContext): Promise
   } catch (error) {
     throw withoutKey(file, error);
   }
-  terminal.say(`packets know this key as ${thumbprint}; keep a copy of the file: it cannot be made again`);
+  terminal.say(`packets know this key as ${thumbprint}; keep a copy of the file: it cannot be made again`, 'advice');
 }
 
 /** A key that its user was not told of is removed; one that stays is named. */

@@ -117,11 +117,24 @@ async function runCommand(
     checkModes(command, settings, given);
     // One request is answered before compiled code would pay for its compilation.
     if (name !== 'keyprovider') compileHotCode();
-    await command.run({ settings, given, terminal, personality });
+    const shown = settings.switch('quiet') ? quiet(terminal) : terminal;
+    await command.run({ settings, given, terminal: shown, personality });
   } catch (error) {
     await logFailure(name, settings, error);
     throw error;
   }
+}
+
+/** Without progress and advice. */
+function quiet(terminal: Terminal): Terminal {
+  return {
+    read: (maximum) => terminal.read(maximum),
+    write: (data, purpose) => terminal.write(data, purpose),
+    say: (line, weight) => {
+      if (weight !== 'advice') terminal.say(line);
+    },
+    streams: () => terminal.streams(),
+  };
 }
 
 /** The reference server listens on this port, also where nothing says so. */

@@ -15,12 +15,23 @@ export interface Terminal {
    * @throws OcicryptError `not-written`
    */
   write(data: Uint8Array | string, purpose?: 'reply'): void;
-  /** Writes one line to standard error; if that fails, the command goes on. */
-  say(line: string): void;
+  /**
+   * Writes one line to standard error; if that fails, the command goes on.
+   *
+   * @param weight `advice` for what --quiet leaves out: anything but errors and warnings
+   */
+  say(line: string, weight?: 'advice'): void;
   /** Standard input and output as streams, for a command whose input and output are a whole layer. */
   streams(): Promise<StandardStreams>;
-  /** Writes text with control sequences to standard error; there only where that is a terminal. */
-  draw?: ((text: string) => void) | undefined;
+  /** Standard error as a screen; there only if it is a terminal that obeys control sequences. */
+  readonly screen?: TerminalScreen | undefined;
+}
+
+export interface TerminalScreen {
+  /** Writes text with control sequences. */
+  write(text: string): void;
+  /** What fits on it now: people make windows larger and smaller. */
+  size(): { readonly rows: number; readonly columns: number };
 }
 
 /** The process's own three streams, without the runtime's stream objects: they cost a third of a cold start. */
@@ -53,8 +64,9 @@ export const processTerminal: Terminal = {
     if (isTerminal(0)) throw typedByPerson('this command decrypts a layer that it reads from standard input');
     return (await import('./standard-streams.ts')).STANDARD_STREAMS;
   },
-  get draw() {
-    return isTerminal(2) ? drawText : undefined;
+  get screen() {
+    const { TERM: kind } = process.env;
+    return isTerminal(2) && kind !== undefined && kind !== '' && kind !== 'dumb' ? SCREEN : undefined;
   },
 };
 
@@ -65,13 +77,20 @@ function typedByPerson(purpose: string): OcicryptError {
   });
 }
 
-function drawText(text: string): void {
-  try {
-    writeAll(2, new TextEncoder().encode(text));
-  } catch {
-    // There is no terminal to see it.
-  }
-}
+const SCREEN: TerminalScreen = {
+  write(text) {
+    try {
+      writeAll(2, new TextEncoder().encode(text));
+    } catch {
+      // There is no terminal to see it.
+    }
+  },
+  size() {
+    const [columns, rows] = process.stderr.getWindowSize?.() ?? [0, 0];
+    // A serial line does not know its size.
+    return { rows: rows > 0 ? rows : 24, columns: columns > 0 ? columns : 80 };
+  },
+};
 
 function isTerminal(descriptor: number): boolean {
   return process.getBuiltinModule('node:tty').isatty(descriptor);

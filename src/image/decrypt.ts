@@ -24,6 +24,8 @@ export type DecryptOptions = {
   /** Also compares what each layer holds when it is uncompressed with the image's config. */
   readonly checkDiffIds?: boolean;
   readonly onProgress?: (progress: ImageProgress) => void;
+  /** Called once with the bytes of all that `onProgress` will tell of. */
+  readonly onTotal?: (bytes: number) => void;
   /** Called with the digest of the new image when only its name is to be moved: afterwards it may stand for that. */
   readonly onSwitch?: (digest: string) => void;
   readonly signal?: AbortSignal;
@@ -57,6 +59,7 @@ export async function decryptImage(
       });
     },
     onProgress: options.onProgress,
+    onTotal: options.onTotal,
     onSwitch: options.onSwitch,
     signal,
   });

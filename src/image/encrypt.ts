@@ -21,6 +21,8 @@ export type EncryptOptions = {
   /** `os/architecture[/variant]`; all if it is left out. The others stay in the index as they are. */
   readonly platforms?: readonly string[] | undefined;
   readonly onProgress?: (progress: ImageProgress) => void;
+  /** Called once with the bytes of all that `onProgress` will tell of. */
+  readonly onTotal?: (bytes: number) => void;
   /** Called with the digest of the new image when only its name is to be moved: afterwards it may stand for that. */
   readonly onSwitch?: (digest: string) => void;
   readonly signal?: AbortSignal;
@@ -72,6 +74,7 @@ export async function encryptImage(
     change: (layer, outer) =>
       retry((running) => encryptOne(source, destination, layer, options.recipients, onProgress, running), outer),
     onProgress,
+    onTotal: options.onTotal,
     onSwitch: options.onSwitch,
     signal,
   });

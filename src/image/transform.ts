@@ -41,6 +41,8 @@ export type TransformOptions<Change extends ChangedLayer> = {
   /** Called for each changed layer of each image before any manifest is written; may throw. */
   readonly check?: (image: PlatformImage, index: number, change: Change) => void;
   readonly onProgress?: ((progress: ImageProgress) => void) | undefined;
+  /** Called once, before the work begins, with the bytes of all that `onProgress` will tell of. */
+  readonly onTotal?: ((bytes: number) => void) | undefined;
   /** Called with the digest of the new image when only its name is to be moved: afterwards it may stand for that. */
   readonly onSwitch?: ((digest: string) => void) | undefined;
   readonly signal?: AbortSignal | undefined;
@@ -72,6 +74,8 @@ export async function transformImage<Change extends ChangedLayer>(
 ): Promise<Transformed<Change>> {
   const plan = planWork(tree, options);
   const changes = new Map<string, Change>();
+  const blobs = [...plan.changes.values(), ...plan.copies.values()];
+  options.onTotal?.(blobs.reduce((sum, { size }) => sum + size, 0));
   const work = [
     ...[...plan.changes].map(([key, layer]) => async (signal: AbortSignal) => {
       changes.set(key, await options.change(layer, signal));

@@ -7,7 +7,7 @@ import { FORMS, formWords } from '../../src/cli/options/forms.ts';
 import { isOptionName, OPTION_GROUPS, type OptionName, optionSpec, optionText } from '../../src/cli/options/table.ts';
 import type { Build, Product } from './contents.ts';
 
-/** The pages of section 1 in the language of man(7), by the names of their files. */
+/** The pages for commands, in the language that `man` formats, by the names of their files. */
 export function manualPages(product: Product, build: Pick<Build, 'date'>): ReadonlyMap<string, string> {
   const head = (name: string) => heading(name, product, build);
   return new Map([

@@ -1,6 +1,7 @@
 // What a shell and its user find beside the executable: scripts that complete commands, and manual pages.
 
-import { SCRIPTS } from '../../src/cli/completion/completion.ts';
+import { COMMANDS } from '../../src/cli/commands.ts';
+import { completionScript } from '../../src/cli/completion/completion.ts';
 import type { Build, Product } from './contents.ts';
 import { manualPages } from './man-pages.ts';
 
@@ -12,7 +13,11 @@ export type ShellFile = {
 };
 
 export function shellFiles(product: Product, build: Pick<Build, 'date'>): readonly ShellFile[] {
-  const script = (kind: 'bash' | 'fish' | 'zsh', name: string) => ({ kind, name, text: SCRIPTS[kind]() });
+  const script = (kind: 'bash' | 'fish' | 'zsh', name: string) => ({
+    kind,
+    name,
+    text: completionScript(kind, COMMANDS),
+  });
   return [
     script('bash', 'ocicrypt-kms'),
     script('zsh', '_ocicrypt-kms'),

@@ -1,6 +1,6 @@
 // What shells complete, whichever of them: the commands, their options and operands, read from the tables of both.
 
-import { COMMANDS } from '../commands.ts';
+import type { Command } from '../command.ts';
 import { isRepeatable } from '../options/spec.ts';
 import { type Start, startsOfOperands, startsOfOption } from '../options/starts.ts';
 import { type OptionName, optionSpec } from '../options/table.ts';
@@ -26,8 +26,8 @@ export type CompletedCommand = {
 };
 
 /** Every command there is, and `help`. */
-export function completedCommands(): readonly CompletedCommand[] {
-  const commands = [...COMMANDS].map(([name, { describe, operands, options }]): CompletedCommand => {
+export function completedCommands(table: ReadonlyMap<string, Command>): readonly CompletedCommand[] {
+  const commands = [...table].map(([name, { describe, operands, options }]): CompletedCommand => {
     const titles = operands.split(' ');
     return {
       name,

@@ -14,13 +14,14 @@ const WITHOUT_KEYS: ReadonlySet<OptionName> = new Set<OptionName>([
   'timeout',
   'authfile',
   'json',
+  'quiet',
   'config',
 ]);
 
 /** @param provider the options of a provider that wraps and unwraps */
 export function imageCommands(provider: readonly OptionName[]): readonly (readonly [string, Command])[] {
   const keys = provider.filter((name) => !NOT_FOR_IMAGES.has(name));
-  const common: readonly OptionName[] = [...keys, 'authfile', 'json', 'config'];
+  const common: readonly OptionName[] = [...keys, 'authfile', 'json', 'quiet', 'config'];
   // Our own name is in what is wrapped; nothing that is unwrapped depends on it.
   const unwrapping = common.filter((name) => name !== 'provider');
   return [
@@ -80,7 +81,7 @@ export function imageCommands(provider: readonly OptionName[]): readonly (readon
         operands: 'IMAGE',
         describe: 'show who can open an image; needs no key and fetches no layer',
         examples: ['oci:encrypted:latest', 'docker://registry.example/app:1-encrypted --json'],
-        options: ['timeout', 'ca', 'authfile', 'json', 'config'],
+        options: ['timeout', 'ca', 'authfile', 'json', 'quiet', 'config'],
         run: async (context) => (await import('./inspect.ts')).runInspect(context),
       },
     ],

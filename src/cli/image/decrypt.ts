@@ -12,7 +12,7 @@ export async function runDecrypt(context: CommandContext): Promise<void> {
   const layers = layerNumbers(settings);
   await runOnImage(
     context,
-    async ({ tools, signal, onProgress, onSwitch }) => {
+    async ({ tools, signal, onProgress, onTotal, onSwitch }) => {
       const { source, destination } = tools.between(from, to);
       return decryptImage(source, destination, {
         keys: (await tools.keys()).unwrapper(),
@@ -20,6 +20,7 @@ export async function runDecrypt(context: CommandContext): Promise<void> {
         ...platformNames(settings),
         checkDiffIds: settings.switch('check-diff-ids'),
         onProgress,
+        onTotal,
         onSwitch,
         signal,
       });
@@ -27,7 +28,7 @@ export async function runDecrypt(context: CommandContext): Promise<void> {
     async (result) => {
       await printResult(context, result);
       const total = result.images.reduce((sum, image) => sum + image.layers, 0);
-      terminal.say(`decrypted ${count(total, 'layer')} on ${count(result.images.length, 'platform')}`);
+      terminal.say(`decrypted ${count(total, 'layer')} on ${count(result.images.length, 'platform')}`, 'advice');
     },
   );
 }

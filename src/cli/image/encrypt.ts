@@ -15,7 +15,7 @@ export async function runEncrypt(context: CommandContext): Promise<void> {
   let watched: WatchedWrappers | undefined;
   await runOnImage(
     context,
-    async ({ tools, signal, onProgress, onSwitch }) => {
+    async ({ tools, signal, onProgress, onTotal, onSwitch }) => {
       const { source, destination } = tools.between(from, to);
       watched = watchWrappers(await (await tools.keys()).wrappers(await namedRecipients(settings)));
       return encryptImage(source, destination, {
@@ -23,6 +23,7 @@ export async function runEncrypt(context: CommandContext): Promise<void> {
         layers,
         ...platformNames(settings),
         onProgress,
+        onTotal,
         onSwitch,
         signal,
       });
@@ -31,7 +32,7 @@ export async function runEncrypt(context: CommandContext): Promise<void> {
       const result = nameResult(context, to, written);
       await printResult(context, result);
       const total = result.images.reduce((sum, image) => sum + image.layers, 0);
-      terminal.say(`encrypted ${count(total, 'layer')} on ${count(result.images.length, 'platform')}`);
+      terminal.say(`encrypted ${count(total, 'layer')} on ${count(result.images.length, 'platform')}`, 'advice');
       warnOfClassic(terminal, watched?.packets() ?? []);
       for (const line of describePlain(result, from === to ? to : undefined)) terminal.say(line);
       adviseSigning(terminal, to, result);

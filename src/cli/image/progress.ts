@@ -1,7 +1,7 @@
-// The progress of long work on a terminal: one line a blob and the total, redrawn in place, and nothing without a terminal.
+// The progress of long work: on a terminal a row for each blob and the total, drawn in place; elsewhere a plain line now and then.
 
-import type { Terminal } from '../terminal.ts';
-import { formatSize, shortDigest } from '../text.ts';
+import type { Terminal, TerminalScreen } from '../terminal.ts';
+import { type BlobProgress, progressRows, sayTotal } from './progress-rows.ts';
 
 /** How far one blob is. */
 export type ProgressEvent = {
@@ -12,76 +12,112 @@ export type ProgressEvent = {
 };
 
 export interface Progress {
+  /** The bytes of all blobs together, once that is known. */
+  expect(bytes: number): void;
   update(event: ProgressEvent): void;
-  /** Draws the last state. */
+  /** Draws the last state; nothing is drawn afterwards. */
   end(): void;
 }
 
-/** Undefined if standard error is no terminal. */
-export function startProgress(terminal: Terminal): Progress | undefined {
-  return terminal.draw === undefined ? undefined : new DrawnProgress(terminal.draw);
+export function startProgress(terminal: Terminal): Progress {
+  const { screen } = terminal;
+  return screen === undefined ? new SaidProgress(terminal) : new DrawnProgress(screen);
 }
 
-const INTERVAL_MILLISECONDS = 100;
-/** With the total, what fits on any terminal: lines that have scrolled away cannot be drawn again. */
-const LINES = 16;
+const DRAW_INTERVAL_MILLISECONDS = 100;
+const SAY_INTERVAL_MILLISECONDS = 10_000;
 
-type Line = ProgressEvent & { readonly started: number; readonly seen: number };
-
-class DrawnProgress implements Progress {
-  readonly #draw: (text: string) => void;
-  readonly #lines = new Map<string, Line>();
+/** What is known of all blobs. */
+class Tally {
+  readonly #blobs = new Map<string, BlobProgress>();
   readonly #started = performance.now();
-  #drawn = 0;
-  #last = 0;
+  #expected: number | undefined;
 
-  constructor(draw: (text: string) => void) {
-    this.#draw = draw;
+  expect(bytes: number): void {
+    this.#expected = bytes;
   }
 
   update(event: ProgressEvent): void {
     const now = performance.now();
-    const before = this.#lines.get(event.digest);
+    // One image may encrypt the layer that another one copies.
+    const name = `${event.operation} ${event.digest}`;
+    const before = this.#blobs.get(name);
     // A transfer that was broken off begins again.
     const started = before === undefined || event.bytes < before.bytes ? now : before.started;
-    this.#lines.set(event.digest, { ...event, started, seen: now });
-    if (now - this.#last < INTERVAL_MILLISECONDS) return;
+    this.#blobs.set(name, { ...event, started, seen: now });
+  }
+
+  get state() {
+    const seconds = (performance.now() - this.#started) / 1000;
+    return { blobs: [...this.#blobs.values()], expected: this.#expected, seconds };
+  }
+
+  get isEmpty(): boolean {
+    return this.#blobs.size === 0;
+  }
+}
+
+class DrawnProgress implements Progress {
+  readonly #screen: TerminalScreen;
+  readonly #tally = new Tally();
+  #drawn = 0;
+  #last = 0;
+  #ended = false;
+
+  constructor(screen: TerminalScreen) {
+    this.#screen = screen;
+  }
+
+  expect(bytes: number): void {
+    this.#tally.expect(bytes);
+  }
+
+  update(event: ProgressEvent): void {
+    this.#tally.update(event);
+    const now = performance.now();
+    if (this.#ended || now - this.#last < DRAW_INTERVAL_MILLISECONDS) return;
     this.#last = now;
     this.#redraw();
   }
 
   end(): void {
-    if (this.#lines.size > 0) this.#redraw();
+    // What is said afterwards stands below it, and is not drawn over.
+    if (!this.#ended && !this.#tally.isEmpty) this.#redraw();
+    this.#ended = true;
   }
 
   #redraw(): void {
-    const all = [...this.#lines.values()];
-    const seconds = (performance.now() - this.#started) / 1000;
-    const lines = [...shownOf(all).map(show), showTotal(all, seconds)];
-    const up = this.#drawn === 0 ? '' : `\x1b[${this.#drawn}A`;
-    // Lines are cut at the edge of a narrow terminal, not broken: a broken one would count twice.
-    this.#draw(`\x1b[?7l${up}${lines.map((line) => `\x1b[2K${line}\n`).join('')}\x1b[?7h`);
-    this.#drawn = lines.length;
+    const size = this.#screen.size();
+    const rows = progressRows(this.#tally.state, size);
+    // Rows that have scrolled away cannot be reached: the terminal may be lower than it was.
+    const up = Math.min(this.#drawn, size.rows - 1);
+    const back = up === 0 ? '' : `\x1b[${up}A`;
+    // Rows are cut at the edge of a terminal that has become narrower, not broken: a broken one would count twice.
+    this.#screen.write(`\x1b[?7l${back}${rows.map((row) => `\x1b[2K${row}\n`).join('')}\x1b[J\x1b[?7h`);
+    this.#drawn = rows.length;
   }
 }
 
-/** What is under way, and the last of what is done. */
-function shownOf(lines: readonly Line[]): readonly Line[] {
-  let surplus = lines.length - LINES;
-  return lines.filter(({ bytes, size }) => bytes < size || surplus-- <= 0).slice(-LINES);
-}
+/** For logs: short work says nothing. */
+class SaidProgress implements Progress {
+  readonly #tally = new Tally();
+  readonly #timer: NodeJS.Timeout;
 
-function show({ operation, digest, size, bytes, started, seen }: Line): string {
-  const percent = size === 0 ? 100 : Math.floor((bytes / size) * 100);
-  const speed = rate(bytes, (seen - started) / 1000);
-  return `${operation.padEnd(8)} ${shortDigest(digest)} ${formatSize(size).padStart(10)} ${String(percent).padStart(3)} %  ${speed}`;
-}
+  constructor(terminal: Terminal) {
+    this.#timer = setInterval(() => {
+      if (!this.#tally.isEmpty) terminal.say(sayTotal(this.#tally.state), 'advice');
+    }, SAY_INTERVAL_MILLISECONDS);
+  }
 
-function showTotal(lines: readonly Line[], seconds: number): string {
-  const bytes = lines.reduce((sum, line) => sum + line.bytes, 0);
-  return `${'total'.padEnd(28)} ${formatSize(bytes).padStart(10)}  ${seconds.toFixed(1)} s  ${rate(bytes, seconds)}`;
-}
+  expect(bytes: number): void {
+    this.#tally.expect(bytes);
+  }
 
-function rate(bytes: number, seconds: number): string {
-  return seconds <= 0 ? '' : `${formatSize(bytes / seconds)}/s`;
+  update(event: ProgressEvent): void {
+    this.#tally.update(event);
+  }
+
+  end(): void {
+    clearInterval(this.#timer);
+  }
 }

@@ -42,10 +42,11 @@ export async function runRewrap(context: CommandContext): Promise<void> {
         terminal,
         result.layers.flatMap(({ after }) => after),
       );
-      if (dryRun) return terminal.say('nothing was written: --dry-run');
+      if (dryRun) return terminal.say('nothing was written: --dry-run', 'advice');
       adviseSigning(terminal, image, result);
       terminal.say(
         `no access was revoked: ${result.previousDigest} can still be pulled, and everybody who once obtained a layer key keeps it; after a leak, encrypt again`,
+        'advice',
       );
     },
   );
@@ -55,8 +56,8 @@ export async function runRewrap(context: CommandContext): Promise<void> {
 function describeChange(terminal: Terminal, { layers }: RewrappedImage): void {
   const changes = Map.groupBy(layers, ({ before, after }) => changeOf(namesOf(before), namesOf(after)).join('\n'));
   for (const [change, alike] of changes) {
-    terminal.say(`layer ${alike.map(({ digest }) => shortDigest(digest)).join(', ')}`);
-    for (const line of change.split('\n')) terminal.say(`  ${line}`);
+    terminal.say(`layer ${alike.map(({ digest }) => shortDigest(digest)).join(', ')}`, 'advice');
+    for (const line of change.split('\n')) terminal.say(`  ${line}`, 'advice');
   }
 }
 

@@ -21,6 +21,7 @@ export type ImageRun = {
   readonly tools: ImageTools;
   readonly signal: AbortSignal;
   readonly onProgress: (event: ProgressEvent) => void;
+  readonly onTotal: (bytes: number) => void;
   /** To be told the digest of the new image before its name moves: from then on it is no longer said that nothing was changed. */
   readonly onSwitch: (digest: string) => void;
 };
@@ -38,7 +39,8 @@ export async function runOnImage<Result>(
   const { settings, terminal } = context;
   const tools = new ImageTools(context);
   const progress = startProgress(terminal);
-  const onProgress = (event: ProgressEvent) => progress?.update(event);
+  const onProgress = (event: ProgressEvent) => progress.update(event);
+  const onTotal = (bytes: number) => progress.expect(bytes);
   let moving: string | undefined;
   const onSwitch = (digest: string) => {
     moving = digest;
@@ -50,16 +52,16 @@ export async function runOnImage<Result>(
         const limit = settings.duration('timeout');
         const late = () => ended(`not done within ${limit} ms (--timeout)`, settings.operands.at(-1) ?? '', moving);
         const result = await withinTime(limit, interrupted, late, (signal) =>
-          work({ tools, signal, onProgress, onSwitch }),
+          work({ tools, signal, onProgress, onTotal, onSwitch }),
         ).finally(() => tools.close());
-        progress?.end();
+        progress.end();
         await report?.(result);
         return result;
       },
       () => ended('interrupted', settings.operands.at(-1) ?? '', moving),
     );
   } finally {
-    progress?.end();
+    progress.end();
   }
 }
 
@@ -152,25 +154,26 @@ export function adviseSigning(
     readonly digestTag?: string;
   },
 ): void {
+  const advise = (line: string) => terminal.say(line, 'advice');
   if (result.digestTag !== undefined) {
-    terminal.say(`deploy ${result.digestTag}: a tag made of the digest, by which every runtime decrypts`);
+    advise(`deploy ${result.digestTag}: a tag made of the digest, by which every runtime decrypts`);
   }
   // Clients that check signatures look for one of the platform's own manifest, too (docs/runtimes.md).
   const deep = result.mediaType === MEDIA_TYPES.index ? ' --recursive' : '';
   const repository = /^docker:\/\/(.+?)(?::[^/:]+)?$/.exec(image ?? '')?.[1];
-  terminal.say(
+  advise(
     repository === undefined
       ? `sign ${result.digest} once it is in a registry: encryption does not say who made an image`
       : `sign the new image, encryption does not say who made it: cosign sign${deep} ${repository}@${result.digest}`,
   );
   if (result.digest === result.previousDigest) return;
   for (const referrer of result.referrers) {
-    terminal.say(
+    advise(
       `${printable(referrer)} refers to the old digest ${result.previousDigest}: create it again for the new image`,
     );
   }
   if (!result.referrersComplete) {
-    terminal.say('the registry did not say whether there are more signatures or attestations of the old image');
+    advise('the registry did not say whether there are more signatures or attestations of the old image');
   }
 }
 

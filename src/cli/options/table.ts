@@ -23,6 +23,7 @@ const NETWORK_OPTIONS = {
 
 const OUTPUT_OPTIONS = {
   json: { kind: 'switch', describe: 'print JSON', member: null },
+  quiet: { kind: 'switch', describe: 'say nothing on standard error but errors and warnings: no progress, no advice' },
   digestfile: {
     kind: 'text',
     value: 'FILE',
