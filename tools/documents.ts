@@ -2,8 +2,8 @@
 
 import { VARIABLES } from '../src/base/environment.ts';
 import { DEFAULT_OPTIONS, SOCKET_UNIT, serviceUnit } from '../src/cli/config-systemd.ts';
+import { OPTION_NAMES } from '../src/cli/options/configuration.ts';
 import { FORMS } from '../src/cli/options/forms.ts';
-import { OPTION_NAMES } from '../src/cli/options/settings.ts';
 import { isRepeatable, type OptionSpec } from '../src/cli/options/spec.ts';
 import {
   configurationPath,

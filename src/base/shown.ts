@@ -39,7 +39,7 @@ export function showKeyText(text: string): string {
 
 /** Whether a text that should name a file holds what the file should; a file of that name settles it. */
 export function isContentOfFile(text: string): boolean {
-  return isSecret(text) && !existsSync(text);
+  return !existsSync(text) && isSecret(text);
 }
 
 const HIDDEN_PATH = '(whose name is not shown: it may be a secret; write it as ./NAME if it is a name)';

@@ -2,7 +2,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { COMMANDS } from '../../src/cli/commands.ts';
-import { OPTION_NAMES, parseSettings } from '../../src/cli/options/settings.ts';
+import { OPTION_NAMES } from '../../src/cli/options/configuration.ts';
+import { parseSettings } from '../../src/cli/options/settings.ts';
 import { OPTION_GROUPS } from '../../src/cli/options/table.ts';
 import { runCommand } from '../fixtures/terminal.ts';
 

@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
 import { VARIABLES } from '../../src/base/environment.ts';
 import { COMMANDS } from '../../src/cli/commands.ts';
-import { OPTION_NAMES } from '../../src/cli/options/settings.ts';
+import { OPTION_NAMES } from '../../src/cli/options/configuration.ts';
 import { type OptionName, optionSpec } from '../../src/cli/options/table.ts';
 import {
   CALLS,

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { VARIABLES } from '../../src/base/environment.ts';
-import { OPTION_NAMES } from '../../src/cli/options/settings.ts';
+import { OPTION_NAMES } from '../../src/cli/options/configuration.ts';
 import { configurationPath, type OptionName, optionSpec } from '../../src/cli/options/table.ts';
 import { ENVIRONMENT, KEYS, NOWHERE, variable, variableWords, wordsFor } from '../fixtures/calls.ts';
 import { runExecutable } from '../fixtures/executable.ts';

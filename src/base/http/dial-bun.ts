@@ -1,10 +1,10 @@
 // Connections by the sockets of Bun itself: `node:tls` takes 7 ms more of a process that lives for 20.
 // https://bun.com/docs/runtime/networking/tcp
 
-import type { PeerCertificate } from 'node:tls';
+import type { X509Certificate } from 'node:crypto';
 import { wipe } from '../bytes.ts';
 import type { Connection, ConnectionListener, Dialer, Trust } from './connection.ts';
-import { identityCheck } from './server-identity.ts';
+import { checkIdentity } from './server-identity.ts';
 
 type BunSocket = {
   /** Returns how many bytes were taken; the others when it is drained. */
@@ -12,7 +12,7 @@ type BunSocket = {
   terminate(): void;
   ref(): void;
   unref(): void;
-  getPeerCertificate(): PeerCertificate;
+  getPeerX509Certificate(): X509Certificate | undefined;
   upgradeTLS(options: {
     readonly tls: BunTls;
     readonly socket: BunHandlers;
@@ -79,11 +79,10 @@ function tlsOptions(host: string, { ca, own, serverName }: Trust): BunTls {
   return { ca, ...own, serverName: serverName ?? host, rejectUnauthorized: true };
 }
 
-type Check = (certificate: PeerCertificate) => Error | undefined;
+type Check = (certificate: X509Certificate | undefined) => Error | undefined;
 
 function checkOf(host: string, { serverName }: Trust): Check {
-  const check = identityCheck(serverName);
-  return (certificate) => check(host, certificate);
+  return (certificate) => checkIdentity(serverName ?? host, certificate);
 }
 
 class BunConnection implements Connection {
@@ -172,7 +171,7 @@ class BunConnection implements Connection {
         else if (check === undefined) resolve(this);
       },
       handshake: (socket, isTrusted, error) => {
-        const refusal = isTrusted && error === null ? check?.(socket.getPeerCertificate()) : (error ?? undefined);
+        const refusal = isTrusted && error === null ? check?.(socket.getPeerX509Certificate()) : (error ?? undefined);
         if (refusal !== undefined || !isTrusted) this.#fail(refusal ?? new Error('no trust'));
         else resolve(this);
       },

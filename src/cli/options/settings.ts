@@ -9,7 +9,6 @@ import {
   type DurationName,
   isOptionName,
   type ListName,
-  OPTIONS,
   type OptionName,
   optionSpec,
   type PairsName,
@@ -239,6 +238,3 @@ function splitPair(text: string): readonly [string, string] {
   const equals = text.indexOf('=');
   return [text.slice(0, equals), text.slice(equals + 1)];
 }
-
-/** Every option there is. */
-export const OPTION_NAMES: readonly OptionName[] = Object.keys(OPTIONS).filter(isOptionName);

@@ -13,6 +13,8 @@ for (let byte = 0; byte < 256; byte++) {
 /** The checksum of `bytes` as an unsigned 32-bit number; 0 for no bytes. */
 export function crc32c(bytes: Uint8Array): number {
   let remainder = 0xffffffff;
-  for (const byte of bytes) remainder = (TABLE[(remainder ^ byte) & 255] ?? 0) ^ (remainder >>> 8);
+  // Not for-of, which asks the runtime for each byte: it took a tenth of a server's time for a call.
+  for (let index = 0; index < bytes.length; index++)
+    remainder = (TABLE[(remainder ^ (bytes[index] ?? 0)) & 255] ?? 0) ^ (remainder >>> 8);
   return (remainder ^ 0xffffffff) >>> 0;
 }

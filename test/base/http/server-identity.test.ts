@@ -1,5 +1,6 @@
 // A certificate with a common name and no alternative name is refused by everything that speaks TLS here.
 import assert from 'node:assert/strict';
+import { X509Certificate } from 'node:crypto';
 import { once } from 'node:events';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { createSecureServer } from 'node:http2';
@@ -8,6 +9,7 @@ import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { asOcicryptError } from '../../../src/base/errors.ts';
 import { createHttpClient } from '../../../src/base/http/client.ts';
+import { checkIdentity } from '../../../src/base/http/server-identity.ts';
 import { createHttpStreams } from '../../../src/base/http/stream.ts';
 import { callOnce } from '../../../src/client/grpc-client.ts';
 import { createCertificateAuthority } from '../../fixtures/certificates.ts';
@@ -97,4 +99,21 @@ describe('a certificate without an alternative name is refused, before anything 
     assert.equal(error.code, 'unavailable');
     assert.match(error.hint ?? '', /alternative name/);
   });
+});
+
+test('names and addresses are compared whole, and a wildcard is one label', async () => {
+  const issuer = await createCertificateAuthority(join(directory, 'names'));
+  const names = ['a.test', '*.b.test', 'f*.c.test', '*.test', '127.0.0.1', '::1'];
+  const { certificate } = await issuer.issue('named', { commonName: 'common.name.test', names });
+  const named = new X509Certificate(readFileSync(certificate));
+  for (const host of ['a.test', 'A.TEST', 'a.test.', 'x.b.test', '127.0.0.1', '::1'])
+    assert.equal(checkIdentity(host, named), undefined, host);
+  for (const host of [
+    ...['y.x.b.test', '.b.test', 'b.test', 'foo.c.test', 'q.test', 'test', 'common.name.test', 'a.test..', 'xa.test'],
+    ...['127.0.0.2', '127.0.0', '::2', '::', '', 'a.test\0', '*.b.test'],
+  ]) {
+    const error = checkIdentity(host, named);
+    assert.ok(error !== undefined && 'code' in error && error.code === 'ERR_TLS_CERT_ALTNAME_INVALID', host);
+  }
+  assert.notEqual(checkIdentity('a.test', undefined), undefined);
 });

@@ -4,9 +4,9 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
-import { readConfiguration } from '../../../src/cli/options/configuration.ts';
+import { OPTION_NAMES, readConfiguration } from '../../../src/cli/options/configuration.ts';
 import { optionMembers, optionWords } from '../../../src/cli/options/given.ts';
-import { OPTION_NAMES, parseSettings, Settings } from '../../../src/cli/options/settings.ts';
+import { parseSettings, Settings } from '../../../src/cli/options/settings.ts';
 import { configurationPath, type OptionName, optionSpec } from '../../../src/cli/options/table.ts';
 
 const directory = mkdtempSync(join(tmpdir(), 'given-'));
