@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { COMMANDS } from '../../../src/cli/commands.ts';
-import { OPTION_NAMES } from '../../../src/cli/options/settings.ts';
+import { OPTION_NAMES } from '../../../src/cli/options/configuration.ts';
 import { type OptionName, optionSpec } from '../../../src/cli/options/table.ts';
 import { runOnPseudoTerminal } from '../../fixtures/pseudo-terminal.ts';
 import { runCommand } from '../../fixtures/terminal.ts';
