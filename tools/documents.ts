@@ -1,7 +1,7 @@
 // The documents that are made from the table of options, and the units of deploy/.
 
 import { VARIABLES } from '../src/base/environment.ts';
-import { DEFAULT_OPTIONS, SOCKET_UNIT, serviceUnit } from '../src/cli/config-systemd.ts';
+import { AUDIT_LOG, DEFAULT_OPTIONS, SOCKET_UNIT, serviceUnit } from '../src/cli/config-systemd.ts';
 import { OPTION_NAMES } from '../src/cli/options/configuration.ts';
 import { FORMS } from '../src/cli/options/forms.ts';
 import { isRepeatable, type OptionSpec } from '../src/cli/options/spec.ts';
@@ -18,7 +18,10 @@ export function generatedDocuments(): ReadonlyMap<string, string> {
   return new Map([
     ['docs/configuration.md', configurationDocument()],
     ['docs/configuration.schema.json', `${JSON.stringify(configurationSchema(), null, 2)}\n`],
-    ['deploy/ocicrypt-kms.service', serviceUnit(['/usr/local/bin/ocicrypt-kms', 'serve', ...DEFAULT_OPTIONS])],
+    [
+      'deploy/ocicrypt-kms.service',
+      serviceUnit(['/usr/local/bin/ocicrypt-kms', 'serve', ...DEFAULT_OPTIONS, AUDIT_LOG]),
+    ],
     ['deploy/ocicrypt-kms.socket', SOCKET_UNIT],
   ]);
 }
@@ -84,6 +87,7 @@ const ENVIRONMENT: readonly (readonly [RegExp, string])[] = [
   [/^(?:VAULT|BAO)_/, "Vault's and OpenBao's: [keys-vault.md](keys-vault.md)"],
   [/^(?:REGISTRY_AUTH_FILE|DOCKER_CONFIG|XDG_CONFIG_HOME)$/, 'where files with credentials of registries are'],
   [/^LISTEN_/, 'sockets that systemd hands over to `serve`'],
+  [/^NOTIFY_SOCKET$/, 'where `serve` tells systemd that it serves'],
   [
     /^(?:HOME|PATH|XDG_DATA_HOME|XDG_RUNTIME_DIR)$/,
     "the user's files, programs to run, a store of containerd without root, the directory of the default socket",

@@ -96,6 +96,7 @@ export const VARIABLES: ReadonlyMap<string, VariableKind> = new Map<string, Vari
     MSI_ENDPOINT: 'word',
     MSI_SECRET: 'secret',
     NODE_TLS_REJECT_UNAUTHORIZED: 'any',
+    NOTIFY_SOCKET: 'any',
     NO_PROXY: 'text',
     OCICRYPT_KEYPROVIDER_CONFIG: 'file',
     PATH: 'any',

@@ -13,6 +13,9 @@ export const FRAME_HEADER = 5;
 /** The media type of requests and replies. */
 export const CONTENT_TYPE = 'application/grpc';
 
+/** Of the standard health service. */
+export const HEALTH_METHOD = '/grpc.health.v1.Health/Check';
+
 /** `message` as one uncompressed frame. */
 export function encodeFrame(message: Uint8Array): Uint8Array<ArrayBuffer> {
   const frame = new Uint8Array(FRAME_HEADER + message.length);

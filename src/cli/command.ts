@@ -1,5 +1,6 @@
 // What a command is: the contract between the table of commands and the files that run them.
 
+import type { OcicryptError } from '../base/errors.ts';
 import type { Settings } from './options/settings.ts';
 import type { OptionName } from './options/table.ts';
 import type { Terminal } from './terminal.ts';
@@ -13,6 +14,8 @@ export type CommandContext = {
   readonly given: readonly OptionName[];
   readonly terminal: Terminal;
   readonly personality: Personality;
+  /** The settings as they are now: those of the command line over what the configuration file says by now. @throws OcicryptError */
+  readonly reread: () => Promise<Settings>;
 };
 
 /** When some options have no effect because of other options, words or variables; they are refused, not ignored. */
@@ -39,5 +42,5 @@ export type Command = {
   /** Runs the command; whatever goes wrong is thrown as an OcicryptError. */
   readonly run: (context: CommandContext) => Promise<void>;
   /** What is done about the line of any failure, its options' too, after that was said and before the process ends. */
-  readonly failed?: (line: string) => Promise<void>;
+  readonly failed?: (line: string, error: OcicryptError) => Promise<void>;
 };

@@ -25,12 +25,21 @@ const SERVE_OPTIONS: readonly OptionName[] = [
   'allow-unwrap',
   'allow-client',
   'status',
+  'insecure-status',
+  'check',
   'max-connections',
   'max-streams',
   'max-calls',
   'max-queue',
   'key-rate',
 ];
+
+/** What a command that asks a server takes for TLS alone. */
+const OVER_TLS: CommandMode = {
+  name: '--remote=tls://HOST:PORT',
+  isOn: (settings) => settings.text('remote')?.startsWith('tls:') ?? false,
+  alone: REMOTE_OPTIONS,
+};
 
 /** The server that a request is forwarded to has its own keys, policy and audit. */
 const FORWARDING: readonly CommandMode[] = [
@@ -43,24 +52,20 @@ const FORWARDING: readonly CommandMode[] = [
     ] as const,
     alone: [],
   },
-  {
-    name: '--remote=tls://HOST:PORT',
-    isOn: (settings) => settings.text('remote')?.startsWith('tls:') ?? false,
-    alone: REMOTE_OPTIONS,
-  },
+  OVER_TLS,
 ];
 
 /** A socket handed over by systemd may be of any kind, but systemd sets its mode. */
 const LISTENING: readonly CommandMode[] = [
   {
     name: '--listen=tls://HOST:PORT',
-    isOn: (settings, { LISTEN_FDS }) => listensOn(settings, 'tls:') || LISTEN_FDS !== undefined,
+    isOn: (settings, { LISTEN_FDS }) => listensOn(settings, 'tls:') || mayBeHandedOver(settings, LISTEN_FDS),
     alone: ['tls-cert', 'tls-key', 'tls-client-ca', 'insecure-any-client', 'tls-min', 'allow-client'],
   },
   {
     name: '--listen=tcp://127.0.0.1:PORT',
     isOn: (settings, { LISTEN_FDS }) =>
-      listensOn(settings, 'tcp:') || settings.text('grpcport') !== undefined || LISTEN_FDS !== undefined,
+      listensOn(settings, 'tcp:') || settings.text('grpcport') !== undefined || mayBeHandedOver(settings, LISTEN_FDS),
     alone: ['insecure-plaintext'],
   },
   {
@@ -70,7 +75,17 @@ const LISTENING: readonly CommandMode[] = [
       (settings.list('listen').length === 0 && settings.text('grpcport') === undefined && LISTEN_FDS === undefined),
     alone: ['socket-mode', 'socket-group'],
   },
+  {
+    name: '--status=tcp://HOST:PORT',
+    isOn: (settings) => settings.text('status')?.startsWith('tcp:') ?? false,
+    alone: ['insecure-status'],
+  },
 ];
+
+/** By systemd, which hands nothing to a check. */
+function mayBeHandedOver(settings: Settings, listenFds: string | undefined): boolean {
+  return listenFds !== undefined || settings.switch('check');
+}
 
 function listensOn(settings: Settings, scheme: string): boolean {
   return settings.list('listen').some((address) => address.startsWith(scheme));
@@ -103,6 +118,18 @@ export const COMMANDS: ReadonlyMap<string, Command> = new Map<string, Command>([
       options: [...PROVIDER_OPTIONS, ...SERVE_OPTIONS],
       modes: LISTENING,
       run: async (context) => (await import('./serve.ts')).runServe(context),
+      failed: async (_line, error) => (await import('./serve-refusal.ts')).refuseCallers(error),
+    },
+  ],
+  [
+    'health',
+    {
+      operands: '',
+      describe: 'ask a server whether it is ready; probes run it, and exit status 0 is yes',
+      examples: ['', '--remote=tls://127.0.0.1:7443 --tls-ca=server-ca.pem --live'],
+      options: ['remote', 'live', 'timeout', ...REMOTE_OPTIONS, 'config'],
+      modes: [OVER_TLS],
+      run: async (context) => (await import('./health.ts')).runHealth(context),
     },
   ],
   [

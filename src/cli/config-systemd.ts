@@ -1,8 +1,13 @@
 // systemd's unit files: one text for `config systemd`, for deploy/ and for the documentation.
 // systemd.service(5), systemd.socket(5)
 
-/** The service that `words`, a whole command line, start. */
-export function serviceUnit(words: readonly string[]): string {
+/**
+ * The service that `words`, a whole command line, start.
+ *
+ * @param helper whether a program of systemd's tells it that the server serves, because the server's runtime cannot
+ */
+export function serviceUnit(words: readonly string[], helper = false): string {
+  const command = (more: readonly string[]) => [...words, ...more].map(quote).join(' ');
   return `# The key provider for this machine's container runtime.
 [Unit]
 Description=OCICrypt key provider
@@ -10,11 +15,18 @@ Documentation=man:systemd.exec(5)
 Requires=ocicrypt-kms.socket
 After=network-online.target
 Wants=network-online.target
+StartLimitIntervalSec=0
 
 [Service]
-ExecStart=${words.map(quote).join(' ')}
+Type=notify
+${helper ? 'NotifyAccess=all\n' : ''}ExecStart=${command([])}
+# A file that cannot be served fails the reload, and the server keeps what it has.
+ExecReload=${command(['--check'])}
 ExecReload=/bin/kill -HUP $MAINPID
 Restart=on-failure
+RestartSec=2
+# usage and configuration: what is wrong with the command line or the file is wrong the next time too.
+RestartPreventExitStatus=64 78
 # Calls end within 10 s; what drains is given two more.
 TimeoutStopSec=12
 UMask=0077
@@ -62,6 +74,8 @@ ListenStream=/run/ocicrypt-kms/ocicrypt-kms.sock
 SocketMode=0600
 DirectoryMode=0700
 RemoveOnStop=yes
+# Calls that start a server which cannot serve are told why; the socket stays.
+TriggerLimitIntervalSec=0
 
 [Install]
 WantedBy=sockets.target
@@ -69,6 +83,9 @@ WantedBy=sockets.target
 
 /** The command line of the units in deploy/, and of those that are printed without other options. */
 export const DEFAULT_OPTIONS: readonly string[] = ['--config=/etc/ocicrypt-kms/config.yaml'];
+
+/** In the directory that systemd makes for the service's logs. */
+export const AUDIT_LOG = '--audit-log=/var/log/ocicrypt-kms/audit.log';
 
 /** A word of a command line: in quotes where it needs them, on one line, with nothing that systemd would replace. */
 function quote(word: string): string {

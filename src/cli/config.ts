@@ -16,7 +16,7 @@ import {
 } from '../node/drop-in.ts';
 import { formatVersion, parseVersion, payloadRule, type RuntimeVersion } from '../node/versions.ts';
 import type { CommandContext } from './command.ts';
-import { DEFAULT_OPTIONS, SOCKET_UNIT, serviceUnit } from './config-systemd.ts';
+import { AUDIT_LOG, DEFAULT_OPTIONS, SOCKET_UNIT, serviceUnit } from './config-systemd.ts';
 import { optionMembers, optionWords } from './options/given.ts';
 import { DECODER_OPTIONS, KEYPROVIDER_OPTIONS, PROVIDER_OPTIONS } from './options/sets.ts';
 import { nearest } from './options/settings.ts';
@@ -126,7 +126,12 @@ function ocicryptFile({ settings, given }: CommandContext): string {
 
 function serviceFile({ settings, given }: CommandContext): string {
   const options = optionWords(settings, given);
-  return serviceUnit([...thisExecutable(), 'serve', ...(options.length > 0 ? options : DEFAULT_OPTIONS)]);
+  const program = thisExecutable();
+  const audit = given.includes('audit-log') ? [] : [AUDIT_LOG];
+  return serviceUnit(
+    [...program, 'serve', ...(options.length > 0 ? options : DEFAULT_OPTIONS), ...audit],
+    program.length > 1,
+  );
 }
 
 /** Ours with the options that are given, by default those of the usual file; or ctd-decoder, where it can work. */

@@ -44,7 +44,7 @@ export function openRemote(address: string, settings: Settings, timeout: number)
       hint: 'take it out of the configuration file of this command',
     });
   }
-  const tls = target.kind === 'tls' ? tlsFiles(settings) : undefined;
+  const tls = target.kind === 'tls' ? remoteTls(settings) : undefined;
   const names = { configured: settings.text('provider'), fallback: USUAL_NAMES[0] };
   const started = performance.now();
   // For a server that is asked again, too.
@@ -55,7 +55,8 @@ export function openRemote(address: string, settings: Settings, timeout: number)
     );
 }
 
-function tlsFiles(settings: Settings): GrpcTls {
+/** How a server is known, and what it wants to see. @throws OcicryptError `usage` */
+export function remoteTls(settings: Settings): GrpcTls {
   const authority = settings.text('tls-ca');
   const certificate = settings.text('tls-cert');
   const privateKey = settings.text('tls-key');

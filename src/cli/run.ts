@@ -32,7 +32,7 @@ export async function run(invocation: Invocation, terminal: Terminal): Promise<n
     const known = asOcicryptError(error);
     const line = `${personality}: ${describeError(known)}`;
     terminal.say(line);
-    if (personality === 'ocicrypt-kms') await COMMANDS.get(invocation.words[0] ?? '')?.failed?.(line);
+    if (personality === 'ocicrypt-kms') await COMMANDS.get(invocation.words[0] ?? '')?.failed?.(line, known);
     return ERROR_STATUS[known.code].exit;
   }
 }
@@ -102,23 +102,24 @@ async function runCommand(
 ): Promise<void> {
   const command = await findCommand(name);
   const isReference = personality === 'kms_oci_crypt' || words.some((word) => /^--?grpcport(?:=|$)/.test(word));
-  let settings = await parseSettings(words, command.options, isReference ? 'go' : 'ours');
+  const given = await parseSettings(words, command.options, isReference ? 'go' : 'ours');
+  let settings = given;
   if (settings.switch('help'))
     return terminal.write((await import('./help.ts')).commandHelp(name, command, personality));
   try {
     checkOperands(name, command, settings);
     refuseUncheckedTls(process.env);
-    const given = settings.names();
-    const file = settings.text('config');
-    if (file !== undefined) {
-      settings = settings.over(await (await import('./options/configuration.ts')).readConfiguration(file));
-    }
-    if (name === 'serve' && personality === 'kms_oci_crypt') settings = withReferencePort(settings);
-    checkModes(command, settings, given);
+    const reread = async () => {
+      settings = await withFile(given);
+      if (name === 'serve' && personality === 'kms_oci_crypt') settings = withReferencePort(settings);
+      checkModes(command, settings, given.names());
+      return settings;
+    };
+    await reread();
     // One request is answered before compiled code would pay for its compilation.
     if (name !== 'keyprovider') compileHotCode();
     const shown = settings.switch('quiet') ? quiet(terminal) : terminal;
-    await command.run({ settings, given, terminal: shown, personality });
+    await command.run({ settings, given: given.names(), terminal: shown, personality, reread });
   } catch (error) {
     await logFailure(name, settings, error);
     throw error;
@@ -135,6 +136,13 @@ function quiet(terminal: Terminal): Terminal {
     },
     streams: () => terminal.streams(),
   };
+}
+
+/** With those of the configuration file, if there is one. */
+async function withFile(given: Settings): Promise<Settings> {
+  const file = given.text('config');
+  if (file === undefined) return given;
+  return given.over(await (await import('./options/configuration.ts')).readConfiguration(file));
 }
 
 /** The reference server listens on this port, also where nothing says so. */

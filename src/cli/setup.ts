@@ -29,28 +29,48 @@ export type OpenProvider = {
   readonly provider: Provider;
   /** What it was made of, for providers that differ in their rules. */
   readonly options: ProviderOptions;
-  /** Goes on in the log files that have their names now; returns whether there are any. @throws OcicryptError `not-written` */
-  readonly reopenLogs: () => boolean;
   readonly close: () => Promise<void>;
 };
 
+/** The files in which a provider says what it does. */
+export type ProviderLogs = {
+  readonly audit: AuditLog | undefined;
+  readonly log: DebugLog | undefined;
+};
+
 /**
- * Makes a provider as the settings say. Files for audit and log are opened at once, keys when they are needed.
+ * Opens the files for audit and log that the settings name.
  *
+ * @throws OcicryptError `not-written`
+ */
+export async function openLogs(settings: Settings, setup: ProviderSetup): Promise<ProviderLogs> {
+  const auditFile = settings.text('audit-log');
+  const debugFile = settings.text('debugLog');
+  return {
+    audit: auditFile === undefined ? undefined : await openAudit(auditFile, setup.door),
+    log: debugFile === undefined ? undefined : await openDebug(debugFile, setup),
+  };
+}
+
+/**
+ * Makes a provider as the settings say. Keys are opened when they are needed.
+ *
+ * @param logs those that are open already; by default they are opened
  * @throws OcicryptError `usage`, `configuration`, `not-written`
  */
-export async function openProvider(settings: Settings, setup: ProviderSetup): Promise<OpenProvider> {
+export async function openProvider(
+  settings: Settings,
+  setup: ProviderSetup,
+  logs?: ProviderLogs,
+): Promise<OpenProvider> {
   const labels = settings.pairs('context');
   if (labels !== undefined) checkLabels(labels);
   const defaultKeyText = settings.text('kmsURI');
   const provider = settings.text('provider');
   const reference =
     setup.personality === 'kms_oci_crypt' || (setup.door === 'server' && settings.text('grpcport') !== undefined);
-  const auditFile = settings.text('audit-log');
-  const debugFile = settings.text('debugLog');
   const rules = parseRules(settings);
-  const audit = auditFile === undefined ? undefined : await openAudit(auditFile, setup.door);
-  const log = debugFile === undefined ? undefined : await openDebug(debugFile, setup);
+  const { audit, log } = logs ?? (await openLogs(settings, setup));
   const keks = createKekStore(backendSettings(settings, setup.warn));
   const options: ProviderOptions = {
     openKek: (uri) => keks.open(uri),
@@ -66,12 +86,7 @@ export async function openProvider(settings: Settings, setup: ProviderSetup): Pr
     audit,
     log,
   };
-  const reopenLogs = () => {
-    audit?.reopen();
-    log?.reopen();
-    return audit !== undefined || log !== undefined;
-  };
-  return { provider: createProvider(options), options, reopenLogs, close: () => keks.close() };
+  return { provider: createProvider(options), options, close: () => keks.close() };
 }
 
 /** The names that users of the reference provider have for its command and its server. */

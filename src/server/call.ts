@@ -15,6 +15,7 @@ import {
   parseTimeout,
 } from '../base/grpc.ts';
 import { releaseBytes } from '../base/memory.ts';
+import type { FailedCall } from './failure-log.ts';
 import type { CallGate, PageBudget, ServerLimits } from './limits.ts';
 import { type CallFailure, MessageReceiver, NO_ROOM } from './message.ts';
 
@@ -55,8 +56,8 @@ export type CallContext = {
   readonly gate: CallGate;
   readonly draining: () => boolean;
   readonly report: (report: CallReport) => void;
-  /** The whole line of a failure of which the caller has only a part. */
-  readonly withheld: (line: string) => void;
+  /** Told of every call that does not end with OK. */
+  readonly failed: (failure: FailedCall) => void;
 };
 
 /** What a call tells its connection. */
@@ -193,10 +194,7 @@ export class Call {
         gate.leave();
       }
     } catch (error) {
-      const failure = describe(error);
-      const whole = describeError(error);
-      if (whole !== failure.message) this.#context.withheld(whole);
-      this.#fail(failure);
+      this.#fail(describe(error), describeError(error));
     } finally {
       this.#receiver.release();
     }
@@ -224,11 +222,12 @@ export class Call {
     stream.end(this.#reply);
   }
 
-  #fail({ status, message }: CallFailure): void {
+  /** @param problem the whole line, of which the caller may have only a part */
+  #fail({ status, message }: CallFailure, problem = message): void {
     const unfinished = this.#phase === 'receiving';
     if (this.#phase === 'replied' || this.#phase === 'closed') return;
     if (unfinished) this.#receiver.release();
-    this.#conclude(status);
+    this.#conclude(status, problem);
     const stream = this.#stream;
     if (stream.destroyed || stream.headersSent) return;
     stream.respond(
@@ -244,13 +243,15 @@ export class Call {
     if (unfinished && !stream.readableEnded) stream.close(constants.NGHTTP2_NO_ERROR);
   }
 
-  #conclude(status: CallStatus): void {
+  #conclude(status: CallStatus, problem?: string): void {
     const now = performance.now();
     const started = this.#started + this.#received + this.#queued;
     clearTimeout(this.#timer);
     this.#enter('replied');
+    const method = this.#context.methods.has(this.#path) ? this.#path : 'unknown';
+    if (problem !== undefined) this.#context.failed({ method, status, caller: this.#peer.caller, problem });
     this.#context.report({
-      method: this.#context.methods.has(this.#path) ? this.#path : 'unknown',
+      method,
       status,
       received: this.#received,
       queued: this.#queued,
@@ -263,7 +264,7 @@ export class Call {
     if (this.#phase === 'receiving' || this.#phase === 'working') {
       this.#useful = false;
       this.#controller?.abort(new OcicryptError('deadline-exceeded', 'ended by the caller'));
-      this.#conclude(CALL_STATUS.CANCELLED);
+      this.#conclude(CALL_STATUS.CANCELLED, 'ended by the caller');
     }
     if (this.#phase === 'closed') return;
     this.#enter('closed');

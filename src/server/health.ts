@@ -4,7 +4,7 @@
 import { randomBytes } from 'node:crypto';
 import { withAttempt, withDeadline } from '../base/deadline.ts';
 import { OcicryptError } from '../base/errors.ts';
-import { decodeBytesField } from '../base/grpc.ts';
+import { decodeBytesField, HEALTH_METHOD } from '../base/grpc.ts';
 import type { Kek, WrappedKey } from '../kms/kek.ts';
 import type { Limits } from '../provider/attempts.ts';
 import type { Method } from './call.ts';
@@ -67,16 +67,19 @@ const NOT_SERVING = 2;
  * grpc.health.v1.Health/Check: the whole server ("") is alive until it drains, the key-provider service is ready or
  * not. Watch is not there (UNIMPLEMENTED): docs/decisions.md.
  */
-export function healthMethods(readiness: Readiness, isDraining: () => boolean): readonly (readonly [string, Method])[] {
+export function healthMethods(
+  readiness: () => Readiness,
+  isDraining: () => boolean,
+): readonly (readonly [string, Method])[] {
   const check: Method = async (request) => {
     const service = new TextDecoder().decode(decodeBytesField(request));
     if (service !== '' && service !== KEY_PROVIDER_SERVICE) {
       throw new OcicryptError('not-found', 'no such service');
     }
-    const serving = !isDraining() && (service === '' || (await readiness.isReady()));
+    const serving = !isDraining() && (service === '' || (await readiness().isReady()));
     return new Uint8Array([STATUS_FIELD, serving ? SERVING : NOT_SERVING]);
   };
-  return [['/grpc.health.v1.Health/Check', check]];
+  return [[HEALTH_METHOD, check]];
 }
 
 /** HealthCheckResponse.status: field 1, a varint. */

@@ -1,13 +1,13 @@
 // What the server measures: the names of its metrics, and the places where calls, keys and audit events pass by.
 
 import { asOcicryptError, type ErrorCode } from '../base/errors.ts';
-import { CALL_STATUS } from '../base/grpc.ts';
 import type { Scheme } from '../base/key-uri.ts';
 import { decorate, type Kek, oncePerKek } from '../kms/kek.ts';
 import { SHARING_EVENTS, type SharingEvent } from '../kms/sharing.ts';
 import type { Decision } from '../provider/audit.ts';
 import type { CallReport } from './call.ts';
 import { CLOSE_REASONS, type CloseReason } from './connections.ts';
+import { statusName } from './failure-log.ts';
 import { Counter, Gauge, Histogram, renderMetrics } from './metrics.ts';
 
 /** Numbers that are read when somebody asks. */
@@ -59,6 +59,12 @@ export class Instruments {
     ['result'],
     ['ok', 'failed'],
   );
+  readonly #policyReloads = new Counter(
+    'ocicrypt_kms_policy_reloads_total',
+    'Reloads of the configuration by result.',
+    ['result'],
+    ['ok', 'failed'],
+  );
   #readings: readonly Gauge[] = [
     new Gauge('process_resident_memory_bytes', 'Resident memory.', () => process.memoryUsage.rss()),
     new Gauge('process_cpu_seconds_total', 'Processor time.', () => {
@@ -84,7 +90,7 @@ export class Instruments {
   }
 
   call({ method, status, received, queued, handled }: CallReport): void {
-    this.#calls.add(method, STATUS_NAMES.get(status) ?? 'UNKNOWN');
+    this.#calls.add(method, statusName(status));
     if (method === 'unknown') return;
     this.#phases.observe(received, 'receive');
     this.#phases.observe(queued, 'queue');
@@ -99,8 +105,8 @@ export class Instruments {
     this.#limits.add(event);
   }
 
-  reloaded(result: 'ok' | 'failed'): void {
-    this.#reloads.add(result);
+  reloaded(what: 'certificates' | 'policy', result: 'ok' | 'failed'): void {
+    (what === 'policy' ? this.#policyReloads : this.#reloads).add(result);
   }
 
   decision({ operation, key, outcome }: Decision): void {
@@ -120,7 +126,7 @@ export class Instruments {
   render(): string {
     return renderMetrics([
       ...[this.#requests, this.#calls, this.#phases, this.#keyCalls, this.#keyTimes],
-      ...[this.#closed, this.#limits, this.#reloads],
+      ...[this.#closed, this.#limits, this.#reloads, this.#policyReloads],
       ...this.#readings,
     ]);
   }
@@ -139,10 +145,6 @@ export class Instruments {
     }
   }
 }
-
-const STATUS_NAMES: ReadonlyMap<number, string> = new Map(
-  Object.entries(CALL_STATUS).map(([name, status]) => [status, name]),
-);
 
 const BACKENDS: ReadonlySet<string> = new Set<Scheme>([
   'gcpkms',

@@ -100,7 +100,12 @@ async function openInheritedListener(
   await listening(server, { fd: descriptor }, address);
   const bound = server.address();
   const host = typeof bound === 'object' && bound !== null && 'port' in bound ? bound.address : undefined;
-  if (host !== undefined && secured === undefined) checkPlaintext(host, options);
+  try {
+    if (host !== undefined && secured === undefined) checkPlaintext(host, options);
+  } catch (error) {
+    server.close();
+    throw error;
+  }
   return { ...(secured?.at(address) ?? plainListener(server, address)), close: () => server.close() };
 }
 

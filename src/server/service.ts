@@ -9,6 +9,8 @@ import type { Operation } from '../provider/protocol.ts';
 import type { Method, Peer } from './call.ts';
 
 export const KEY_PROVIDER_SERVICE = 'keyprovider.KeyProviderService';
+const [WRAP, UNWRAP] = [`/${KEY_PROVIDER_SERVICE}/WrapKey`, `/${KEY_PROVIDER_SERVICE}/UnWrapKey`];
+export const KEY_PROVIDER_METHODS = [WRAP, UNWRAP];
 
 /** A provider for those clients whose verified certificate has `name`, as `parseClientName` writes it. */
 export type ClientRule = { readonly name: string; readonly provider: Provider };
@@ -24,17 +26,20 @@ export type ServiceOptions = {
 /**
  * The two methods by path. Each takes its own operation only, whatever the request's "op" says: rules of a proxy or a
  * service mesh see the method alone.
+ *
+ * @param options those that hold at the moment: a call keeps to those that it has begun with
  */
-export function keyProviderMethods(options: ServiceOptions): readonly (readonly [string, Method])[] {
+export function keyProviderMethods(options: () => ServiceOptions): readonly (readonly [string, Method])[] {
   return [
-    [`/${KEY_PROVIDER_SERVICE}/WrapKey`, methodFor('wrap', options)],
-    [`/${KEY_PROVIDER_SERVICE}/UnWrapKey`, methodFor('unwrap', options)],
+    [WRAP, methodFor('wrap', options)],
+    [UNWRAP, methodFor('unwrap', options)],
   ];
 }
 
 /** Every call comes to a provider, also one that is refused here: it leaves an audit line. */
-function methodFor(operation: Operation, options: ServiceOptions): Method {
+function methodFor(operation: Operation, current: () => ServiceOptions): Method {
   return async (message, { peer, signal, userAgent }) => {
+    const options = current();
     const spelling = READS_ARRAYS.test(userAgent) ? 'array' : undefined;
     const call = { caller: peer.caller, signal, operation, spelling } as const;
     const rule = ruleFor(peer, options);

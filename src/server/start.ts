@@ -1,30 +1,40 @@
 // The server as a whole: methods, limits, listeners and status page put together, reloaded, drained.
 
-import { type Address, formatAddress } from '../base/address.ts';
+import { formatAddress } from '../base/address.ts';
 import { asOcicryptError, describeError, OcicryptError } from '../base/errors.ts';
 import { messageLimit } from '../base/grpc.ts';
 import { MAXIMUM_REQUEST_BYTES } from '../provider/protocol.ts';
 import { type Connections, createConnections } from './connections.ts';
+import { createFailureLog } from './failure-log.ts';
 import { createReadiness, healthMethods, type Probe } from './health.ts';
 import type { Instruments } from './instruments.ts';
 import { CallGate, PageBudget, type ServerLimits } from './limits.ts';
 import { type Listener, type ListenerOptions, type ListenTarget, openListener } from './listener.ts';
 import { keyProviderMethods, type ServiceOptions } from './service.ts';
-import { type StatusPage, startStatusPage } from './status-page.ts';
+import { type StatusPage, type StatusTarget, startStatusPage } from './status-page.ts';
 
 export type ServerOptions = {
   readonly listen: readonly ListenTarget[];
   readonly listener: Omit<ListenerOptions, 'handshake'>;
-  readonly service: ServiceOptions;
-  /** The keys that readiness is about. */
-  readonly probes: readonly Probe[];
+  readonly policy: ServerPolicy;
+  /** Reads the policy again. @throws OcicryptError the one before stays */
+  readonly rereadPolicy: () => Promise<ServerPolicy>;
   readonly limits: ServerLimits;
   readonly instruments: Instruments;
   /** Where metrics and health are served over HTTP, if anywhere. */
-  readonly status: Address | undefined;
+  readonly status: StatusTarget | undefined;
   /** Goes on in the log files that have their names now; returns whether there are any. @throws OcicryptError */
   readonly reopenLogs: () => boolean;
   readonly log: ServerLog;
+};
+
+/** Who may use which keys. */
+export type ServerPolicy = {
+  readonly service: ServiceOptions;
+  /** The keys that readiness is about. */
+  readonly probes: readonly Probe[];
+  /** Closes what it has opened, once no call uses it. */
+  readonly close: () => Promise<void>;
 };
 
 /** Fixed texts and public values. */
@@ -39,8 +49,11 @@ export interface RunningServer {
   readonly addresses: readonly string[];
   /** Where metrics are, if anywhere. */
   readonly status: string | undefined;
-  /** Reads certificates that have changed and opens logs anew; where that fails the old ones stay, and the log says why. */
-  reload(): void;
+  /**
+   * Reads certificates that have changed, opens logs anew and reads the policy again; what fails stays as it was, and the
+   * log says why. Calls that have begun end by the policy that they began with.
+   */
+  reload(): Promise<void>;
   /**
    * Takes no more connections, answers new calls with UNAVAILABLE and ends when the open ones have ended, at the
    * latest a second after their deadline.
@@ -64,18 +77,25 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   const { limits, instruments, log } = options;
   checkTargets(options.listen);
   let draining = false;
+  let { policy } = options;
+  let readiness = createReadiness(policy.probes);
   const budget = new PageBudget(limits.buffered);
   const gate = new CallGate(limits.active, limits.queue);
-  const readiness = createReadiness(options.probes);
   const connections = createConnections({
-    methods: new Map([...keyProviderMethods(options.service), ...healthMethods(readiness, () => draining)]),
+    methods: new Map([
+      ...keyProviderMethods(() => policy.service),
+      ...healthMethods(
+        () => readiness,
+        () => draining,
+      ),
+    ]),
     maximumMessage: messageLimit(MAXIMUM_REQUEST_BYTES),
     limits,
     budget,
     gate,
     draining: () => draining,
     report: (report) => instruments.call(report),
-    withheld: sayOnce(log),
+    failed: createFailureLog((fields, message) => log.warn(fields, message)),
     closedBecause: (reason) => instruments.closed(reason),
   });
   instruments.read({
@@ -88,7 +108,8 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   let status: StatusPage | undefined;
   try {
     if (options.status !== undefined) {
-      const page = { metrics: () => instruments.render(), readiness, isDraining: () => draining };
+      const isReady = () => readiness.isReady();
+      const page = { metrics: () => instruments.render(), isReady, isDraining: () => draining };
       status = await startStatusPage(options.status, page);
     }
   } catch (error) {
@@ -103,12 +124,27 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     connections.destroy();
     status?.close();
   };
+  const rereadPolicy = async () => {
+    try {
+      const old = policy;
+      policy = await options.rereadPolicy();
+      readiness = createReadiness(policy.probes);
+      // Calls that have begun with the old one may yet open its keys.
+      setTimeout(() => void old.close(), limits.call + DRAIN_GRACE_MILLISECONDS).unref();
+      instruments.reloaded('policy', 'ok');
+      log.info({}, 'configuration read again');
+    } catch (error) {
+      instruments.reloaded('policy', 'failed');
+      log.warn({ problem: describeError(asOcicryptError(error)) }, 'configuration not read again: the old one stays');
+    }
+  };
   return {
     addresses: listeners.map(({ address }) => address),
     status: status?.address,
-    reload() {
+    async reload() {
       reload(listeners, instruments, log);
       reopen(options);
+      await rereadPolicy();
     },
     async drain() {
       draining = true;
@@ -138,10 +174,10 @@ function reload(listeners: readonly Listener[], instruments: Instruments, log: S
   for (const listener of listeners) {
     try {
       if (!listener.reload()) continue;
-      instruments.reloaded('ok');
+      instruments.reloaded('certificates', 'ok');
       log.info({ address: listener.address }, 'certificates reloaded');
     } catch (error) {
-      instruments.reloaded('failed');
+      instruments.reloaded('certificates', 'failed');
       const fields = { address: listener.address, problem: describeError(asOcicryptError(error)) };
       log.warn(fields, 'certificates not reloaded: the old ones stay');
     }
@@ -155,18 +191,6 @@ function reopen({ reopenLogs, log }: ServerOptions): void {
     log.warn({ problem: describeError(asOcicryptError(error)) }, 'logs not reopened');
   }
 }
-
-/** What is wrong with the files of this machine does not change from call to call. */
-function sayOnce(log: ServerLog): (line: string) => void {
-  const said = new Set<string>();
-  return (problem) => {
-    if (said.has(problem) || said.size >= MAXIMUM_SAID) return;
-    said.add(problem);
-    log.warn({ problem }, 'a call failed, and its caller was not told about files of this machine');
-  };
-}
-
-const MAXIMUM_SAID = 1000;
 
 /** Said before anything is bound: the second would fail with the first already listening. */
 function checkTargets(targets: readonly ListenTarget[]): void {

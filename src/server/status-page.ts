@@ -4,13 +4,12 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { Socket } from 'node:net';
 import { type Address, formatAddress, isLoopback } from '../base/address.ts';
 import { OcicryptError } from '../base/errors.ts';
-import type { Readiness } from './health.ts';
 import { METRICS_TYPE } from './metrics.ts';
 import { listenOnUnixSocket } from './unix-socket.ts';
 
 export type StatusPageOptions = {
   readonly metrics: () => string;
-  readonly readiness: Readiness;
+  readonly isReady: () => Promise<boolean>;
   readonly isDraining: () => boolean;
 };
 
@@ -19,15 +18,22 @@ export interface StatusPage {
   close(): void;
 }
 
+/** Where the page is served, and whether that may be an interface from which others can read it. */
+export type StatusTarget = { readonly address: Address; readonly insecure: boolean };
+
 /**
- * Serves `/metrics`, `/livez` and `/readyz` on a unix socket or on the loopback, without any secret.
+ * Serves `/metrics`, `/livez` and `/readyz`, without any secret: on a unix socket or the loopback, elsewhere only if the
+ * operator says so.
  *
  * @throws OcicryptError `configuration`
  */
-export async function startStatusPage(address: Address, options: StatusPageOptions): Promise<StatusPage> {
-  if (address.kind === 'tls' || (address.kind === 'tcp' && !isLoopback(address.host))) {
+export async function startStatusPage(
+  { address, insecure }: StatusTarget,
+  options: StatusPageOptions,
+): Promise<StatusPage> {
+  if (address.kind === 'tls' || (address.kind === 'tcp' && !isLoopback(address.host) && !insecure)) {
     throw new OcicryptError('configuration', `metrics are not served on ${formatAddress(address)}`, {
-      hint: 'use tcp://127.0.0.1:PORT or unix:///PATH',
+      hint: 'use tcp://127.0.0.1:PORT or unix:///PATH, or add --insecure-status to tcp://HOST:PORT',
     });
   }
   const slots = new Slots();
@@ -105,7 +111,7 @@ async function answer(request: IncomingMessage, options: StatusPageOptions): Pro
       return [200, 'text/plain', 'alive\n'];
     case '/readyz':
       if (options.isDraining()) return [503, 'text/plain', 'draining\n'];
-      return (await options.readiness.isReady()) ? [200, 'text/plain', 'ready\n'] : [503, 'text/plain', 'not ready\n'];
+      return (await options.isReady()) ? [200, 'text/plain', 'ready\n'] : [503, 'text/plain', 'not ready\n'];
     default:
       return [404, 'text/plain', 'not found\n'];
   }

@@ -28,6 +28,7 @@ const MODES: Readonly<Record<string, readonly [readonly string[], readonly strin
   '--listen=tls://HOST:PORT': [['--listen=tls://127.0.0.1:0'], ['--listen=unix:///proc/nowhere/socket']],
   '--listen=tcp://127.0.0.1:PORT': [['--listen=tcp://127.0.0.1:0'], ['--listen=unix:///proc/nowhere/socket']],
   '--listen=unix:///PATH': [['--listen=unix:///proc/nowhere/socket'], ['--listen=tls://127.0.0.1:0']],
+  '--status=tcp://HOST:PORT': [['--status=tcp://127.0.0.1:0'], ['--status=unix:///proc/nowhere/status']],
   '--unwrap or --content': [['--unwrap'], []],
   '--remote=unix:///PATH': [['--remote=unix:///nowhere/socket'], ['--remote=tls://127.0.0.1:1']],
   '--decoder=ctd-decoder': [['--decoder=ctd-decoder'], []],

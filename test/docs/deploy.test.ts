@@ -27,7 +27,7 @@ const SOURCES: readonly (readonly [name: string, unit: (file: string, command: s
         const { status, stdout, stderr } = await runExecutable(['config', kind, ...key]);
         assert.equal(status, 0, stderr);
         if (kind === 'systemd') {
-          const start = `ExecStart=${executablePath()} serve "--key=/etc/my \\"keys\\"/100%%$$HOME .key"\n`;
+          const start = `ExecStart=${executablePath()} serve "--key=/etc/my \\"keys\\"/100%%$$HOME .key" --audit-log=/var/log/ocicrypt-kms/audit.log\n`;
           assert.ok(stdout.toString().includes(start), stdout.toString());
         }
         return stdout.toString();

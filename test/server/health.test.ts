@@ -45,7 +45,7 @@ describe('P25 health', () => {
 
   test('a service whose key does not work is alive and not ready', async (t) => {
     const { target } = await startRunning(t, {
-      server: { probes: [countedProbe(() => new OcicryptError('refused', 'no'))] },
+      policy: { probes: [countedProbe(() => new OcicryptError('refused', 'no'))] },
     });
     assert.deepEqual([await checkHealth(target, ''), await checkHealth(target, SERVICE)], [1, 2]);
   });
@@ -89,7 +89,7 @@ describe('P25 health', () => {
   test('over HTTP, with texts from a fixed list', async (t) => {
     const path = join(await temporaryDirectory(t), 'status');
     const failing = countedProbe(() => new OcicryptError('refused', 'canary'));
-    await startRunning(t, { server: { status: parseListenAddress(`unix://${path}`), probes: [failing] } });
+    await startRunning(t, { server: { status: statusAt(`unix://${path}`) }, policy: { probes: [failing] } });
     assert.deepEqual(await get(path, '/livez'), [200, 'alive\n']);
     assert.deepEqual(await get(path, '/readyz'), [503, 'not ready\n']);
     assert.deepEqual(await get(path, '/other'), [404, 'not found\n']);
@@ -98,13 +98,17 @@ describe('P25 health', () => {
   });
 
   test('over HTTP on the loopback and nowhere else', async (t) => {
-    const { server } = await startRunning(t, { server: { status: parseListenAddress('tcp://127.0.0.1:0') } });
+    const { server } = await startRunning(t, { server: { status: statusAt('tcp://127.0.0.1:0') } });
     assert.match(server.status ?? '', /^tcp:\/\/127\.0\.0\.1:[1-9]\d*$/);
     for (const address of ['tcp://0.0.0.0:0', 'tls://127.0.0.1:0']) {
-      await assert.rejects(startRunning(t, { server: { status: parseListenAddress(address) } }));
+      await assert.rejects(startRunning(t, { server: { status: statusAt(address) } }));
     }
+    const insecure = { address: parseListenAddress('tcp://0.0.0.0:0'), insecure: true };
+    assert.match((await startRunning(t, { server: { status: insecure } })).server.status ?? '', /^tcp:\/\/0\.0\.0\.0:/);
   });
 });
+
+const statusAt = (address: string) => ({ address: parseListenAddress(address), insecure: false });
 
 describe('P26 metrics', () => {
   test('have as many lines after 1,000 different hostile requests as after 10', async (t) => {

@@ -33,7 +33,7 @@ type Ended = { readonly code: string; readonly reply?: string };
 async function endOf(t: TestContext, vector: Vector, keys: KeyDirectory): Promise<Ended> {
   try {
     const provider = providerOf(vector.setup, keys);
-    const { target } = await startRunning(t, { server: { service: { provider, clients: [] } } });
+    const { target } = await startRunning(t, { policy: { service: { provider, clients: [] } } });
     const reply = await callKeyProvider(target, requestOf(vector));
     return { code: 'ok', reply: new TextDecoder().decode(reply) };
   } catch (error) {

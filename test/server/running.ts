@@ -1,5 +1,6 @@
 // Starts the server in this process, with one key file, for tests of what clients see.
 
+import assert from 'node:assert/strict';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { type ClientHttp2Session, connect as connectHttp2, type IncomingHttpHeaders } from 'node:http2';
 import { connect as connectSocket } from 'node:net';
@@ -19,7 +20,13 @@ import { parseListenAddress } from '../../src/server/address.ts';
 import { Instruments } from '../../src/server/instruments.ts';
 import { DEFAULT_SERVER_LIMITS, type ServerLimits } from '../../src/server/limits.ts';
 import type { ListenTarget } from '../../src/server/listener.ts';
-import { type RunningServer, type ServerLog, type ServerOptions, startServer } from '../../src/server/start.ts';
+import {
+  type RunningServer,
+  type ServerLog,
+  type ServerOptions,
+  type ServerPolicy,
+  startServer,
+} from '../../src/server/start.ts';
 import { CALL_HEADERS } from './raw-http2.ts';
 
 /** What a test changes of the usual server: one unix socket, one key file, default limits. */
@@ -28,6 +35,7 @@ export type RunningOptions = {
   readonly limits?: Partial<ServerLimits>;
   readonly provider?: Partial<ProviderOptions>;
   readonly server?: Partial<ServerOptions>;
+  readonly policy?: Partial<ServerPolicy>;
   /** Names in client certificates that may call. */
   readonly clients?: readonly string[];
   /** In place of the key file. */
@@ -75,8 +83,13 @@ export async function startRunning(t: TestContext, options: RunningOptions = {})
       typeof one === 'string' ? parseListenAddress(one) : one,
     ),
     listener: { access: { mode: 0o600, group: undefined }, tls: undefined, insecurePlaintext: true },
-    service: { provider, clients: (options.clients ?? []).map((name) => ({ name, provider })) },
-    probes: [{ open: async () => kek, wrap: true, unwrap: true, limits: DEFAULT_LIMITS }],
+    policy: {
+      service: { provider, clients: (options.clients ?? []).map((name) => ({ name, provider })) },
+      probes: [{ open: async () => kek, wrap: true, unwrap: true, limits: DEFAULT_LIMITS }],
+      close: async () => undefined,
+      ...options.policy,
+    },
+    rereadPolicy: async () => assert.fail('no policy was to be read again'),
     limits: { ...DEFAULT_SERVER_LIMITS, ...options.limits },
     instruments,
     status: undefined,

@@ -4,7 +4,7 @@ import { execFileSync } from 'node:child_process';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
-import { SOCKET_UNIT, serviceUnit } from '../../src/cli/config-systemd.ts';
+import { AUDIT_LOG, DEFAULT_OPTIONS, SOCKET_UNIT, serviceUnit } from '../../src/cli/config-systemd.ts';
 import { PROJECT } from '../process.ts';
 import type { Build, Product } from './contents.ts';
 import { type ShellFile, shellFiles } from './shell-files.ts';
@@ -106,6 +106,6 @@ function shellDirectory(kind: ShellFile['kind'], format: PackageRequest['format'
 
 /** The service of deploy/, for the place of a package, and without root: systemd makes the socket and hands it over. */
 function packagedService(): string {
-  const unit = serviceUnit(['/usr/bin/ocicrypt-kms', 'serve', '--config=/etc/ocicrypt-kms/config.yaml']);
+  const unit = serviceUnit(['/usr/bin/ocicrypt-kms', 'serve', ...DEFAULT_OPTIONS, AUDIT_LOG]);
   return unit.replace('\n[Service]\n', '\n[Service]\nUser=ocicrypt-kms\nGroup=ocicrypt-kms\n');
 }

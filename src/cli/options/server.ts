@@ -6,7 +6,7 @@ export const SERVER_OPTIONS = {
   remote: {
     kind: 'text',
     value: 'ADDRESS',
-    describe: 'forward the request to a server: unix:///PATH or tls://HOST:PORT',
+    describe: 'the server that answers in place of this process: unix:///PATH or tls://HOST:PORT',
   },
   listen: {
     kind: 'list',
@@ -35,6 +35,21 @@ export const SERVER_OPTIONS = {
     kind: 'text',
     value: 'ADDRESS',
     describe: 'serve /metrics, /livez and /readyz: tcp://127.0.0.1:PORT or unix:///PATH',
+  },
+  'insecure-status': {
+    kind: 'switch',
+    describe:
+      'allow --status=tcp://HOST:PORT on any interface, in clear: metrics tell what is used how often, and no key',
+  },
+  live: {
+    kind: 'switch',
+    describe: 'ask only whether the server answers, whatever its keys do',
+    member: null,
+  },
+  check: {
+    kind: 'switch',
+    describe: 'read everything that a server reads when it starts, say whether it could serve, and end',
+    member: null,
   },
 } as const satisfies OptionGroup;
 

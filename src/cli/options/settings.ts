@@ -83,6 +83,12 @@ export class Settings {
     return this.#texts.get(name) ?? [];
   }
 
+  /** Whether other settings say the same of an option. */
+  hasSame(name: OptionName, other: Settings): boolean {
+    const [ours, theirs] = [this.texts(name), other.texts(name)];
+    return ours.length === theirs.length && ours.every((text, index) => text === theirs[index]);
+  }
+
   /** These settings with other values of one option. */
   with(name: OptionName, values: readonly string[]): Settings {
     return new Settings(new Map([...this.#texts, [name, values]]), this.operands);
