@@ -2,6 +2,7 @@
 
 import { OcicryptError } from './errors.ts';
 import type { Client } from './fair-queue.ts';
+import { setting } from './setting.ts';
 
 /** Something that takes time. */
 export type Wait = {
@@ -246,7 +247,8 @@ function missed(
   details: { readonly cause?: unknown; readonly retryable?: boolean },
 ): OcicryptError {
   const message = `${subject === undefined ? '' : `${subject}: `}${how}${wait === undefined ? '' : `, waiting for ${wait.name}`}`;
-  return new OcicryptError('deadline-exceeded', message, { ...details, hint: wait?.hint ?? SLOW });
+  return new OcicryptError('deadline-exceeded', message, { ...details, hint: wait?.hint ?? slow() });
 }
 
-const SLOW = 'the key service is slow or cannot be reached: check the network, or allow more time with --timeout';
+const slow = () =>
+  `the key service is slow or cannot be reached: check the network, or allow more time with ${setting('limits.total')}`;

@@ -1,5 +1,7 @@
 // The one error class, its closed list of codes, and the table from code to exit status and gRPC status.
 
+import { setting } from './setting.ts';
+
 /** What went wrong, as a stable name that users may rely on; docs/errors.md says what to do about each. */
 export type ErrorCode =
   | 'usage'
@@ -181,7 +183,7 @@ export function asOcicryptError(error: unknown): OcicryptError {
   }
   return new OcicryptError('internal', 'unexpected failure', {
     cause: error,
-    hint: 'run again with --debugLog FILE and report what it says',
+    hint: `run again with ${setting('log')} FILE and report what it says`,
   });
 }
 

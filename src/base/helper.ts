@@ -5,6 +5,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { concatBytes, wipe } from './bytes.ts';
 import { endedBy, waitFor } from './deadline.ts';
 import { OcicryptError, showSystemCode, systemCode } from './errors.ts';
+import { setting } from './setting.ts';
 
 /** What is run; nothing of it is ever shown but `name`. */
 export type Helper = {
@@ -36,7 +37,7 @@ const MAXIMUM_OUTPUT = 256 * 1024;
  * much, `unavailable` if the machine had no room to start it
  */
 export function runHelper(helper: Helper, signal: AbortSignal): Promise<HelperResult> {
-  const hint = 'see why it takes so long, or allow more time with --timeout';
+  const hint = `see why it takes so long, or allow more time with ${setting('limits.total')}`;
   return waitFor(signal, { name: helper.name, hint }, 'still', () => run(helper, signal));
 }
 

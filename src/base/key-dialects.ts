@@ -1,5 +1,6 @@
 // How other tools spell our keys, and how people misspell them: the spelling that works here. The grammar is key-uri.ts.
 
+import { setting } from './setting.ts';
 import { isSecret } from './shown.ts';
 
 const UUID_OR_REPLICA = '(?:[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|mrk-[0-9a-f]{32})';
@@ -54,7 +55,7 @@ export function suggestSpelling(text: string, isKey: (text: string) => boolean):
   if (/^pkcs11:.*[?&]pin-value=/.test(plain)) return 'a PIN does not belong in a URI: use pin-source=file:PATH';
   if (plain.startsWith('base64key:')) return 'a key does not belong in a URI: run ocicrypt-kms keygen FILE';
   if (/^(?:\.{0,2}\/|~|(?:key)?file:)|\.(?:age|key|pem|txt)$/i.test(plain)) {
-    return 'a key file is named with its whole path, keyfile:///DIRECTORY/FILE, or with --key=FILE';
+    return `a key file is named with its whole path, keyfile:///DIRECTORY/FILE, or with ${setting('keyFiles')}=FILE`;
   }
   return undefined;
 }

@@ -2,10 +2,12 @@
 
 import { basename } from 'node:path';
 import { asOcicryptError, describeError, ERROR_STATUS, OcicryptError, showSystemCode } from '../base/errors.ts';
+import { spellSettings } from '../base/setting.ts';
 import { showValue } from '../base/shown.ts';
 import type { Command, Personality } from './command.ts';
 import { COMMANDS } from './commands.ts';
 import { compileHotCode } from './compilation.ts';
+import { optionOf } from './options/names.ts';
 import { nearest, parseSettings, type Settings } from './options/settings.ts';
 import type { OptionName } from './options/table.ts';
 import type { Terminal } from './terminal.ts';
@@ -23,6 +25,7 @@ export type Invocation = {
  * @returns the exit status: 0, or that of the error's code (docs/errors.md); never throws
  */
 export async function run(invocation: Invocation, terminal: Terminal): Promise<number> {
+  spellSettings(optionOf);
   const personality: Personality = basename(invocation.name) === 'kms_oci_crypt' ? 'kms_oci_crypt' : 'ocicrypt-kms';
   try {
     checkDirectory();

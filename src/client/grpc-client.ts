@@ -20,6 +20,7 @@ import { prospectsOf } from '../base/http/errors.ts';
 import { readRoots } from '../base/http/roots.ts';
 import { identityCheck } from '../base/http/server-identity.ts';
 import { readSecretFile } from '../base/secret-file.ts';
+import { setting } from '../base/setting.ts';
 import { showPath } from '../base/shown.ts';
 import { socketWeakness } from './socket-trust.ts';
 
@@ -92,7 +93,7 @@ function checkSocket(path: string): void {
 function createContext(tls: GrpcTls | undefined): SecureContext {
   if (tls === undefined) {
     throw new OcicryptError('configuration', 'calling a server over TLS needs its authorities', {
-      hint: 'give --tls-ca=FILE',
+      hint: `give ${setting('tls.authority')}=FILE`,
     });
   }
   const { authority, certificate, privateKey } = tls;
@@ -115,7 +116,7 @@ function createContext(tls: GrpcTls | undefined): SecureContext {
       `cannot use the certificates ${[authority, certificate].flatMap((file) => (file === undefined ? [] : [showPath(file)])).join(' ')}`,
       {
         cause,
-        hint: 'they must be readable PEM files, and --tls-key the key of --tls-cert',
+        hint: `they must be readable PEM files, and ${setting('tls.privateKey')} the key of ${setting('tls.certificate')}`,
       },
     );
   }

@@ -1,6 +1,7 @@
 // Encrypts an image: its layers with keys of their own, those keys to the recipients.
 
 import { OcicryptError } from '../base/errors.ts';
+import { setting } from '../base/setting.ts';
 import type { LayerKeyWrapper } from '../client/layer-keys.ts';
 import { encryptLayer } from './cipher/layer.ts';
 import { encodeEncryption, encryptedType, isEncryptedType, isForeignType } from './model/annotations.ts';
@@ -54,7 +55,7 @@ export async function encryptImage(
 ): Promise<EncryptedImage> {
   const { signal, onProgress } = options;
   if (options.recipients.length === 0)
-    throw new OcicryptError('usage', 'no recipient to encrypt to', { hint: 'add --recipient KEY' });
+    throw new OcicryptError('usage', 'no recipient to encrypt to', { hint: `add ${setting('recipients')} KEY` });
   const tree = await readImageTree(source, signal);
   const images = selectPlatforms(tree, options.platforms ?? [], source.name);
   if (images.length === 0) throw new OcicryptError('bad-input', `${source.name} holds no image`);
@@ -106,7 +107,7 @@ function checkLayer(image: PlatformImage, index: number, name: string): void {
   if (layer === undefined) return;
   if (isEncryptedType(layer.mediaType)) {
     throw new OcicryptError('bad-input', `layer ${index} of ${name} is encrypted already`, {
-      hint: `to add a recipient run ocicrypt-kms rewrap ${name} --add KEY`,
+      hint: `to add a recipient run ocicrypt-kms rewrap ${name} ${setting('addKeys')} KEY`,
     });
   }
   if (encryptedType(layer.mediaType) === undefined) {
@@ -114,7 +115,7 @@ function checkLayer(image: PlatformImage, index: number, name: string): void {
       'bad-input',
       `layer ${index} of ${name} is of a type that has no encrypted form: ${layer.mediaType}`,
       {
-        hint: 'choose the layers to encrypt with --layer N',
+        hint: `choose the layers to encrypt with ${setting('layers')} N`,
       },
     );
   }

@@ -1,6 +1,7 @@
 // Walks an image: from its root through indexes to the manifests of its platforms, within bounds.
 
 import { OcicryptError } from '../base/errors.ts';
+import { setting } from '../base/setting.ts';
 import { isLayerType } from './model/annotations.ts';
 import {
   type Descriptor,
@@ -123,7 +124,10 @@ export function selectPlatforms(tree: ImageNode, platforms: readonly string[], n
     if (named.some((platform) => isPlatform(platform, wanted))) continue;
     const known = [...new Set(named)].filter((platform) => platform !== 'unknown');
     throw new OcicryptError('not-found', `no platform ${wanted} in this image`, {
-      hint: known.length === 0 ? 'it names none: leave --platform out' : `it has ${known.slice(0, 12).join(', ')}`,
+      hint:
+        known.length === 0
+          ? `it names none: leave ${setting('platforms')} out`
+          : `it has ${known.slice(0, 12).join(', ')}`,
     });
   }
   const isWanted = (platform: string) =>
@@ -137,7 +141,7 @@ export function selectPlatforms(tree: ImageNode, platforms: readonly string[], n
         hint:
           here.length === 0
             ? 'copy the image with all its platforms'
-            : `choose with --platform: ${here.slice(0, 12).join(', ')}`,
+            : `choose with ${setting('platforms')}: ${here.slice(0, 12).join(', ')}`,
       },
     );
   }

@@ -3,6 +3,7 @@
 import type { Clock } from '../base/clock.ts';
 import { patienceOf } from '../base/deadline.ts';
 import { OcicryptError } from '../base/errors.ts';
+import { setting } from '../base/setting.ts';
 import { Turns } from '../base/turns.ts';
 
 /** Calls that the service of a key may be sent. */
@@ -52,8 +53,10 @@ export class KeyRateLimit {
     if (this.#clock.now() + wait > patienceOf(signal)) throw refuse(wait);
     tell('waited');
     // Others may come meanwhile who have waited less.
-    const waiting = this.#turns.wait(signal, { name: `its turn with key ${this.#key} (--key-rate)` }, () =>
-      refuse(this.#untilToken(this.#turns.ahead(signal) + 1)),
+    const waiting = this.#turns.wait(
+      signal,
+      { name: `its turn with key ${this.#key} (${setting('limits.rate')})` },
+      () => refuse(this.#untilToken(this.#turns.ahead(signal) + 1)),
     );
     this.#serve();
     await waiting;
@@ -88,7 +91,7 @@ export class KeyRateLimit {
     return new OcicryptError(
       'throttled',
       `key ${this.#key} is asked for more than ${this.#rate.perSecond} times a second`,
-      { hint: 'try again later, or raise --key-rate', retryable: true, retryAfter: Math.ceil(wait) },
+      { hint: `try again later, or raise ${setting('limits.rate')}`, retryable: true, retryAfter: Math.ceil(wait) },
     );
   }
 }

@@ -2,6 +2,7 @@
 
 import { OcicryptError } from '../base/errors.ts';
 import { formatKeyUri, type KeyUri } from '../base/key-uri.ts';
+import { setting } from '../base/setting.ts';
 import type { AgeSettings } from './age/identities.ts';
 import { isAgeIdentityFile } from './age-file.ts';
 import type { AwsKmsSettings } from './awskms/key.ts';
@@ -46,7 +47,7 @@ export async function openKek(uri: KeyUri, settings: BackendSettings): Promise<K
     case 'keyfile':
       if ('path' in uri) return openFile(uri.path, settings);
       throw new OcicryptError('configuration', `no key file here holds ${formatKeyUri(uri)}`, {
-        hint: 'give the file that holds it: --key=FILE',
+        hint: `give the file that holds it: ${setting('keyFiles')}=FILE`,
       });
     default:
       return (await import('./own.ts')).openOwnKey(uri, settings.own ?? {});

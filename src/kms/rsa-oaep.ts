@@ -2,6 +2,7 @@
 
 import { constants, createPublicKey, type KeyObject, publicEncrypt } from 'node:crypto';
 import { OcicryptError } from '../base/errors.ts';
+import { setting } from '../base/setting.ts';
 
 /** The hash of the padding, as OpenSSL calls it. */
 export type OaepHash = 'sha1' | 'sha256' | 'sha512';
@@ -35,7 +36,9 @@ export function wrapRsaOaep(
   // RFC 8017 section 7.1.1.
   const maximum = modulusBits(key) / 8 - 2 * HASH_BYTES[hash] - 2;
   if (plaintext.length > maximum) {
-    throw new OcicryptError('bad-input', `${name} takes at most ${maximum} bytes`, { hint: 'use --packet v2' });
+    throw new OcicryptError('bad-input', `${name} takes at most ${maximum} bytes`, {
+      hint: `use ${setting('packet')} v2`,
+    });
   }
   const options = { key, padding: constants.RSA_PKCS1_OAEP_PADDING, oaepHash: hash };
   return new Uint8Array(publicEncrypt(options, plaintext));

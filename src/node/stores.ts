@@ -4,6 +4,7 @@ import { readdirSync, readlinkSync, statSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { isAbsolute, join } from 'node:path';
 import { OcicryptError } from '../base/errors.ts';
+import { setting } from '../base/setting.ts';
 import { showPath } from '../base/shown.ts';
 
 /** A content store: its directory, and the names of the blobs that containerd reads from it at this moment. */
@@ -48,7 +49,7 @@ export function findContentStores(named: string | undefined, parent: number): re
   const found = [...ROOTS, ...rootless].map(contentDirectory).filter((directory) => directory !== undefined);
   if (found.length > 0) return found.map((directory) => ({ directory, open: new Set() }));
   throw new OcicryptError('not-found', 'containerd says nothing of the layer, and its content store was not found', {
-    hint: 'name the root of containerd with --content-store=DIR',
+    hint: `name the root of containerd with ${setting('contentStore')}=DIR`,
   });
 }
 

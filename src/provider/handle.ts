@@ -8,6 +8,7 @@ import { reportError } from '../base/error-report.ts';
 import { asOcicryptError, OcicryptError } from '../base/errors.ts';
 import type { ByteSpelling } from '../base/json-writer.ts';
 import { formatKeyUri, type KeyUri } from '../base/key-uri.ts';
+import { setting } from '../base/setting.ts';
 import type { Kek } from '../kms/kek.ts';
 import { DEFAULT_LIMITS, type Limits } from './attempts.ts';
 import type { AuditEvent, AuditSink, Decision, Logger } from './audit.ts';
@@ -244,7 +245,7 @@ async function keysForWrap(named: NamedKeys, options: ProviderOptions): Promise<
   const [only, ...others] = options.rules;
   if (only?.kind === 'key' && others.length === 0) return [only.uri];
   throw new OcicryptError('bad-input', 'no key was named to encrypt to', {
-    hint: `name one as in provider:${named.provider ?? options.names.configured ?? USUAL_NAMES[0]}:gcpkms://…, or set --kmsURI`,
+    hint: `name one as in provider:${named.provider ?? options.names.configured ?? USUAL_NAMES[0]}:gcpkms://…, or set ${setting('defaultKey')}`,
   });
 }
 
@@ -288,7 +289,7 @@ async function selectNamed(uri: KeyUri, operation: Operation, options: ProviderO
   if (unusable !== undefined && (uri.scheme === 'keyfile' || !options.callerKeysAllowed)) throw unusable;
   if (options.callerKeysAllowed && !hasOperatorParts(uri)) return uri;
   throw new OcicryptError('not-allowed', `key ${name} is not allowed here`, {
-    hint: `to allow it, add --allow=${name}`,
+    hint: `to allow it, add ${setting('rules')}=${name}`,
   });
 }
 
@@ -301,7 +302,7 @@ function checkDefaultKey(named: NamedKeys, operation: Operation, options: Provid
     if (isKnown && covers(defaultKey, uri, versionOf(uri), versions)) continue;
     throw new OcicryptError(
       'bad-input',
-      `the caller named key ${formatKeyUri(uri)}, --kmsURI is ${showKey(formatKeyUri(defaultKey))}`,
+      `the caller named key ${formatKeyUri(uri)}, ${setting('defaultKey')} is ${showKey(formatKeyUri(defaultKey))}`,
       {
         hint: 'make them the same, or leave one out',
       },

@@ -1,6 +1,7 @@
 // Labels: which are usable, when two sets are the same, and how they are shown.
 
 import { OcicryptError } from '../base/errors.ts';
+import { setting } from '../base/setting.ts';
 import { showValue } from '../base/shown.ts';
 
 /** Public names and values that a packet is bound to, as `--context env=prod` gives them. */
@@ -17,13 +18,13 @@ const PLAIN = /^[A-Za-z0-9_.:/@+-]+$/;
 export function checkLabels(labels: Labels): void {
   const entries = Object.entries(labels);
   if (entries.length > MAXIMUM_LABELS) {
-    throw new OcicryptError('usage', `${entries.length} labels of --context`, {
+    throw new OcicryptError('usage', `${entries.length} labels of ${setting('labels')}`, {
       hint: `at most ${MAXIMUM_LABELS} are possible`,
     });
   }
   for (const [name, value] of entries) {
     if (isLabel(name, value)) continue;
-    throw new OcicryptError('usage', `label ${showValue(name)} of --context is not usable`, {
+    throw new OcicryptError('usage', `label ${showValue(name)} of ${setting('labels')} is not usable`, {
       hint: 'a name is a letter and up to 63 of A-Z a-z 0-9 _ . -, a value 1 to 256 printable ASCII characters',
     });
   }

@@ -7,6 +7,7 @@ import { OcicryptError } from '../base/errors.ts';
 import { asBytes, asObject, asText, type JsonObject } from '../base/json.ts';
 import { writeJson } from '../base/json-writer.ts';
 import { asKeyUri, formatKeyUri, type KeyUri, parseKeyUri } from '../base/key-uri.ts';
+import { setting } from '../base/setting.ts';
 import type { EncryptionContext, WrappedKey } from '../kms/kek.ts';
 
 /** One key that has wrapped the layer-key record itself. */
@@ -78,7 +79,9 @@ export function encodePacketCocoAws(wrapped: WrappedKey, context: EncryptionCont
 
 /** What is said of keys that have no place in such a packet. */
 export function notForCoco(): OcicryptError {
-  return new OcicryptError('bad-input', 'a coco-v2 packet holds one symmetric AWS key', { hint: 'use --packet v2' });
+  return new OcicryptError('bad-input', 'a coco-v2 packet holds one symmetric AWS key', {
+    hint: `use ${setting('packet')} v2`,
+  });
 }
 
 /** @returns the canonical URI */

@@ -2,6 +2,7 @@
 
 import { OcicryptError } from '../base/errors.ts';
 import { asKeyUri, type KeyUri, MAXIMUM_LENGTH, parseKeyUri } from '../base/key-uri.ts';
+import { setting } from '../base/setting.ts';
 import type { Parameters, ParameterValues } from './protocol.ts';
 
 /** What the caller named under our provider's name. */
@@ -63,7 +64,7 @@ function findProvider(parameters: Parameters, names: NameOptions): string | unde
   const withKeys = providers.filter((name) => carriesKeys(parameters.get(name) ?? []));
   if (withKeys.length > 1) {
     throw new OcicryptError('bad-input', `several providers carry key URIs: ${withKeys.map(shorten).join(', ')}`, {
-      hint: `say which one this is: --provider=${shorten(withKeys[0] ?? '')}`,
+      hint: `say which one this is: ${setting('names.configured')}=${shorten(withKeys[0] ?? '')}`,
     });
   }
   return withKeys[0] ?? (providers.length === 1 ? providers[0] : undefined);

@@ -5,6 +5,7 @@ import { combineErrors } from '../base/combine.ts';
 import { withAttempt } from '../base/deadline.ts';
 import { asOcicryptError, OcicryptError } from '../base/errors.ts';
 import { formatKeyUri, type KeyUri, parseKeyUri } from '../base/key-uri.ts';
+import { setting } from '../base/setting.ts';
 import { cannotBeUnwrapped, type EncryptionContext, type Kek, type WrappedKey } from '../kms/kek.ts';
 import { AllFailed, firstSuccess, type Limits, type Start, withRetries } from './attempts.ts';
 import { type Labels, sameLabels, showLabels } from './labels.ts';
@@ -216,7 +217,7 @@ function checkPacketLabels(packet: Packet, wanted: Labels | undefined): void {
   const present = packet.format === 'v2' ? packet.labels : contextLabels(packet.context);
   if (wanted === undefined || sameLabels(present, wanted)) return;
   throw new OcicryptError('not-allowed', `the packet's labels are ${showLabels(present)}, not ${showLabels(wanted)}`, {
-    hint: 'change --context to those labels if this image may be opened here',
+    hint: `change ${setting('labels')} to those labels if this image may be opened here`,
   });
 }
 
@@ -231,8 +232,8 @@ function notAllowed(recipients: readonly WrappedKey[], { rules, versions }: Unwr
   const first = shown[0] ?? '';
   return new OcicryptError('not-allowed', `key ${shown.join(', ')}${more} is not allowed here`, {
     hint: first.startsWith('keyfile:')
-      ? 'give the file that holds it: --key=FILE'
-      : `to allow it, add --allow=${first}`,
+      ? `give the file that holds it: ${setting('keyFiles')}=FILE`
+      : `to allow it, add ${setting('rules')}=${first}`,
   });
 }
 

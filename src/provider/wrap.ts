@@ -3,6 +3,7 @@
 import { eitherSignal } from '../base/deadline.ts';
 import { OcicryptError } from '../base/errors.ts';
 import { formatKeyUri, type KeyUri } from '../base/key-uri.ts';
+import { setting } from '../base/setting.ts';
 import type { EncryptionContext, Kek, WrappedKey } from '../kms/kek.ts';
 import { type Limits, withAttempts } from './attempts.ts';
 import type { Labels } from './labels.ts';
@@ -89,7 +90,7 @@ async function wrapV1(
 
 function notForV1(): OcicryptError {
   return new OcicryptError('bad-input', 'a v1 packet holds one symmetric Google key and no labels', {
-    hint: 'use --packet v2',
+    hint: `use ${setting('packet')} v2`,
   });
 }
 

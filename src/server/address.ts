@@ -3,6 +3,7 @@
 import { dirname, isAbsolute, join } from 'node:path';
 import { type Address, parseHostPort, parseUnix } from '../base/address.ts';
 import { OcicryptError } from '../base/errors.ts';
+import { setting } from '../base/setting.ts';
 import { showPath, showValue } from '../base/shown.ts';
 
 /** A path longer than this does not fit in `sockaddr_un` beside its terminating zero. */
@@ -37,7 +38,7 @@ export function parseGrpcPort(text: string): Address {
   const place = parseHostPort(/^:?\d+$/.test(text) ? `127.0.0.1:${text.replace(':', '')}` : text);
   if (place !== undefined) return { kind: 'tcp', ...place };
   throw new OcicryptError('configuration', `not a port: ${showValue(text)}`, {
-    hint: 'it looks like :50051; use --listen for all else',
+    hint: `it looks like :50051; use ${setting('listen')} for all else`,
   });
 }
 

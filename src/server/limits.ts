@@ -2,6 +2,7 @@
 
 import { wipe } from '../base/bytes.ts';
 import { OcicryptError } from '../base/errors.ts';
+import { setting } from '../base/setting.ts';
 import { Turns } from '../base/turns.ts';
 
 /** Counts, bytes and milliseconds. */
@@ -146,7 +147,7 @@ export class CallGate {
 
   #isFull(): OcicryptError {
     return new OcicryptError('throttled', `the server has ${this.#entered} calls at work and others waiting already`, {
-      hint: 'try again later, or raise --max-calls or --max-queue',
+      hint: `try again later, or raise ${setting('limits.active')} or ${setting('limits.queue')}`,
       retryable: true,
     });
   }

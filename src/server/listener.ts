@@ -4,6 +4,7 @@ import { createServer as createPlainServer, type Server, type Socket } from 'nod
 import { createServer as createTlsServer, type TLSSocket } from 'node:tls';
 import { type Address, formatAddress, isLoopback, type NetworkAddress } from '../base/address.ts';
 import { OcicryptError } from '../base/errors.ts';
+import { setting } from '../base/setting.ts';
 import { clientNames } from './client-names.ts';
 import type { Connections } from './connections.ts';
 import { readTlsOptions, type TlsFiles, tlsFilesState } from './tls.ts';
@@ -118,7 +119,7 @@ function createTlsListener(connections: Connections, options: ListenerOptions): 
   const { tls: files, handshake } = options;
   if (files === undefined) {
     throw new OcicryptError('configuration', 'listening with TLS needs a certificate', {
-      hint: 'give --tls-cert=FILE and --tls-key=FILE',
+      hint: `give ${setting('tls.certificate')}=FILE and ${setting('tls.privateKey')}=FILE`,
     });
   }
   let state = tlsFilesState(files);
@@ -179,13 +180,13 @@ function checkPlaintext(host: string, options: ListenerOptions): void {
       'configuration',
       `refusing to listen on ${host} without TLS: layer keys would be readable`,
       {
-        hint: 'use tls:// with --tls-cert and --tls-key, or a unix socket',
+        hint: `use tls:// with ${setting('tls.certificate')} and ${setting('tls.privateKey')}, or a unix socket`,
       },
     );
   }
   if (!options.insecurePlaintext) {
     throw new OcicryptError('configuration', `listening on ${host} without TLS lets every local user ask for keys`, {
-      hint: 'use a unix socket, or say --insecure-plaintext',
+      hint: `use a unix socket, or say ${setting('insecurePlaintext')}`,
     });
   }
 }

@@ -4,6 +4,7 @@
 import { wipe } from '../base/bytes.ts';
 import { asOcicryptError, OcicryptError } from '../base/errors.ts';
 import { decodeBytesField, encodeBytesField } from '../base/grpc.ts';
+import { setting } from '../base/setting.ts';
 import type { Provider } from '../provider/handle.ts';
 import type { Operation } from '../provider/protocol.ts';
 import type { Method, Peer } from './call.ts';
@@ -78,6 +79,9 @@ function ruleFor({ names }: Peer, options: ServiceOptions): Pick<ClientRule, 'pr
   if (rule !== undefined) return rule;
   const shown = names.slice(0, 4).join(', ');
   return new OcicryptError('not-allowed', `no client named ${shown || '(nothing)'} is allowed here`, {
-    hint: names[0] === undefined ? 'its certificate must have a name' : `to allow it, add --allow-client=${names[0]}`,
+    hint:
+      names[0] === undefined
+        ? 'its certificate must have a name'
+        : `to allow it, add ${setting('clients')}=${names[0]}`,
   });
 }

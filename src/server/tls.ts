@@ -5,6 +5,7 @@ import { createSecureContext, type TlsOptions } from 'node:tls';
 import { OcicryptError } from '../base/errors.ts';
 import { readCertificateFile } from '../base/http/certificates.ts';
 import { readSecretFile } from '../base/secret-file.ts';
+import { setting } from '../base/setting.ts';
 import { showPath } from '../base/shown.ts';
 
 /** PEM files, and the oldest TLS that is spoken. */
@@ -82,6 +83,6 @@ function readKey(path: string): Uint8Array {
   } catch (error) {
     // A missing file is "not found" where a key file is asked for; here the configuration is wrong.
     if (!(error instanceof OcicryptError) || error.code !== 'not-found') throw error;
-    throw error.with({ code: 'configuration', hint: 'see --tls-key' });
+    throw error.with({ code: 'configuration', hint: `see ${setting('tls.privateKey')}` });
   }
 }

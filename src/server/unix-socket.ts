@@ -18,6 +18,7 @@ import { connect, type Server } from 'node:net';
 import { basename, dirname } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { OcicryptError, showSystemCode, systemCode } from '../base/errors.ts';
+import { setting } from '../base/setting.ts';
 import { showPath, showValue } from '../base/shown.ts';
 import { findWeakness, ourselves, stepsTo } from '../base/trusted-path.ts';
 
@@ -99,7 +100,7 @@ export function defaultSocketPath(environment: NodeJS.ProcessEnv): string {
   const runtime = environment.XDG_RUNTIME_DIR;
   if (runtime?.startsWith('/')) return `${runtime}/ocicrypt-kms.sock`;
   throw new OcicryptError('configuration', 'no place for the socket: XDG_RUNTIME_DIR is not set', {
-    hint: 'name one with --listen=unix:///PATH',
+    hint: `name one with ${setting('listen')}=unix:///PATH`,
   });
 }
 

@@ -8,6 +8,8 @@ import { describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { withDeadline } from '../../src/base/deadline.ts';
 import { asOcicryptError, type ErrorCode, OcicryptError } from '../../src/base/errors.ts';
+import { spellSettings } from '../../src/base/setting.ts';
+import { optionOf } from '../../src/cli/options/names.ts';
 import type { Kek } from '../../src/kms/kek.ts';
 import { type Limits, withAttempts } from '../../src/provider/attempts.ts';
 import type { Fault, WireServer } from '../fakes/wire.ts';
@@ -32,6 +34,9 @@ export type CredentialSource = {
    */
   readonly met?: () => Promise<void>;
 };
+
+// The documents are for users of the command.
+spellSettings(optionOf);
 
 const ATTEMPT = 1500;
 /** Shorter than an attempt, as the one of a source that answers at last is. */

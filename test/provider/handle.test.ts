@@ -209,7 +209,7 @@ test('Enabled means the default key, else the only key of the list, else an erro
   assert.deepEqual(await wrapped({ rules, defaultKey: first.uri }), [key]);
   for (const more of [{ rules }, { rules: [] }, { rules: [parseAllowRule('gcpkms://projects/p/*')] }]) {
     const error = await failed(wrapped(more));
-    assert.deepEqual([error.code, error.hint?.includes('--kmsURI')], ['bad-input', true]);
+    assert.deepEqual([error.code, error.hint?.includes('defaultKey')], ['bad-input', true]);
   }
 });
 

@@ -88,7 +88,7 @@ test('two names that carry key URIs are an error that names both and the flag', 
       isBadInput(error) &&
       /one, two/.test(String(error)) &&
       error instanceof OcicryptError &&
-      error.hint?.includes('--provider=one') === true,
+      error.hint?.includes('names.configured=one') === true,
   );
 });
 

@@ -113,7 +113,7 @@ test('v1 is written under the reference provider’s name for one Google key wit
     [[key('a')], { labels: { env: 'prod' } }],
   ] as const) {
     const error = await format(named, { packet: 'v1', ...more }).catch(asOcicryptError);
-    assert.ok(error instanceof OcicryptError && error.code === 'bad-input' && error.hint?.includes('--packet v2'));
+    assert.ok(error instanceof OcicryptError && error.code === 'bad-input' && error.hint?.includes('packet v2'));
   }
 });
 
@@ -181,7 +181,7 @@ test('a server opens nothing that a caller names beyond its list', async () => {
   const { wrap, world } = provider({}, { callerKeysAllowed: false });
   const error = await wrap([key('a')]).catch(asOcicryptError);
   assert.ok(
-    error instanceof OcicryptError && error.code === 'not-allowed' && error.hint?.includes(`--allow=${key('a')}`),
+    error instanceof OcicryptError && error.code === 'not-allowed' && error.hint?.includes(`rules=${key('a')}`),
   );
   assert.deepEqual(world.opened, []);
 });

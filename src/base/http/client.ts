@@ -4,6 +4,7 @@
 import { bareHost, isLoopback } from '../address.ts';
 import { type Wait, type WaitClock, waitFor } from '../deadline.ts';
 import { OcicryptError } from '../errors.ts';
+import { setting } from '../setting.ts';
 import type { Dialer } from './connection.ts';
 import type { CredentialRole, HttpClient, HttpRequest, HttpResponse, HttpSettings } from './contract.ts';
 import { createBunDialer } from './dial-bun.ts';
@@ -73,7 +74,7 @@ function describeWait(url: URL, role: CredentialRole | undefined): [Wait, WaitCl
   const hint =
     role === 'metadata server'
       ? `check that ${url.host} can be reached from here, and which credentials this machine should have`
-      : `check that ${url.host} can be reached from here, and the proxy if there is one; --timeout allows more time`;
+      : `check that ${url.host} can be reached from here, and the proxy if there is one; ${setting('limits.total')} allows more time`;
   return [{ name: `the ${role} ${url.host}`, hint }, 'anew'];
 }
 

@@ -1,6 +1,7 @@
 // What went wrong between here and another host, as the operator should read it.
 
 import { OcicryptError } from '../errors.ts';
+import { setting } from '../setting.ts';
 
 /** The signal ended it. */
 export function deadlineExceeded(url: URL): OcicryptError {
@@ -67,7 +68,7 @@ export function networkError(url: URL, error: Error, proxy?: URL): OcicryptError
       cause: error,
       hint: OTHER_NAME.test(code)
         ? 'its subject alternative names do not have this host; a common name does not count'
-        : 'if its issuer is your own, name the issuer with --ca FILE',
+        : `if its issuer is your own, name the issuer with ${setting('caFiles')} FILE`,
     });
   }
   if (isNotTls(error)) {

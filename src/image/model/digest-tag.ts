@@ -1,6 +1,7 @@
 // The tag that is made of a digest, for runtimes that cannot decrypt an image that is named by its digest.
 
 import { OcicryptError } from '../../base/errors.ts';
+import { setting } from '../../base/setting.ts';
 import { formatImageReference, type RegistryReference } from './reference.ts';
 
 /** A place that can be asked what a tag stands for. */
@@ -57,6 +58,6 @@ export function digestTagCommand(image: RegistryReference, digest: string): stri
 /** The error for a digest tag outside registries, where no image is named by its digest either. */
 export function noDigestTags(name: string): OcicryptError {
   return new OcicryptError('usage', `${name} is in no registry, and only images in registries have digest tags`, {
-    hint: 'leave out --digest-tag; copied to a registry under that tag, the image has it',
+    hint: `leave out ${setting('digestTag')}; copied to a registry under that tag, the image has it`,
   });
 }

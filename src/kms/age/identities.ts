@@ -4,6 +4,7 @@
 import { wipe } from '../../base/bytes.ts';
 import { OcicryptError } from '../../base/errors.ts';
 import { readSecretFile, readSecretLine, type SecretPrompt } from '../../base/secret-file.ts';
+import { setting } from '../../base/setting.ts';
 import { showPath } from '../../base/shown.ts';
 
 /** What the operator says about age; nothing of it ever comes from a packet. */
@@ -110,7 +111,7 @@ async function readPassphrase(path: string, settings: AgeSettings): Promise<Uint
   const passphrase = await prompt?.(`passphrase of ${path}: `);
   if (passphrase !== undefined) return passphrase;
   throw new OcicryptError('unauthenticated', `the identity file ${showPath(path)} is protected by a passphrase`, {
-    hint: 'give it with --age-passphrase-file=FILE, or run this on a terminal',
+    hint: `give it with ${setting('age.passphraseFile')}=FILE, or run this on a terminal`,
   });
 }
 

@@ -3,6 +3,7 @@
 
 import { OcicryptError } from '../../base/errors.ts';
 import type { KeyUri } from '../../base/key-uri.ts';
+import { setting } from '../../base/setting.ts';
 import { isAgeIdentityFile } from '../age-file.ts';
 import { cannotBeUnwrapped, checkPlaintext, type Kek, type WrappedKey } from '../kek.ts';
 import { type AgeIdentity, type AgeSettings, forgetAgeIdentities, readAgeIdentities } from './identities.ts';
@@ -27,7 +28,7 @@ export function openAgeRecipient(uri: Extract<KeyUri, { scheme: 'age' }>, settin
       const own = (await readAll(settings)).filter(({ recipient }) => recipient === key);
       if (own.length > 0) return decryptWith(own, key, wrapped);
       throw new OcicryptError('configuration', `no identity here opens what is for ${shorten(key)}`, {
-        hint: 'give the file that holds it: --key=FILE',
+        hint: `give the file that holds it: ${setting('age.identityFiles')}=FILE`,
       });
     },
     close() {

@@ -4,6 +4,7 @@ import { readEndpoint } from '../../base/address.ts';
 import { parseAwsArn } from '../../base/aws-arn.ts';
 import { OcicryptError } from '../../base/errors.ts';
 import type { KeyUri } from '../../base/key-uri.ts';
+import { setting } from '../../base/setting.ts';
 import { type AwsProfiles, asSwitch } from './profiles.ts';
 
 /** What the operator says about the place. */
@@ -59,7 +60,8 @@ export function findAwsPlace(uri: AwsKeyUri, settings: AwsPlaceSettings, profile
     });
   }
   if (uri.endpoint !== undefined) return { endpoint: `https://${uri.endpoint}`, region };
-  if (settings.endpoint !== undefined) return { endpoint: readEndpoint(settings.endpoint, '--aws-endpoint'), region };
+  if (settings.endpoint !== undefined)
+    return { endpoint: readEndpoint(settings.endpoint, setting('awskms.endpoint')), region };
   return { endpoint: serviceEndpoint('kms', region, environment, profiles), region };
 }
 

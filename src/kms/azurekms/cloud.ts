@@ -3,6 +3,7 @@
 import { readEndpoint } from '../../base/address.ts';
 import { OcicryptError } from '../../base/errors.ts';
 import { azureHost, formatKeyUri, type KeyUri } from '../../base/key-uri.ts';
+import { setting } from '../../base/setting.ts';
 
 export type AzureKeyUri = Extract<KeyUri, { scheme: 'azurekms' }>;
 
@@ -46,16 +47,16 @@ export function findAzurePlace(uri: AzureKeyUri, settings: AzureCloudSettings): 
   const known = [...own, ...DOMAINS].find(([domain]) => isOneLabelBelow(host, domain));
   if (known === undefined) {
     throw new OcicryptError('configuration', `${formatKeyUri(uri)} is not in a known Azure cloud`, {
-      hint: `hosts end in ${DOMAINS.map(([domain]) => domain).join(', ')}; name the domain of a private cloud with --azure-domain`,
+      hint: `hosts end in ${DOMAINS.map(([domain]) => domain).join(', ')}; name the domain of a private cloud with ${setting('azurekms.domain')}`,
     });
   }
   const [domain, authority] = known;
   return {
     host,
-    endpoint: readEndpoint(settings.endpoint ?? host, '--azure-endpoint'),
+    endpoint: readEndpoint(settings.endpoint ?? host, setting('azurekms.endpoint')),
     audience: `https://${domain}`,
     authority: settings.authority
-      ? readEndpoint(settings.authority, '--azure-authority')
+      ? readEndpoint(settings.authority, setting('azurekms.authority'))
       : readEndpoint(settings.environment.AZURE_AUTHORITY_HOST || authority, 'AZURE_AUTHORITY_HOST'),
     isManagedHsm: domain.startsWith('managedhsm.'),
   };

@@ -5,6 +5,7 @@ import { OcicryptError } from '../../base/errors.ts';
 import { parseRetryAfter } from '../../base/http/client.ts';
 import type { HttpResponse } from '../../base/http/contract.ts';
 import { asObject, asText, type JsonObject, parseJson } from '../../base/json.ts';
+import { setting } from '../../base/setting.ts';
 import { cannotBeUnwrapped } from '../kek.ts';
 import type { AzurePlace } from './cloud.ts';
 
@@ -96,7 +97,7 @@ function explainBadRequest(answer: HttpResponse, call: AzureCall): OcicryptError
   if (code === '') return unknownAnswer(400, call);
   if (OTHER_VERSION.test(message)) {
     return new OcicryptError('configuration', `the service of ${call.key} does not know this version of its API`, {
-      hint: 'it is older or newer than Key Vault of the public cloud: check --azure-endpoint, or update ocicrypt-kms',
+      hint: `it is older or newer than Key Vault of the public cloud: check ${setting('azurekms.endpoint')}, or update ocicrypt-kms`,
     });
   }
   if (call.purpose === 'unwrap') return cannotBeUnwrapped(call.key);
@@ -113,7 +114,7 @@ function explainUnauthenticated(answer: HttpResponse, call: AzureCall): Ocicrypt
   const resource = /\b(?:resource|scope)="([^"]*)"/.exec(challenge)?.[1]?.replace(/\/\.default$/, '');
   if (resource !== undefined && resource.replace(/\/+$/, '') !== place.audience) {
     return new OcicryptError('unauthenticated', `the host of ${key} asks for tokens of another service`, {
-      hint: `it gets none: tokens here are for ${place.audience}; check the host, the proxy and --azure-domain`,
+      hint: `it gets none: tokens here are for ${place.audience}; check the host, the proxy and ${setting('azurekms.domain')}`,
     });
   }
   const tenant = /\bauthorization(?:_uri)?="https:\/\/[^"/]+\/([0-9A-Fa-f-]{36})\/?"/.exec(challenge)?.[1];

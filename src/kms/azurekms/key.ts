@@ -5,6 +5,7 @@ import { concatBytes, wipe } from '../../base/bytes.ts';
 import { OcicryptError } from '../../base/errors.ts';
 import { asArray, asNumber, asObject, asText } from '../../base/json.ts';
 import { asKeyUri, formatKeyUri } from '../../base/key-uri.ts';
+import { setting } from '../../base/setting.ts';
 import {
   cannotBeUnwrapped,
   checkPlaintext,
@@ -171,7 +172,7 @@ function remoteWrapper(vault: AzureVault, key: string, algorithm: string, versio
     if (algorithm === KEY_WRAP && plaintext.length % KEY_WRAP_BLOCK_BYTES !== 0) {
       // RFC 3394 pads nothing.
       throw new OcicryptError('bad-input', `${key} takes multiples of ${KEY_WRAP_BLOCK_BYTES} bytes`, {
-        hint: 'use --packet v2',
+        hint: `use ${setting('packet')} v2`,
       });
     }
     if (algorithm !== GCM) {

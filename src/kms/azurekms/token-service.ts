@@ -6,6 +6,7 @@ import { OcicryptError } from '../../base/errors.ts';
 import type { HttpClient, HttpResponse } from '../../base/http/contract.ts';
 import { asArray, asNumber } from '../../base/json.ts';
 import { readPublicFile } from '../../base/secret-file.ts';
+import { setting } from '../../base/setting.ts';
 import { showPath } from '../../base/shown.ts';
 import { notNow, readObject } from '../answers.ts';
 import type { AzurePlace } from './cloud.ts';
@@ -101,7 +102,7 @@ function readAssertion(path: string | undefined): string {
 }
 
 /** What Entra's numbers mean: https://learn.microsoft.com/entra/identity-platform/reference-error-codes */
-const NUMBERS: Readonly<Record<number, string>> = {
+const meanings = (): Readonly<Record<number, string>> => ({
   7000215: 'the secret is wrong: AZURE_CLIENT_SECRET takes its value, and not its id',
   7000222: 'the secret has expired: az ad app credential reset --id CLIENT-ID --append',
   7000112: 'the application is disabled: az ad sp update --id CLIENT-ID --set accountEnabled=true',
@@ -114,8 +115,8 @@ const NUMBERS: Readonly<Record<number, string>> = {
   700212: 'no federated credential has the audience of this token: az ad app federated-credential list --id CLIENT-ID',
   700213: 'no federated credential has the subject of this token: az ad app federated-credential list --id CLIENT-ID',
   53003: 'a policy of conditional access forbids it: ask the administrators of the tenant',
-  500011: 'the tenant does not know Key Vault: check --azure-domain and AZURE_TENANT_ID',
-};
+  500011: `the tenant does not know Key Vault: check ${setting('azurekms.domain')} and AZURE_TENANT_ID`,
+});
 
 const SHOWN: Readonly<Record<AzureProof, string>> = {
   certificate: 'the certificate',
@@ -139,6 +140,6 @@ function refused(answer: HttpResponse, proof: AzureProof, host: string): Ocicryp
   return new OcicryptError(
     'unauthenticated',
     `${source} refuses a token (${code === undefined ? answer.status : `AADSTS${code}`})`,
-    { hint: NUMBERS[code ?? 0] ?? usual },
+    { hint: meanings()[code ?? 0] ?? usual },
   );
 }

@@ -4,6 +4,7 @@
 import { wipe } from '../../base/bytes.ts';
 import { OcicryptError } from '../../base/errors.ts';
 import { readSecretFile } from '../../base/secret-file.ts';
+import { setting } from '../../base/setting.ts';
 import { showPath } from '../../base/shown.ts';
 import type { TokenCache } from '../token-cache.ts';
 
@@ -58,7 +59,9 @@ function readFile(path: string): Uint8Array {
     return readSecretFile(path, 'the credentials file', MAXIMUM_FILE_BYTES, { isSecret: holdsSecret });
   } catch (error) {
     if (!(error instanceof OcicryptError) || error.code !== 'not-found') throw error;
-    throw error.with({ hint: 'name the file with --adc FILE or GOOGLE_APPLICATION_CREDENTIALS' });
+    throw error.with({
+      hint: `name the file with ${setting('gcpkms.credentialsFile')} FILE or GOOGLE_APPLICATION_CREDENTIALS`,
+    });
   }
 }
 

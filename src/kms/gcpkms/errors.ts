@@ -6,6 +6,7 @@ import { parseRetryAfter } from '../../base/http/client.ts';
 import type { HttpResponse } from '../../base/http/contract.ts';
 import { asArray, asObject, asText, type JsonObject, parseJson } from '../../base/json.ts';
 import type { KeyUri } from '../../base/key-uri.ts';
+import { setting } from '../../base/setting.ts';
 import { cannotBeUnwrapped } from '../kek.ts';
 
 export type GoogleKmsMethod = 'asymmetricDecrypt' | 'decrypt' | 'encrypt' | 'getPublicKey' | 'list';
@@ -78,7 +79,7 @@ export function explainGoogleError(answer: HttpResponse, call: GoogleKmsCall): O
       return explainPrecondition(refusal, call);
     case 501:
       return fail('configuration', `the service of ${key} does not know this call (501)`, {
-        hint: 'check --gcp-endpoint: it must be Cloud KMS, REST v1',
+        hint: `check ${setting('gcpkms.endpoint')}: it must be Cloud KMS, REST v1`,
       });
     case 408:
     // Aborted, because another request came first, and cancelled.

@@ -9,6 +9,7 @@ import type { HttpClient, HttpResponse } from '../../base/http/contract.ts';
 import { asText } from '../../base/json.ts';
 import { type JsonInput, writeJson } from '../../base/json-writer.ts';
 import { formatKeyUri, type KeyUri } from '../../base/key-uri.ts';
+import { setting } from '../../base/setting.ts';
 import { SharedBySettings } from '../../base/share.ts';
 import { readAnswer } from '../answers.ts';
 import { cannotBeUnwrapped, checkPlaintext, contextBytes, type Kek, type WrappedKey } from '../kek.ts';
@@ -81,7 +82,8 @@ const FRESH_MILLISECONDS = 5 * 60 * 1000;
 export function openGcpKms(uri: GcpKeyUri, settings: GcpKmsSettings, now = () => performance.now()): Kek {
   const key = formatKeyUri(uri);
   const name = formatKeyUri({ scheme: 'gcpkms', key: uri.key });
-  const endpoint = settings.endpoint === undefined ? undefined : readEndpoint(settings.endpoint, '--gcp-endpoint');
+  const endpoint =
+    settings.endpoint === undefined ? undefined : readEndpoint(settings.endpoint, setting('gcpkms.endpoint'));
   const shared = SHARED.get(settings, '', () => ({ http: createHttpClient(settings), opening: undefined }));
   const { http } = shared;
   let isAsymmetric = false;

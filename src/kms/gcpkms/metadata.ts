@@ -7,6 +7,7 @@
 import { OcicryptError } from '../../base/errors.ts';
 import type { HttpClient, HttpResponse } from '../../base/http/contract.ts';
 import { asNumber, asText } from '../../base/json.ts';
+import { setting } from '../../base/setting.ts';
 import { notNow, readObject } from '../answers.ts';
 import { askMetadataServer, firmwareSays } from '../metadata-server.ts';
 import { TokenCache } from '../token-cache.ts';
@@ -74,7 +75,7 @@ class MetadataServer {
 
   /** Whether it is one of Google's. */
   async ping(signal: AbortSignal): Promise<boolean> {
-    const server = { host: this.#host, isExpected: false, none: NONE, hint: NONE_HINT };
+    const server = { host: this.#host, isExpected: false, none: NONE, hint: noneHint() };
     const answer = await askMetadataServer(server, signal, (end) => this.#get('/', end));
     return answer.headers['metadata-flavor'] === 'Google';
   }
@@ -133,9 +134,9 @@ function isGoogleMachine(): boolean {
 }
 
 const NONE = 'there are no Google credentials';
-const NONE_HINT =
-  'name a file with --adc FILE or GOOGLE_APPLICATION_CREDENTIALS, or run: gcloud auth application-default login; METADATA_SERVER_DETECTION=assume-present makes the wait for a metadata server longer';
+const noneHint = () =>
+  `name a file with ${setting('gcpkms.credentialsFile')} FILE or GOOGLE_APPLICATION_CREDENTIALS, or run: gcloud auth application-default login; METADATA_SERVER_DETECTION=assume-present makes the wait for a metadata server longer`;
 
 function noCredentials(): OcicryptError {
-  return new OcicryptError('unauthenticated', NONE, { hint: NONE_HINT });
+  return new OcicryptError('unauthenticated', NONE, { hint: noneHint() });
 }

@@ -5,6 +5,7 @@ import { parseUnix, readEndpoint } from '../../base/address.ts';
 import { OcicryptError } from '../../base/errors.ts';
 import { createHttpClient } from '../../base/http/client.ts';
 import type { HttpResponse } from '../../base/http/contract.ts';
+import { setting } from '../../base/setting.ts';
 
 export type VaultConnectionSettings = {
   readonly address?: string | undefined;
@@ -45,7 +46,7 @@ export function openVaultConnection(settings: VaultConnectionSettings): VaultCon
   refuseUnsafe(environment);
   const named = (name: string) => [vaultVariable(environment, name), nameOfVariable(environment, name)] as const;
   const agents = [named('AGENT_ADDR'), named('PROXY_ADDR')];
-  const address = readAddress([[settings.address, '--vault-addr'], ...agents, named('ADDR')]);
+  const address = readAddress([[settings.address, setting('hashivault.address')], ...agents, named('ADDR')]);
   const certificate = vaultVariable(environment, 'CLIENT_CERT');
   const privateKey = vaultVariable(environment, 'CLIENT_KEY');
   if ((certificate === undefined) !== (privateKey === undefined)) {
@@ -108,13 +109,13 @@ function refuseUnsafe(environment: NodeJS.ProcessEnv): void {
       'configuration',
       `${nameOfVariable(environment, 'SKIP_VERIFY')} turns the check of certificates off, which is refused`,
       {
-        hint: 'unset it, and name the issuer of the certificate with VAULT_CACERT or --ca FILE',
+        hint: `unset it, and name the issuer of the certificate with VAULT_CACERT or ${setting('caFiles')} FILE`,
       },
     );
   }
   if (vaultVariable(environment, 'CACERT_BYTES') !== undefined) {
     throw new OcicryptError('configuration', `${nameOfVariable(environment, 'CACERT_BYTES')} is not supported`, {
-      hint: 'write it to a file and name that with VAULT_CACERT or --ca FILE',
+      hint: `write it to a file and name that with VAULT_CACERT or ${setting('caFiles')} FILE`,
     });
   }
 }
@@ -132,6 +133,6 @@ function readAddress(named: readonly (readonly [string | undefined, string])[]):
     return readEndpoint(address, name).replace(/\/v1$/, '');
   }
   throw new OcicryptError('configuration', 'the address of Vault or OpenBao is not set', {
-    hint: 'set VAULT_ADDR or BAO_ADDR, or give --vault-addr=https://HOST:8200',
+    hint: `set VAULT_ADDR or BAO_ADDR, or give ${setting('hashivault.address')}=https://HOST:8200`,
   });
 }

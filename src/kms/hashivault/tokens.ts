@@ -9,6 +9,7 @@ import type { HttpResponse } from '../../base/http/contract.ts';
 import { asNumber, asObject, asText, type JsonObject, parseJson } from '../../base/json.ts';
 import { writeJson } from '../../base/json-writer.ts';
 import { readSecretFile } from '../../base/secret-file.ts';
+import { setting } from '../../base/setting.ts';
 import { showPath } from '../../base/shown.ts';
 import { notNow } from '../answers.ts';
 import { type NewToken, TokenCache } from '../token-cache.ts';
@@ -64,7 +65,7 @@ function openFoundToken({ viaAgent }: VaultConnection, settings: VaultTokenSetti
     const token = findToken(settings);
     if (token === undefined && !viaAgent) {
       throw new OcicryptError('unauthenticated', 'there is no token for Vault', {
-        hint: 'log in with: vault login (or bao login), set VAULT_TOKEN, or choose another --vault-login',
+        hint: `log in with: vault login (or bao login), set VAULT_TOKEN, or choose another ${setting('hashivault.login')}`,
       });
     }
     return token;
@@ -95,7 +96,9 @@ function openLogin(
 ): VaultTokens {
   const mount = settings.loginPath ?? login;
   if (!MOUNT.test(mount)) {
-    throw new OcicryptError('configuration', '--vault-login-path is not a path', { hint: 'it looks like kubernetes' });
+    throw new OcicryptError('configuration', `${setting('hashivault.loginPath')} is not a path`, {
+      hint: 'it looks like kubernetes',
+    });
   }
   checkComplete(login, settings);
   const tokens = new TokenCache(async (signal) => {
@@ -135,12 +138,15 @@ function openLogin(
 type LoginToken = { readonly text: string; readonly start: number };
 
 function checkComplete(login: VaultLogin, { role, credentialsFile }: VaultTokenSettings): void {
-  const fail = (option: string) => {
-    throw new OcicryptError('configuration', `the ${login} login to Vault lacks ${option}`, { hint: `add ${option}` });
+  const fail = (name: 'hashivault.credentialsFile' | 'hashivault.role', value: string) => {
+    const missing = `${setting(name)}=${value}`;
+    throw new OcicryptError('configuration', `the ${login} login to Vault lacks ${missing}`, {
+      hint: `add ${missing}`,
+    });
   };
-  if (role === undefined && login !== 'cert') fail(login === 'approle' ? '--vault-role=ROLE_ID' : '--vault-role=ROLE');
-  if (credentialsFile === undefined && login === 'jwt') fail('--vault-credentials=JWT_FILE');
-  if (credentialsFile === undefined && login === 'approle') fail('--vault-credentials=SECRET_ID_FILE');
+  if (role === undefined && login !== 'cert') fail('hashivault.role', login === 'approle' ? 'ROLE_ID' : 'ROLE');
+  if (credentialsFile === undefined && login === 'jwt') fail('hashivault.credentialsFile', 'JWT_FILE');
+  if (credentialsFile === undefined && login === 'approle') fail('hashivault.credentialsFile', 'SECRET_ID_FILE');
 }
 
 /** Files are read for each login: a service account's token is replaced every hour. */
@@ -175,7 +181,7 @@ function readFile(path: string, what: string, secret: boolean): Uint8Array {
     if (!(error instanceof OcicryptError) || error.code !== 'not-found') throw error;
     throw error.with({
       code: 'configuration',
-      hint: 'an agent or Kubernetes writes it: check the volume, and --vault-credentials',
+      hint: `an agent or Kubernetes writes it: check the volume, and ${setting('hashivault.credentialsFile')}`,
     });
   }
 }
@@ -279,12 +285,12 @@ function explainRefusal(answer: HttpResponse, login: VaultLogin, mount: string):
   }
   if (answer.status === 404 || /no handler for route|unsupported path/.test(text)) {
     return new OcicryptError('configuration', `Vault has no ${login} login at auth/${mount}`, {
-      hint: 'it may be mounted elsewhere (--vault-login-path), or in another namespace (VAULT_NAMESPACE); see: vault auth list',
+      hint: `it may be mounted elsewhere (${setting('hashivault.loginPath')}), or in another namespace (VAULT_NAMESPACE); see: vault auth list`,
     });
   }
   return new OcicryptError('unauthenticated', `Vault refuses the ${login} login (${answer.status})`, {
     hint: named(
-      'compare role and credentials with: vault read auth/MOUNT/role/ROLE; Vault answers the same if no login is mounted there: see --vault-login-path',
+      `compare role and credentials with: vault read auth/MOUNT/role/ROLE; Vault answers the same if no login is mounted there: see ${setting('hashivault.loginPath')}`,
     ),
   });
 }

@@ -5,6 +5,7 @@ import { wipe } from '../../base/bytes.ts';
 import { OcicryptError } from '../../base/errors.ts';
 import { formatKeyUri, type KeyUri } from '../../base/key-uri.ts';
 import { readSecretFile } from '../../base/secret-file.ts';
+import { setting } from '../../base/setting.ts';
 import { showPath } from '../../base/shown.ts';
 import { cannotBeUnwrapped, type Kek } from '../kek.ts';
 
@@ -25,7 +26,9 @@ export function openKbsKey(uri: Extract<KeyUri, { scheme: 'kbs' }>, settings: Kb
   const key = formatKeyUri(uri);
   const path = settings.files.get(key);
   if (path === undefined) {
-    throw new OcicryptError('configuration', `no file is named for ${key}`, { hint: `name it: --kbs-key=${key}=FILE` });
+    throw new OcicryptError('configuration', `no file is named for ${key}`, {
+      hint: `name it: ${setting('kbs.files')}=${key}=FILE`,
+    });
   }
   let secret: KeyObject | undefined = readKey(path);
   return {
@@ -33,7 +36,7 @@ export function openKbsKey(uri: Extract<KeyUri, { scheme: 'kbs' }>, settings: Kb
     key,
     async wrap() {
       throw new OcicryptError('bad-input', `${key} is not wrapped with here`, {
-        hint: 'a guest that unwraps with AWS KMS reads --packet coco-v2',
+        hint: `a guest that unwraps with AWS KMS reads ${setting('packet')} coco-v2`,
       });
     },
     async unwrap({ algorithm, wrapped }, context) {

@@ -4,6 +4,7 @@ import { randomBytes } from 'node:crypto';
 import { concatBytes, wipe } from '../../base/bytes.ts';
 import { OcicryptError } from '../../base/errors.ts';
 import { formatKeyUri, type KeyUri } from '../../base/key-uri.ts';
+import { setting } from '../../base/setting.ts';
 import { showPath } from '../../base/shown.ts';
 import { cannotBeUnwrapped, checkPlaintext, contextBytes, type EncryptionContext, type Kek } from '../kek.ts';
 import { readRsaPublicKey, wrapRsaOaep } from '../rsa-oaep.ts';
@@ -288,6 +289,6 @@ function wrapHere(key: string, open: OpenModule, session: Handle, object: Handle
 
 function onlySha1(key: string): OcicryptError {
   return new OcicryptError('configuration', `the token of ${key} knows OAEP with SHA-1 only, which was not asked for`, {
-    hint: 'permit it with --pkcs11-oaep-sha1, or use an AES key',
+    hint: `permit it with ${setting('pkcs11.oaepSha1')}, or use an AES key`,
   });
 }

@@ -7,6 +7,7 @@ import { OcicryptError } from '../../base/errors.ts';
 import type { Attributes } from '../../base/key-uri.ts';
 import { readSecretText } from '../../base/operator-text.ts';
 import { readSecretFile, type SecretPrompt } from '../../base/secret-file.ts';
+import { setting } from '../../base/setting.ts';
 import { type Cryptoki, type Handle, type OpenModule, returnValue, type TokenInfo } from './module.ts';
 
 export type Pkcs11PinSettings = {
@@ -156,7 +157,7 @@ function inDoubt(key: string, doubt: Doubt): OcicryptError {
         hint: `put the right one in its place. ${ASK_DOCTOR}`,
       })
     : new OcicryptError('unauthenticated', `the token of ${key} locks at the next wrong PIN: none is tried`, {
-        hint: `${ASK_DOCTOR}; if the token always says so, add --pkcs11-final-try`,
+        hint: `${ASK_DOCTOR}; if the token always says so, add ${setting('pkcs11.finalTry')}`,
       });
 }
 
@@ -175,14 +176,14 @@ function alwaysFinal(key: string): OcicryptError {
     'configuration',
     `the PIN is right, and the token of ${key} always says that the next wrong one locks it`,
     {
-      hint: 'to use it all the same, add --pkcs11-final-try',
+      hint: `to use it all the same, add ${setting('pkcs11.finalTry')}`,
     },
   );
 }
 
 function noPin(key: string): OcicryptError {
   return new OcicryptError('unauthenticated', `there is no PIN for the token of ${key}`, {
-    hint: 'give it with --pkcs11-pin-file=FILE or --pkcs11-pin-env=NAME, or run this on a terminal',
+    hint: `give it with ${setting('pkcs11.pinFile')}=FILE or ${setting('pkcs11.pinVariable')}=NAME, or run this on a terminal`,
   });
 }
 
@@ -211,10 +212,11 @@ function readPin(query: Attributes, settings: Pkcs11PinSettings): Uint8Array {
   if (file !== undefined) return readPinText(readSecretFile(file, 'the PIN file', MAXIMUM_PIN_BYTES), 'the PIN file');
   const { pinVariable = '', environment } = settings;
   const pin = environment[pinVariable];
-  if (pin) return readPinText(new TextEncoder().encode(pin), 'the variable that --pkcs11-pin-env names');
+  if (pin)
+    return readPinText(new TextEncoder().encode(pin), `the variable that ${setting('pkcs11.pinVariable')} names`);
   // Its name is not shown: it may be the PIN.
-  throw new OcicryptError('configuration', 'the variable that --pkcs11-pin-env names is not set', {
-    hint: 'set it to the PIN, or name a file with --pkcs11-pin-file',
+  throw new OcicryptError('configuration', `the variable that ${setting('pkcs11.pinVariable')} names is not set`, {
+    hint: `set it to the PIN, or name a file with ${setting('pkcs11.pinFile')}`,
   });
 }
 

@@ -5,6 +5,7 @@ import { createRequire } from 'node:module';
 import { basename, dirname, isAbsolute, join } from 'node:path';
 import { OcicryptError } from '../../base/errors.ts';
 import type { Attributes } from '../../base/key-uri.ts';
+import { setting } from '../../base/setting.ts';
 import { showPath } from '../../base/shown.ts';
 
 /** Handles are opaque bytes. */
@@ -129,7 +130,7 @@ function chooseModule(query: Attributes, modules: readonly string[]): string {
       ? 'no PKCS#11 module may be loaded'
       : 'the PKCS#11 module is not one of those that may be loaded',
     {
-      hint: `list it with its whole path: --pkcs11-module=${showPath(wantedPath ?? '/usr/lib/softhsm/libsofthsm2.so')}`,
+      hint: `list it with its whole path: ${setting('pkcs11.modules')}=${showPath(wantedPath ?? '/usr/lib/softhsm/libsofthsm2.so')}`,
     },
   );
 }
@@ -179,7 +180,7 @@ function loadBinding(directory: string | undefined): Binding {
   }
   throw new OcicryptError('configuration', 'PKCS#11 keys need the package pkcs11js, which is not here', {
     cause,
-    hint: 'npm install --prefix DIR pkcs11js@2.1.7 (it needs a C++ compiler), then --pkcs11-binding=DIR',
+    hint: `npm install --prefix DIR pkcs11js@2.1.7 (it needs a C++ compiler), then ${setting('pkcs11.bindingDirectory')}=DIR`,
   });
 }
 

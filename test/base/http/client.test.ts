@@ -174,7 +174,7 @@ describe('trust', () => {
       for (const value of [undefined, '0']) {
         if (value !== undefined) process.env.NODE_TLS_REJECT_UNAUTHORIZED = value;
         const error = await rejects(createHttpClient({ environment: {} }).request(post(url)), 'unavailable', false);
-        assert.match(error.hint ?? '', /--ca FILE/);
+        assert.match(error.hint ?? '', /caFiles FILE/);
       }
     } finally {
       if (saved === undefined) delete process.env.NODE_TLS_REJECT_UNAUTHORIZED;

@@ -75,7 +75,7 @@ describe('age', () => {
     const wrapped = await kek.wrap(randomBytes(32), {}, soon());
     assert.deepEqual([wrapped.key, wrapped.algorithm], [person.recipient, 'X25519']);
     const error = await code(kek.unwrap(wrapped, {}, soon()), 'configuration');
-    assert.match(error.hint ?? '', /--key/);
+    assert.match(error.hint ?? '', /age\.identityFiles/);
   });
 
   test('refuses a recipient with a wrong character', async () => {

@@ -229,12 +229,12 @@ describe('credentials are found', () => {
     const error = await fails(
       authorize(undefined, { METADATA_SERVER_DETECTION: 'none' }),
       'unauthenticated',
-      /--adc FILE/,
+      /gcpkms\.credentialsFile FILE/,
     );
     assert.match(error.hint ?? '', /GOOGLE_APPLICATION_CREDENTIALS/);
     tokens.metadata.setFault(() => ({ kind: 'silent' }));
     const host = { GCE_METADATA_HOST: tokens.metadataHost, METADATA_SERVER_DETECTION: 'ping-only' };
-    await fails(authorize(undefined, host), 'unauthenticated', /--adc FILE/);
+    await fails(authorize(undefined, host), 'unauthenticated', /gcpkms\.credentialsFile FILE/);
     tokens.metadata.setFault(undefined);
     await fails(authorize(undefined, { GCE_METADATA_HOST: tokens.metadataHost }), 'unauthenticated', /attach one/);
   });
@@ -242,7 +242,7 @@ describe('credentials are found', () => {
 
 describe('a file of credentials is refused', () => {
   test('where it is missing, open to others, no file, garbage, or of no use', async () => {
-    await fails(authorize(join(directory, 'missing')), 'not-found', /--adc FILE/);
+    await fails(authorize(join(directory, 'missing')), 'not-found', /gcpkms\.credentialsFile FILE/);
     await fails(authorize(directory), 'configuration');
     for (const content of ['', 'garbage', '[]', '"x"', '{}', '{"type":5}', '{"type":"service_account"}', '\u0000']) {
       const path = join(directory, `garbage-${files++}`);

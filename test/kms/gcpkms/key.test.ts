@@ -209,7 +209,7 @@ describe('Google Cloud KMS', () => {
         /no role helps/,
       ],
       ['an organization', 403, 'PERMISSION_DENIED', 'ORG_RESTRICTION_VIOLATION', 'refused', /no role helps/],
-      ['an unknown method', 501, 'UNIMPLEMENTED', '', 'configuration', /--gcp-endpoint/],
+      ['an unknown method', 501, 'UNIMPLEMENTED', '', 'configuration', /gcpkms\.endpoint/],
       ['a token', 401, 'UNAUTHENTICATED', '', 'unauthenticated', /clock/],
       ['there is no key', 404, 'NOT_FOUND', '', 'not-found', /gcloud kms keys list/],
     ] as const;

@@ -123,7 +123,7 @@ if ('missing' in found) {
       if (wrapped.algorithm === 'RSA-OAEP-SHA256') return;
       const kek = world.open(uri('rsa-1'));
       const error = await code(kek.wrap(randomBytes(32), {}, soon()), 'configuration');
-      assert.match(error.hint ?? '', /--pkcs11-oaep-sha1/);
+      assert.match(error.hint ?? '', /pkcs11\.oaepSha1/);
       await code(kek.unwrap(wrapped, {}, soon()), 'configuration');
     });
 

@@ -177,7 +177,7 @@ if ('missing' in found) {
     test('is sent none unasked, and the hint names the option that permits it', async () => {
       const { wrap, pins } = open(always);
       const error = await code(wrap(), 'unauthenticated');
-      assert.match(error.hint ?? '', /doctor.*--pkcs11-final-try/);
+      assert.match(error.hint ?? '', /doctor.*pkcs11\.finalTry/);
       assert.deepEqual(pins, []);
     });
 
@@ -197,7 +197,7 @@ if ('missing' in found) {
 
     test('makes the doctor say so, once the PIN was right', async () => {
       const error = await code(open(always, { ...typing(PIN), askInDoubt: true }).wrap(), 'configuration');
-      assert.match(error.hint ?? '', /--pkcs11-final-try/);
+      assert.match(error.hint ?? '', /pkcs11\.finalTry/);
     });
   });
 

@@ -9,6 +9,7 @@ import { OcicryptError, systemCode } from '../../../base/errors.ts';
 import { asObject, asText, type JsonObject, type JsonValue, parseJson } from '../../../base/json.ts';
 import { findMember } from '../../../base/json-members.ts';
 import { readPublicFile } from '../../../base/secret-file.ts';
+import { setting } from '../../../base/setting.ts';
 import { showPath } from '../../../base/shown.ts';
 import { DOCKER_HUB, normalizeHost } from '../../model/reference.ts';
 
@@ -68,7 +69,7 @@ async function readAuthFile(path: string, mustExist: boolean): Promise<JsonObjec
     if (!(cause instanceof OcicryptError)) throw cause;
     const isAbsent = cause.code === 'not-found' || systemCode(cause.cause) === 'EACCES';
     if (isAbsent && !mustExist) return undefined;
-    throw cause.with({ code: 'configuration', hint: 'check --authfile and REGISTRY_AUTH_FILE' });
+    throw cause.with({ code: 'configuration', hint: `check ${setting('authFile')} and REGISTRY_AUTH_FILE` });
   }
   try {
     return asObject(parseJson(bytes, 'the auth file'));

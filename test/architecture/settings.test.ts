@@ -1,0 +1,71 @@
+// Layers below the command name settings, and never the options that set them: a program that uses the library has none.
+import assert from 'node:assert/strict';
+import { globSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import type { HttpSettings } from '../../src/base/http/contract.ts';
+import { type SettingName, setting, spellSettings } from '../../src/base/setting.ts';
+import { optionOf } from '../../src/cli/options/names.ts';
+import { OPTIONS } from '../../src/cli/options/table.ts';
+import type { GrpcTls } from '../../src/client/grpc-client.ts';
+import type * as library from '../../src/index.ts';
+import type { ServerOptions } from '../../src/server/start.ts';
+
+const SOURCE = fileURLToPath(new URL('../../src', import.meta.url));
+
+/** What vendors' commands spell as we do: file and option. */
+const FOREIGN: ReadonlySet<string> = new Set(['kms/gcpkms/errors.ts --key']);
+
+test('no text below the command names an option', () => {
+  const names = Object.keys(OPTIONS).join('|');
+  const option = new RegExp(`--(?:${names}|\\$\\{)(?![\\w-])`, 'g');
+  const files = globSync('{base,kms,provider,client,image,server,node}/**/*.ts', { cwd: SOURCE }).sort();
+  assert.ok(files.length > 150);
+  const found = files.flatMap((file) => {
+    // Comments name options as the reader of a source knows them.
+    const code = readFileSync(join(SOURCE, file), 'utf8').replace(/^\s*(?:\/\/|\/?\*).*$/gm, '');
+    return [...code.matchAll(option)].map(([name]) => `${file} ${name}`);
+  });
+  assert.deepEqual(
+    found.filter((name) => !FOREIGN.has(name)),
+    [],
+    'say setting(NAME): the command makes an option of it',
+  );
+});
+
+test('the command spells a setting as its option, the library as its member', () => {
+  assert.equal(setting('azurekms.authority'), 'azurekms.authority');
+  spellSettings(optionOf);
+  assert.equal(setting('azurekms.authority'), '--azure-authority');
+});
+
+/** Members of options that the library or a lower layer takes. */
+type Member =
+  | keyof HttpSettings
+  | keyof library.DecryptOptions
+  | keyof library.EncryptOptions
+  | keyof library.ProviderOptions
+  | keyof library.RegistryStoreSettings
+  | keyof ServerOptions
+  | keyof ServerOptions['listener']
+  | keyof ServerOptions['service']
+  | 'addKeys'
+  | Below<'tls', GrpcTls>
+  | Below<'limits', library.Limits>
+  | Below<'limits', ServerOptions['limits']>
+  | Below<'names', library.ProviderOptions['names']>
+  | {
+      [Name in keyof library.BackendSettings]-?: Below<Name, NonNullable<library.BackendSettings[Name]>>;
+    }[keyof library.BackendSettings];
+type Below<Name extends string, Type> = `${Name}.${Extract<keyof Type, string>}`;
+
+/** Settings that are the command's alone: what opens its files is told their paths, and not by options. */
+type CommandsOwn = 'contentStore' | 'keyFiles' | 'limits.rate';
+
+// Does not compile if a setting is a member of nothing.
+const isMember: Exclude<SettingName, Member | CommandsOwn> extends never ? true : false = true;
+
+test('every other setting is a member that the library or the server takes', () => {
+  assert.ok(isMember);
+});
