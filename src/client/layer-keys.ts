@@ -22,7 +22,7 @@ export interface LayerKeyWrapper {
   /**
    * Wraps a layer-key record for all recipients of this kind, or throws.
    *
-   * @param record `optsdata`, 193 bytes; holds the key and is wiped when the promise settles: not to be kept
+   * @param record the layer-key record, 193 bytes; holds the key and is wiped when the promise settles: not to be kept
    * @returns packets as they go into the annotation, before base64; at least one
    */
   wrap(record: Uint8Array, signal: AbortSignal): Promise<readonly Uint8Array[]>;

@@ -15,7 +15,7 @@ export function encodeWrapRequest(parameters: ProviderParameters, record: Uint8A
     operation: 'wrap',
     parameters: encodeValues(parameters),
     spelling: 'base64',
-    optsdata: record,
+    record,
   });
 }
 

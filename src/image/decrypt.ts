@@ -6,7 +6,7 @@ import type { LayerKeyUnwrapper } from '../client/layer-keys.ts';
 import { decryptLayer } from './cipher/layer.ts';
 import { createDiffIdSink, type DiffIdSink, readDiffIds } from './diff-id.ts';
 import { compressionOf, decodeEncryption, decryptedType, isEncryptedType } from './model/annotations.ts';
-import { decodePrivateOptions } from './model/layer-options.ts';
+import { decodeLayerKeyRecord } from './model/layer-options.ts';
 import type { Descriptor } from './model/manifest.ts';
 import { countProgress, describeWritten, type WrittenImage } from './result.ts';
 import { retry } from './retry.ts';
@@ -101,13 +101,13 @@ async function decryptOne(
   const record = await options.keys.unwrap(keys, signal);
   let key: Uint8Array | undefined;
   try {
-    const privateOptions = decodePrivateOptions(record, what);
-    key = privateOptions.key;
+    const layerKey = decodeLayerKeyRecord(record, what);
+    key = layerKey.key;
     const transfer = (running: AbortSignal) =>
       moveBlob(source, destination, layer, running, async (reader, writer): Promise<DecryptedLayer> => {
         const diff = options.checkDiffIds === true ? createDiffIdSink(compressionOf(mediaType)) : undefined;
         try {
-          const plain = await decryptLayer(reader, both(writer, diff), layer, publicOptions, privateOptions, {
+          const plain = await decryptLayer(reader, both(writer, diff), layer, publicOptions, layerKey, {
             signal,
             onProgress: countProgress('decrypt', layer, options.onProgress),
           });

@@ -4,7 +4,7 @@ import { wipe } from '../base/bytes.ts';
 import { OcicryptError } from '../base/errors.ts';
 import type { LayerKeyUnwrapper, WrappedLayerKey } from '../client/layer-keys.ts';
 import { decodeEncryption, isEncryptedType } from './model/annotations.ts';
-import { decodePrivateOptions, type PrivateOptions } from './model/layer-options.ts';
+import { decodeLayerKeyRecord, type LayerKeyRecord } from './model/layer-options.ts';
 import type { Descriptor } from './model/manifest.ts';
 import { describePacket, type PacketDescription } from './model/packets.ts';
 import type { ImageSource } from './transports/store.ts';
@@ -71,10 +71,10 @@ export async function openLayerKey(
   unwrapper: LayerKeyUnwrapper,
   what: string,
   signal: AbortSignal,
-): Promise<PrivateOptions> {
+): Promise<LayerKeyRecord> {
   const record = await unwrapper.unwrap(keys, signal);
   try {
-    return decodePrivateOptions(record, what);
+    return decodeLayerKeyRecord(record, what);
   } finally {
     wipe(record);
   }

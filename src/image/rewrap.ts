@@ -11,7 +11,7 @@ import {
   isEncryptedType,
   withoutEncryption,
 } from './model/annotations.ts';
-import { decodePrivateOptions, encodePublicOptions } from './model/layer-options.ts';
+import { decodeLayerKeyRecord, encodePublicOptions } from './model/layer-options.ts';
 import { changeDescriptor, type Descriptor, MEDIA_TYPES, thaw, writeManifest } from './model/manifest.ts';
 import { checkDistinct, describePacket, type PacketDescription, type PacketRecipient } from './model/packets.ts';
 import { wrapForAll } from './recipients.ts';
@@ -193,7 +193,7 @@ async function wrapAgain(
   const record = await unwrapper.unwrap(keys, signal);
   try {
     // Nothing but a layer key is ever wrapped.
-    wipe(decodePrivateOptions(record, 'the layer').key);
+    wipe(decodeLayerKeyRecord(record, 'the layer').key);
     return await wrapForAll(wrappers, record, signal);
   } finally {
     wipe(record);

@@ -13,7 +13,7 @@ import {
   identifyLayer,
   type LayerEncryption,
 } from './model/annotations.ts';
-import type { PrivateOptions } from './model/layer-options.ts';
+import type { LayerKeyRecord } from './model/layer-options.ts';
 import type { Descriptor } from './model/manifest.ts';
 import { HEAD_BYTES, isPlainContent } from './plain-content.ts';
 import { openLayerKey } from './probe.ts';
@@ -96,7 +96,7 @@ async function* proveLayer(
   const { layer } = claimed;
   const what = `layer ${layer.digest}`;
   const encryption = decodeEncryption(layer.annotations, what);
-  let opened: PrivateOptions | undefined;
+  let opened: LayerKeyRecord | undefined;
   try {
     for (const key of keys) {
       try {
@@ -131,14 +131,14 @@ async function readLayer(
   source: ImageSource,
   { layer, diffIds }: ClaimedLayer,
   publicOptions: LayerEncryption['publicOptions'],
-  privateOptions: PrivateOptions,
+  layerKey: LayerKeyRecord,
   signal: AbortSignal,
 ): Promise<void> {
   const reader = await source.openBlob(layer, signal);
   const sink = createDiffIdSink(compressionOf(decryptedType(layer.mediaType) ?? ''));
   try {
     const checked = checkHead(reader, `layer ${layer.digest}`);
-    await decryptLayer(checked, sink, layer, publicOptions, privateOptions, { signal, checkDigest: true });
+    await decryptLayer(checked, sink, layer, publicOptions, layerKey, { signal, checkDigest: true });
     const diffId = await sink.finish();
     if ([...diffIds].every((expected) => expected === diffId)) return;
     throw new OcicryptError('integrity', "what it decrypts to is not what the image's config says");

@@ -10,7 +10,7 @@ import { decryptStream } from '../image/cipher/layer.ts';
 import { startStage } from '../image/cipher/passes.ts';
 import { type ByteSink, type ByteSource, sourceFromFile } from '../image/cipher/streams.ts';
 import { compressionOf, decodeEncryption, decryptedType } from '../image/model/annotations.ts';
-import { decodePrivateOptions, type PrivateOptions, type PublicOptions } from '../image/model/layer-options.ts';
+import { decodeLayerKeyRecord, type LayerKeyRecord, type PublicOptions } from '../image/model/layer-options.ts';
 import type { Descriptor } from '../image/model/manifest.ts';
 import type { StoredLayer } from './content-store.ts';
 
@@ -18,7 +18,7 @@ import type { StoredLayer } from './content-store.ts';
 export type OpenedLayer = {
   readonly descriptor: Descriptor;
   readonly publicOptions: PublicOptions;
-  readonly privateOptions: PrivateOptions;
+  readonly layerKey: LayerKeyRecord;
 };
 
 /**
@@ -37,7 +37,7 @@ export async function openLayer(
   const { publicOptions, keys: wrapped } = decodeEncryption(descriptor.annotations, what);
   const record = await keys.unwrap(wrapped, signal);
   try {
-    return { descriptor, publicOptions, privateOptions: decodePrivateOptions(record, what) };
+    return { descriptor, publicOptions, layerKey: decodeLayerKeyRecord(record, what) };
   } finally {
     wipe(record);
   }
@@ -64,7 +64,7 @@ export async function openOneOf(
     try {
       const opened = await openKey(layer.descriptor);
       if (await hasMac(layer.blob, opened, signal)) return opened;
-      wipe(opened.privateOptions.key);
+      wipe(opened.layerKey.key);
       failures.push(new OcicryptError('integrity', `layer ${layer.descriptor.digest} does not match its HMAC`));
     } catch (error) {
       signal.throwIfAborted();
@@ -81,7 +81,7 @@ export async function openOneOf(
  * @throws OcicryptError `integrity`, `bad-input` if it cannot be uncompressed, and what source and sink throw
  */
 export async function writeLayer(
-  { descriptor, publicOptions, privateOptions }: OpenedLayer,
+  { descriptor, publicOptions, layerKey }: OpenedLayer,
   source: ByteSource,
   sink: ByteSink,
   signal: AbortSignal,
@@ -90,11 +90,11 @@ export async function writeLayer(
   const plain =
     compression === 'none' ? undefined : (await import('../image/cipher/uncompress.ts')).createUncompressingSink(sink);
   try {
-    await decryptStream(source, plain ?? sink, descriptor, publicOptions, privateOptions, { signal });
+    await decryptStream(source, plain ?? sink, descriptor, publicOptions, layerKey, { signal });
     await plain?.finish();
   } finally {
     plain?.discard();
-    wipe(privateOptions.key);
+    wipe(layerKey.key);
   }
 }
 
@@ -107,12 +107,8 @@ function countKeys({ descriptor }: StoredLayer): number {
 }
 
 /** Reads the blob once more than it has to be read, and nothing of it is kept. */
-async function hasMac(
-  path: string,
-  { publicOptions, privateOptions }: OpenedLayer,
-  signal: AbortSignal,
-): Promise<boolean> {
-  const running = startStage(['hmac'], privateOptions);
+async function hasMac(path: string, { publicOptions, layerKey }: OpenedLayer, signal: AbortSignal): Promise<boolean> {
+  const running = startStage(['hmac'], layerKey);
   const file = await open(path);
   try {
     const source = sourceFromFile(file);

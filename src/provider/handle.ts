@@ -105,7 +105,7 @@ async function handle(
   const started = performance.now();
   const draft: Draft = call.caller === undefined ? {} : { caller: call.caller };
   if (call.refusal !== undefined && call.operation !== undefined) draft.operation = call.operation;
-  const record = async (outcome: AuditEvent['outcome'], error?: OcicryptError) => {
+  const note = async (outcome: AuditEvent['outcome'], error?: OcicryptError) => {
     if (!isObserved(options)) return;
     const milliseconds = Math.round((performance.now() - started) * 1000) / 1000;
     const event: AuditEvent = {
@@ -122,7 +122,7 @@ async function handle(
   const finish = async (outcome: AuditEvent['outcome'], error?: OcicryptError) => {
     let told: AuditEvent['outcome'] = 'not-written';
     try {
-      await record(outcome, error);
+      await note(outcome, error);
       told = outcome;
     } finally {
       options.onDecision?.({ operation: draft.operation ?? 'unknown', key: draft.keys?.[0], outcome: told });
@@ -160,12 +160,12 @@ function answer(request: KeyRequest, draft: Draft, call: Call, options: Provider
       checkDefaultKey(named, request.operation, options);
       const spelling = options.spelling ?? call.spelling ?? request.spelling;
       if (request.operation === 'wrap')
-        return encodeWrapReply(await answerWrap(request.optsdata, named, draft, options, signal), spelling);
-      const optsdata = await answerUnwrap(request.annotation, named, draft, options, signal);
+        return encodeWrapReply(await answerWrap(request.record, named, draft, options, signal), spelling);
+      const record = await answerUnwrap(request.annotation, named, draft, options, signal);
       try {
-        return encodeUnwrapReply(optsdata, spelling);
+        return encodeUnwrapReply(record, spelling);
       } finally {
-        wipe(optsdata);
+        wipe(record);
       }
     },
   );
@@ -184,7 +184,7 @@ function nameOf({ operation, keys, asked }: Draft): string {
 
 /** @returns the packet */
 async function answerWrap(
-  optsdata: Uint8Array,
+  record: Uint8Array,
   named: NamedKeys,
   draft: Draft,
   options: ProviderOptions,
@@ -194,7 +194,7 @@ async function answerWrap(
     const keys = await keysForWrap(named, options);
     draft.keys = keys.map(formatKeyUri);
     const { openKek, packet: choice = 'v2', labels = {}, limits = DEFAULT_LIMITS } = options;
-    const wrapped = await wrapLayerKey(optsdata, keys, { openKek, packet: choice, labels, limits }, signal);
+    const wrapped = await wrapLayerKey(record, keys, { openKek, packet: choice, labels, limits }, signal);
     draft.packet = wrapped.format;
     if (isObserved(options)) {
       draft.packetDigest = digest(wrapped.packet);
@@ -205,7 +205,7 @@ async function answerWrap(
     }
     return wrapped.packet;
   } finally {
-    wipe(optsdata);
+    wipe(record);
   }
 }
 
@@ -226,7 +226,7 @@ async function answerUnwrap(
   const { openKek, labels, versions = 'exact', limits = DEFAULT_LIMITS } = options;
   const unwrapped = await unwrapLayerKey(packet, { rules, versions, labels, openKek, limits }, signal);
   draft.keys = [unwrapped.key];
-  return unwrapped.optsdata;
+  return unwrapped.record;
 }
 
 /** The named keys, each of them allowed; else the default key; else the only key that the operator allows. */

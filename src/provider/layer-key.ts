@@ -1,4 +1,4 @@
-// Looks inside a layer-key record ("optsdata"): what is not one is neither wrapped nor released.
+// Looks inside a layer-key record: what is not one is neither wrapped nor released.
 
 import { wipe } from '../base/bytes.ts';
 import { asBytes, asObject, asText, type JsonObject, type JsonValue, parseJson } from '../base/json.ts';
@@ -12,19 +12,19 @@ const NONCE_LENGTH = 16;
 const DIGEST = /^[a-z0-9]+(?:[+._-][a-z0-9]+)*:[a-zA-Z0-9=_-]{32,}$/;
 
 /**
- * Whether `optsdata` is a layer-key record as ocicrypt writes it: `symkey` of 32 bytes, the layer's `digest`, and a
+ * Whether this is a layer-key record as ocicrypt writes it: `symkey` of 32 bytes, the layer's `digest`, and a
  * `nonce` of 16 bytes under `cipheroptions`. This is what keeps the provider from being an oracle for other
  * ciphertexts under the same key (docs/promises.md, P13). A member in two spellings is refused: Go would take the other one.
  */
-export function isLayerKeyRecord(optsdata: Uint8Array): boolean {
-  if (optsdata.length > MAXIMUM_LENGTH) return false;
+export function isLayerKeyRecord(record: Uint8Array): boolean {
+  if (record.length > MAXIMUM_LENGTH) return false;
   try {
-    const record = asObject(parseJson(optsdata, 'the layer-key record'));
-    const options = asObject(onlyMember(record, 'cipheroptions'));
+    const members = asObject(parseJson(record, 'the layer-key record'));
+    const options = asObject(onlyMember(members, 'cipheroptions'));
     return (
-      hasLength(onlyMember(record, 'symkey'), SYMMETRIC_KEY_LENGTH) &&
+      hasLength(onlyMember(members, 'symkey'), SYMMETRIC_KEY_LENGTH) &&
       hasLength(onlyMember(options, 'nonce'), NONCE_LENGTH) &&
-      DIGEST.test(asText(onlyMember(record, 'digest')) ?? '')
+      DIGEST.test(asText(onlyMember(members, 'digest')) ?? '')
     );
   } catch {
     return false;

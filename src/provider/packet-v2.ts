@@ -42,13 +42,13 @@ const TERM = /^[A-Za-z0-9_.+:-]{1,64}$/;
 const MAXIMUM_WRAPPED_KEY_BYTES = 8192;
 
 /**
- * Makes a packet for `optsdata`. The record is sealed first, so that the wrapped keys are bound to it.
+ * Makes a packet for a layer-key record, which is sealed first, so that the wrapped keys are bound to it.
  *
  * @param wrapKey wraps the data-encryption key (32 bytes, wiped afterwards) to every recipient under the context, or throws
  * @returns the packet's bytes, in which each key has one entry
  */
 export async function sealPacketV2(
-  optsdata: Uint8Array,
+  record: Uint8Array,
   labels: Labels,
   wrapKey: (dataKey: Uint8Array, context: EncryptionContext) => Promise<readonly WrappedKey[]>,
 ): Promise<Uint8Array<ArrayBuffer>> {
@@ -57,7 +57,7 @@ export async function sealPacketV2(
     const nonce = randomBytes(NONCE_LENGTH);
     const secret = createSecretKey(dataKey);
     const cipher = createCipheriv('aes-256-gcm', deriveKey(secret, 'content'), nonce, { authTagLength: TAG_LENGTH });
-    const ciphertext = concatBytes(cipher.update(optsdata), cipher.final(), cipher.getAuthTag());
+    const ciphertext = concatBytes(cipher.update(record), cipher.final(), cipher.getAuthTag());
     const content = contentDigest({ nonce, ciphertext });
     const recipients = distinct(await wrapKey(dataKey, packetContext(labels, content)));
     const packet = { labels, recipients, nonce, ciphertext };
@@ -70,7 +70,7 @@ export async function sealPacketV2(
 /**
  * Opens a packet with its data-encryption key: the MAC over the whole packet first, then the content.
  *
- * @returns `optsdata`, to be wiped by the caller
+ * @returns the layer-key record, which the caller wipes
  * @throws OcicryptError `integrity`
  */
 export function openPacketV2(packet: PacketV2, dataKey: Uint8Array): Uint8Array {

@@ -18,7 +18,7 @@ export type KeyRequest = {
   /** How the client writes its own bytes, and so reads ours: `array` if it has shown that it was made with Rust. */
   readonly spelling: ByteSpelling;
 } & (
-  | { readonly operation: 'wrap'; readonly optsdata: Uint8Array }
+  | { readonly operation: 'wrap'; readonly record: Uint8Array }
   | { readonly operation: 'unwrap'; readonly annotation: Uint8Array }
 );
 
@@ -31,7 +31,7 @@ export const MAXIMUM_REQUEST_BYTES = 256 * 1024;
 /** A packet larger than this is neither written nor read. */
 export const MAXIMUM_PACKET_BYTES = 32 * 1024;
 /** The layer-key record is 193 bytes today; this leaves room for ciphers to come. */
-const MAXIMUM_OPTSDATA_BYTES = 4096;
+const MAXIMUM_RECORD_BYTES = 4096;
 
 /**
  * Reads a request as Go's encoding/json would: member names without regard to case, unknown members ignored.
@@ -81,7 +81,7 @@ export function encodeRequest(request: KeyRequest): Uint8Array<ArrayBuffer> {
     ? writeJson(
         {
           op: 'keywrap',
-          keywrapparams: { ec: { ...config, DecryptConfig: { Parameters: {} } }, optsdata: request.optsdata },
+          keywrapparams: { ec: { ...config, DecryptConfig: { Parameters: {} } }, optsdata: request.record },
           keyunwrapparams: { dc: null, annotation: null },
         },
         request.spelling,
@@ -102,20 +102,20 @@ export function encodeWrapReply(annotation: Uint8Array, spelling: ByteSpelling):
 }
 
 /** The reply to an unwrap: `optsdata` is the layer-key record, a secret. */
-export function encodeUnwrapReply(optsdata: Uint8Array, spelling: ByteSpelling): Uint8Array<ArrayBuffer> {
-  return writeJson({ keyunwrapresults: { optsdata } }, spelling);
+export function encodeUnwrapReply(record: Uint8Array, spelling: ByteSpelling): Uint8Array<ArrayBuffer> {
+  return writeJson({ keyunwrapresults: { optsdata: record } }, spelling);
 }
 
 function decodeWrap(params: JsonObject): KeyRequest {
   const config = findMember(params, 'ec');
-  const optsdata = findMember(params, 'optsdata');
-  const raw = optsdata instanceof JsonString && optsdata.bytes()[0] === OPENING_BRACE;
-  const bytes = raw ? optsdata.bytes() : decodeBytes(optsdata);
-  if (bytes === undefined || bytes.length === 0 || bytes.length > MAXIMUM_OPTSDATA_BYTES) {
+  const written = findMember(params, 'optsdata');
+  const raw = written instanceof JsonString && written.bytes()[0] === OPENING_BRACE;
+  const bytes = raw ? written.bytes() : decodeBytes(written);
+  if (bytes === undefined || bytes.length === 0 || bytes.length > MAXIMUM_RECORD_BYTES) {
     throw new OcicryptError('bad-input', 'the request has no usable "optsdata" to wrap');
   }
-  const spelling = raw ? 'array' : spellingOf(optsdata);
-  return { operation: 'wrap', parameters: decodeParameters(config, 'ec'), spelling, optsdata: bytes };
+  const spelling = raw ? 'array' : spellingOf(written);
+  return { operation: 'wrap', parameters: decodeParameters(config, 'ec'), spelling, record: bytes };
 }
 
 function decodeUnwrap(params: JsonObject): KeyRequest {

@@ -24,8 +24,8 @@ export type UnwrapOptions = {
   readonly limits: Limits;
 };
 
-/** `optsdata` is the layer-key record, to be wiped by the caller; `key` the canonical URI of the key that opened it. */
-export type Unwrapped = { readonly optsdata: Uint8Array; readonly key: string };
+/** `record` is the layer-key record, which the caller wipes; `key` the canonical URI of the key that opened it. */
+export type Unwrapped = { readonly record: Uint8Array; readonly key: string };
 
 /**
  * Opens a packet with the first allowed key that can.
@@ -130,10 +130,10 @@ class Candidate {
 
   async openOnce(signal: AbortSignal): Promise<Unwrapped> {
     try {
-      const optsdata = this.#isComputed
+      const record = this.#isComputed
         ? await this.#unwrap(signal)
         : await withAttempt(this.#options.limits.attempt, signal, `key ${this.name}`, (end) => this.#unwrap(end));
-      return { optsdata, key: this.name };
+      return { record, key: this.name };
     } catch (error) {
       this.failure = asOcicryptError(error);
       throw this.failure;
@@ -149,8 +149,8 @@ class Candidate {
       unwrapped = await kek.unwrap(this.#recipient, context, signal);
       // Another key was faster, or time is up: what comes now would stay unwiped.
       signal.throwIfAborted();
-      const optsdata = packet.format === 'v2' ? openPacketV2(packet, unwrapped) : Uint8Array.from(unwrapped);
-      return checkRecord(optsdata, this.name);
+      const record = packet.format === 'v2' ? openPacketV2(packet, unwrapped) : Uint8Array.from(unwrapped);
+      return checkRecord(record, this.name);
     } catch (error) {
       const isNotOpened = error instanceof OcicryptError && error.reason === 'cannot-be-unwrapped';
       throw isNotOpened ? notOpened(this.name) : nameKey(error, this.name);
@@ -198,9 +198,9 @@ async function tryAll(candidates: readonly Candidate[], stagger: number, signal:
   throw combineErrors(failures, `none of ${failures.length} keys opened the packet`);
 }
 
-function checkRecord(optsdata: Uint8Array, key: string): Uint8Array {
-  if (isLayerKeyRecord(optsdata)) return optsdata;
-  wipe(optsdata);
+function checkRecord(record: Uint8Array, key: string): Uint8Array {
+  if (isLayerKeyRecord(record)) return record;
+  wipe(record);
   throw notOpened(key);
 }
 

@@ -28,17 +28,17 @@ export type WrapOptions = {
 export type WrappedPacket = { readonly packet: Uint8Array; readonly format: 'coco-v2' | 'v1' | 'v2' };
 
 /**
- * Wraps `optsdata` for every key in `keys`, which policy has allowed.
+ * Wraps a layer-key record for every key in `keys`, which policy has allowed.
  *
  * @throws OcicryptError `bad-input` for what could not be unwrapped again; whatever a key service answers
  */
 export async function wrapLayerKey(
-  optsdata: Uint8Array,
+  record: Uint8Array,
   keys: readonly KeyUri[],
   options: WrapOptions,
   signal: AbortSignal,
 ): Promise<WrappedPacket> {
-  if (!isLayerKeyRecord(optsdata)) {
+  if (!isLayerKeyRecord(record)) {
     throw new OcicryptError('bad-input', '"optsdata" is not a layer-key record', {
       hint: 'expected are symkey (32 bytes), digest and cipheroptions.nonce (16 bytes)',
     });
@@ -48,11 +48,10 @@ export async function wrapLayerKey(
       hint: `at most ${MAXIMUM_RECIPIENTS} are possible`,
     });
   }
-  if (options.packet === 'coco-v2')
-    return { packet: await wrapCoco(optsdata, keys, options, signal), format: 'coco-v2' };
-  const v1 = chooseFormat(keys, options) === 'v1' ? await wrapV1(optsdata, keys, options, signal) : undefined;
+  if (options.packet === 'coco-v2') return { packet: await wrapCoco(record, keys, options, signal), format: 'coco-v2' };
+  const v1 = chooseFormat(keys, options) === 'v1' ? await wrapV1(record, keys, options, signal) : undefined;
   const format = v1 === undefined ? 'v2' : 'v1';
-  const packet = v1 ?? (await wrapV2(optsdata, keys, options, signal));
+  const packet = v1 ?? (await wrapV2(record, keys, options, signal));
   if (packet.length > MAXIMUM_PACKET_BYTES) {
     throw new OcicryptError('bad-input', `the packet for ${keys.length} keys has ${packet.length} bytes`, {
       hint: `at most ${MAXIMUM_PACKET_BYTES} are possible: name fewer keys`,
@@ -72,13 +71,13 @@ const SYMMETRIC = 'GOOGLE_SYMMETRIC_ENCRYPTION';
 
 /** Undefined if the key turns out to be asymmetric (perhaps too small) and v1 was not asked for. */
 async function wrapV1(
-  optsdata: Uint8Array,
+  record: Uint8Array,
   keys: readonly KeyUri[],
   options: WrapOptions,
   signal: AbortSignal,
 ): Promise<Uint8Array | undefined> {
   try {
-    const [wrapped] = await wrapToAll(optsdata, keys, {}, options, signal);
+    const [wrapped] = await wrapToAll(record, keys, {}, options, signal);
     if (wrapped === undefined) throw new OcicryptError('internal', 'no key to wrap with');
     if (wrapped.algorithm !== SYMMETRIC) throw notForV1();
     return encodePacketV1(wrapped);
@@ -96,27 +95,25 @@ function notForV1(): OcicryptError {
 
 /** The layer-key record itself, bound to the labels in a domain of its own: it is no data key of a v2 packet. */
 async function wrapCoco(
-  optsdata: Uint8Array,
+  record: Uint8Array,
   keys: readonly KeyUri[],
   options: WrapOptions,
   signal: AbortSignal,
 ): Promise<Uint8Array> {
   if (keys.length !== 1 || keys[0]?.scheme !== 'awskms') throw notForCoco();
   const context = domainContext('coco-v2', options.labels);
-  const [wrapped] = await wrapToAll(optsdata, keys, context, options, signal);
+  const [wrapped] = await wrapToAll(record, keys, context, options, signal);
   if (wrapped === undefined) throw new OcicryptError('internal', 'no key to wrap with');
   return encodePacketCocoAws(wrapped, context);
 }
 
 function wrapV2(
-  optsdata: Uint8Array,
+  record: Uint8Array,
   keys: readonly KeyUri[],
   options: WrapOptions,
   signal: AbortSignal,
 ): Promise<Uint8Array> {
-  return sealPacketV2(optsdata, options.labels, (dataKey, context) =>
-    wrapToAll(dataKey, keys, context, options, signal),
-  );
+  return sealPacketV2(record, options.labels, (dataKey, context) => wrapToAll(dataKey, keys, context, options, signal));
 }
 
 /** All at once; the first failure ends the others. */

@@ -43,7 +43,7 @@ function byUs(request: Buffer, names: NameOptions): Understood | undefined {
   try {
     const read: KeyRequest = decodeRequest(request);
     const { keys } = namedKeys(read.parameters, names);
-    const payload = read.operation === 'wrap' ? read.optsdata : read.annotation;
+    const payload = read.operation === 'wrap' ? read.record : read.annotation;
     return {
       operation: read.operation,
       payload: Buffer.from(payload).toString('base64'),

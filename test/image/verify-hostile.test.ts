@@ -8,7 +8,7 @@ import { type ErrorCode, OcicryptError } from '../../src/base/errors.ts';
 import { createUnwrapper, type KeyHolder } from '../../src/client/holders.ts';
 import { inspectImage } from '../../src/image/inspect.ts';
 import { encodeEncryption } from '../../src/image/model/annotations.ts';
-import { encodePrivateOptions, encodePublicOptions } from '../../src/image/model/layer-options.ts';
+import { encodeLayerKeyRecord, encodePublicOptions } from '../../src/image/model/layer-options.ts';
 import { MEDIA_TYPES } from '../../src/image/model/manifest.ts';
 import { CONFIG, DOCUMENT, type Shape } from '../../src/image/model/manifest-shape.ts';
 import { groupLayers } from '../../src/image/probe.ts';
@@ -344,7 +344,7 @@ async function encryptedLayer(source: MemorySource, wishes: LayerWishes = {}): P
   const { plain = PLAIN, key = randomBytes(32), nonce = randomBytes(16), recipient = KEY } = wishes;
   const stored = wishes.stored ?? createCipheriv('aes-256-ctr', key, nonce).update(plain);
   const hmac = createHmac('sha256', key).update(stored).digest();
-  const record = encodePrivateOptions({ key, nonce: wishes.recordNonce ?? nonce, digest: digestOf(plain) });
+  const record = encodeLayerKeyRecord({ key, nonce: wishes.recordNonce ?? nonce, digest: digestOf(plain) });
   const [packet] = await v2Recipient([recipient]).wrap(record, new AbortController().signal);
   const keys = packet === undefined ? [] : [{ scheme: 'provider.kmscrypt', packet }];
   const annotations = Object.fromEntries(encodeEncryption(encodePublicOptions({ hmac }), keys));

@@ -29,7 +29,7 @@ describe('what real clients send', () => {
   for (const { name, request } of captured.requests) {
     test(`is read and answered: ${name}`, async () => {
       const decoded = decode(request);
-      if (decoded.operation === 'wrap') assert.equal(Buffer.from(decoded.optsdata).toString(), captured.optsdata);
+      if (decoded.operation === 'wrap') assert.equal(Buffer.from(decoded.record).toString(), captured.optsdata);
       else assert.ok(decoded.annotation.length > 0);
       const setup = { keys: ['first'], allow: [`gcpkms://${GOOGLE.first.name}`] };
       const answer = await providerOf(setup, keys).handle(Buffer.from(request)).catch(asOcicryptError);
@@ -45,7 +45,7 @@ test('bytes may be base64, an array of numbers, or for wrapping the JSON text it
   for (const text of [params(base64), params([...OPTSDATA]), params(OPTSDATA.toString())]) {
     const request = decode(text);
     assert.ok(request.operation === 'wrap');
-    assert.deepEqual(Buffer.from(request.optsdata), OPTSDATA);
+    assert.deepEqual(Buffer.from(request.record), OPTSDATA);
   }
   const packet = Buffer.from('{"a":1}');
   for (const annotation of [JSON.stringify(packet.toString('base64')), JSON.stringify([...packet])]) {

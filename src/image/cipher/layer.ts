@@ -4,9 +4,9 @@ import { randomBytes, timingSafeEqual } from 'node:crypto';
 import { wipe } from '../../base/bytes.ts';
 import { OcicryptError } from '../../base/errors.ts';
 import {
-  encodePrivateOptions,
+  encodeLayerKeyRecord,
   encodePublicOptions,
-  type PrivateOptions,
+  type LayerKeyRecord,
   type PublicOptions,
 } from '../model/layer-options.ts';
 import type { Stage } from './passes.ts';
@@ -52,7 +52,7 @@ const PROVE: readonly Stage[] = [['digest'], ['hmac', 'crypt'], ['digest']];
  * @param sink gets the ciphertext; the last bytes only after the digest of the source has been checked. Its content is
  *   worthless when this throws
  * @param layer what the manifest says of the layer; a source that differs is an error
- * @param wrap gets the layer-key record (`optsdata`, wiped afterwards) while the layer is being encrypted, so that a key
+ * @param wrap gets the layer-key record (wiped afterwards) while the layer is being encrypted, so that a key
  *   service that refuses ends the work at once
  * @throws OcicryptError `integrity`, and what `wrap`, source and sink throw
  */
@@ -65,7 +65,7 @@ export async function encryptLayer<Wrapped>(
 ): Promise<EncryptedLayer<Wrapped>> {
   const key = randomBytes(32);
   const nonce = randomBytes(16);
-  const record = encodePrivateOptions({ key, nonce, digest: layer.digest });
+  const record = encodeLayerKeyRecord({ key, nonce, digest: layer.digest });
   const failed = new AbortController();
   const signal = options.signal === undefined ? failed.signal : AbortSignal.any([options.signal, failed.signal]);
   const result = { digest: '', hmac: new Uint8Array(0) };
@@ -123,11 +123,11 @@ export async function decryptLayer(
   sink: ByteSink,
   layer: BlobIdentity,
   publicOptions: PublicOptions,
-  privateOptions: PrivateOptions,
+  layerKey: LayerKeyRecord,
   { checkDigest = false, ...options }: LayerRunOptions & { readonly checkDigest?: boolean } = {},
 ): Promise<BlobIdentity> {
   let digest = '';
-  await runPipeline(source, sink, checkDigest ? PROVE : DECRYPT, privateOptions, {
+  await runPipeline(source, sink, checkDigest ? PROVE : DECRYPT, layerKey, {
     ...options,
     size: layer.size,
     check: (sums) => {
@@ -155,10 +155,10 @@ export async function decryptStream(
   sink: ByteSink,
   layer: BlobIdentity,
   publicOptions: PublicOptions,
-  privateOptions: PrivateOptions,
+  layerKey: LayerKeyRecord,
   options: LayerRunOptions = {},
 ): Promise<void> {
-  await runPipeline(source, sink, STREAM, privateOptions, {
+  await runPipeline(source, sink, STREAM, layerKey, {
     ...options,
     size: layer.size,
     check: ([mac]) => {

@@ -1,4 +1,4 @@
-// Reads and writes the two option records of an encrypted layer, byte for byte as Go's ocicrypt does.
+// Reads and writes what the cipher of a layer needs, byte for byte as Go's ocicrypt does: public options and the layer-key record.
 
 import { OcicryptError } from '../../base/errors.ts';
 import { asBytes, asObject, asText, type JsonObject, parseJson } from '../../base/json.ts';
@@ -11,7 +11,7 @@ export const LAYER_CIPHER = 'AES_256_CTR_HMAC_SHA256';
 export type PublicOptions = { readonly hmac: Uint8Array };
 
 /** What recipients get: the key (32 bytes), the nonce (16 bytes), and the digest of the layer as its writer read it. */
-export type PrivateOptions = { readonly key: Uint8Array; readonly nonce: Uint8Array; readonly digest: string };
+export type LayerKeyRecord = { readonly key: Uint8Array; readonly nonce: Uint8Array; readonly digest: string };
 
 const PUBLIC_MEMBERS: ReadonlySet<string> = new Set(['cipher', 'hmac', 'cipheroptions']);
 
@@ -52,7 +52,7 @@ export function decodePublicOptions(json: Uint8Array, what: string): PublicOptio
 }
 
 /** The layer-key record: 193 bytes for a SHA-256 digest. Holds the key. */
-export function encodePrivateOptions(options: PrivateOptions): Uint8Array<ArrayBuffer> {
+export function encodeLayerKeyRecord(options: LayerKeyRecord): Uint8Array<ArrayBuffer> {
   return writeJson({ symkey: options.key, digest: options.digest, cipheroptions: { nonce: options.nonce } });
 }
 
@@ -62,7 +62,7 @@ export function encodePrivateOptions(options: PrivateOptions): Uint8Array<ArrayB
  * @param what names the layer in an error
  * @throws OcicryptError `integrity`: what a key opened is not a layer-key record. The text says nothing of its content
  */
-export function decodePrivateOptions(record: Uint8Array, what: string): PrivateOptions {
+export function decodeLayerKeyRecord(record: Uint8Array, what: string): LayerKeyRecord {
   const members = parseRecord(record);
   const key = members && asBytes(members.get('symkey'));
   const nonce = members && asBytes(asObject(members.get('cipheroptions'))?.get('nonce'));

@@ -7,7 +7,7 @@ import fc from 'fast-check';
 import { OcicryptError } from '../../../src/base/errors.ts';
 import { decryptLayer, type EncryptedLayer, encryptLayer } from '../../../src/image/cipher/layer.ts';
 import { type ByteSink, type ByteSource, sourceFromStream } from '../../../src/image/cipher/streams.ts';
-import { decodePrivateOptions, decodePublicOptions } from '../../../src/image/model/layer-options.ts';
+import { decodeLayerKeyRecord, decodePublicOptions } from '../../../src/image/model/layer-options.ts';
 
 const MIB = 1024 * 1024;
 
@@ -75,7 +75,7 @@ test('a blob that is cut, longer, or empty is refused before the output is whole
 
 test('a change of the HMAC, the key or the digest-checked size is refused, and no error holds a MAC', async () => {
   const { encrypted, cipher } = await encrypt(sample(5000), 100);
-  const open = decodePrivateOptions(encrypted.wrapped, 'layer');
+  const open = decodeLayerKeyRecord(encrypted.wrapped, 'layer');
   const { hmac } = decodePublicOptions(encrypted.publicOptions, 'layer');
   for (let at = 0; at < 32; at++) {
     const otherMac = Uint8Array.from(hmac);
@@ -180,7 +180,7 @@ async function encrypt(plain: Uint8Array, chunk: number): Promise<{ encrypted: E
 
 async function decrypt(encrypted: Encrypted, cipher: Uint8Array, chunk: number): Promise<Uint8Array> {
   const out = collector();
-  const opened = decodePrivateOptions(encrypted.wrapped, 'layer');
+  const opened = decodeLayerKeyRecord(encrypted.wrapped, 'layer');
   const shown = decodePublicOptions(encrypted.publicOptions, 'layer');
   const identity = await decryptLayer(sourceOf(cipher, chunk), out.sink, encrypted, shown, opened);
   assert.deepEqual(identity, { digest: opened.digest, size: cipher.length });
@@ -189,7 +189,7 @@ async function decrypt(encrypted: Encrypted, cipher: Uint8Array, chunk: number):
 
 async function refused(encrypted: Encrypted, changed: Uint8Array, size: number): Promise<void> {
   const out = collector();
-  const opened = decodePrivateOptions(encrypted.wrapped, 'layer');
+  const opened = decodeLayerKeyRecord(encrypted.wrapped, 'layer');
   const shown = decodePublicOptions(encrypted.publicOptions, 'layer');
   await rejects('integrity', decryptLayer(sourceOf(changed, 65_536), out.sink, encrypted, shown, opened));
   assert.ok(out.bytes().length < size);

@@ -1,4 +1,5 @@
-// Layers below the command name settings, and never the options that set them: a program that uses the library has none.
+// The words of CONTRIBUTING.md hold in src. Below the command, texts name settings and never the options that set them: a
+// program that uses the library has none.
 import assert from 'node:assert/strict';
 import { globSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -14,6 +15,9 @@ import type { ServerOptions } from '../../src/server/start.ts';
 
 const SOURCE = fileURLToPath(new URL('../../src', import.meta.url));
 
+/** A file without its comments, which name options as the reader of a source knows them. */
+const codeOf = (file: string) => readFileSync(join(SOURCE, file), 'utf8').replace(/^\s*(?:\/\/|\/?\*).*$/gm, '');
+
 /** What vendors' commands spell as we do: file and option. */
 const FOREIGN: ReadonlySet<string> = new Set(['kms/gcpkms/errors.ts --key']);
 
@@ -23,9 +27,7 @@ test('no text below the command names an option', () => {
   const files = globSync('{base,kms,provider,client,image,server,node}/**/*.ts', { cwd: SOURCE }).sort();
   assert.ok(files.length > 150);
   const found = files.flatMap((file) => {
-    // Comments name options as the reader of a source knows them.
-    const code = readFileSync(join(SOURCE, file), 'utf8').replace(/^\s*(?:\/\/|\/?\*).*$/gm, '');
-    return [...code.matchAll(option)].map(([name]) => `${file} ${name}`);
+    return [...codeOf(file).matchAll(option)].map(([name]) => `${file} ${name}`);
   });
   assert.deepEqual(
     found.filter((name) => !FOREIGN.has(name)),
@@ -68,4 +70,20 @@ const isMember: Exclude<SettingName, Member | CommandsOwn> extends never ? true 
 
 test('every other setting is a member that the library or the server takes', () => {
   assert.ok(isMember);
+});
+
+/** Other names of a thing, and the files of codecs and errors that quote a specification's spelling. */
+const ELSEWHERE: readonly (readonly [name: RegExp, where: readonly string[]])[] = [
+  [/optsdata/i, ['client/provider-messages.ts', 'provider/protocol.ts', 'provider/wrap.ts']],
+  [/private_?options/i, []],
+];
+
+test('a layer-key record has one name', () => {
+  for (const [name, where] of ELSEWHERE) {
+    const found = globSync('**/*.ts', { cwd: SOURCE }).filter((file) => name.test(codeOf(file)));
+    assert.deepEqual(found.sort(), where, `${name}`);
+  }
+  // There the word is text, and names nothing of ours.
+  for (const file of ELSEWHERE.flatMap(([, where]) => where))
+    assert.doesNotMatch(codeOf(file), /\boptsdata\b(?!['"]|: )/, file);
 });
