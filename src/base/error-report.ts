@@ -8,10 +8,10 @@ export type ErrorReport = {
   readonly name?: string;
   readonly code?: string;
   readonly message?: string;
-  readonly hint?: string;
+  readonly hint?: string | undefined;
   /** `FUNCTION FILE:LINE:COLUMN`, of our own files only. */
   readonly frames?: readonly string[];
-  readonly causes?: readonly ErrorReport[];
+  readonly causes?: readonly ErrorReport[] | undefined;
 };
 
 const MAXIMUM_DEPTH = 8;
@@ -32,12 +32,12 @@ function describe(error: unknown, depth: number): ErrorReport {
   return {
     ...(error instanceof OcicryptError ? ownTexts(error) : foreignNames(error)),
     frames: ownFrames(error),
-    ...(causes.length === 0 ? {} : { causes }),
+    causes: causes.length === 0 ? undefined : causes,
   };
 }
 
 function ownTexts({ code, message, hint }: OcicryptError): ErrorReport {
-  return { code, message, ...(hint === undefined ? {} : { hint }) };
+  return { code, message, hint };
 }
 
 /** As programs have them: a service or library may put anything else there. */

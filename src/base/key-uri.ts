@@ -10,7 +10,12 @@ export type KeyUri =
   | { readonly scheme: 'awskms'; readonly key: string; readonly endpoint?: string }
   | { readonly scheme: 'azurekms'; readonly host: string; readonly key: string; readonly version?: string }
   | { readonly scheme: 'hashivault'; readonly key: string; readonly engine?: string; readonly namespace?: string }
-  | { readonly scheme: 'pkcs11'; readonly path: Attributes; readonly slot?: string; readonly query: Attributes }
+  | {
+      readonly scheme: 'pkcs11';
+      readonly path: Attributes;
+      readonly slot?: string | undefined;
+      readonly query: Attributes;
+    }
   | { readonly scheme: 'keyfile'; readonly path: string }
   | { readonly scheme: 'keyfile'; readonly thumbprint: string }
   | { readonly scheme: 'age'; readonly recipient: string }
@@ -234,7 +239,7 @@ function parsePkcs11(rest: string): KeyUri | undefined {
   for (const name of path.keys()) if (!PKCS11_PATH.has(name)) return undefined;
   for (const name of query.keys()) if (!PKCS11_QUERY.has(name)) return undefined;
   const sorted = new Map([...path].sort(([a], [b]) => (a < b ? -1 : 1)));
-  return { scheme: 'pkcs11', path: sorted, ...(slot === undefined ? {} : { slot }), query };
+  return { scheme: 'pkcs11', path: sorted, slot, query };
 }
 
 /** `a=b` pairs into a map, or undefined if one is malformed or named twice. */

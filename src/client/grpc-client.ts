@@ -78,7 +78,7 @@ function dial(target: Address, tls: GrpcTls | undefined): ClientHttp2Session {
     rejectUnauthorized: true,
     checkServerIdentity: identityCheck(serverName),
     secureContext: createContext(tls),
-    ...(serverName === undefined ? {} : { servername: serverName }),
+    servername: serverName,
   });
 }
 
@@ -104,10 +104,11 @@ function createContext(tls: GrpcTls | undefined): SecureContext {
           ? readRoots({}, checkedEnvironment(process.env))
           : readCertificateFile(authority, 'the authorities'),
       minVersion: 'TLSv1.3',
-      ...(certificate === undefined ? {} : { cert: readCertificateFile(certificate, 'the certificate') }),
-      ...(privateKey === undefined
-        ? {}
-        : { key: Buffer.from(readSecretFile(privateKey, 'the private key', MAXIMUM_PEM_BYTES)) }),
+      cert: certificate === undefined ? undefined : readCertificateFile(certificate, 'the certificate'),
+      key:
+        privateKey === undefined
+          ? undefined
+          : Buffer.from(readSecretFile(privateKey, 'the private key', MAXIMUM_PEM_BYTES)),
     });
   } catch (cause) {
     if (cause instanceof OcicryptError) throw cause;

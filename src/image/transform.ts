@@ -152,12 +152,7 @@ function rewriteEntry(descriptor: Descriptor, changed: ReadonlyMap<string, Store
   if (own === undefined && subject === undefined) return thaw(descriptor.json);
   const { mediaType, digest, size } = own ?? descriptor;
   const annotations = subject && new Map([...descriptor.annotations, [REFERENCE, subject.digest]]);
-  return changeDescriptor(descriptor, {
-    mediaType,
-    digest,
-    size,
-    ...(annotations === undefined ? {} : { annotations }),
-  });
+  return changeDescriptor(descriptor, { mediaType, digest, size, annotations });
 }
 
 type Plan = {

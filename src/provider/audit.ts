@@ -19,7 +19,7 @@ export type AuditEvent = {
   readonly packetDigest?: string;
   /** Base64 of SHA-256 of the sealed record of a v2 packet: the name `content` in the context that key services log. */
   readonly content?: string;
-  readonly caller?: string;
+  readonly caller?: string | undefined;
   readonly milliseconds: number;
 };
 

@@ -103,7 +103,7 @@ async function handle(
   byOperation: OptionsByOperation,
 ): Promise<Uint8Array> {
   const started = performance.now();
-  const draft: Draft = call.caller === undefined ? {} : { caller: call.caller };
+  const draft: Draft = { caller: call.caller };
   if (call.refusal !== undefined && call.operation !== undefined) draft.operation = call.operation;
   const note = async (outcome: AuditEvent['outcome'], error?: OcicryptError) => {
     if (!isObserved(options)) return;
@@ -116,7 +116,7 @@ async function handle(
       outcome,
       milliseconds,
     };
-    options.log?.debug({ ...event, ...(error === undefined ? {} : { error: reportError(error) }) }, 'request');
+    options.log?.debug({ ...event, error: error && reportError(error) }, 'request');
     await options.audit?.record(event);
   };
   const finish = async (outcome: AuditEvent['outcome'], error?: OcicryptError) => {

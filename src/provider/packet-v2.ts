@@ -229,7 +229,7 @@ function decodeRecipient(value: JsonValue): WrappedKey {
   // Two versions of one entry could differ, and one of them is compared with the operator's list.
   if (version !== undefined && 'version' in uri) invalid('has a recipient with a version in "key" and in "version"');
   const wrapped = bytesMember(entry, 'wrapped_key', 1, MAXIMUM_WRAPPED_KEY_BYTES);
-  return { key, algorithm, wrapped, ...(version === undefined ? {} : { version }) };
+  return { key, algorithm, wrapped, version };
 }
 
 function bytesMember(object: JsonObject, name: string, minimum: number, maximum: number): Uint8Array {

@@ -19,9 +19,9 @@ export type ProbeResult = {
   readonly key: string;
   readonly backend: string;
   /** What the service said of the key that wrapped. */
-  readonly wrapped?: Pick<WrappedKey, 'algorithm' | 'key' | 'version'>;
+  readonly wrapped?: Pick<WrappedKey, 'algorithm' | 'key' | 'version'> | undefined;
   /** That an entry of the operator's with this URI allows wrapping only, although the probe was unwrapped. */
-  readonly wrapsOnly?: true;
+  readonly wrapsOnly?: true | undefined;
   readonly phases: readonly { readonly phase: ProbePhase; readonly milliseconds: number }[];
   readonly failure?: OcicryptError;
 };
@@ -60,18 +60,8 @@ export async function probeKey(uri: KeyUri, options: ProbeOptions): Promise<Prob
     key,
     backend: uri.scheme,
     phases,
-    ...(isForWrappingOnly({ kind: 'key', uri }, uri, wrapped?.algorithm ?? '', 'exact')
-      ? { wrapsOnly: true as const }
-      : {}),
-    ...(wrapped === undefined
-      ? {}
-      : {
-          wrapped: {
-            key: wrapped.key,
-            algorithm: wrapped.algorithm,
-            ...(wrapped.version === undefined ? {} : { version: wrapped.version }),
-          },
-        }),
+    wrapsOnly: isForWrappingOnly({ kind: 'key', uri }, uri, wrapped?.algorithm ?? '', 'exact') || undefined,
+    wrapped: wrapped && { key: wrapped.key, algorithm: wrapped.algorithm, version: wrapped.version },
   });
 
   try {

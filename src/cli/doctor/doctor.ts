@@ -13,7 +13,7 @@ import type { CommandContext } from '../command.ts';
 import type { Settings } from '../options/settings.ts';
 import { asciiJson } from '../text.ts';
 import { CONTAINERD_CONFIGS } from './containerd.ts';
-import { type Finding, hintOf, shortenKey, showBlock } from './finding.ts';
+import { type Finding, shortenKey, showBlock } from './finding.ts';
 import { type ImageProbe, isImageName, probeImage, reportImage, showImage } from './image.ts';
 import { examineSetup } from './setup.ts';
 import { findSignatureTraps } from './signatures.ts';
@@ -57,7 +57,7 @@ export async function runDoctor(context: CommandContext): Promise<void> {
   if (failure !== undefined) throw failure;
   const finding = findings.find(({ level }) => level === 'fail');
   if (finding === undefined) return;
-  throw new OcicryptError('configuration', `${finding.subject} ${finding.message}`, hintOf(finding));
+  throw new OcicryptError('configuration', `${finding.subject} ${finding.message}`, { hint: finding.hint });
 }
 
 /** Prefixes name no key that could be tried. */
@@ -75,7 +75,7 @@ function report(probes: readonly ProbeResult[], images: readonly ImageProbe[], f
     keys: probes.map(({ failure, ...probe }) => ({
       ...probe,
       ok: failure === undefined,
-      ...(failure === undefined ? {} : { error: { code: failure.code, message: failure.message, ...hintOf(failure) } }),
+      error: failure && { code: failure.code, message: failure.message, hint: failure.hint },
     })),
     images: images.map(reportImage),
     setup: findings,

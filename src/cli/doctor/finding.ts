@@ -7,7 +7,7 @@ export type Finding = {
   readonly subject: string;
   /** What it does, as the rest of a sentence. */
   readonly message: string;
-  readonly hint?: string;
+  readonly hint?: string | undefined;
 };
 
 export type FindingLevel = 'fail' | 'ok' | 'warn';
@@ -20,11 +20,6 @@ export function showBlock(level: FindingLevel, head: string, rows: readonly Find
   const mark = { ok: 'ok  ', warn: 'warn', fail: 'FAIL' }[level];
   const lines = rows.flatMap(([name, value]) => (value === undefined ? [] : [`      ${name.padEnd(10)}${value}\n`]));
   return `${mark}  ${head}\n${lines.join('')}`;
-}
-
-/** The hint of an error or finding, as a member that is left out if there is none. */
-export function hintOf({ hint }: { readonly hint?: string | undefined }): { readonly hint?: string } {
-  return hint === undefined ? {} : { hint };
 }
 
 /** A post-quantum recipient of age has two thousand characters. */

@@ -12,7 +12,7 @@ import type { CommandContext } from '../command.ts';
 import { runOnImage } from '../image/run.ts';
 import type { ImageTools } from '../image/setup.ts';
 import { printable } from '../text.ts';
-import { type FindingRow, hintOf, shortenKey, showBlock } from './finding.ts';
+import { type FindingRow, shortenKey, showBlock } from './finding.ts';
 
 /** An image that has been tried. */
 export type ImageProbe = {
@@ -71,7 +71,7 @@ export function reportImage({ image, named, groups, failure }: ImageProbe): unkn
       ...group,
       refusals: refusals.map(({ by, error }) => ({ by, ...describe(error) })),
     })),
-    ...(failure === undefined ? {} : { error: describe(failure) }),
+    error: failure && describe(failure),
   };
 }
 
@@ -119,7 +119,7 @@ function namesOf({ scheme, format, recipients }: PacketDescription): readonly st
 }
 
 function describe(error: OcicryptError) {
-  return { code: error.code, message: error.message, ...hintOf(error) };
+  return { code: error.code, message: error.message, hint: error.hint };
 }
 
 async function probeGroup(group: LayerGroup, tools: ImageTools, signal: AbortSignal): Promise<GroupProbe> {

@@ -12,7 +12,7 @@ import { runProviderCommand } from '../../client/provider-command.ts';
 import { type ConfiguredProvider, readProviderConfig } from '../../client/provider-config.ts';
 import { socketWeakness } from '../../client/socket-trust.ts';
 import { findContainerdTraps } from './containerd.ts';
-import { type Finding, hintOf } from './finding.ts';
+import type { Finding } from './finding.ts';
 
 /** Where to look; the machine's own places but in tests. */
 export type SetupPlaces = {
@@ -71,7 +71,7 @@ async function examineFile(subject: string, file: string, environment: NodeJS.Pr
 
 function failure(subject: string, error: unknown): Finding {
   const { message, hint } = asOcicryptError(error);
-  return { level: 'fail', subject, message, ...hintOf({ hint }) };
+  return { level: 'fail', subject, message, hint };
 }
 
 async function examineProvider(
@@ -104,9 +104,7 @@ async function examineCommand(
   { path, words }: CommandProvider,
   environment: NodeJS.ProcessEnv,
 ): Promise<readonly Finding[]> {
-  const fail = (message: string, hint?: string): readonly Finding[] => [
-    { level: 'fail', subject, message, ...hintOf({ hint }) },
-  ];
+  const fail = (message: string, hint?: string): readonly Finding[] => [{ level: 'fail', subject, message, hint }];
   const places = path.includes('/') ? [path] : (environment.PATH ?? '').split(delimiter).map((one) => join(one, path));
   const executable = places.find(isExecutable);
   if (executable === undefined) {
@@ -157,9 +155,7 @@ async function examineTarget(subject: string, { target, refusal }: ServerProvide
   if (problem !== undefined) {
     return fail(`${shown} cannot be reached (${problem})`, 'start it with ocicrypt-kms serve, or correct the address');
   }
-  const warn = (message: string, hint?: string): readonly Finding[] => [
-    { level: 'warn', subject, message, ...hintOf({ hint }) },
-  ];
+  const warn = (message: string, hint?: string): readonly Finding[] => [{ level: 'warn', subject, message, hint }];
   if (refusal !== undefined) return warn(refusal.message, refusal.hint);
   const weakness = target.kind === 'unix' ? socketWeakness(target.path) : undefined;
   if (weakness !== undefined) return fail(`${shown} is not trusted: ${weakness.problem}`, weakness.hint);

@@ -68,7 +68,7 @@ export type DescriptorChange = {
   readonly mediaType?: string;
   readonly digest?: string;
   readonly size?: number;
-  readonly annotations?: ReadonlyMap<string, string>;
+  readonly annotations?: ReadonlyMap<string, string> | undefined;
 };
 
 /** Whether content of this type is a manifest or an index, of either family. */

@@ -119,10 +119,10 @@ export class LayoutIndex {
   ): Uint8Array {
     this.checkName({ name, tag }, replaced);
     const { digest, mediaType, size } = image;
-    const annotations = tag === undefined ? {} : { annotations: { [TAG]: tag } };
+    const annotations = tag === undefined ? undefined : { [TAG]: tag };
     const entry: JsonInput =
       replaced === undefined
-        ? { mediaType, digest, size, ...annotations }
+        ? { mediaType, digest, size, annotations }
         : changeDescriptor(replaced, { mediaType, digest, size });
     const kept = this.#objects.filter((other) => {
       if (tag === undefined && replaced !== undefined) return asText(other.get('digest')) !== replaced.digest;

@@ -7,7 +7,7 @@
 import { readFileSync } from 'node:fs';
 import { bareHost, isLoopback } from '../../base/address.ts';
 import { OcicryptError, showSystemCode } from '../../base/errors.ts';
-import type { HttpClient, HttpResponse } from '../../base/http/contract.ts';
+import type { HttpClient, HttpRequest, HttpResponse } from '../../base/http/contract.ts';
 import { asText } from '../../base/json.ts';
 import { notNow, readObject } from '../answers.ts';
 import { askMetadataServer, firmwareSays } from '../metadata-server.ts';
@@ -112,7 +112,7 @@ export async function readInstanceCredentials(
   }
   const { host } = new URL(base);
   const source = `the metadata server ${host}`;
-  const ask = (method: 'GET' | 'PUT', path: string, headers: Record<string, string>, end = signal) =>
+  const ask = (method: 'GET' | 'PUT', path: string, headers: HttpRequest['headers'], end = signal) =>
     http.request({
       method,
       url: `${base}${path}`,
@@ -142,7 +142,7 @@ export async function readInstanceCredentials(
     );
   }
   if (opened.status !== 200 && !isFallback) throw refused(source, opened, INSTANCE_HINT);
-  const headers: Record<string, string> = isFallback ? {} : { 'x-aws-ec2-metadata-token': readLine(opened) };
+  const headers = { 'x-aws-ec2-metadata-token': isFallback ? undefined : readLine(opened) };
   const roles = await ask('GET', ROLE_PATH, headers);
   if (roles.status === 404) {
     throw new OcicryptError('unauthenticated', `this instance has no role, says ${source}`, {

@@ -17,10 +17,8 @@ export async function assumeRole(
   http: HttpClient,
   signal: AbortSignal,
 ): Promise<AwsIdentity> {
-  const body = encodeForm('AssumeRole', role, {
-    DurationSeconds: role.seconds,
-    ...(role.externalId === undefined ? {} : { ExternalId: role.externalId }),
-  });
+  const more = role.externalId === undefined ? undefined : { ExternalId: role.externalId };
+  const body = encodeForm('AssumeRole', role, { DurationSeconds: role.seconds, ...more });
   const url = `${endpoint}/`;
   const headers = await signAwsRequest({ url, region, service: 'sts', headers: FORM, body }, source);
   const answer = await http.request({ method: 'POST', url, headers, body, signal, role: 'token service' });

@@ -60,9 +60,7 @@ export function openVaultConnection(settings: VaultConnectionSettings): VaultCon
     caFiles: [...(settings.caFiles ?? []), ...(caFile === undefined ? [] : [caFile])],
     caDirectory: caFile === undefined ? vaultVariable(environment, 'CAPATH') : undefined,
     serverName: vaultVariable(environment, 'TLS_SERVER_NAME'),
-    ...(certificate === undefined || privateKey === undefined
-      ? {}
-      : { clientCertificate: { certificate, privateKey } }),
+    clientCertificate: certificate === undefined || privateKey === undefined ? undefined : { certificate, privateKey },
   });
   return {
     namespace: vaultVariable(environment, 'NAMESPACE'),

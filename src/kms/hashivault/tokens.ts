@@ -7,7 +7,7 @@ import { wipe } from '../../base/bytes.ts';
 import { OcicryptError } from '../../base/errors.ts';
 import type { HttpResponse } from '../../base/http/contract.ts';
 import { asNumber, asObject, asText, type JsonObject, parseJson } from '../../base/json.ts';
-import { writeJson } from '../../base/json-writer.ts';
+import { type JsonInput, writeJson } from '../../base/json-writer.ts';
 import { readSecretFile } from '../../base/secret-file.ts';
 import { setting } from '../../base/setting.ts';
 import { showPath } from '../../base/shown.ts';
@@ -150,18 +150,17 @@ function checkComplete(login: VaultLogin, { role, credentialsFile }: VaultTokenS
 }
 
 /** Files are read for each login: a service account's token is replaced every hour. */
-function loginMessage(login: VaultLogin, { role, credentialsFile }: VaultTokenSettings): Record<string, string> {
-  const named: Record<string, string> = role === undefined ? {} : { role };
+function loginMessage(login: VaultLogin, { role, credentialsFile }: VaultTokenSettings): JsonInput {
   switch (login) {
     case 'kubernetes':
       // Kubernetes mounts it for every user of the pod to read.
-      return { ...named, jwt: readCredential(credentialsFile ?? KUBERNETES_TOKEN, 'the service account token', false) };
+      return { role, jwt: readCredential(credentialsFile ?? KUBERNETES_TOKEN, 'the service account token', false) };
     case 'jwt':
-      return { ...named, jwt: readCredential(credentialsFile ?? '', 'the JWT file', false) };
+      return { role, jwt: readCredential(credentialsFile ?? '', 'the JWT file', false) };
     case 'approle':
       return { role_id: role ?? '', secret_id: readCredential(credentialsFile ?? '', 'the secret id file') };
     default:
-      return role === undefined ? {} : { name: role };
+      return { name: role };
   }
 }
 
