@@ -55,7 +55,7 @@ export function suggestSpelling(text: string, isKey: (text: string) => boolean):
   if (/^pkcs11:.*[?&]pin-value=/.test(plain)) return 'a PIN does not belong in a URI: use pin-source=file:PATH';
   if (plain.startsWith('base64key:')) return 'a key does not belong in a URI: run ocicrypt-kms keygen FILE';
   if (/^(?:\.{0,2}\/|~|(?:key)?file:)|\.(?:age|key|pem|txt)$/i.test(plain)) {
-    return `a key file is named with its whole path, keyfile:///DIRECTORY/FILE, or with ${setting('keyFiles')}=FILE`;
+    return `a key file is named with its whole path, keyfile:///DIRECTORY/FILE, or with ${setting('keys')}=FILE`;
   }
   return undefined;
 }

@@ -5,7 +5,7 @@
  * that a text is right for a program that uses the library; the command has an option for each.
  */
 export type SettingName =
-  | 'addKeys'
+  | 'add'
   | 'age.identityFiles'
   | 'age.passphraseFile'
   | 'authFile'
@@ -27,7 +27,7 @@ export type SettingName =
   | 'hashivault.role'
   | 'insecurePlaintext'
   | 'kbs.files'
-  | 'keyFiles'
+  | 'keys'
   | 'labels'
   | 'layers'
   | 'limits.active'
@@ -45,7 +45,9 @@ export type SettingName =
   | 'pkcs11.pinFile'
   | 'pkcs11.pinVariable'
   | 'platforms'
+  | 'provider'
   | 'recipients'
+  | 'remove'
   | 'rules'
   | 'tls.authority'
   | 'tls.certificate'

@@ -3,6 +3,7 @@
 
 import { OcicryptError } from '../base/errors.ts';
 import { asKeyUri, formatKeyUri, type KeyUri } from '../base/key-uri.ts';
+import { setting } from '../base/setting.ts';
 import { showValue } from '../base/shown.ts';
 import { createProvider, type ProviderOptions } from '../provider/handle.ts';
 import type { Labels } from '../provider/labels.ts';
@@ -44,7 +45,7 @@ type KeyFileUri = Extract<KeyUri, { scheme: 'keyfile' }>;
 export type PacketStyle = { readonly provider: string | undefined; readonly labels: Labels | undefined };
 
 /** What is done if there is nothing to open any of a layer's keys. */
-const NO_HOLDER = 'name a key that can open it with --key';
+const noHolder = () => `name a key that can open it with ${setting('keys')}`;
 
 /** The keys that a command or program has, as what encrypts and decrypts images. */
 export class KeyRing {
@@ -109,7 +110,7 @@ export class KeyRing {
    */
   unwrapper(parameters?: ProviderParameters): LayerKeyUnwrapper {
     const { own, configured } = this.holders(parameters);
-    return createUnwrapper([...own, ...configured.values()], NO_HOLDER);
+    return createUnwrapper([...own, ...configured.values()], noHolder());
   }
 
   /** The same, one by one. */

@@ -107,7 +107,7 @@ function checkLayer(image: PlatformImage, index: number, name: string): void {
   if (layer === undefined) return;
   if (isEncryptedType(layer.mediaType)) {
     throw new OcicryptError('bad-input', `layer ${index} of ${name} is encrypted already`, {
-      hint: `to add a recipient run ocicrypt-kms rewrap ${name} ${setting('addKeys')} KEY`,
+      hint: `to add a recipient run ocicrypt-kms rewrap ${name} ${setting('add')} KEY`,
     });
   }
   if (encryptedType(layer.mediaType) === undefined) {

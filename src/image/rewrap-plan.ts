@@ -1,6 +1,7 @@
 // Says how each layer's wrapped keys are to change: recipients replaced, added or removed, in the style of the image.
 
 import { OcicryptError } from '../base/errors.ts';
+import { setting } from '../base/setting.ts';
 import { type KeyRing, type PacketStyle, resolveKey } from '../client/key-ring.ts';
 import { providerOf } from '../client/layer-keys.ts';
 import { type Labels, showLabels } from '../provider/labels.ts';
@@ -25,9 +26,13 @@ export type RecipientChange = {
 export function checkChange(change: RecipientChange): RecipientChange {
   const { recipients = [], add = [], remove = [] } = change;
   if ([recipients, add, remove].filter(({ length }) => length > 0).length === 1) return change;
-  throw new OcicryptError('usage', 'rewrap takes one of --recipient, --add and --remove', {
-    hint: 'each may be given several times; run rewrap once for each change',
-  });
+  throw new OcicryptError(
+    'usage',
+    `rewrap takes one of ${setting('recipients')}, ${setting('add')} and ${setting('remove')}`,
+    {
+      hint: 'each may be given several times; run rewrap once for each change',
+    },
+  );
 }
 
 /** What new packets are to be like, as far as they are not to be like those of the image. */
@@ -65,7 +70,7 @@ export async function planRewrap(
       const name = providerOf(scheme);
       if (name === undefined) {
         throw new OcicryptError('bad-input', `one recipient of a ${scheme} key cannot be removed`, {
-          hint: 'name all recipients that are to stay with --recipient',
+          hint: `name all recipients that are to stay with ${setting('recipients')}`,
         });
       }
       return ring.providerWrapper(name, staying, style.labels);
@@ -105,7 +110,7 @@ function commonLabels(packets: readonly PacketDescription[]): Labels {
   );
   if (found.size > 1) {
     throw new OcicryptError('usage', 'the layers of this image have different labels', {
-      hint: `give one of them with --context: ${[...found.keys()].slice(0, 4).join(' | ')}`,
+      hint: `give one of them with ${setting('labels')}: ${[...found.keys()].slice(0, 4).join(' | ')}`,
     });
   }
   return [...found.values()][0] ?? {};
@@ -119,7 +124,7 @@ function commonProvider(packets: readonly PacketDescription[]): string | undefin
   const names = [...new Set(ours.flatMap(({ scheme }) => providerOf(scheme) ?? []))];
   if (names.length > 1) {
     throw new OcicryptError('usage', 'this image has keys for several providers', {
-      hint: `say whose clients are to open it, with --provider: ${names.slice(0, 4).join(' | ')}`,
+      hint: `say whose clients are to open it, with ${setting('provider')}: ${names.slice(0, 4).join(' | ')}`,
     });
   }
   return names[0];

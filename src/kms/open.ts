@@ -47,7 +47,7 @@ export async function openKek(uri: KeyUri, settings: BackendSettings): Promise<K
     case 'keyfile':
       if ('path' in uri) return openFile(uri.path, settings);
       throw new OcicryptError('configuration', `no key file here holds ${formatKeyUri(uri)}`, {
-        hint: `give the file that holds it: ${setting('keyFiles')}=FILE`,
+        hint: `give the file that holds it: ${setting('keys')}=FILE`,
       });
     default:
       return (await import('./own.ts')).openOwnKey(uri, settings.own ?? {});

@@ -232,7 +232,7 @@ function notAllowed(recipients: readonly WrappedKey[], { rules, versions }: Unwr
   const first = shown[0] ?? '';
   return new OcicryptError('not-allowed', `key ${shown.join(', ')}${more} is not allowed here`, {
     hint: first.startsWith('keyfile:')
-      ? `give the file that holds it: ${setting('keyFiles')}=FILE`
+      ? `give the file that holds it: ${setting('keys')}=FILE`
       : `to allow it, add ${setting('rules')}=${first}`,
   });
 }

@@ -52,7 +52,8 @@ type Member =
   | keyof ServerOptions
   | keyof ServerOptions['listener']
   | keyof ServerOptions['service']
-  | 'addKeys'
+  | keyof library.ImageKeysOptions
+  | keyof library.RecipientChange
   | Below<'tls', GrpcTls>
   | Below<'limits', library.Limits>
   | Below<'limits', ServerOptions['limits']>
@@ -63,7 +64,7 @@ type Member =
 type Below<Name extends string, Type> = `${Name}.${Extract<keyof Type, string>}`;
 
 /** Settings that are the command's alone: what opens its files is told their paths, and not by options. */
-type CommandsOwn = 'contentStore' | 'keyFiles' | 'limits.rate';
+type CommandsOwn = 'contentStore' | 'keys' | 'limits.rate';
 
 // Does not compile if a setting is a member of nothing.
 const isMember: Exclude<SettingName, Member | CommandsOwn> extends never ? true : false = true;

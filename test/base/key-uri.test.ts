@@ -121,7 +121,7 @@ test('a relative name of a file is told how files are named', () => {
   for (const text of ['app.key', './app.key', 'keys/app.key', '~/app.key', 'keyfile:app.key', 'keyfile://app.key']) {
     assert.throws(
       () => parseKeyUri(text),
-      (error) => error instanceof OcicryptError && /keyFiles=FILE/.test(error.hint ?? ''),
+      (error) => error instanceof OcicryptError && /keys=FILE/.test(error.hint ?? ''),
     );
   }
 });

@@ -5,7 +5,7 @@ import type { OptionName } from './table.ts';
 
 /** Exhaustive by type: a setting that a text names does not compile until its option is named here. */
 const OPTION_OF: { readonly [name in SettingName]: OptionName } = {
-  addKeys: 'add',
+  add: 'add',
   'age.identityFiles': 'key',
   'age.passphraseFile': 'age-passphrase-file',
   authFile: 'authfile',
@@ -27,7 +27,7 @@ const OPTION_OF: { readonly [name in SettingName]: OptionName } = {
   'hashivault.role': 'vault-role',
   insecurePlaintext: 'insecure-plaintext',
   'kbs.files': 'kbs-key',
-  keyFiles: 'key',
+  keys: 'key',
   labels: 'context',
   layers: 'layer',
   'limits.active': 'max-calls',
@@ -45,7 +45,9 @@ const OPTION_OF: { readonly [name in SettingName]: OptionName } = {
   'pkcs11.pinFile': 'pkcs11-pin-file',
   'pkcs11.pinVariable': 'pkcs11-pin-env',
   platforms: 'platform',
+  provider: 'provider',
   recipients: 'recipient',
+  remove: 'remove',
   rules: 'allow',
   'tls.authority': 'tls-ca',
   'tls.certificate': 'tls-cert',

@@ -14,7 +14,7 @@ export type TokenKey =
 export type Purpose = 'unwrap' | 'wrap';
 
 /** Where the operator says the token is: attributes that it has, and the number of its slot (RFC 7512 section 2.3). */
-export type TokenPlace = { readonly path: Attributes; readonly slot?: string };
+export type TokenPlace = { readonly path: Attributes; readonly slot?: string | undefined };
 
 const CKF_SERIAL_SESSION = 4;
 const CKA_CLASS = 0;
