@@ -116,7 +116,7 @@ async function handle(
       outcome,
       milliseconds,
     };
-    options.log?.debug({ ...event, error: error && reportError(error) }, 'request');
+    options.log?.debug({ ...event, ...(error && { error: reportError(error) }) }, 'request');
     await options.audit?.record(event);
   };
   const finish = async (outcome: AuditEvent['outcome'], error?: OcicryptError) => {
