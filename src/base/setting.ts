@@ -49,6 +49,7 @@ export type SettingName =
   | 'recipients'
   | 'remove'
   | 'rules'
+  | 'status.insecure'
   | 'tls.authority'
   | 'tls.certificate'
   | 'tls.privateKey';

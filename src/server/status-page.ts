@@ -4,6 +4,7 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { Socket } from 'node:net';
 import { type Address, formatAddress, isLoopback } from '../base/address.ts';
 import { OcicryptError } from '../base/errors.ts';
+import { setting } from '../base/setting.ts';
 import { METRICS_TYPE } from './metrics.ts';
 import { listenOnUnixSocket } from './unix-socket.ts';
 
@@ -33,7 +34,7 @@ export async function startStatusPage(
 ): Promise<StatusPage> {
   if (address.kind === 'tls' || (address.kind === 'tcp' && !isLoopback(address.host) && !insecure)) {
     throw new OcicryptError('configuration', `metrics are not served on ${formatAddress(address)}`, {
-      hint: 'use tcp://127.0.0.1:PORT or unix:///PATH, or add --insecure-status to tcp://HOST:PORT',
+      hint: `use tcp://127.0.0.1:PORT or unix:///PATH, or add ${setting('status.insecure')} to tcp://HOST:PORT`,
     });
   }
   const slots = new Slots();

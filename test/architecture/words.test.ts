@@ -51,9 +51,10 @@ type Member =
   | keyof library.RegistryStoreSettings
   | keyof ServerOptions
   | keyof ServerOptions['listener']
-  | keyof ServerOptions['service']
+  | keyof ServerOptions['policy']['service']
   | keyof library.ImageKeysOptions
   | keyof library.RecipientChange
+  | Below<'status', NonNullable<ServerOptions['status']>>
   | Below<'tls', GrpcTls>
   | Below<'limits', library.Limits>
   | Below<'limits', ServerOptions['limits']>

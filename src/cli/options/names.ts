@@ -49,6 +49,7 @@ const OPTION_OF: { readonly [name in SettingName]: OptionName } = {
   recipients: 'recipient',
   remove: 'remove',
   rules: 'allow',
+  'status.insecure': 'insecure-status',
   'tls.authority': 'tls-ca',
   'tls.certificate': 'tls-cert',
   'tls.privateKey': 'tls-key',
