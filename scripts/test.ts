@@ -1,5 +1,5 @@
 // Runs the tests: all of them on Node against the built executable; with `bun`, those of the library on Bun; with `oldest`,
-// the same on the oldest Node that is supported; with `wide`, the random ones with more cases; with `coverage`, those of
+// the same on the oldest Node that is supported; with `wide`, the random ones with more cases, and the packed library on every runtime; with `coverage`, those of
 // the library with a table of the lines and branches of src that they reach.
 
 import { spawn } from 'node:child_process';
@@ -25,6 +25,8 @@ if (process.argv[2] === 'oldest') {
   const random = all.filter((file) => readFileSync(join(PROJECT, file), 'utf8').includes('/fixtures/seed.ts'));
   runTool('node', ['scripts/build.ts']);
   runTool('node', [...options, ...random], { OCICRYPT_TEST_TIMES: '5' });
+  // Fetches runtimes, compilers and bundlers from npm.
+  runTool('node', ['--test', '--test-timeout=900000', ...globSync('test/release/*.wide.ts', { cwd: PROJECT })]);
 } else if (process.argv[2] === 'coverage') {
   runTool('node', [...options, '--experimental-test-coverage', '--test-coverage-include=src/**', ...library]);
 } else if (process.argv[2] === 'release') {

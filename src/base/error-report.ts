@@ -50,7 +50,13 @@ function foreignNames(error: Error): ErrorReport {
 }
 
 /** Where this file is, and so the others: the sources, the library, or the executable's own file system. */
-const OWN = decodeURIComponent(new URL('..', import.meta.url).pathname);
+const OWN = findOwn(import.meta.url);
+
+/** @param here undefined in a bundle for CommonJS, whose frames are nobody's */
+function findOwn(here: string | undefined): string | undefined {
+  return here === undefined ? undefined : decodeURIComponent(new URL('..', here).pathname);
+}
+
 const FRAME = /^ +at (?:([^()]{1,80}) \()?(?:file:\/\/)?(\/[^()]+:\d+:\d+)\)?$/;
 
 /** Only what follows the message is read: a message could look like frames. */
@@ -60,7 +66,7 @@ function ownFrames({ name, message, stack = '' }: Error): readonly string[] {
     .split('\n')
     .flatMap((line) => {
       const [, called = '', place = ''] = FRAME.exec(line) ?? [];
-      return place.startsWith(OWN) && !place.includes('/node_modules/')
+      return OWN !== undefined && place.startsWith(OWN) && !place.includes('/node_modules/')
         ? [`${called} ${place.slice(OWN.length)}`.trim()]
         : [];
     })

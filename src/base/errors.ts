@@ -175,15 +175,36 @@ export function describeForCaller(error: unknown): string {
   return asOcicryptError(error).lineForCaller().replace(CONTROL_CHARACTERS, ' ');
 }
 
-/** The error itself, or code `internal` with the error as its cause. */
+/** The error itself, or code `internal` with the error as its cause; on a Node that is too old, that it is. */
 export function asOcicryptError(error: unknown): OcicryptError {
   if (error instanceof OcicryptError) return error;
+  const outdated = outdatedNode(process.versions, error);
+  if (outdated !== undefined) return outdated;
   if (hasOpenedTooMany(error)) {
     return new OcicryptError('unavailable', `cannot open another file${showSystemCode(error)}`, { cause: error });
   }
   return new OcicryptError('internal', 'unexpected failure', {
     cause: error,
     hint: `run again with ${setting('log')} FILE and report what it says`,
+  });
+}
+
+/** The oldest Node that this runs on, as package.json says. */
+export const OLDEST_NODE = '22.18.0';
+
+/**
+ * What is wrong with the runtime, if that is a Node older than {@link OLDEST_NODE}.
+ *
+ * @param versions `process.versions`: Bun is there with the version of the Node that it stands in for
+ * @param cause the failure that led here
+ */
+export function outdatedNode({ node = '', bun }: NodeJS.Dict<string>, cause?: unknown): OcicryptError | undefined {
+  const [major = 0, minor = 0] = node.split('.').map(Number);
+  const [oldestMajor = 0, oldestMinor = 0] = OLDEST_NODE.split('.').map(Number);
+  if (bun !== undefined || major > oldestMajor || (major === oldestMajor && minor >= oldestMinor)) return undefined;
+  return new OcicryptError('configuration', `Node ${node} is too old for ocicrypt-kms`, {
+    cause,
+    hint: `use Node ${OLDEST_NODE} or later, or the executable, which needs none`,
   });
 }
 

@@ -1,7 +1,14 @@
 // The only code that knows exit codes: words in, one command run, one line on failure.
 
 import { basename } from 'node:path';
-import { asOcicryptError, describeError, ERROR_STATUS, OcicryptError, showSystemCode } from '../base/errors.ts';
+import {
+  asOcicryptError,
+  describeError,
+  ERROR_STATUS,
+  OcicryptError,
+  outdatedNode,
+  showSystemCode,
+} from '../base/errors.ts';
 import { spellSettings } from '../base/setting.ts';
 import { showValue } from '../base/shown.ts';
 import type { Command, Personality } from './command.ts';
@@ -28,6 +35,8 @@ export async function run(invocation: Invocation, terminal: Terminal): Promise<n
   spellSettings(optionOf);
   const personality: Personality = basename(invocation.name) === 'kms_oci_crypt' ? 'kms_oci_crypt' : 'ocicrypt-kms';
   try {
+    const outdated = outdatedNode(process.versions);
+    if (outdated !== undefined) throw outdated;
     checkDirectory();
     await dispatch(invocation.words, personality, terminal);
     return 0;

@@ -2,7 +2,8 @@
 
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
-import { createGunzip, createZstdDecompress } from 'node:zlib';
+// Not by name: a Node that is too old could not load this, and so not say that it is.
+import zlib from 'node:zlib';
 import { OcicryptError } from '../base/errors.ts';
 import { formatDigest } from './cipher/layer.ts';
 import type { ByteSink } from './cipher/streams.ts';
@@ -61,7 +62,7 @@ export function createDiffIdSink(compression: Compression): DiffIdSink {
       discard: () => undefined,
     };
   }
-  const decompressor = compression === 'gzip' ? createGunzip() : createZstdDecompress();
+  const decompressor = compression === 'gzip' ? zlib.createGunzip() : zlib.createZstdDecompress();
   const done = new Promise<void>((resolve, reject) => {
     decompressor.on('data', (chunk: Uint8Array) => hash.update(chunk));
     decompressor.once('end', resolve);

@@ -1,5 +1,6 @@
 // Keeps keys open between calls, and closes those that make room for others.
 
+import { outdatedNode } from '../base/errors.ts';
 import { formatKeyUri, type KeyUri } from '../base/key-uri.ts';
 import { decorate, type Kek } from './kek.ts';
 import { type BackendSettings, openKek } from './open.ts';
@@ -15,8 +16,14 @@ export interface KekStore {
 /** More keys than any operator lists; a prefix lets packets name as many as they like. */
 const MAXIMUM_OPEN = 256;
 
-/** Makes a store; it loads and opens nothing until it is asked. */
+/**
+ * Makes a store; it loads and opens nothing until it is asked.
+ *
+ * @throws OcicryptError `configuration` on a Node that is too old
+ */
 export function createKekStore(settings: BackendSettings): KekStore {
+  const outdated = outdatedNode(process.versions);
+  if (outdated !== undefined) throw outdated;
   /** Those that were asked for longest ago come first. */
   const keks = new Map<string, Promise<Kek>>();
 

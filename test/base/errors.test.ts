@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import {
@@ -8,6 +9,8 @@ import {
   type ErrorCode,
   GRPC_STATUS,
   OcicryptError,
+  OLDEST_NODE,
+  outdatedNode,
 } from '../../src/base/errors.ts';
 import { sample, seeded } from '../fixtures/seed.ts';
 
@@ -28,6 +31,14 @@ const TABLE: Readonly<Record<ErrorCode, readonly [exit: number, grpc: number]>> 
   unauthenticated: [77, 16],
   configuration: [78, 9],
 };
+
+test('a Node that is too old says so, and Bun and every later one do not', () => {
+  const { engines } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8'));
+  assert.equal(engines.node, `>=${OLDEST_NODE}`);
+  for (const node of ['18.20.8', '20.20.2', '22.17.9', '']) assert.equal(outdatedNode({ node })?.code, 'configuration');
+  for (const node of [OLDEST_NODE, '22.19.0', '24.0.0', '100.1.0']) assert.equal(outdatedNode({ node }), undefined);
+  assert.equal(outdatedNode({ node: '20.0.0', bun: '1.4.5' }), undefined);
+});
 
 test('P2 every code has the statuses of the table', () => {
   assert.deepEqual(

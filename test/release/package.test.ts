@@ -80,7 +80,29 @@ test('a package counts as bundled if a byte of it is in the output, in the versi
 test('what npm installs with the package is the dependencies and theirs, and no tool', () => {
   const names = installedPackages().map(({ name }) => name);
   for (const name of Object.keys(MANIFEST.dependencies)) assert.ok(names.includes(name), name);
+  for (const name of Object.keys(MANIFEST.peerDependencies)) {
+    assert.equal(MANIFEST.peerDependenciesMeta[name].optional, true, name);
+    assert.ok(!names.includes(name), `${name} is for those who need it`);
+  }
   assert.ok(!names.includes('typescript') && !names.includes('@biomejs/biome'));
+});
+
+test('every package of a cloud is asked for by name, and what is bundled is what was tested', () => {
+  const source = globSync('src/**/*.ts', { cwd: PROJECT }).map((file) => readFileSync(join(PROJECT, file), 'utf8'));
+  const document = readFileSync(join(PROJECT, 'docs/library.md'), 'utf8');
+  for (const name of Object.keys(MANIFEST.peerDependencies)) {
+    assert.ok(document.includes(`| \`${name}\` |`), `${name} is in the table of docs/library.md`);
+    if (name === 'pkcs11js') continue;
+    const uses = source.flatMap((text) => [
+      ...text.matchAll(/(import\('([^']+)'\))(?:\.catch\(\s*missingPeer\('([^']+)')?/g),
+    ]);
+    const ours = uses.filter(([, , imported]) => imported === name);
+    assert.ok(ours.length > 0 && ours.every(([, , , asked]) => asked === name), name);
+    // Exactly, for the executable.
+    assert.match(MANIFEST.devDependencies[name], /^\d+\.\d+\.\d+$/, name);
+    const [major] = MANIFEST.devDependencies[name].split('.');
+    assert.ok(MANIFEST.peerDependencies[name].startsWith(`^${major}.`), name);
+  }
 });
 
 test('P29 a Google key needs at most 40 packages, and none that is installed runs a script or lacks its integrity', (t) => {
@@ -102,6 +124,6 @@ test('P29 a Google key needs at most 40 packages, and none that is installed run
     assert.ok(!packages[path].hasInstallScript, path);
   }
   t.diagnostic(
-    `figures: ${google.size} packages for a Google key; ${installed.length} for all keys, 0 install scripts`,
+    `figures: ${google.size} packages for a Google key; ${installed.length} with the package, 0 install scripts`,
   );
 });

@@ -5,7 +5,8 @@ import { spawn } from 'node:child_process';
 import { access, constants } from 'node:fs/promises';
 import { delimiter, isAbsolute, join } from 'node:path';
 import type { Readable, Transform } from 'node:stream';
-import { createGunzip, createZstdDecompress } from 'node:zlib';
+// Not by name: a Node that is too old could not load this, and so not say that it is.
+import zlib from 'node:zlib';
 import { OcicryptError } from '../../base/errors.ts';
 import { endGroup } from '../../base/helper.ts';
 import { showPath } from '../../base/shown.ts';
@@ -17,8 +18,8 @@ export type Decompressor = (compressed: Readable) => { readonly output: AsyncIte
 export const MAGIC_LENGTH = 6;
 
 const BUILT_IN: readonly { readonly magic: readonly number[]; readonly create: () => Transform }[] = [
-  { magic: [0x1f, 0x8b], create: () => createGunzip() },
-  { magic: [0x28, 0xb5, 0x2f, 0xfd], create: () => createZstdDecompress() },
+  { magic: [0x1f, 0x8b], create: () => zlib.createGunzip() },
+  { magic: [0x28, 0xb5, 0x2f, 0xfd], create: () => zlib.createZstdDecompress() },
 ];
 
 const PROGRAMS = [

@@ -1,7 +1,8 @@
 // Uncompresses a layer while it streams: a sink that stands before another one.
 
 import type { Transform } from 'node:stream';
-import { createGunzip, createZstdDecompress } from 'node:zlib';
+// Not by name: a Node that is too old could not load this, and so not say that it is.
+import zlib from 'node:zlib';
 import { OcicryptError, showSystemCode } from '../../base/errors.ts';
 import { releaseBytes } from '../../base/memory.ts';
 import type { ByteSink } from './streams.ts';
@@ -23,12 +24,12 @@ const AHEAD = { chunkSize: CHUNK_BYTES, highWaterMark: 2 * CHUNK_BYTES };
 type Engine = Transform & { readonly bytesWritten: number };
 
 const FORMATS: readonly { readonly magic: readonly number[]; readonly create: () => Engine }[] = [
-  { magic: [0x1f, 0x8b], create: () => createGunzip(AHEAD) },
-  { magic: [0x28, 0xb5, 0x2f, 0xfd], create: () => createZstdDecompress(AHEAD) },
+  { magic: [0x1f, 0x8b], create: () => zlib.createGunzip(AHEAD) },
+  { magic: [0x28, 0xb5, 0x2f, 0xfd], create: () => zlib.createZstdDecompress(AHEAD) },
   // A skippable frame, which may come first: RFC 8878 section 3.1.2.
   ...Array.from({ length: 16 }, (_, index) => ({
     magic: [0x50 + index, 0x2a, 0x4d, 0x18],
-    create: () => createZstdDecompress(AHEAD),
+    create: () => zlib.createZstdDecompress(AHEAD),
   })),
 ];
 

@@ -3,11 +3,11 @@
 import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { fromLoginCredentials } from '@aws-sdk/credential-provider-login';
 import { OcicryptError } from '../../base/errors.ts';
 import type { HttpClient } from '../../base/http/contract.ts';
 import { notNow } from '../answers.ts';
 import { LibraryHttp } from '../library-http.ts';
+import { missingPeer } from '../peer.ts';
 import { type AwsIdentity, checkIdentity } from './identity.ts';
 import { expandHome, homeOf, sharedFiles } from './profiles.ts';
 
@@ -26,6 +26,9 @@ export async function readLoginCredentials(
   const directory = environment.AWS_LOGIN_CACHE_DIRECTORY || join(homeOf(environment), '.aws', 'login', 'cache');
   const file = join(expandHome(directory, environment), `${createHash('sha256').update(session).digest('hex')}.json`);
   if (!existsSync(file)) throw ended(profile, 'was never opened here');
+  const { fromLoginCredentials } = await import('@aws-sdk/credential-provider-login').catch(
+    missingPeer('@aws-sdk/credential-provider-login', 'sessions of aws login'),
+  );
   const transport = new LibraryHttp(http, signal);
   const clientConfig = { requestHandler: createRequestHandler(transport), maxAttempts: 1, logger: SILENCE };
   try {

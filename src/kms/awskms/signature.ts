@@ -3,6 +3,7 @@
 
 import { createHash, createHmac } from 'node:crypto';
 import { OcicryptError } from '../../base/errors.ts';
+import { missingPeer } from '../peer.ts';
 import type { AwsIdentity } from './identity.ts';
 
 /** A POST that is to be signed. */
@@ -16,7 +17,9 @@ export type UnsignedRequest = {
 
 /** The headers to send, without `host`, which is signed as the URL has it and sent by the client itself. */
 export async function signAwsRequest(request: UnsignedRequest, identity: AwsIdentity): Promise<Record<string, string>> {
-  const { SignatureV4 } = await import('@smithy/signature-v4');
+  const { SignatureV4 } = await import('@smithy/signature-v4').catch(
+    missingPeer('@smithy/signature-v4', 'keys of AWS KMS'),
+  );
   const { region, service, body } = request;
   const { protocol, hostname, host, pathname, port } = new URL(request.url);
   const signer = new SignatureV4({ service, region, credentials: identity, sha256: Sha256, applyChecksum: false });

@@ -1,11 +1,12 @@
 // The only code that loads Google's authentication library: for subject tokens of an executable or of AWS, and for
 // workforce identities.
 
-import { type AuthClient, GoogleAuth, gaxios } from 'google-auth-library';
+import type { AuthClient, GoogleAuth, gaxios } from 'google-auth-library';
 import { OcicryptError } from '../../base/errors.ts';
 import type { HttpClient } from '../../base/http/contract.ts';
 import { showPath } from '../../base/shown.ts';
 import { LibraryHttp } from '../library-http.ts';
+import { missingPeer } from '../peer.ts';
 import { TokenCache } from '../token-cache.ts';
 import { type CredentialsJson, invalidFile } from './credentials-file.ts';
 import { findExecutable, readSubjectToken } from './executable.ts';
@@ -31,12 +32,15 @@ export function openLibraryCredentials(
   refuseUnsupported(path, json, environment);
   const executable = findExecutable(path, json);
   return new TokenCache(async (signal) => {
+    const library = await import('google-auth-library').catch(
+      missingPeer('google-auth-library', 'Google credentials of this kind'),
+    );
     const transport = new LibraryHttp(http, signal);
     // Anew each time: the library's own cache goes by the time of day, and keeps a renewal that has failed.
-    const client = await createClient(path);
+    const client = await createClient(path, library.GoogleAuth);
     useTransport(
       client,
-      new gaxios.Gaxios({
+      new library.gaxios.Gaxios({
         fetchImplementation: (url, init) => carry(transport, new Request(url, { ...init, signal: null })),
         // Retries are the caller's, under the caller's deadline.
         retryConfig: { retry: 0, noResponseRetries: 0 },
@@ -84,10 +88,10 @@ function refuseUnsupported(path: string, json: CredentialsJson, environment: Nod
  * By the library's own way to a file of application default credentials: the other ways warn on stderr about files
  * from strangers, and this file is the operator's. It is read again for a new client, and may have been renewed.
  */
-async function createClient(path: string): Promise<AuthClient> {
+async function createClient(path: string, Library: typeof GoogleAuth): Promise<AuthClient> {
   try {
     // Called a project, so that the library runs no gcloud and asks no server for one.
-    const library = new GoogleAuth({ scopes: [SCOPE], projectId: 'none' });
+    const library = new Library({ scopes: [SCOPE], projectId: 'none' });
     return await library._getApplicationCredentialsFromFilePath(path);
   } catch {
     throw invalidFile(path);

@@ -168,7 +168,7 @@ const PACKAGE = ['pkcs11', 'js'].join('');
  * for it in the named directory, or else beside itself; the npm package resolves it as its optional peer.
  */
 function loadBinding(directory: string | undefined): Binding {
-  const require = createRequire(import.meta.url);
+  const require = createRequire(import.meta.url ?? process.execPath);
   let cause: unknown;
   for (const place of bindingPlaces(directory)) {
     try {
@@ -184,11 +184,11 @@ function loadBinding(directory: string | undefined): Binding {
   });
 }
 
-/** Exact places only: a search upwards would end in directories that are not the operator's. */
+/** Exact places only, and in a bundle for CommonJS, which has no `import.meta`, none beside it: a search upwards would end in directories that are not the operator's. */
 function bindingPlaces(directory: string | undefined): readonly string[] {
   const inside = (place: string) => join(place, 'node_modules', PACKAGE);
   if (directory !== undefined) return [inside(directory)];
-  if (!import.meta.url.includes('/$bunfs/')) return [PACKAGE];
+  if (import.meta.url?.includes('/$bunfs/') !== true) return [PACKAGE];
   const here = dirname(process.execPath);
   return [inside(here), inside(join(here, '..', 'lib', 'ocicrypt-kms'))];
 }
