@@ -11,6 +11,8 @@ export type FileSecrecy = {
   readonly isSecret?: (content: Uint8Array) => boolean;
   /** Whether an agent writes the file for us: it may be of any user's, and a group's to read. */
   readonly ofAgent?: boolean;
+  /** Whether no other user may write it, whoever may read it. */
+  readonly isProtected?: boolean;
 };
 
 /**
@@ -27,7 +29,7 @@ export function readSecretFile(
   path: string,
   what: string,
   maximumBytes: number,
-  { isSecret = () => true, ofAgent = false }: FileSecrecy = {},
+  { isSecret = () => true, ofAgent = false, isProtected = false }: FileSecrecy = {},
 ): Uint8Array<ArrayBuffer> {
   const file = openFile(path, what);
   let buffer: Uint8Array<ArrayBuffer> | undefined;
@@ -39,6 +41,7 @@ export function readSecretFile(
     }
     const content = buffer.subarray(0, length);
     if (isSecret(content)) checkOwner(path, what, file, ofAgent);
+    if (isProtected) checkWriters(path, what, file);
     return concatBytes(content);
   } finally {
     wipe(buffer);
@@ -54,6 +57,11 @@ export function readSecretFile(
  */
 export function readPublicFile(path: string, what: string, maximumBytes: number): Uint8Array<ArrayBuffer> {
   return readSecretFile(path, what, maximumBytes, { isSecret: () => false });
+}
+
+/** The same of a file that only we or root may write, because it was found and not named. */
+export function readProtectedFile(path: string, what: string, maximumBytes: number): Uint8Array<ArrayBuffer> {
+  return readSecretFile(path, what, maximumBytes, { isSecret: () => false, isProtected: true });
 }
 
 /** The one line of a secret file as bytes, without the line end that editors add: a passphrase, a PIN. */
@@ -98,6 +106,16 @@ function roomFor(path: string, what: string, file: number, maximumBytes: number)
 function irregular(path: string, what: string): OcicryptError {
   return new OcicryptError('configuration', `${what} ${showPath(path)} is not a regular file`, {
     hint: 'pipes, devices and directories are not read: name a file',
+  });
+}
+
+function checkWriters(path: string, what: string, file: number): void {
+  const { mode, uid } = fstatSync(file);
+  const us = process.geteuid?.();
+  if (us === undefined || ((uid === us || uid === 0) && (mode & 0o022) === 0)) return;
+  const problem = uid === us || uid === 0 ? 'may be written by other users' : 'belongs to another user';
+  throw new OcicryptError('configuration', `${what} ${showPath(path)} was found and ${problem}`, {
+    hint: 'take their rights away, or name a file of your own',
   });
 }
 

@@ -39,6 +39,11 @@ export type Command = {
   readonly examples: readonly [string, string];
   readonly options: readonly OptionName[];
   readonly modes?: readonly CommandMode[];
+  /**
+   * Whether variables and a configuration file that is found add to what its caller names. Not for what other programs
+   * start, with an environment from anywhere, nor for what writes down the options that it is given.
+   */
+  readonly isOpen?: true;
   /** Runs the command; whatever goes wrong is thrown as an OcicryptError. */
   readonly run: (context: CommandContext) => Promise<void>;
   /** What is done about the line of any failure, its options' too, after that was said and before the process ends. */

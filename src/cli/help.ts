@@ -30,7 +30,7 @@ export function commandHelp(name: string, command: Command, personality: Persona
     `usage: ${wrapWords(usage, WIDTH - 'usage: '.length).join('\n         ')}`,
     `examples:\n${command.examples.map((words) => commandLine(`${called} ${words}`.trimEnd())).join('\n')}`,
     ...writtenForms(command),
-    ...optionGroups([...command.options, 'help']),
+    ...optionGroups(command),
   ]
     .map((section) => `${section}\n`)
     .join('\n');
@@ -48,12 +48,13 @@ function writtenForms({ operands, options }: Command): readonly string[] {
   return rows.length === 0 ? [] : [`where\n${columns(rows, 13)}`];
 }
 
-function optionGroups(taken: readonly OptionName[]): readonly string[] {
+function optionGroups(command: Command): readonly string[] {
+  const taken: readonly OptionName[] = [...command.options, 'help'];
   return Object.entries(OPTION_GROUPS).flatMap(([title, group]) => {
     const names = Object.keys(group)
       .filter(isOptionName)
       .filter((name) => taken.includes(name));
-    const rows = names.map((name) => [optionUsage(name), optionText(name)] as const);
+    const rows = names.map((name) => [optionUsage(name), optionText(name, command)] as const);
     return rows.length === 0 ? [] : [`${title}:\n${columns(rows, 28)}`];
   });
 }

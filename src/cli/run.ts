@@ -122,7 +122,7 @@ async function runCommand(
     checkOperands(name, command, settings);
     refuseUncheckedTls(process.env);
     const reread = async () => {
-      settings = await withFile(given);
+      settings = await withFile(given, command, terminal);
       if (name === 'serve' && personality === 'kms_oci_crypt') settings = withReferencePort(settings);
       checkModes(command, settings, given.names());
       return settings;
@@ -150,8 +150,9 @@ function quiet(terminal: Terminal): Terminal {
   };
 }
 
-/** With those of the configuration file, if there is one. */
-async function withFile(given: Settings): Promise<Settings> {
+/** With those of the configuration file, if there is one, and of what else tells the command something. */
+async function withFile(given: Settings, command: Command, terminal: Terminal): Promise<Settings> {
+  if (command.isOpen) return (await import('./surroundings.ts')).addSurroundings(given, command, terminal);
   const file = given.text('config');
   if (file === undefined) return given;
   return given.over(await (await import('./options/configuration.ts')).readConfiguration(file));

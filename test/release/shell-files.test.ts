@@ -21,7 +21,8 @@ function plain(page: string): string {
     .replaceAll('\\e', '\\');
 }
 
-for (const [name, { describe, options, examples, operands }] of COMMANDS) {
+for (const [name, command] of COMMANDS) {
+  const { describe, options, examples, operands } = command;
   test(`the manual page of ${name} says what help says`, () => {
     const page = FILES.get(`man/ocicrypt-kms-${name}.1`) ?? assert.fail();
     assert.match(page, /^\.TH OCICRYPT-KMS-[A-Z]+ 1 2026-01-02 "ocicrypt\\-kms [\d.]+" "User Commands"$/m);
@@ -34,7 +35,7 @@ for (const [name, { describe, options, examples, operands }] of COMMANDS) {
       const { value } = optionSpec(option);
       const at = lines.indexOf(`--${option}${value === undefined ? '' : `=${value}`}`);
       assert.ok(at >= 0, option);
-      assert.equal(lines[at + 1], optionText(option));
+      assert.equal(lines[at + 1], optionText(option, command));
     }
   });
 }

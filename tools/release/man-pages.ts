@@ -56,12 +56,8 @@ function programPage(head: string, { description, home }: Product): string {
   ]);
 }
 
-function commandPage(
-  head: string,
-  name: string,
-  { operands, describe, examples, options }: Command,
-  { home }: Product,
-): string {
+function commandPage(head: string, name: string, command: Command, { home }: Product): string {
+  const { operands, describe, examples, options } = command;
   const called = `ocicrypt-kms ${name}`;
   const taken: readonly OptionName[] = [...options, 'help'];
   const forms = formWords([operands, ...taken.map((option) => optionSpec(option).value)]);
@@ -80,20 +76,35 @@ function commandPage(
       const names = Object.keys(group)
         .filter(isOptionName)
         .filter((option) => taken.includes(option));
-      return names.length === 0 ? [] : [`.SS ${letters(title)}`, ...names.flatMap(optionEntry)];
+      return names.length === 0
+        ? []
+        : [`.SS ${letters(title)}`, ...names.flatMap((option) => optionEntry(option, command))];
     }),
     '.SH EXAMPLES',
     '.nf',
     ...examples.map((words) => letters(`${called} ${words}`.trimEnd())),
     '.fi',
+    ...(command.isOpen === true ? FILES : []),
     ...seeAlso(['ocicrypt-kms'], home),
   ]);
 }
 
-function optionEntry(name: OptionName): readonly string[] {
+/** What counts for a command without being named. */
+const FILES = [
+  '.SH FILES',
+  'Without \\-\\-config the first of these that is there is read, but for policy and times:',
+  '.TP',
+  '.I $XDG_CONFIG_HOME/ocicrypt\\-kms/config.yaml',
+  'or below ~/.config; not in a pipeline, where CI is set',
+  '.TP',
+  '.I /etc/ocicrypt\\-kms/config.yaml',
+  'of the whole machine',
+];
+
+function optionEntry(name: OptionName, command: Command): readonly string[] {
   const { value } = optionSpec(name);
   const shown = value === undefined ? '' : `=\\fI${letters(value)}\\fR`;
-  return ['.TP', `\\fB${letters(`--${name}`)}\\fR${shown}`, letters(optionText(name))];
+  return ['.TP', `\\fB${letters(`--${name}`)}\\fR${shown}`, letters(optionText(name, command))];
 }
 
 function seeAlso(pages: readonly string[], home: string): readonly string[] {

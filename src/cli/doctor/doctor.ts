@@ -15,6 +15,7 @@ import { asciiJson } from '../text.ts';
 import { CONTAINERD_CONFIGS } from './containerd.ts';
 import { type Finding, shortenKey, showBlock } from './finding.ts';
 import { type ImageProbe, isImageName, probeImage, reportImage, showImage } from './image.ts';
+import { findSettings } from './settings.ts';
 import { examineSetup } from './setup.ts';
 import { findSignatureTraps } from './signatures.ts';
 
@@ -48,6 +49,7 @@ export async function runDoctor(context: CommandContext): Promise<void> {
   const images: ImageProbe[] = [];
   for (const image of settings.operands.filter(isImageName)) images.push(await probeImage(context, image));
   const findings = [
+    ...(await findSettings(process.env)),
     ...(await examineSetup({ environment: process.env, containerdConfigs: CONTAINERD_CONFIGS })),
     ...findSignatureTraps([join(homedir(), '.config/containers'), '/etc/containers']),
   ];

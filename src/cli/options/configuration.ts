@@ -1,7 +1,7 @@
 // The only code that reads a configuration file. Its members are the options of the table; docs/configuration.md.
 
 import { OcicryptError } from '../../base/errors.ts';
-import { readPublicFile } from '../../base/secret-file.ts';
+import { readProtectedFile, readPublicFile } from '../../base/secret-file.ts';
 import { showPath, showValue } from '../../base/shown.ts';
 import { nearest, Settings } from './settings.ts';
 import { configurationPath, isOptionName, OPTIONS, type OptionName, optionSpec } from './table.ts';
@@ -15,10 +15,14 @@ const MAXIMUM_FILE_BYTES = 1024 * 1024;
 /**
  * Reads a YAML (or JSON, which is YAML) file into option values.
  *
+ * @param how a file that was only found must be ours or root's, and no other user may write it
  * @throws OcicryptError `configuration`, naming the file, the member, and the nearest member if one is unknown
  */
-export async function readConfiguration(file: string): Promise<ReadonlyMap<OptionName, readonly string[]>> {
-  const document = await parseDocument(file, readText(file));
+export async function readConfiguration(
+  file: string,
+  how: 'found' | 'named' = 'named',
+): Promise<ReadonlyMap<OptionName, readonly string[]>> {
+  const document = await parseDocument(file, readText(file, how));
   const texts = new Map<OptionName, readonly string[]>();
   for (const [name, value] of Object.entries(document)) {
     const section = optionsBelow([name]);
@@ -38,10 +42,11 @@ export async function readConfiguration(file: string): Promise<ReadonlyMap<Optio
   return texts;
 }
 
-function readText(file: string): string {
+function readText(file: string, how: 'found' | 'named'): string {
   try {
     // The same care as for secrets, but for who may read it: no FIFO that hangs, no device that never ends.
-    const bytes = readPublicFile(file, 'the configuration', MAXIMUM_FILE_BYTES);
+    const read = how === 'found' ? readProtectedFile : readPublicFile;
+    const bytes = read(file, 'the configuration', MAXIMUM_FILE_BYTES);
     if (bytes.length > MAXIMUM_FILE_BYTES)
       throw new OcicryptError('configuration', `${showPath(file)} is too large to be configuration`);
     return new TextDecoder('utf-8', { fatal: true }).decode(bytes);

@@ -47,6 +47,7 @@ export const IMAGE_OPTIONS = {
   },
   authfile: {
     kind: 'text',
+    hasVariable: true,
     value: 'FILE',
     describe: 'credentials of registries',
     fallback: 'REGISTRY_AUTH_FILE, else those that podman login and docker login wrote',

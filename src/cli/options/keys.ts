@@ -5,12 +5,14 @@ import type { OptionGroup } from './spec.ts';
 export const KEY_OPTIONS = {
   recipient: {
     kind: 'list',
+    hasVariable: true,
     value: 'RECIPIENT',
     describe: 'encrypt to this recipient, who can then open the image alone',
     member: null,
   },
   'recipients-file': {
     kind: 'list',
+    hasVariable: true,
     value: 'FILE',
     describe: 'encrypt to the recipients in FILE, one a line; lines that begin with # are comments',
     member: null,
@@ -29,11 +31,15 @@ export const KEY_OPTIONS = {
   },
   require: {
     kind: 'list',
+    isPolicy: true,
+    hasVariable: true,
     value: 'KEY',
     describe: 'a key that every layer must be encrypted to',
   },
   only: {
     kind: 'list',
+    isPolicy: true,
+    hasVariable: true,
     value: 'KEY',
     describe: 'no recipient other than these (KEY or PREFIX/*) may be able to open a layer',
   },
@@ -50,38 +56,48 @@ export const KEY_OPTIONS = {
   },
   key: {
     kind: 'list',
+    isPolicy: true,
+    hasVariable: true,
     value: 'FILE',
     describe:
       'a key file or age identity file that may be used; image commands also take a KEY or a private key in PEM (for jwe:)',
   },
   allow: {
     kind: 'list',
+    isPolicy: true,
+    hasVariable: true,
     value: 'KEY',
     describe: 'a key that may be used; PREFIX/* allows all keys below a prefix',
   },
   'allow-wrap': {
     kind: 'list',
+    isPolicy: true,
     value: 'KEY',
     describe: 'a key, or PREFIX/*, that may only encrypt',
   },
   'allow-unwrap': {
     kind: 'list',
+    isPolicy: true,
     value: 'KEY',
     describe: 'a key, or PREFIX/*, that may only decrypt',
   },
   kmsURI: {
     kind: 'text',
+    isPolicy: true,
     value: 'KEY',
     describe: 'default key if a call names none; a call that names another one is refused',
   },
   'kbs-key': {
     kind: 'pairs',
+    isPolicy: true,
     value: 'KEY=FILE',
     describe:
       "a key kbs:///REPOSITORY/TYPE/TAG of Confidential Containers' broker, and the file that holds its 32 bytes; it may unwrap",
   },
   context: {
     kind: 'pairs',
+    isPolicy: true,
+    hasVariable: true,
     value: 'NAME=VALUE',
     describe: 'a public label: new packets are bound to it, and a packet without it is not unwrapped',
   },

@@ -29,6 +29,7 @@ export const SERVER_OPTIONS = {
   },
   'insecure-plaintext': {
     kind: 'switch',
+    isPolicy: true,
     describe: 'allow tcp:// on the loopback, where every local user may call and read',
   },
   status: {
@@ -59,15 +60,18 @@ export const TLS_OPTIONS = {
   'tls-ca': { kind: 'text', value: 'FILE', describe: "CAs to trust for the server's certificate, PEM" },
   'tls-client-ca': {
     kind: 'text',
+    isPolicy: true,
     value: 'FILE',
     describe: 'require TLS clients to present a certificate from these CAs, PEM',
   },
   'insecure-any-client': {
     kind: 'switch',
+    isPolicy: true,
     describe: 'answer every host that can connect over TLS, without a client certificate',
   },
   'tls-min': {
     kind: 'choice',
+    isPolicy: true,
     value: '1.2|1.3',
     choices: ['1.2', '1.3'],
     describe: 'the oldest TLS version to accept; 1.2 with forward secrecy and AEAD ciphers only',
@@ -75,6 +79,7 @@ export const TLS_OPTIONS = {
   },
   'allow-client': {
     kind: 'list',
+    isPolicy: true,
     value: 'NAME[=[wrap:|unwrap:]KEY]',
     describe:
       "only clients with this DNS name (or URI:…, email:…, IP:…) in their certificate may call, with the server's keys or with this key alone",

@@ -121,6 +121,7 @@ export const AGE_OPTIONS = {
 export const PKCS11_OPTIONS = {
   'pkcs11-module': {
     kind: 'list',
+    isPolicy: true,
     value: 'FILE',
     describe: 'a PKCS#11 module that may be loaded, by its whole path; the first is the default',
     member: ['pkcs11', 'module'],
@@ -153,6 +154,7 @@ export const PKCS11_OPTIONS = {
   },
   'pkcs11-oaep-sha1': {
     kind: 'switch',
+    isPolicy: true,
     describe: 'permit RSA-OAEP with SHA-1, for tokens that support no other hash',
     member: ['pkcs11', 'oaep-sha1'],
   },

@@ -75,7 +75,8 @@ export class Settings {
   }
 
   switch(name: SwitchName): boolean {
-    return this.#texts.has(name);
+    // A file or variable may say that it is off.
+    return (this.#texts.get(name)?.length ?? 0) > 0;
   }
 
   /** What was given for an option of any kind, as it was written. */

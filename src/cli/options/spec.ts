@@ -12,6 +12,16 @@ export type OptionSpec = {
   readonly describe: string;
   /** The member of the configuration file that means the same: a path if it is in a section, null if there is none. */
   readonly member?: readonly [string, string] | null;
+  /**
+   * Whether a variable of the environment may set it, for pipelines. What widens what is accepted has none, nor what cloud
+   * libraries have variables of their own for.
+   */
+  readonly hasVariable?: true;
+  /**
+   * Whether it decides which keys may be used, who may call, or what is demanded of an image: a caller names that, and a
+   * configuration file that was only found does not.
+   */
+  readonly isPolicy?: true;
   /** What holds if the option is not given. */
   readonly fallback?: string;
 };

@@ -10,38 +10,48 @@ import { isRepeatable, type OptionGroup, type OptionKind, type OptionSpec } from
 const NETWORK_OPTIONS = {
   timeout: {
     kind: 'duration',
+    hasVariable: true,
     value: 'TIME',
     describe: 'the time for one request, at most 50s; for an image command, the time for all of it',
     fallback: '10s for one request to a key; none for an image command',
   },
   ca: {
     kind: 'list',
+    hasVariable: true,
     value: 'FILE',
     describe: "CAs to trust beside the system's, for private endpoints and proxies, PEM",
   },
 } as const satisfies OptionGroup;
 
 const OUTPUT_OPTIONS = {
-  json: { kind: 'switch', describe: 'print JSON', member: null },
-  quiet: { kind: 'switch', describe: 'say nothing on standard error but errors and warnings: no progress, no advice' },
+  json: { kind: 'switch', hasVariable: true, describe: 'print JSON', member: null },
+  quiet: {
+    kind: 'switch',
+    hasVariable: true,
+    describe: 'say nothing on standard error but errors and warnings: no progress, no advice',
+  },
   digestfile: {
     kind: 'text',
+    hasVariable: true,
     value: 'FILE',
     describe: 'write the digest of the new image to FILE too',
     member: null,
   },
   'audit-log': {
     kind: 'text',
+    hasVariable: true,
     value: 'FILE',
     describe: 'append one JSON line for each decision; no key is released without its line',
   },
   debugLog: {
     kind: 'text',
+    hasVariable: true,
     value: 'FILE',
     describe: 'append what happens as JSON lines, without any secret (mode 0600)',
   },
   config: {
     kind: 'text',
+    hasVariable: true,
     value: 'FILE',
     describe: 'YAML or JSON with the same options; an option given here replaces what the file says',
     member: null,
@@ -101,11 +111,26 @@ export function optionSpec(name: OptionName): OptionSpec {
   return OPTIONS[name];
 }
 
-/** What help and the manual say of an option: what it is for, whether it may be repeated, what holds without it. */
-export function optionText(name: OptionName): string {
+export const VARIABLE_PREFIX = 'OCICRYPT_KMS_';
+
+/** How the variable of an option would be called, whether it has one or not. */
+export function variableName(option: OptionName): string {
+  const words = option.replace(/([a-z])([A-Z])/g, '$1_$2').replaceAll('-', '_');
+  return `${VARIABLE_PREFIX}${words.toUpperCase()}`;
+}
+
+/** The variable that sets an option, if it has one. */
+export function variableOf(option: OptionName): string | undefined {
+  return optionSpec(option).hasVariable === true ? variableName(option) : undefined;
+}
+
+/** What help and the manual say of an option of a command: what it is for, whether it may be repeated, its variable, what holds without it. */
+export function optionText(name: OptionName, command: { readonly isOpen?: true }): string {
   const { kind, describe, fallback } = optionSpec(name);
+  const variable = command.isOpen === true ? variableOf(name) : undefined;
   const notes = [
     ...(isRepeatable(kind) ? ['repeatable'] : []),
+    ...(variable === undefined ? [] : [variable]),
     ...(fallback === undefined ? [] : [`default: ${fallback}`]),
   ];
   return notes.length === 0 ? describe : `${describe} (${notes.join('; ')})`;
