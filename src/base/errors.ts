@@ -126,6 +126,16 @@ export class OcicryptError extends Error {
     });
   }
 
+  /**
+   * The same failure with what it is about named first, or itself if its message names that already. Whether a text says
+   * a name is asked here alone: what failed is told by code and reason.
+   *
+   * @param shown how the name is said, where that is not the name itself
+   */
+  about(what: string, name: string, shown = name): OcicryptError {
+    return this.message.includes(name) ? this : this.with({ before: `${what} ${shown}: ` });
+  }
+
   /** {@link describeError} with its marks, to be a part of another error's message. */
   markedLine(): string {
     return joinLine(this.code, this.#marked.message, this.#marked.hint);

@@ -9,9 +9,7 @@ import { asOcicryptError, type OcicryptError, withheldFromCallers } from '../bas
  * @param key in canonical form
  */
 export function nameKey(error: unknown, key: string): OcicryptError {
-  const known = asOcicryptError(error);
-  if (known.message.includes(key)) return known;
-  return known.with({ before: `key ${showKey(key)}: ` });
+  return asOcicryptError(error).about('key', key, showKey(key));
 }
 
 /** A key in canonical form as an error shows it: one that is known by its path only is a file of this machine. */

@@ -89,3 +89,16 @@ test('a layer-key record has one name', () => {
   for (const file of ELSEWHERE.flatMap(([, where]) => where))
     assert.doesNotMatch(codeOf(file), /\boptsdata\b(?!['"]|: )/, file);
 });
+
+/** What a message of our own is looked at for, by files that may: texts of others are not errors of ours. */
+const MAY_READ_TEXTS: ReadonlySet<string> = new Set(['base/errors.ts', 'base/http/errors.ts']);
+
+test('what to do next hangs on the code or reason of an error, and never on its text', () => {
+  const asked =
+    /\.(?:message|hint)(?:\?\.|\.)(?:includes|endsWith|startsWith|match|search|indexOf|split)\(|\.(?:test|exec)\((?:\w+\.)+(?:message|hint)\b|\.(?:message|hint) ?[!=]==? ?['"`]/;
+  const found = globSync('**/*.ts', { cwd: SOURCE }).filter((file) => asked.test(codeOf(file)));
+  assert.deepEqual(
+    found.filter((file) => !MAY_READ_TEXTS.has(file)),
+    [],
+  );
+});
