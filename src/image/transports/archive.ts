@@ -1,11 +1,8 @@
 // Reads and writes oci-archive files: a layout in a tar, read in place and written anew as a whole.
 
-import { createHash } from 'node:crypto';
-import { realpath, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import { OcicryptError, systemCode } from '../../base/errors.ts';
-import { showPath } from '../../base/shown.ts';
-import { type BlobIdentity, formatDigest } from '../cipher/layer.ts';
+import { OcicryptError } from '../../base/errors.ts';
+import type { BlobIdentity } from '../cipher/layer.ts';
 import {
   type Descriptor,
   isManifestType,
@@ -13,20 +10,13 @@ import {
   parseLayoutVersion,
   parseManifest,
 } from '../model/manifest.ts';
-import { notDurable, notWritten } from '../not-written.ts';
+import { notDurable } from '../not-written.ts';
+import { type ArchiveTarget, changedMeanwhile, packBlob, packBytes, readTarget } from './archive-file.ts';
 import { ArchiveMembers } from './archive-members.ts';
-import {
-  type AtomicFile,
-  createAtomicFile,
-  type FileOwner,
-  openRegularFile,
-  readSmallFile,
-  syncDirectory,
-} from './files.ts';
-import { EMPTY_INDEX, LAYOUT_FILE, LayoutIndex, type LayoutName } from './layout-index.ts';
+import { type AtomicFile, createAtomicFile, openRegularFile, readSmallFile, syncDirectory } from './files.ts';
+import { blobPath, EMPTY_INDEX, LAYOUT_FILE, LayoutIndex, type LayoutName } from './layout-index.ts';
 import { type BlobReader, type BlobWriter, checkContent, type ImageStore, type StoredManifest } from './store.ts';
-import { checkArchiveKind } from './tar-file.ts';
-import { endTar, endTarMember, startTarMember } from './tar-write.ts';
+import { endTar } from './tar-write.ts';
 import { removeAbandoned } from './temporary.ts';
 
 /**
@@ -41,12 +31,8 @@ export function openArchive(path: string, tag: string | undefined, name: string,
 
 /** Indexes in indexes, as many as an image may have, and the index of the archive. */
 const MAXIMUM_DEPTH = 5;
-const CHUNK_BYTES = 1024 * 1024;
 
 type Staged = { readonly file: AtomicFile; readonly size: number };
-/** The file that an archive is to take the place of. */
-type Target = { readonly path: string; readonly owner: FileOwner | undefined; readonly identity: string };
-
 class ArchiveStore implements ImageStore {
   readonly name: string;
   readonly transfers = 1;
@@ -55,7 +41,7 @@ class ArchiveStore implements ImageStore {
   readonly #writing: boolean;
   readonly #staged = new Map<string, Staged>();
   #members: Promise<ArchiveMembers> | undefined;
-  #target: Promise<Target> | undefined;
+  #target: Promise<ArchiveTarget> | undefined;
   #found: Descriptor | undefined;
   /** As it was when the image was read. */
   #index: LayoutIndex | undefined;
@@ -82,7 +68,7 @@ class ArchiveStore implements ImageStore {
     const staged = this.#staged.get(digest);
     const bytes =
       staged === undefined
-        ? await (await this.#open(signal)).readSmall(memberOf(digest), signal)
+        ? await (await this.#open(signal)).readSmall(blobPath(digest), signal)
         : await readSmallFile(staged.file.path, `manifest ${digest}`);
     checkContent(bytes, descriptor, 'manifest');
     return { bytes, digest, mediaType, size };
@@ -90,19 +76,19 @@ class ArchiveStore implements ImageStore {
 
   async openBlob(blob: BlobIdentity, signal?: AbortSignal): Promise<BlobReader> {
     const members = await this.#open(signal);
-    const size = members.size(memberOf(blob.digest));
+    const size = members.size(blobPath(blob.digest));
     if (size !== undefined && size !== blob.size) throw this.#damaged(blob);
-    if (!members.isAtHand(memberOf(blob.digest))) {
+    if (!members.isAtHand(blobPath(blob.digest))) {
       // Of a compressed archive all that the image needs is unpacked in one pass, and nothing else.
       this.#unpacked ??= this.#unpack(members, signal);
       await this.#unpacked;
     }
-    return members.open(memberOf(blob.digest), signal);
+    return members.open(blobPath(blob.digest), signal);
   }
 
   async hasBlob({ digest, size }: BlobIdentity): Promise<boolean> {
     if (this.#staged.get(digest)?.size === size) return true;
-    return (await this.#openOld())?.size(memberOf(digest)) === size;
+    return (await this.#openOld())?.size(blobPath(digest)) === size;
   }
 
   async createBlob(): Promise<BlobWriter> {
@@ -195,12 +181,12 @@ class ArchiveStore implements ImageStore {
   }
 
   /** The file that will be replaced, and what would fail in the end: looked at once, before the first layer. */
-  #readTarget(): Promise<Target> {
+  #readTarget(): Promise<ArchiveTarget> {
     this.#target ??= this.#checkTarget();
     return this.#target;
   }
 
-  async #checkTarget(): Promise<Target> {
+  async #checkTarget(): Promise<ArchiveTarget> {
     const target = await readTarget(this.#path);
     const old = target.owner === undefined ? undefined : await this.#open();
     (await this.#readIndex(old)).checkName(this.#wanted, this.#found);
@@ -223,7 +209,7 @@ class ArchiveStore implements ImageStore {
 
   async #unpack(members: ArchiveMembers, signal: AbortSignal | undefined): Promise<void> {
     const blobs = await this.#walk(this.#found === undefined ? [] : [this.#found], signal);
-    const named = blobs.map(({ digest, size }) => ({ name: memberOf(digest), size }));
+    const named = blobs.map(({ digest, size }) => ({ name: blobPath(digest), size }));
     await members.unpack(
       named.filter(({ name, size }) => members.size(name) === size).map(({ name }) => name),
       signal,
@@ -234,7 +220,7 @@ class ArchiveStore implements ImageStore {
   async #collect(index: LayoutIndex, signal: AbortSignal | undefined): Promise<readonly BlobIdentity[]> {
     const blobs: BlobIdentity[] = [];
     for (const blob of await this.#walk(index.entries(), signal)) if (await this.#isHere(blob)) blobs.push(blob);
-    const old = blobs.filter(({ digest }) => !this.#staged.has(digest)).map(({ digest }) => memberOf(digest));
+    const old = blobs.filter(({ digest }) => !this.#staged.has(digest)).map(({ digest }) => blobPath(digest));
     await (await this.#openOld())?.unpack(old, signal);
     return blobs;
   }
@@ -258,7 +244,7 @@ class ArchiveStore implements ImageStore {
   async #isHere({ digest }: BlobIdentity): Promise<boolean> {
     if (this.#staged.has(digest)) return true;
     const members = this.#writing ? await this.#openOld() : await this.#open();
-    return members?.size(memberOf(digest)) !== undefined;
+    return members?.size(blobPath(digest)) !== undefined;
   }
 
   /** Copies a blob into the new archive; one that is not what its descriptor says would be lost with the old one. */
@@ -269,18 +255,7 @@ class ArchiveStore implements ImageStore {
         ? await this.openBlob(blob, signal)
         : await openRegularFile(staged.file.path, `blob ${blob.digest}`);
     try {
-      await startTarMember(file, memberOf(blob.digest), blob.size);
-      const hash = createHash('sha256');
-      const buffer = new Uint8Array(CHUNK_BYTES);
-      let size = 0;
-      for (let count = -1; count !== 0; size += count) {
-        signal?.throwIfAborted();
-        count = await reader.read(buffer);
-        hash.update(buffer.subarray(0, count));
-        await file.write(buffer.subarray(0, count));
-      }
-      if (size !== blob.size || formatDigest(hash.digest()) !== blob.digest) throw this.#damaged(blob);
-      await endTarMember(file, size);
+      if (!(await packBlob(file, blob, reader, signal))) throw this.#damaged(blob);
     } finally {
       await reader.close();
     }
@@ -291,35 +266,4 @@ class ArchiveStore implements ImageStore {
       hint: 'nothing was changed: the archive is damaged, make it again',
     });
   }
-}
-
-async function packBytes(file: AtomicFile, name: string, bytes: Uint8Array): Promise<void> {
-  await startTarMember(file, name, bytes.length);
-  await file.write(bytes);
-  await endTarMember(file, bytes.length);
-}
-
-/** Where the archive is or will be: behind links, so that no old archive stays where they lead. */
-async function readTarget(path: string): Promise<Target> {
-  try {
-    const real = await realpath(path);
-    const status = await stat(real);
-    checkArchiveKind(path, status);
-    const { mode, uid, gid, dev, ino, size, mtimeMs } = status;
-    return { path: real, owner: { mode, uid, gid }, identity: [dev, ino, size, mtimeMs].join() };
-  } catch (error) {
-    if (systemCode(error) === 'ENOENT') return { path, owner: undefined, identity: '' };
-    if (error instanceof OcicryptError) throw error;
-    return notWritten(path)(error);
-  }
-}
-
-function changedMeanwhile(path: string): OcicryptError {
-  return new OcicryptError('not-written', `${showPath(path)} was changed by another program meanwhile`, {
-    hint: 'nothing was changed by this run: run again',
-  });
-}
-
-function memberOf(digest: string): string {
-  return `blobs/sha256/${digest.slice('sha256:'.length)}`;
 }

@@ -2,8 +2,8 @@
 // (temporary file, fsync, rename, fsync).
 
 import { constants } from 'node:fs';
-import { type FileHandle, open, rename, rm } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { type FileHandle, open, rename, rm, rmdir } from 'node:fs/promises';
+import { dirname, join, resolve } from 'node:path';
 import { OcicryptError, showSystemCode, systemCode } from '../../base/errors.ts';
 import { showPath } from '../../base/shown.ts';
 import { type ByteSink, sourceFromFile } from '../cipher/streams.ts';
@@ -208,4 +208,16 @@ async function openNew(
     }
   }
   return { handle: await open(path, flags, mode), direct: false };
+}
+
+/** From `inner` outwards to `outer`; the first that holds something, or is not ours to remove, ends it. */
+export async function removeEmptyDirectories(inner: string, outer: string): Promise<void> {
+  const last = resolve(outer);
+  for (let directory = resolve(inner); directory.startsWith(last); directory = dirname(directory)) {
+    const removed = await rmdir(directory).then(
+      () => true,
+      () => false,
+    );
+    if (!removed) return;
+  }
 }

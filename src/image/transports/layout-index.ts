@@ -24,6 +24,13 @@ const TAG = 'org.opencontainers.image.ref.name';
 /** The file that makes a directory a layout: https://github.com/opencontainers/image-spec/blob/main/image-layout.md */
 export const LAYOUT_FILE = new TextEncoder().encode('{"imageLayoutVersion":"1.0.0"}');
 
+/** Where blobs are, and where one of them is, in a layout and in an archive of one. */
+export const BLOBS = 'blobs/sha256';
+
+export function blobPath(digest: string): string {
+  return `${BLOBS}/${digest.slice('sha256:'.length)}`;
+}
+
 /** The index of a layout that holds nothing. */
 export const EMPTY_INDEX = writeJson({ schemaVersion: 2, mediaType: MEDIA_TYPES.index, manifests: [] });
 

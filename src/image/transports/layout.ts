@@ -2,7 +2,7 @@
 // https://github.com/opencontainers/image-spec/blob/main/image-layout.md
 
 import { constants } from 'node:fs';
-import { access, mkdir, open, rm, rmdir, stat } from 'node:fs/promises';
+import { access, mkdir, open, rm, stat } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { asOcicryptError, OcicryptError } from '../../base/errors.ts';
 import type { BlobIdentity } from '../cipher/layer.ts';
@@ -13,10 +13,11 @@ import {
   createAtomicFile,
   openRegularFile,
   readSmallFile,
+  removeEmptyDirectories,
   syncDirectory,
   writeFileAtomically,
 } from './files.ts';
-import { EMPTY_INDEX, LAYOUT_FILE, LayoutIndex, type LayoutName } from './layout-index.ts';
+import { BLOBS, blobPath, EMPTY_INDEX, LAYOUT_FILE, LayoutIndex, type LayoutName } from './layout-index.ts';
 import { lockIndex } from './layout-lock.ts';
 import { type BlobReader, type BlobWriter, checkContent, type ImageStore, type StoredManifest } from './store.ts';
 import { removeAbandoned } from './temporary.ts';
@@ -237,7 +238,7 @@ class LayoutStore implements ImageStore {
   }
 
   #blobs(): string {
-    return resolve(this.#directory, 'blobs/sha256');
+    return resolve(this.#directory, BLOBS);
   }
 
   async #readIndex(): Promise<LayoutIndex> {
@@ -277,7 +278,7 @@ class LayoutStore implements ImageStore {
   #blobPath(digest: string): string {
     // Descriptors are checked when they are parsed; here it decides over a path.
     if (!isDigest(digest)) throw new OcicryptError('bad-input', 'not a SHA-256 digest');
-    return join(this.#directory, 'blobs/sha256', digest.slice('sha256:'.length));
+    return join(this.#directory, blobPath(digest));
   }
 }
 
@@ -291,18 +292,6 @@ async function takeBack(paths: readonly string[], error: unknown): Promise<never
     cause: error,
     hint: `they may hold plain layers: remove ${left.slice(0, 4).join(', ')}`,
   });
-}
-
-/** From `inner` outwards to `outer`; the first that holds something, or is not ours to remove, ends it. */
-async function removeEmptyDirectories(inner: string, outer: string): Promise<void> {
-  const last = resolve(outer);
-  for (let directory = resolve(inner); directory.startsWith(last); directory = dirname(directory)) {
-    const removed = await rmdir(directory).then(
-      () => true,
-      () => false,
-    );
-    if (!removed) return;
-  }
 }
 
 function isFile(path: string): Promise<boolean> {

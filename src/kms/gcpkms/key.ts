@@ -28,7 +28,8 @@ import {
   SYMMETRIC,
 } from './answers.ts';
 import { type GoogleCredentials, openGoogleCredentials } from './credentials.ts';
-import { explainGoogleError, type GoogleKmsMethod, mayBeAsymmetric } from './errors.ts';
+import { explainGoogleError, mayBeAsymmetric } from './errors.ts';
+import type { GoogleKmsMethod } from './gcloud.ts';
 
 /** What the operator says about Google; nothing of it ever comes from a packet. */
 export type GcpKmsSettings = {
