@@ -6,7 +6,14 @@ import { type Wait, type WaitClock, waitFor } from '../deadline.ts';
 import { OcicryptError } from '../errors.ts';
 import { setting } from '../setting.ts';
 import type { Dialer } from './connection.ts';
-import type { CredentialRole, HttpClient, HttpRequest, HttpResponse, HttpSettings } from './contract.ts';
+import type {
+  CheckedHeaders,
+  CredentialRole,
+  HttpClient,
+  HttpRequest,
+  HttpResponse,
+  HttpSettings,
+} from './contract.ts';
 import { createBunDialer } from './dial-bun.ts';
 import { answeredRedirect, deadlineExceeded } from './errors.ts';
 import { createTransport, type FindDialer } from './exchange.ts';
@@ -27,9 +34,8 @@ export function createHttpClient(settings: HttpSettings = {}): HttpClient {
   return {
     async request(request) {
       const url = checkUrl(request);
-      const headers: Record<string, string> = {};
-      for (const [name, value] of Object.entries(request.headers ?? {})) if (value !== undefined) headers[name] = value;
-      checkHeaders(headers);
+      const { headers: given = {} } = request;
+      const headers = typeof given === 'function' ? async () => readHeaders(await given()) : readHeaders(given);
       if (request.signal.aborted) throw deadlineExceeded(url);
       const complete = { ...request, headers, maximumBytes: request.maximumBytes ?? MAXIMUM_BYTES };
       const answer = await waitFor(request.signal, ...describeWait(url, request.role), () =>
@@ -90,6 +96,13 @@ function checkUrl(request: HttpRequest): URL {
     });
   }
   return url;
+}
+
+function readHeaders(given: Readonly<Record<string, string | undefined>>): CheckedHeaders {
+  const headers: Record<string, string> = {};
+  for (const [name, value] of Object.entries(given)) if (value !== undefined) headers[name] = value;
+  checkHeaders(headers);
+  return headers;
 }
 
 /** Refuses what cannot be sent: each transport would fail on its own with an error that quotes the value. */

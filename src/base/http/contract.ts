@@ -14,11 +14,16 @@ export type HttpSettings = {
   readonly environment?: NodeJS.ProcessEnv | undefined;
 };
 
+type RequestHeaders = Readonly<Record<string, string | undefined>>;
+
 export type HttpRequest = {
   readonly method: 'DELETE' | 'GET' | 'HEAD' | 'PATCH' | 'POST' | 'PUT';
   readonly url: string;
-  /** Those without a value are left out. */
-  readonly headers?: Readonly<Record<string, string | undefined>> | undefined;
+  /**
+   * Those without a value are left out. Headers that must be waited for, because they have a token, come from a function:
+   * the connection is opened meanwhile. It fails as that does.
+   */
+  readonly headers?: RequestHeaders | (() => Promise<RequestHeaders>) | undefined;
   /** Sent as it is, with its length; the caller may wipe it once the promise is settled. */
   readonly body?: Uint8Array | undefined;
   /** Ends the request at once, wherever it is. */
@@ -59,9 +64,11 @@ export interface HttpClient {
 
 /** A request as it is sent. */
 export type BoundedRequest = Omit<HttpRequest, 'headers'> & {
-  readonly headers: Readonly<Record<string, string>>;
+  readonly headers: CheckedHeaders | (() => Promise<CheckedHeaders>);
   readonly maximumBytes: number;
 };
+
+export type CheckedHeaders = Readonly<Record<string, string>>;
 
 /** One way to carry a request whose address has been checked; it answers redirects as they come. */
 export interface HttpTransport {

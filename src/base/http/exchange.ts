@@ -5,7 +5,7 @@ import { bareHost } from '../address.ts';
 import { startWait } from '../deadline.ts';
 import { AnswerReader } from './answer.ts';
 import type { Connection, Dialer, Trust } from './connection.ts';
-import type { BoundedRequest, HttpResponse, HttpSettings, HttpTransport } from './contract.ts';
+import type { BoundedRequest, CheckedHeaders, HttpResponse, HttpSettings, HttpTransport } from './contract.ts';
 import { brokenOff, deadlineExceeded, networkError, notHttp, refusedByProxy } from './errors.ts';
 import { IdleConnections } from './idle.ts';
 import { readClientCertificate, readRoots } from './roots.ts';
@@ -48,13 +48,32 @@ export function createTransport(settings: HttpSettings, findDialer: FindDialer):
     return attempt(url, signal, () => dialer.secure(tunnel, bareHost(url), roots, signal));
   }
 
+  /** While they are waited for, a connection is opened and kept, for this request or another. */
+  async function readHeaders(
+    { headers, signal }: BoundedRequest,
+    url: URL,
+    proxy: URL | undefined,
+    route: string,
+  ): Promise<CheckedHeaders> {
+    if (typeof headers !== 'function') return headers;
+    const opening = idle.has(route)
+      ? undefined
+      : open(url, proxy, signal).then((connection) => idle.keep(route, connection));
+    // What is wrong with the headers is said first.
+    opening?.catch(() => undefined);
+    const ready = await headers();
+    await opening;
+    return ready;
+  }
+
   return {
     async exchange(url, request) {
       const proxy = await findProxy(url);
       const route = `${url.origin} ${proxy?.href ?? ''}`;
+      const headers = await readHeaders(request, url, proxy, route);
       const connection = idle.take(route) ?? (await open(url, proxy, request.signal));
       const reader = new AnswerReader(url, request);
-      const answer = await converse(connection, url, encodeRequest(url, request), reader, request.signal);
+      const answer = await converse(connection, url, encodeRequest(url, request, headers), reader, request.signal);
       if (reader.isReusable && !connection.isSending) idle.keep(route, connection, answer);
       else connection.destroy();
       return answer;
@@ -117,7 +136,7 @@ async function attempt(
 }
 
 /** A copy of the whole request, in one piece, so that it leaves in one. */
-function encodeRequest(url: URL, { method, headers, body }: BoundedRequest): Uint8Array {
+function encodeRequest(url: URL, { method, body }: BoundedRequest, headers: CheckedHeaders): Uint8Array {
   const fields = new Map([
     ['host', url.host],
     ['user-agent', 'ocicrypt-kms'],

@@ -28,9 +28,13 @@ export class IdleConnections {
     return undefined;
   }
 
-  /** Keeps a connection until somebody wants it; it does not keep the process running. @param answer its last */
-  keep(route: string, connection: Connection, { headers }: HttpResponse): void {
-    const [, seconds] = /(?:^|[\s,])timeout=(\d{1,6})/i.exec(headers['keep-alive'] ?? '') ?? [];
+  has(route: string): boolean {
+    return this.#routes.has(route);
+  }
+
+  /** Keeps a connection until somebody wants it; it does not keep the process running. @param answer its last, if it had one */
+  keep(route: string, connection: Connection, answer?: HttpResponse): void {
+    const [, seconds] = /(?:^|[\s,])timeout=(\d{1,6})/i.exec(answer?.headers['keep-alive'] ?? '') ?? [];
     const time = seconds === undefined ? LONGEST : Math.min(LONGEST, Number(seconds) * 1000 - RESERVE_MILLISECONDS);
     const idle = { connection, until: performance.now() + time };
     const end = () => {

@@ -64,21 +64,21 @@ export function openAzureVault(uri: AzureKeyUri, settings: AzureKmsSettings): Az
     const credentials = CREDENTIALS.get(settings, `${place.audience} ${place.authority}`, () =>
       openAzureCredentials(place, settings.environment, http),
     );
-    const answer = await send(await credentials.read(signal), path, body, signal);
+    const answer = await send(credentials, path, body, signal);
     if (answer.status !== 401) return answer;
     credentials.forget();
-    return send(await credentials.read(signal), path, body, signal);
+    return send(credentials, path, body, signal);
   }
 
-  function send(authorization: string, path: string, body: Uint8Array | undefined, signal: AbortSignal) {
+  function send(credentials: TokenCache<string>, path: string, body: Uint8Array | undefined, signal: AbortSignal) {
     return http.request({
       method: body === undefined ? 'GET' : 'POST',
       url: `${place.endpoint}/keys/${path}?api-version=${API_VERSION}`,
-      headers: {
-        authorization,
+      headers: async () => ({
+        authorization: await credentials.read(signal),
         accept: 'application/json',
         'content-type': body === undefined ? undefined : 'application/json',
-      },
+      }),
       body,
       signal,
       maximumBytes: MAXIMUM_ANSWER_BYTES,

@@ -124,11 +124,11 @@ export function openGcpKms(uri: GcpKeyUri, settings: GcpKmsSettings, now = () =>
     return http.request({
       method: body === undefined ? 'GET' : 'POST',
       url: `${endpoint ?? `https://cloudkms.${await credentials.universe(signal)}`}/v1/${resource}`,
-      headers: {
+      headers: async () => ({
         ...(await credentials.headers(signal)),
         'content-type': body === undefined ? undefined : 'application/json',
         accept: 'application/json',
-      },
+      }),
       body,
       signal,
       maximumBytes: MAXIMUM_ANSWER_BYTES,

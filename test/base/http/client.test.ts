@@ -87,6 +87,50 @@ describe('an exchange', () => {
     client.close();
   });
 
+  test('opens its connection while its headers are waited for, which fail as they do', async () => {
+    const opened = Promise.withResolvers<void>();
+    const heard: string[] = [];
+    let connections = 0;
+    const listener = createTcpServer((socket) => {
+      connections++;
+      opened.resolve();
+      socket.on('data', (request) => {
+        heard.push(request.toString());
+        socket.write('HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok');
+      });
+    });
+    const url = `http://127.0.0.1:${(await listen(listener)).port}`;
+    const client = trusting();
+    const noToken = new OcicryptError('unauthenticated', 'no token');
+    const late = (then: () => Record<string, string>) => async () => {
+      await opened.promise;
+      return then();
+    };
+    const refused = client.request(
+      post(url, {
+        headers: late(() => {
+          throw noToken;
+        }),
+      }),
+    );
+    await assert.rejects(refused, (error) => error === noToken);
+    assert.deepEqual(heard, []);
+    const answer = await client.request(post(url, { headers: late(() => ({ 'x-late': 'yes' })) }));
+    assert.deepEqual([answer.status, heard.length], [200, 1]);
+    const before = connections;
+    assert.match(heard.join(''), /\r\nx-late: yes\r\n/);
+    const unsent = client.request(post(url, { headers: late(() => ({ 'x-late': 'a\nb' })) }));
+    await assert.rejects(unsent, /cannot be sent/);
+    // There is one that waits.
+    assert.deepEqual([heard.length, connections], [1, before]);
+    client.close();
+    listener.close();
+    await assert.rejects(
+      client.request(post(url, { headers: () => Promise.reject(noToken) })),
+      (error) => error === noToken,
+    );
+  });
+
   test('never decodes a body', async () => {
     const url = await startRaw((socket) =>
       socket.end('HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\nabcd'),
