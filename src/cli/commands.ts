@@ -41,6 +41,12 @@ const OVER_TLS: CommandMode = {
   alone: REMOTE_OPTIONS,
 };
 
+/** What `node` takes whatever it is to do, or refuses for another reason. */
+const OF_EVERY_ACTION: readonly OptionName[] = ['debugLog', 'config', ...REMOTE_OPTIONS];
+
+/** What `node` is to do besides. */
+const NODE_ACTIONS = ['root', 'dry-run', 'no-restart', 'pull', 'json'] as const;
+
 /** The server that a request is forwarded to has its own keys, policy and audit. */
 const FORWARDING: readonly CommandMode[] = [
   {
@@ -48,7 +54,7 @@ const FORWARDING: readonly CommandMode[] = [
     isOn: (settings) => settings.text('remote') !== undefined,
     takes: [
       ...['remote', 'provider', 'timeout', 'debugLog', 'config', 'content-store'],
-      ...['decoder', 'runtime-version', 'grpc', ...REMOTE_OPTIONS],
+      ...['decoder', 'runtime-version', 'grpc', ...NODE_ACTIONS, ...REMOTE_OPTIONS],
     ] as const,
     alone: [],
   },
@@ -205,6 +211,40 @@ export const COMMANDS: ReadonlyMap<string, Command> = new Map<string, Command>([
       examples: ['bash', 'zsh'],
       options: [],
       run: async (context) => (await import('./completion/completion.ts')).runCompletion(context, COMMANDS),
+    },
+  ],
+  [
+    'node',
+    {
+      operands: 'install|check|uninstall|purge [NAME]…',
+      describe:
+        'set up the container runtimes of this node, try them, undo it, or remove an image with all that is unpacked of it',
+      examples: ['install --key=/etc/keys/app.key', 'purge registry.example/app:1'],
+      options: [...DECODER_OPTIONS, 'runtime-version', 'root', 'dry-run', 'no-restart', 'pull', 'json'],
+      modes: [
+        ...FORWARDING,
+        {
+          name: 'node install',
+          isOn: ({ operands }) => operands[0] === 'install',
+          alone: [...DECODER_OPTIONS.filter((name) => !OF_EVERY_ACTION.includes(name)), 'runtime-version'],
+        },
+        {
+          name: 'node install or uninstall',
+          isOn: ({ operands }) => operands[0] === 'install' || operands[0] === 'uninstall',
+          alone: ['root', 'no-restart'],
+        },
+        {
+          name: 'node install or purge',
+          isOn: ({ operands }) => operands[0] === 'install' || operands[0] === 'purge',
+          alone: ['dry-run'],
+        },
+        {
+          name: 'node check',
+          isOn: ({ operands }) => operands[0] === 'check',
+          alone: ['pull', 'json'],
+        },
+      ],
+      run: async (context) => (await import('./node/node.ts')).runNode(context),
     },
   ],
   [

@@ -1,6 +1,5 @@
 // The command that prints configuration files that work: paths of this executable, options as they were given.
 
-import { basename } from 'node:path';
 import { OcicryptError } from '../base/errors.ts';
 import { runHelper } from '../base/helper.ts';
 import { showValue } from '../base/shown.ts';
@@ -17,6 +16,7 @@ import {
 import { formatVersion, parseVersion, payloadRule, type RuntimeVersion } from '../node/versions.ts';
 import type { CommandContext } from './command.ts';
 import { AUDIT_LOG, DEFAULT_OPTIONS, SOCKET_UNIT, serviceUnit } from './config-systemd.ts';
+import { thisExecutable } from './executable.ts';
 import { optionMembers, optionWords } from './options/given.ts';
 import { DECODER_OPTIONS, KEYPROVIDER_OPTIONS, PROVIDER_OPTIONS } from './options/sets.ts';
 import { nearest } from './options/settings.ts';
@@ -174,14 +174,6 @@ async function containerdVersion(said: string | undefined): Promise<RuntimeVersi
 }
 
 const PATIENCE_MILLISECONDS = 10_000;
-
-/** A Bun executable is itself; under Node it is the script that Node runs. */
-function thisExecutable(): readonly [path: string, ...args: string[]] {
-  const script = process.argv[1] ?? '';
-  return /^node(?:js)?$|^bun$/.test(basename(process.execPath)) && !script.startsWith('/$bunfs/')
-    ? [process.execPath, script]
-    : [process.execPath];
-}
 
 function policyFile({ settings, given }: CommandContext): string {
   const example = 'gcpkms://projects/PROJECT/locations/LOCATION/keyRings/RING/*';

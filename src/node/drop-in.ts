@@ -4,7 +4,10 @@
 import type { PayloadRule } from './versions.ts';
 
 /** The names under which containerd has processors of its own, and gives a payload: it gives none under others. */
-const PROCESSOR_IDS = ['io.containerd.ocicrypt.decoder.v1.tar', 'io.containerd.ocicrypt.decoder.v1.tar.gzip'] as const;
+export const PROCESSOR_IDS = [
+  'io.containerd.ocicrypt.decoder.v1.tar',
+  'io.containerd.ocicrypt.decoder.v1.tar.gzip',
+] as const;
 
 const LAYER = 'application/vnd.oci.image.layer.v1.tar';
 
@@ -36,7 +39,7 @@ export function rancherTemplate(decoder: Decoder): string {
 }
 
 /** What an operator's own template lacks. Braces are the template's. */
-function rancherTables(decoder: Decoder): string {
+export function rancherTables(decoder: Decoder): string {
   return processors(decoder).replaceAll('{{', '{{"{{"}}');
 }
 
@@ -79,7 +82,7 @@ function quote(text: string): string {
 }
 
 /** CRI-O decrypts in its own process. Keys of JWE lie in this directory, which has to be there, and nothing else. */
-const CRIO_KEYS = '/etc/crio/keys/';
+export const CRIO_KEYS = '/etc/crio/keys/';
 export const CRIO_DROP_IN = `# Written by ocicrypt-kms. The directory must exist, and hold nothing but private keys.
 [crio.runtime]
 decryption_keys_path = "${CRIO_KEYS}"

@@ -27,7 +27,7 @@ export function payloadRule(version: RuntimeVersion): PayloadRule {
 }
 
 /** Whether a version is older than another one. */
-function isBefore(version: RuntimeVersion, other: RuntimeVersion): boolean {
+export function isBefore(version: RuntimeVersion, other: RuntimeVersion): boolean {
   const index = version.findIndex((part, position) => part !== other[position]);
   return index >= 0 && (version[index] ?? 0) < (other[index] ?? 0);
 }

@@ -31,6 +31,10 @@ const MODES: Readonly<Record<string, readonly [readonly string[], readonly strin
   '--status=tcp://HOST:PORT': [['--status=tcp://127.0.0.1:0'], ['--status=unix:///proc/nowhere/status']],
   '--unwrap or --content': [['--unwrap'], []],
   '--remote=unix:///PATH': [['--remote=unix:///nowhere/socket'], ['--remote=tls://127.0.0.1:1']],
+  'node install': [['install', '--root=/nowhere'], ['check']],
+  'node install or uninstall': [['install', '--root=/nowhere'], ['check']],
+  'node install or purge': [['purge'], ['check']],
+  'node check': [['check', '--pull=/nowhere'], ['uninstall']],
   '--decoder=ctd-decoder': [['--decoder=ctd-decoder'], []],
   'an image docker://IMAGE': [['docker://127.0.0.1:1/a'], ['hashivault://k']],
 };

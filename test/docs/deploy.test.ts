@@ -1,13 +1,14 @@
 // The files of deploy/ are what systemd takes, and start the command with options that there are.
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
-import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { execFileSync, spawnSync } from 'node:child_process';
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { COMMANDS } from '../../src/cli/commands.ts';
 import { executablePath, runExecutable } from '../fixtures/executable.ts';
+import { runCommand } from '../fixtures/terminal.ts';
 
 const DEPLOY = fileURLToPath(new URL('../../deploy', import.meta.url));
 const UNITS = ['ocicrypt-kms.service', 'ocicrypt-kms.socket'];
@@ -56,6 +57,27 @@ for (const [name, unit] of SOURCES)
     }).toString();
     assert.equal(said, '');
   });
+
+test('systemd finds no fault with what CRI-O’s service is told', async (t) => {
+  const analyze = '/usr/bin/systemd-analyze';
+  if (!existsSync(analyze)) {
+    assert.ok(!process.env.CI, `${analyze} is missing: apt-get install systemd`);
+    t.skip(`${analyze} is not on this machine`);
+    return;
+  }
+  const directory = mkdtempSync(join(tmpdir(), 'units-'));
+  t.after(() => rmSync(directory, { recursive: true, force: true }));
+  const { stdout } = await runCommand(['config', 'crio-unit']);
+  writeFileSync(join(directory, 'crio.service'), '[Service]\nExecStart=/bin/true\n');
+  mkdirSync(join(directory, 'crio.service.d'));
+  writeFileSync(join(directory, 'crio.service.d/ocicrypt-kms.conf'), stdout);
+  // What it complains of does not change its status.
+  const { stderr } = spawnSync(analyze, ['verify', '--man=no', join(directory, 'crio.service')], {
+    env: { ...process.env, SYSTEMD_UNIT_PATH: `${directory}:` },
+  });
+  assert.equal(stderr.toString(), '');
+  assert.match(stdout, /^Environment=OCICRYPT_KEYPROVIDER_CONFIG=\/etc\/ocicrypt-kms\/ocicrypt\.json$/m);
+});
 
 test('the service starts a command with options that there are', () => {
   const text = readFileSync(join(DEPLOY, 'ocicrypt-kms.service'), 'utf8');

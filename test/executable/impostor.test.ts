@@ -293,6 +293,7 @@ test('no command asks anybody where the environment turns the checking of certif
     doctor: ['hashivault://k', image, ...vault],
     config: ['ocicrypt'],
     decoder: vault,
+    node: ['check'],
     licenses: [],
     version: [],
   };

@@ -16,6 +16,8 @@ export type LabNodeOptions = {
   readonly localPull?: boolean;
   /** Files by their path, programs among them; `/etc/containerd/conf.d/*.toml` is imported. */
   readonly files?: Readonly<Record<string, string>>;
+  /** Programs of the node itself by their names, which are written later. */
+  readonly programs?: Readonly<Record<string, string>>;
 };
 
 export interface Lab extends Workspace {
@@ -39,13 +41,13 @@ export async function createLab(t: Cleanup, kinds: readonly ImageKind[] = IMAGE_
     registry,
     key,
     push: (name, recipient, options) => pushImage(workspace.directory, registry, name, recipient, options),
-    async start(context, { containerd, localPull = false, files = {} }) {
-      const programs = IS_COMPILED ? { crictl: await fetchCrictl(), nerdctl: await fetchNerdctl() } : undefined;
+    async start(context, { containerd, localPull = false, files = {}, programs: own = {} }) {
+      const fetched = IS_COMPILED ? { crictl: await fetchCrictl(), nerdctl: await fetchNerdctl() } : {};
       const settings = nodeFiles(containerd, registry, authority, { localPull });
       const node = await startNode({
         containerd,
         files: { ...CRICTL_FILES, ...settings, ...files },
-        ...(programs === undefined ? {} : { programs }),
+        programs: { ...fetched, ...own },
       });
       context.after(node.stop);
       return node;

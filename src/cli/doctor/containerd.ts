@@ -1,11 +1,13 @@
 // What is known to go wrong with containerd, as far as its configuration shows it.
 // https://github.com/containerd/imgcrypt, containerd-config.toml(5)
 
-import { accessSync, constants, globSync, readFileSync, statSync } from 'node:fs';
+import { globSync, readFileSync, statSync } from 'node:fs';
 import { basename, delimiter, dirname, isAbsolute, join, normalize, resolve } from 'node:path';
-import type { TomlTable, TomlValue } from 'smol-toml';
+import type { TomlTable } from 'smol-toml';
 import { namePath } from '../../base/shown.ts';
-import type { Finding } from './finding.ts';
+import { isTable, strings, table } from '../../node/containerd-config.ts';
+import { isDirectory, isExecutable } from '../../node/files.ts';
+import type { Finding } from '../../node/finding.ts';
 
 /** The files of containerd itself, and of the one that k3s and RKE2 bring. */
 export const CONTAINERD_CONFIGS = [
@@ -48,7 +50,8 @@ export async function findContainerdTraps(file: string, environment: NodeJS.Proc
     const message = `${resetBy} sets a table of plugins that ${file} sets too: containerd 1.x forgets what the first one sets`;
     findings.push({ level: 'warn', subject, message, hint: 'put all settings of one plugin into one file' });
   }
-  if (!cri.some((one) => one.use_local_image_pull === true)) {
+  const needsPayload = own.length === 0 || !own.every(([, table]) => isOurs(table));
+  if (needsPayload && !cri.some((one) => one.use_local_image_pull === true)) {
     const message = `${file} does not set use_local_image_pull: containerd 2.1 and later would call no provider`;
     const hint = `add use_local_image_pull = true below [plugins."${IMAGES}"]: ${importHint(file)}`;
     findings.push({ level: 'warn', subject, message, hint });
@@ -76,6 +79,11 @@ const BUILT_IN: readonly (readonly [string, TomlTable])[] = ['tar', 'tar.gzip'].
   },
 ]);
 
+/** Our own decoder needs no payload and no file of providers. */
+function isOurs(processor: TomlTable): boolean {
+  return strings(processor.args).includes('decoder');
+}
+
 type Examined = { readonly findings: readonly Finding[]; readonly config?: string };
 
 function examineProcessor(id: string, processor: TomlTable, environment: NodeJS.ProcessEnv): Examined {
@@ -85,7 +93,12 @@ function examineProcessor(id: string, processor: TomlTable, environment: NodeJS.
   const path = typeof processor.path === 'string' ? processor.path : '';
   if (!isRunnable(path, environment)) {
     const message = path === '' ? 'names no decoder' : `its decoder ${path} is not here, or is no executable file`;
-    fail(message, 'install ctd-decoder (in Debian: imgcrypt), or correct path');
+    fail(
+      message,
+      isOurs(processor)
+        ? 'install it there, or correct path'
+        : 'install ctd-decoder (in Debian: imgcrypt), or correct path',
+    );
   }
   const args = strings(processor.args);
   const keys = args[args.indexOf('--decryption-keys-path') + 1] ?? '';
@@ -101,7 +114,9 @@ function examineProcessor(id: string, processor: TomlTable, environment: NodeJS.
   }
   const variable = strings(processor.env).findLast((one) => one.startsWith('OCICRYPT_KEYPROVIDER_CONFIG='));
   const config = variable?.slice('OCICRYPT_KEYPROVIDER_CONFIG='.length);
-  if (config === undefined) {
+  if (isOurs(processor)) {
+    // Its options say which keys it may use.
+  } else if (config === undefined) {
     findings.push({
       level: 'warn',
       subject,
@@ -190,38 +205,13 @@ function merge(to: TomlTable, from: TomlTable): TomlTable {
   return merged;
 }
 
-function isTable(value: TomlValue | undefined): value is TomlTable {
-  return typeof value === 'object' && !Array.isArray(value) && !(value instanceof Date);
-}
-
-function table(value: TomlValue | undefined): TomlTable {
-  return isTable(value) ? value : {};
-}
-
-function strings(value: TomlValue | undefined): readonly string[] {
-  return Array.isArray(value) ? value.filter((one) => typeof one === 'string') : [];
-}
-
 /** Where services look beside the PATH of this command. */
 const SERVICE_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 
 function isRunnable(path: string, environment: NodeJS.ProcessEnv): boolean {
   const directories = `${SERVICE_PATH}${delimiter}${environment.PATH ?? ''}`.split(delimiter);
   const places = isAbsolute(path) ? [path] : directories.map((directory) => join(directory, basename(path)));
-  return path !== '' && places.some(isExecutableFile);
-}
-
-function isExecutableFile(path: string): boolean {
-  try {
-    accessSync(path, constants.X_OK);
-    return isFile(path);
-  } catch {
-    return false;
-  }
-}
-
-function isDirectory(path: string): boolean {
-  return statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false;
+  return path !== '' && places.some(isExecutable);
 }
 
 function isFile(path: string): boolean {

@@ -5,6 +5,8 @@ import { join, resolve } from 'node:path';
 import { OcicryptError } from '../../base/errors.ts';
 import { type KeyUri, parseKeyUri } from '../../base/key-uri.ts';
 import { createKekStore } from '../../kms/store.ts';
+import type { Finding } from '../../node/finding.ts';
+import { findRuntimes } from '../../node/runtimes.ts';
 import { DEFAULT_LIMITS, limitsWithin } from '../../provider/attempts.ts';
 import { checkLabels } from '../../provider/labels.ts';
 import { type ProbeResult, probeKey } from '../../provider/probe.ts';
@@ -13,8 +15,9 @@ import type { CommandContext } from '../command.ts';
 import type { Settings } from '../options/settings.ts';
 import { asciiJson } from '../text.ts';
 import { CONTAINERD_CONFIGS } from './containerd.ts';
-import { type Finding, shortenKey, showBlock } from './finding.ts';
+import { shortenKey, showBlock } from './finding.ts';
 import { type ImageProbe, isImageName, probeImage, reportImage, showImage } from './image.ts';
+import { examineNode } from './node.ts';
 import { findSettings } from './settings.ts';
 import { examineSetup } from './setup.ts';
 import { findSignatureTraps } from './signatures.ts';
@@ -48,9 +51,14 @@ export async function runDoctor(context: CommandContext): Promise<void> {
   }
   const images: ImageProbe[] = [];
   for (const image of settings.operands.filter(isImageName)) images.push(await probeImage(context, image));
+  const runtimes = await findRuntimes('/');
+  const containerds = runtimes.containerds.filter(({ program }) => program !== undefined);
+  // A containerd that cannot be asked may have left its files here.
+  const containerdConfigs = CONTAINERD_CONFIGS.filter((file) => containerds.every(({ config }) => config !== file));
   const findings = [
     ...(await findSettings(process.env)),
-    ...(await examineSetup({ environment: process.env, containerdConfigs: CONTAINERD_CONFIGS })),
+    ...(await examineSetup({ environment: process.env, containerdConfigs })),
+    ...(await examineNode(context, { ...runtimes, containerds }, 'warn')),
     ...findSignatureTraps([join(homedir(), '.config/containers'), '/etc/containers']),
   ];
   if (settings.switch('json')) terminal.write(`${asciiJson(report(probes, images, findings), 2)}\n`);

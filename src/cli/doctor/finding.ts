@@ -1,16 +1,6 @@
 // What the doctor finds, and how it is written for people.
 
-/** One thing that the doctor has looked at. A warning may be intended; what fails cannot work. */
-export type Finding = {
-  readonly level: FindingLevel;
-  /** The variable, provider or file that was looked at. */
-  readonly subject: string;
-  /** What it does, as the rest of a sentence. */
-  readonly message: string;
-  readonly hint?: string | undefined;
-};
-
-export type FindingLevel = 'fail' | 'ok' | 'warn';
+import type { FindingLevel } from '../../node/finding.ts';
 
 /** A line of a block: its name and what it says. */
 export type FindingRow = readonly [name: string, value: string | undefined];

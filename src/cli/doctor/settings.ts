@@ -1,10 +1,10 @@
 // What is set for our commands without a word on the command line: a configuration file that is found, and variables.
 
 import { namePath } from '../../base/shown.ts';
+import type { Finding } from '../../node/finding.ts';
 import { OPTION_NAMES } from '../options/configuration.ts';
 import { findConfiguration } from '../options/found.ts';
 import { variableOf } from '../options/table.ts';
-import type { Finding } from './finding.ts';
 
 /** @throws OcicryptError `configuration` for a file that must not be used, before which no command works */
 export async function findSettings(environment: NodeJS.ProcessEnv): Promise<readonly Finding[]> {

@@ -11,8 +11,8 @@ import { describeTarget } from '../../client/grpc-client.ts';
 import { runProviderCommand } from '../../client/provider-command.ts';
 import { type ConfiguredProvider, readProviderConfig } from '../../client/provider-config.ts';
 import { socketWeakness } from '../../client/socket-trust.ts';
+import type { Finding } from '../../node/finding.ts';
 import { findContainerdTraps } from './containerd.ts';
-import type { Finding } from './finding.ts';
 
 /** Where to look; the machine's own places but in tests. */
 export type SetupPlaces = {
@@ -47,7 +47,12 @@ async function examineVariable(environment: NodeJS.ProcessEnv): Promise<readonly
   return [{ level: 'warn', subject: VARIABLE, message: 'is not set here: clients would call no provider', hint }];
 }
 
-async function examineFile(subject: string, file: string, environment: NodeJS.ProcessEnv): Promise<readonly Finding[]> {
+/** One configuration of key providers, and each of them as it is called with these variables. */
+export async function examineFile(
+  subject: string,
+  file: string,
+  environment: NodeJS.ProcessEnv,
+): Promise<readonly Finding[]> {
   const hint = 'ocicrypt-kms config ocicrypt prints one that works';
   if (!existsSync(file)) {
     const message = `names ${namePath(file)}, which is not there: clients say nothing and call no provider`;

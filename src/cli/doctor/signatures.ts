@@ -4,7 +4,7 @@
 import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { asArray, asObject, asText, type JsonValue, parseJson } from '../../base/json.ts';
-import type { Finding } from './finding.ts';
+import type { Finding } from '../../node/finding.ts';
 
 const HINT =
   'check signatures elsewhere, or pull by skopeo copy --remove-signatures, which checks them first: docs/runtimes.md';

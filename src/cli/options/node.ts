@@ -19,6 +19,23 @@ export const NODE_OPTIONS = {
     member: null,
     fallback: 'that of the containerd here',
   },
+  root: {
+    kind: 'text',
+    value: 'DIR',
+    describe: 'set up the image of a machine that lies in DIR; nothing is started or restarted',
+    member: null,
+  },
+  'no-restart': {
+    kind: 'switch',
+    describe: 'leave the restart of services to the operator',
+    member: null,
+  },
+  pull: {
+    kind: 'list',
+    value: 'NAME',
+    describe: 'really pull this image by containerd, and remove it again',
+    member: null,
+  },
   grpc: {
     kind: 'switch',
     describe: 'clients connect to the socket of --remote themselves, instead of by a command',

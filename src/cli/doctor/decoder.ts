@@ -1,0 +1,191 @@
+// Pushes made-up layers through the decoders of a containerd, as containerd would: with its variables and a payload.
+
+import { resolve } from 'node:path';
+import { equalBytes } from '../../base/bytes.ts';
+import { asOcicryptError, OcicryptError } from '../../base/errors.ts';
+import type { LayerKeyWrapper } from '../../client/layer-keys.ts';
+import { readProviderConfig } from '../../client/provider-config.ts';
+import { compressionOf, decryptedType } from '../../image/model/annotations.ts';
+import type { FoundDecoder } from '../../node/containerd-findings.ts';
+import { ENCRYPTED_TYPES } from '../../node/drop-in.ts';
+import type { Finding } from '../../node/finding.ts';
+import { makeUpLayer, STRANGER } from '../../node/made-up-layer.ts';
+import { type Ended, runProgram } from '../../node/programs.ts';
+import type { CommandContext } from '../command.ts';
+import { ImageTools } from '../image/setup.ts';
+import { readConfiguration } from '../options/configuration.ts';
+import { DECODER_OPTIONS, KEYPROVIDER_OPTIONS } from '../options/sets.ts';
+import { parseSettings, Settings } from '../options/settings.ts';
+import type { OptionName } from '../options/table.ts';
+
+const PATIENCE_MILLISECONDS = 60_000;
+
+/** Tries each type that the decoder accepts. */
+export async function probeDecoder(context: CommandContext, decoder: FoundDecoder): Promise<readonly Finding[]> {
+  const { subject } = decoder;
+  let settings: Settings | undefined;
+  try {
+    settings = await providerSettings(decoder);
+  } catch (error) {
+    const { code, message, hint } = asOcicryptError(error);
+    return [{ level: 'fail', subject, message: `${code}: ${message}`, hint }];
+  }
+  const accepted = ENCRYPTED_TYPES.filter((type) => decoder.processor.accepts.includes(type));
+  const keys = settings === undefined ? [] : keysOf(settings);
+  const findings: Finding[] = [];
+  const tools = settings === undefined ? undefined : new ImageTools({ ...context, settings: withoutLogs(settings) });
+  try {
+    for (const type of accepted) findings.push(await probeType(decoder, type, tools, keys));
+  } finally {
+    await tools?.close();
+  }
+  return findings;
+}
+
+async function probeType(
+  decoder: FoundDecoder,
+  mediaType: string,
+  tools: ImageTools | undefined,
+  keys: readonly string[],
+): Promise<Finding> {
+  const { subject } = decoder;
+  const said = mediaType.replace('application/vnd.oci.image.layer.v1.', '');
+  if (tools === undefined || keys.length === 0) return probeStranger(decoder, mediaType, said);
+  const signal = AbortSignal.timeout(PATIENCE_MILLISECONDS);
+  let layer: Awaited<ReturnType<typeof makeUpLayer>>;
+  try {
+    // One key shows that the way is open; each key is the doctor's affair.
+    const recipients: readonly LayerKeyWrapper[] = await (await tools.keys()).wrappers(keys.slice(0, 1));
+    layer = await makeUpLayer(compressionOf(decryptedType(mediaType) ?? ''), mediaType, recipients, signal);
+  } catch (error) {
+    const known = asOcicryptError(error);
+    // A node's credentials are mostly for unwrapping alone.
+    if (known.code === 'refused' || known.code === 'not-allowed') return probeStranger(decoder, mediaType, said);
+    return {
+      level: 'fail',
+      subject,
+      message: `no layer could be encrypted to try it: ${known.code}: ${known.message}`,
+      hint: known.hint,
+    };
+  }
+  const ended = await run(decoder, layer.encrypted, layer.payload);
+  if (ended.status !== 0) return failure(subject, said, ended);
+  const isPlain = /\.tar$/.test(decoder.processor.returns);
+  if (
+    equalBytes(ended.output, isPlain || decoder.kind === 'ours' ? layer.tar : layer.compressed) &&
+    (isPlain || decoder.kind !== 'ours')
+  )
+    return { level: 'ok', subject, message: `decrypts ${said}` };
+  const message = `gives back ${said} as something other than ${decoder.processor.returns}`;
+  return {
+    level: 'fail',
+    subject,
+    message,
+    hint: 'ocicrypt-kms config containerd prints what belongs to this decoder',
+  };
+}
+
+/** Codes that say that a decoder did not come as far as the layer's key. */
+const BEFORE_THE_KEY =
+  /^(?:\S*: )*(?:usage|configuration|not-found|not-written|unavailable|unauthenticated|deadline-exceeded|internal): /;
+
+/** What no key opens is refused, for the right reason. */
+async function probeStranger(decoder: FoundDecoder, mediaType: string, said: string): Promise<Finding> {
+  const { subject } = decoder;
+  const signal = AbortSignal.timeout(PATIENCE_MILLISECONDS);
+  const { encrypted, payload } = await makeUpLayer(
+    compressionOf(decryptedType(mediaType) ?? ''),
+    mediaType,
+    [STRANGER],
+    signal,
+  );
+  const ended = await run(decoder, encrypted, payload);
+  const line = lastLine(ended);
+  if (ended.status === 0)
+    return {
+      level: 'fail',
+      subject,
+      message: `takes a ${said} that nothing can decrypt`,
+      hint: 'it is no decoder: correct its path',
+    };
+  if (
+    ended.status === undefined ||
+    (decoder.kind === 'ours' && (!/^ocicrypt-kms: /.test(line) || BEFORE_THE_KEY.test(line)))
+  )
+    return failure(subject, said, ended);
+  return {
+    level: 'ok',
+    subject,
+    message: `answers for ${said}; no layer could be made up that it opens: try ocicrypt-kms node check --pull=IMAGE`,
+  };
+}
+
+function run(
+  { program, processor, environment }: FoundDecoder,
+  input: Uint8Array,
+  payload: Uint8Array,
+): Promise<Ended> {
+  return runProgram([program, ...processor.args], { environment, input, payload, milliseconds: PATIENCE_MILLISECONDS });
+}
+
+function failure(subject: string, said: string, ended: Ended): Finding {
+  const [, line = '', hint = 'run it by hand to see why'] = /^(.*?)(?:; ([^;]*))?$/s.exec(lastLine(ended)) ?? [];
+  return { level: 'fail', subject, message: `does not decrypt ${said}: ${line || 'it ends without a word'}`, hint };
+}
+
+function lastLine({ complaint }: Ended): string {
+  return (complaint.split('\n').at(-1) ?? '').slice(0, 1000);
+}
+
+/** What our provider behind a decoder is told; undefined if another one is behind it. */
+async function providerSettings({ kind, processor, environment }: FoundDecoder): Promise<Settings | undefined> {
+  if (kind === 'ours')
+    return readWords(processor.args, 'decoder', DECODER_OPTIONS, 'args = ["decoder", "--config=FILE"]');
+  const file = environment.OCICRYPT_KEYPROVIDER_CONFIG;
+  if (file === undefined) return undefined;
+  for (const [, read] of await readProviderConfig(file)) {
+    const provider = read();
+    if (provider.kind === 'command' && provider.words.includes('keyprovider'))
+      return readWords(provider.words, 'keyprovider', KEYPROVIDER_OPTIONS, '"args": ["keyprovider", "--config=FILE"]');
+  }
+  return undefined;
+}
+
+async function readWords(
+  words: readonly string[],
+  command: string,
+  options: readonly OptionName[],
+  usage: string,
+): Promise<Settings> {
+  // Under Node the first word is the script.
+  const start = words.indexOf(command);
+  if (start < 0) throw new OcicryptError('usage', `its args do not begin with ${command}`, { hint: `write ${usage}` });
+  if (words.slice(0, start).some((word) => word.startsWith('-')))
+    throw new OcicryptError('usage', `its args have an option before the command ${command}`, {
+      hint: `put ${command} first: ${usage}`,
+    });
+  const settings = await parseSettings(words.slice(start + 1), options);
+  const file = settings.text('config');
+  return file === undefined ? settings : settings.over(await readConfiguration(file));
+}
+
+function withoutLogs(settings: Settings): Settings {
+  const logs: readonly OptionName[] = ['audit-log', 'debugLog'];
+  return new Settings(
+    new Map(
+      settings
+        .names()
+        .filter((name) => !logs.includes(name))
+        .map((name) => [name, settings.texts(name)]),
+    ),
+  );
+}
+
+/** Those that are named exactly; a server's keys are its own affair. */
+function keysOf(settings: Settings): readonly string[] {
+  if (settings.text('remote') !== undefined) return [];
+  return [
+    ...settings.list('key').map((file) => (/^[a-z0-9]+:/.test(file) ? file : `keyfile://${resolve(file)}`)),
+    ...settings.list('allow').filter((key) => !key.endsWith('/*')),
+  ];
+}

@@ -1,0 +1,67 @@
+// Examines the runtimes of this node, and tries their decoders: for `node check`, `node install` and `doctor`.
+
+import { parseQuietly } from '../../node/containerd-config.ts';
+import { examineContainerd, unreadableConfig } from '../../node/containerd-findings.ts';
+import { examineCrio } from '../../node/crio.ts';
+import type { Finding, FindingLevel } from '../../node/finding.ts';
+import { type Containerd, dumpConfig, type Runtimes, runtimeName } from '../../node/runtimes.ts';
+import type { CommandContext } from '../command.ts';
+import { probeDecoder } from './decoder.ts';
+import { examineFile } from './setup.ts';
+
+/**
+ * Changes nothing; a key service may log its calls.
+ *
+ * @param unset how much it matters that no decoder is configured
+ */
+export async function examineNode(
+  context: CommandContext,
+  { containerds, crio }: Runtimes,
+  unset: FindingLevel = 'fail',
+): Promise<readonly Finding[]> {
+  const findings: Finding[] = [];
+  for (const containerd of containerds) findings.push(...(await examineOne(context, containerd, unset)));
+  if (crio !== undefined) {
+    const { findings: found, providersFile } = examineCrio(crio);
+    findings.push(...found);
+    if (providersFile !== undefined)
+      findings.push(...(await examineFile('CRI-O', providersFile, crio.running?.environment ?? {})));
+  }
+  return findings;
+}
+
+async function examineOne(
+  context: CommandContext,
+  containerd: Containerd,
+  unset: FindingLevel,
+): Promise<readonly Finding[]> {
+  const subject = runtimeName(containerd);
+  const dump = await dumpConfig(containerd);
+  if (dump === undefined)
+    return [
+      {
+        level: 'warn',
+        subject,
+        message: 'cannot be asked for its configuration here',
+        hint: 'run this on the node itself, as root',
+      },
+    ];
+  if ('problem' in dump) return [unreadableConfig(containerd, dump.problem)];
+  const { findings, decoders } = examineContainerd(containerd, parseQuietly(dump.text) ?? {}, unset);
+  const all = [...findings];
+  const files = new Set<string>();
+  for (const decoder of decoders) {
+    const file = decoder.kind === 'ours' ? undefined : decoder.environment.OCICRYPT_KEYPROVIDER_CONFIG;
+    if (decoder.kind === 'ctd-decoder' && file === undefined)
+      all.push({
+        level: 'fail',
+        subject: decoder.subject,
+        message: 'is given no OCICRYPT_KEYPROVIDER_CONFIG: it asks no provider',
+        hint: 'ocicrypt-kms config containerd --decoder=ctd-decoder prints what it lacks',
+      });
+    if (file !== undefined && !files.has(file)) all.push(...(await examineFile(subject, file, decoder.environment)));
+    if (file !== undefined) files.add(file);
+    all.push(...(await probeDecoder(context, decoder)));
+  }
+  return all;
+}

@@ -1,0 +1,183 @@
+// Sets a node up: every file at once or none, seen by containerd before it is restarted, and tried afterwards.
+
+import { mkdirSync, readFileSync, realpathSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import type { TomlTable } from 'smol-toml';
+import { OcicryptError } from '../../base/errors.ts';
+import { showPath } from '../../base/shown.ts';
+import { applyChanges, type FileChange, pendingChanges } from '../../node/changes.ts';
+import { encryptedProcessors, foreignDifferences, parseQuietly } from '../../node/containerd-config.ts';
+import { POLICY_FILE, PROCESSOR_IDS } from '../../node/drop-in.ts';
+import { isWritable, readText } from '../../node/files.ts';
+import { NEEDED_DIRECTORIES, type NodePlan, planNode, type Restart } from '../../node/plan.ts';
+import { type Containerd, dumpConfig, type Runtimes, runtimeName } from '../../node/runtimes.ts';
+import { parseAllowRule } from '../../provider/policy.ts';
+import type { CommandContext } from '../command.ts';
+import { examineNode } from '../doctor/node.ts';
+import { thisExecutable } from '../executable.ts';
+import { optionMembers } from '../options/given.ts';
+import type { OptionName } from '../options/table.ts';
+import { asConfiguration } from '../setup.ts';
+import { hasSystemd, restartService } from './services.ts';
+import { failWith, rootOf, showNodeFinding, someRuntimes } from './setup.ts';
+
+export async function installNode(context: CommandContext): Promise<void> {
+  const { settings, terminal } = context;
+  const root = rootOf(settings);
+  const runtimes = await someRuntimes(root, settings);
+  const { words, files: programs } = executableFor(root);
+  const plan = planNode(runtimes, {
+    root,
+    decoder: { kind: 'ocicrypt-kms', words: [...words, 'decoder', `--config=${POLICY_FILE}`] },
+    provider: [...words, 'keyprovider', `--config=${POLICY_FILE}`],
+    policy: policyFor(context, root),
+  });
+  const pending = pendingChanges(root, [...programs, ...plan.files]);
+  terminal.write(runtimes.containerds.map((one) => `found  ${runtimeName(one)}\n`).join(''));
+  if (runtimes.crio !== undefined) terminal.write('found  CRI-O\n');
+  if (settings.switch('dry-run')) return terminal.write(describeChanges(pending, plan));
+  const undo = await writeAll(root, pending, runtimes);
+  terminal.write(pending.map(({ path }) => `wrote  ${path}\n`).join('') || 'nothing to write: all of it is there\n');
+  for (const note of plan.notes) terminal.say(`note: ${note}`);
+  const restarts = plan.restarts.filter(({ files }) => files.some((path) => pending.some((one) => one.path === path)));
+  if (root !== '/') return terminal.say('note: nothing was started or tried: run ocicrypt-kms node check on the node');
+  if (!(await restartAll(context, restarts, undo)))
+    return terminal.say('note: nothing was tried: run ocicrypt-kms node check after the restart');
+  const findings = await examineNode(context, await someRuntimes(root, settings));
+  terminal.write(findings.map(showNodeFinding).join(''));
+  failWith(findings);
+}
+
+/** What is in the settings, in whole paths; undefined if the file that is there says all. */
+function policyFor({ settings }: CommandContext, root: string): string | undefined {
+  const notes: readonly OptionName[] = ['root', 'dry-run', 'no-restart', 'runtime-version', 'config'];
+  const members = settings.names().filter((name) => !notes.includes(name));
+  const isThere = readText(join(root, POLICY_FILE)) !== undefined;
+  const file = settings.text('config');
+  if (members.length === 0 || (file !== undefined && resolve(file) === join(root, POLICY_FILE))) {
+    if (isThere) return undefined;
+    throw new OcicryptError('configuration', 'nothing says which keys this node may use', {
+      hint: 'add --allow=KEY, --key=FILE, --config=FILE, or --remote=ADDRESS of a server that has them',
+    });
+  }
+  asConfiguration(() => settings.list('allow').map(parseAllowRule));
+  return `# Written by ocicrypt-kms node install: the keys that this node may use; every other one is refused.\n${optionMembers(settings, members)}`;
+}
+
+/** Where runtimes find this program: here if it is installed, else a copy. */
+function executableFor(root: string): {
+  readonly words: readonly [string, ...string[]];
+  readonly files: readonly FileChange[];
+} {
+  const [path, ...args] = thisExecutable();
+  const real = realpathSync(path);
+  if (args.length > 0) {
+    if (root === '/') return { words: [path, ...args], files: [] };
+    throw new OcicryptError('configuration', 'this program runs by Node and cannot be copied into an image', {
+      hint: 'run the executable of the release',
+    });
+  }
+  if (root === '/' && /^\/(?:usr|opt)\//.test(real)) return { words: [real], files: [] };
+  const directory = PROGRAM_DIRECTORIES.find((one) => isWritable(join(root, one)));
+  if (directory === undefined) {
+    throw new OcicryptError('not-written', `none of ${PROGRAM_DIRECTORIES.join(', ')} can be written`, {
+      hint: 'run this as root; on a host whose disk is read-only, build it into the image with --root=DIR',
+    });
+  }
+  const target = join(directory, 'ocicrypt-kms');
+  return { words: [target], files: [{ path: target, content: readFileSync(real), mode: 0o755 }] };
+}
+
+/** The second is for hosts whose /usr is read-only. */
+const PROGRAM_DIRECTORIES = ['/usr/local/bin', '/opt/ocicrypt-kms/bin'];
+
+function describeChanges(pending: readonly FileChange[], { restarts, notes }: NodePlan): string {
+  const files = pending.map(({ path, content, mode }) => {
+    const text = typeof content === 'string' ? content : `(${content.length} bytes: this program)\n`;
+    return `would write  ${path} (mode 0${mode.toString(8)})\n${text.replaceAll(/^(?=.)/gm, '    ')}`;
+  });
+  const units = restarts.filter(({ files: read }) => read.some((path) => pending.some((one) => one.path === path)));
+  return [
+    ...files,
+    ...units.map(({ unit }) => `would restart  ${unit}\n`),
+    ...notes.map((note) => `note: ${note}\n`),
+  ].join('');
+}
+
+/** Writes, and lets each containerd read it: what it then says of its settings may differ in nothing but ours. */
+async function writeAll(root: string, pending: readonly FileChange[], { containerds }: Runtimes): Promise<() => void> {
+  const before = await Promise.all(containerds.map(readDump));
+  const undo = applyChanges(root, pending);
+  try {
+    for (const directory of NEEDED_DIRECTORIES)
+      if (pending.some(({ path }) => path.startsWith('/etc/crio/')))
+        mkdirSync(join(root, directory), { recursive: true });
+    for (const [index, containerd] of containerds.entries()) await compare(containerd, before[index], pending);
+    return undo;
+  } catch (error) {
+    undo();
+    throw error;
+  }
+}
+
+async function readDump(containerd: Containerd): Promise<TomlTable | undefined> {
+  const dump = await dumpConfig(containerd);
+  if (dump === undefined) return undefined;
+  if ('text' in dump) return parseQuietly(dump.text);
+  throw new OcicryptError(
+    'configuration',
+    `${runtimeName(containerd)} cannot read ${showPath(containerd.config)}: ${dump.problem}`,
+    {
+      hint: 'correct it first: nothing was changed',
+    },
+  );
+}
+
+async function compare(
+  containerd: Containerd,
+  before: TomlTable | undefined,
+  pending: readonly FileChange[],
+): Promise<void> {
+  const after = before === undefined ? undefined : await readDump(containerd);
+  // A template is read when k3s or RKE2 starts.
+  if (before === undefined || after === undefined || pending.some(({ path }) => path.endsWith('.tmpl'))) return;
+  const [foreign] = foreignDifferences(before, after);
+  const refuse = (problem: string, hint: string) =>
+    new OcicryptError('configuration', `${runtimeName(containerd)} ${problem}; nothing was changed`, { hint });
+  if (foreign !== undefined)
+    throw refuse(`would read ${foreign} otherwise than before`, 'set it up by hand: ocicrypt-kms config containerd');
+  const ours = encryptedProcessors(after).filter(({ args }) => args.includes('decoder'));
+  if (containerd.kind !== 'docker' && PROCESSOR_IDS.some((id) => !ours.some((one) => one.id === id)))
+    throw refuse(
+      'does not read the file that was written',
+      'another file that it imports sets the same processors: remove them there',
+    );
+}
+
+/** @returns whether every service reads now what was written */
+async function restartAll(
+  { settings, terminal }: CommandContext,
+  restarts: readonly Restart[],
+  undo: () => void,
+): Promise<boolean> {
+  if (restarts.length === 0) return true;
+  const units = restarts.map(({ unit }) => unit);
+  if (settings.switch('no-restart') || !hasSystemd()) {
+    terminal.say(
+      `note: restart ${units.join(' and ')} so that it reads this${hasSystemd() ? '' : ': systemd does not run here'}`,
+    );
+    return false;
+  }
+  for (const unit of units) {
+    terminal.say(`restarting ${unit}: containers go on running, pulls that are under way fail`);
+    try {
+      await restartService(unit);
+    } catch (error) {
+      undo();
+      terminal.say(`restarting ${unit} once more: its files are as they were before`);
+      await restartService(unit).catch(() => undefined);
+      throw error;
+    }
+  }
+  return true;
+}

@@ -1,0 +1,45 @@
+// The command for a node: what it is to do is its first word.
+
+import { OcicryptError } from '../../base/errors.ts';
+import { showValue } from '../../base/shown.ts';
+import type { CommandContext } from '../command.ts';
+import { nearest } from '../options/settings.ts';
+import { asciiJson } from '../text.ts';
+import { failWith, showNodeFinding, someRuntimes } from './setup.ts';
+
+const ACTIONS: ReadonlyMap<string, (context: CommandContext) => Promise<void>> = new Map([
+  ['install', async (context: CommandContext) => (await import('./install.ts')).installNode(context)],
+  ['check', checkNode],
+  ['uninstall', async (context: CommandContext) => (await import('./uninstall.ts')).uninstallNode(context)],
+  ['purge', async (context: CommandContext) => (await import('./purge.ts')).purgeImages(context)],
+]);
+
+export async function runNode(context: CommandContext): Promise<void> {
+  const [word = '', ...more] = context.settings.operands;
+  const action = ACTIONS.get(word);
+  if (action === undefined) {
+    const near = await nearest(word, [...ACTIONS.keys()]);
+    throw new OcicryptError(
+      'usage',
+      word === '' ? 'node takes install, check, uninstall or purge' : `node cannot ${showValue(word)}`,
+      {
+        hint: near === undefined ? 'run ocicrypt-kms node --help' : `did you mean node ${near}?`,
+      },
+    );
+  }
+  if (more.length > 0 && word !== 'purge')
+    throw new OcicryptError('usage', `node ${word} takes no other words`, { hint: 'run ocicrypt-kms node --help' });
+  await action(context);
+}
+
+/** What is found, and what is wrong with it; fails with the first failure. */
+async function checkNode(context: CommandContext): Promise<void> {
+  const { settings, terminal } = context;
+  const runtimes = await someRuntimes('/', settings);
+  const { examineNode } = await import('../doctor/node.ts');
+  const findings = [...(await examineNode(context, runtimes))];
+  for (const image of settings.list('pull')) findings.push(await (await import('./pull.ts')).tryPull(image, runtimes));
+  if (settings.switch('json')) terminal.write(`${asciiJson({ node: findings }, 2)}\n`);
+  else terminal.write(findings.map(showNodeFinding).join(''));
+  failWith(findings);
+}

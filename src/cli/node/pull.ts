@@ -1,0 +1,54 @@
+// Really pulls an image on this node, in a namespace of its own, and removes it again.
+
+import { showName } from '../../base/shown.ts';
+import { type Ctr, hostWords, openCtr } from '../../node/ctr.ts';
+import type { Finding } from '../../node/finding.ts';
+import { type Runtimes, runtimeName } from '../../node/runtimes.ts';
+
+const NAMESPACE = 'ocicrypt-kms-check';
+const PATIENCE_MILLISECONDS = 600_000;
+
+/** Unpacked layers count for one namespace alone: what another one has of the image hides no mistake. */
+export async function tryPull(image: string, { containerds }: Runtimes): Promise<Finding> {
+  const [containerd] = containerds.filter(({ running }) => running !== undefined);
+  const subject = containerd === undefined ? 'pull' : runtimeName(containerd);
+  if (containerd === undefined)
+    return {
+      level: 'fail',
+      subject,
+      message: 'no containerd runs that could pull',
+      hint: 'with CRI-O: crictl pull IMAGE',
+    };
+  const ctr = await openCtr(containerd);
+  try {
+    const { status, complaint } = await ctr.try(
+      NAMESPACE,
+      ['images', 'pull', ...hostWords(), image],
+      PATIENCE_MILLISECONDS,
+    );
+    if (status === 0)
+      return { level: 'ok', subject, message: `pulled ${showName(image)}, decrypted it and removed it again` };
+    const line =
+      complaint
+        .split('\n')
+        .at(-1)
+        ?.replace(/^ctr: /, '')
+        .slice(0, 1000) ?? '';
+    return {
+      level: 'fail',
+      subject,
+      message: `cannot pull ${showName(image)}: ${line}`,
+      hint: 'docs/nodes.md explains what containerd says',
+    };
+  } finally {
+    await clear(ctr, image);
+  }
+}
+
+/** What a failed pull has fetched is kept by a lease. */
+async function clear(ctr: Ctr, image: string): Promise<void> {
+  await ctr.try(NAMESPACE, ['images', 'rm', '--sync', image]);
+  const leases = new TextDecoder().decode((await ctr.try(NAMESPACE, ['leases', 'ls', '-q'])).output).split(/\s+/);
+  for (const lease of leases.filter((one) => one !== '')) await ctr.try(NAMESPACE, ['leases', 'rm', '--sync', lease]);
+  await ctr.try(NAMESPACE, ['namespaces', 'rm', NAMESPACE]);
+}

@@ -1,0 +1,232 @@
+// Changes files of a node, all of them or none, and keeps what was there before, so that it can be brought back.
+
+import { createHash, randomBytes } from 'node:crypto';
+import {
+  chmodSync,
+  chownSync,
+  closeSync,
+  existsSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  realpathSync,
+  renameSync,
+  rmdirSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
+import { dirname, join, sep } from 'node:path';
+import { OcicryptError, showSystemCode } from '../base/errors.ts';
+import { asArray, asObject, asText, parseJson } from '../base/json.ts';
+import { showPath } from '../base/shown.ts';
+
+/** A file as it is to be, by its path on the node. */
+export type FileChange = { readonly path: string; readonly content: string | Uint8Array; readonly mode: number };
+
+/** A file that was written, and what was there before: a copy, or nothing. */
+type Kept = { readonly path: string; readonly before: string | undefined; readonly digest: string };
+
+/** Where the copies are, with a list of them. */
+const KEPT_DIRECTORY = '/var/lib/ocicrypt-kms/node';
+const LIST = join(KEPT_DIRECTORY, 'installed.json');
+
+/** The changes that are still to be made: files that are otherwise than they should be. */
+export function pendingChanges(root: string, changes: readonly FileChange[]): readonly FileChange[] {
+  return changes.filter(({ path, content }) => {
+    const now = readBytes(join(root, path));
+    return now === undefined || !now.equals(Buffer.from(content));
+  });
+}
+
+/**
+ * Writes all files, or none. What was there the first time is kept.
+ *
+ * @returns what brings back the state before this call
+ * @throws OcicryptError `not-written`; the files are as before then
+ */
+export function applyChanges(root: string, changes: readonly FileChange[]): () => void {
+  const known = readKept(root);
+  const undo: (() => void)[] = [];
+  const undoAll = () => {
+    for (const one of undo.splice(0).reverse()) one();
+  };
+  try {
+    const kept = new Map(known.map((one) => [one.path, one]));
+    for (const { path, content } of changes) kept.set(path, keep(root, path, content, kept.get(path), undo));
+    // First of all, so that also what is killed in the middle can be brought back.
+    undo.push(writeWhole(root, { path: LIST, content: listText([...kept.values()]), mode: 0o600 }));
+    for (const change of changes) undo.push(writeWhole(root, change));
+  } catch (error) {
+    undoAll();
+    throw error;
+  }
+  return undoAll;
+}
+
+/** What became of the files of an installation that is undone. */
+export type Restored = { readonly restored: readonly string[]; readonly changedSince: readonly string[] };
+
+/**
+ * Brings back what was there before the first installation. A file that was changed since is handed to `adapt`, which may
+ * know what to take out of it; else it stays.
+ */
+export function restoreAll(root: string, adapt: (path: string, text: string) => string | undefined): Restored {
+  const restored: string[] = [];
+  const changedSince: string[] = [];
+  const kept = readKept(root);
+  for (const { path, before, digest } of kept.toReversed()) {
+    const target = join(root, path);
+    const now = readBytes(target);
+    const old = before === undefined ? undefined : readBytes(join(root, before));
+    if (now === undefined && old === undefined) continue;
+    if (now !== undefined && sha256(now) !== digest) {
+      const adapted = adapt(path, now.toString());
+      if (adapted === undefined) changedSince.push(path);
+      else {
+        writeWhole(root, { path, content: adapted, mode: 0o644 });
+        restored.push(path);
+      }
+      continue;
+    }
+    if (old === undefined) rmSync(target, { force: true });
+    else writeWhole(root, { path, content: old, mode: 0o644 });
+    restored.push(path);
+  }
+  if (kept.length > 0 && changedSince.length === 0)
+    rmSync(join(root, KEPT_DIRECTORY), { recursive: true, force: true });
+  return { restored, changedSince };
+}
+
+/** Whether anything was installed here. */
+export function isInstalled(root: string): boolean {
+  return readKept(root).length > 0;
+}
+
+function keep(
+  root: string,
+  path: string,
+  content: string | Uint8Array,
+  known: Kept | undefined,
+  undo: (() => void)[],
+): Kept {
+  const digest = sha256(Buffer.from(content));
+  if (known !== undefined) return { ...known, digest };
+  const old = readBytes(join(root, path));
+  if (old === undefined) return { path, before: undefined, digest };
+  const before = join(KEPT_DIRECTORY, sha256(Buffer.from(path)).slice(0, 16));
+  undo.push(writeWhole(root, { path: before, content: old, mode: 0o600 }));
+  return { path, before, digest };
+}
+
+function listText(kept: readonly Kept[]): string {
+  const files = kept.map(({ path, before, digest }) => ({ path, before: before ?? null, digest }));
+  return `${JSON.stringify({ files }, null, 2)}\n`;
+}
+
+function readKept(root: string): readonly Kept[] {
+  const bytes = readBytes(join(root, LIST));
+  if (bytes === undefined) return [];
+  const files = asArray(asObject(parseJson(bytes, LIST))?.get('files')) ?? [];
+  return files.flatMap((value) => {
+    const one = asObject(value);
+    const path = asText(one?.get('path'));
+    const digest = asText(one?.get('digest'));
+    return path === undefined || digest === undefined ? [] : [{ path, before: asText(one?.get('before')), digest }];
+  });
+}
+
+/** @returns what puts the file back as it was */
+function writeWhole(root: string, { path, content, mode }: FileChange): () => void {
+  const place = join(root, path);
+  const made = makeDirectories(dirname(place));
+  const target = existsSync(place) ? realpathSync(place) : place;
+  if (!isWithin(root, target)) {
+    throw new OcicryptError('not-written', `${showPath(place)} leads out of ${showPath(root)}`, {
+      hint: 'a link there has a whole path: replace it by one that is relative',
+    });
+  }
+  const old = readBytes(target);
+  const status = statSync(target, { throwIfNoEntry: false });
+  try {
+    writeNew(target, Buffer.from(content), status?.mode ?? mode, status);
+  } catch (cause) {
+    removeDirectories(made);
+    throw new OcicryptError('not-written', `cannot write ${showPath(place)}${showSystemCode(cause)}`, {
+      cause,
+      hint: 'run this as root; if the disk of this host is read-only, build this into the image of the host',
+    });
+  }
+  return () => {
+    if (old === undefined) rmSync(target, { force: true });
+    else writeNew(target, old, status?.mode ?? mode, status);
+    removeDirectories(made);
+  };
+}
+
+type Owner = { readonly uid: number; readonly gid: number };
+
+function writeNew(target: string, bytes: Uint8Array, mode: number, owner: Owner | undefined): void {
+  const temporary = `${target}.${randomBytes(6).toString('hex')}`;
+  try {
+    writeFileSync(temporary, bytes, { mode: mode & 0o7777, flag: 'wx', flush: true });
+    chmodSync(temporary, mode & 0o7777);
+    if (owner !== undefined) chownSync(temporary, owner.uid, owner.gid);
+    renameSync(temporary, target);
+  } catch (error) {
+    rmSync(temporary, { force: true });
+    throw error;
+  }
+  const directory = openSync(dirname(target), 'r');
+  try {
+    fsyncSync(directory);
+  } finally {
+    closeSync(directory);
+  }
+}
+
+/** @returns those that were made, the innermost first */
+function makeDirectories(directory: string): readonly string[] {
+  const missing: string[] = [];
+  for (let one = directory; !existsSync(one) && dirname(one) !== one; one = dirname(one)) missing.push(one);
+  try {
+    for (const one of missing.toReversed()) mkdirSync(one, { mode: 0o755 });
+  } catch (cause) {
+    removeDirectories(missing);
+    throw new OcicryptError('not-written', `cannot make ${showPath(directory)}${showSystemCode(cause)}`, {
+      cause,
+      hint: 'run this as root; if the disk of this host is read-only, build this into the image of the host',
+    });
+  }
+  return missing;
+}
+
+/** Those that are empty. */
+function removeDirectories(directories: readonly string[]): void {
+  for (const one of directories) {
+    try {
+      rmdirSync(one);
+    } catch {
+      return;
+    }
+  }
+}
+
+function isWithin(root: string, path: string): boolean {
+  const whole = realpathSync(root);
+  const inside = join(realpathSync(dirname(path)), sep);
+  return whole === sep || inside.startsWith(join(whole, sep));
+}
+
+function readBytes(path: string): Buffer | undefined {
+  try {
+    return statSync(path).isFile() ? readFileSync(path) : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+function sha256(bytes: Uint8Array): string {
+  return createHash('sha256').update(bytes).digest('hex');
+}

@@ -1,0 +1,156 @@
+// What `node install` writes for the runtimes that it found: every file, and what is to be restarted afterwards.
+
+import { basename, dirname, join } from 'node:path';
+import { OcicryptError } from '../base/errors.ts';
+import { showPath } from '../base/shown.ts';
+import type { FileChange } from './changes.ts';
+import { addImport, encryptedProcessors, importsOf, parseToml, removeImport } from './containerd-config.ts';
+import {
+  CRIO_DROP_IN,
+  CRIO_KEYS,
+  CRIO_UNIT,
+  containerdDropIn,
+  type Decoder,
+  POLICY_FILE,
+  PROVIDERS_FILE,
+  providersFile,
+  rancherTables,
+  rancherTemplate,
+} from './drop-in.ts';
+import { readText } from './files.ts';
+import { type Containerd, type Runtimes, runtimeName } from './runtimes.ts';
+
+/** What is to be done. */
+export type NodePlan = {
+  readonly files: readonly FileChange[];
+  /** Services that read what is written when they start, each with the files that it reads. */
+  readonly restarts: readonly Restart[];
+  /** What cannot be done here, and what to do instead. */
+  readonly notes: readonly string[];
+};
+
+export type Restart = { readonly unit: string; readonly files: readonly string[] };
+
+export type PlanOptions = {
+  readonly root: string;
+  readonly decoder: Decoder;
+  /** The command line of the provider, for CRI-O and podman. */
+  readonly provider: readonly [path: string, ...args: string[]];
+  /** The text of the policy; undefined if the one that is there stays. */
+  readonly policy: string | undefined;
+};
+
+const DROP_IN_NAME = 'ocicrypt-kms.toml';
+const CRIO_FILE = '/etc/crio/crio.conf.d/20-ocicrypt-kms.conf';
+const CRIO_UNIT_FILE = '/etc/systemd/system/crio.service.d/ocicrypt-kms.conf';
+
+/** @throws OcicryptError `configuration` if a file cannot be changed without doubt */
+export function planNode({ containerds, crio, hasDocker, hasPodman }: Runtimes, options: PlanOptions): NodePlan {
+  const { policy, provider } = options;
+  const files: FileChange[] = [
+    ...(policy === undefined ? [] : [file(POLICY_FILE, policy)]),
+    file(PROVIDERS_FILE, providersFile('kmscrypt', provider)),
+  ];
+  const restarts: Restart[] = [];
+  const notes: string[] = [];
+  for (const containerd of containerds) {
+    if (containerd.kind === 'docker') {
+      notes.push(
+        `docker writes ${containerd.config} itself: install containerd.io, so that docker uses a containerd of its own service, and run this again`,
+      );
+      continue;
+    }
+    const changes = planContainerd(containerd, options);
+    files.push(...changes);
+    if (containerd.unit !== undefined) restarts.push({ unit: containerd.unit, files: changes.map(({ path }) => path) });
+    else notes.push(`no service of ${runtimeName(containerd)} was found: restart it yourself`);
+  }
+  if (crio !== undefined) {
+    files.push(file(CRIO_FILE, CRIO_DROP_IN), file(CRIO_UNIT_FILE, CRIO_UNIT));
+    restarts.push({ unit: crio.unit ?? 'crio.service', files: [CRIO_FILE, CRIO_UNIT_FILE, PROVIDERS_FILE] });
+  }
+  if (hasDocker)
+    notes.push(
+      'docker decrypts with its containerd image store alone: "features": {"containerd-snapshotter": true} in /etc/docker/daemon.json; with the other store it says "unsupported media type"',
+    );
+  if (hasPodman)
+    notes.push(
+      `podman and buildah have no setting for this: export OCICRYPT_KEYPROVIDER_CONFIG=${PROVIDERS_FILE}, and add --decryption-key provider:kmscrypt`,
+    );
+  return { files, restarts, notes };
+}
+
+/** Directories without a file that must be there. */
+export const NEEDED_DIRECTORIES: readonly string[] = [CRIO_KEYS];
+
+function planContainerd(containerd: Containerd, { root, decoder }: PlanOptions): readonly FileChange[] {
+  const { config, kind } = containerd;
+  const text = readText(join(root, config));
+  const parsed = text === undefined ? {} : parseToml(text, config);
+  refuseOthers(
+    // Ours are there if k3s has read our template.
+    encryptedProcessors(parsed).flatMap(({ id, args }) => (args.includes('decoder') ? [] : [id])),
+    config,
+  );
+  const directory = importsOf(parsed).find(
+    (pattern) => pattern.startsWith('/') && basename(pattern) === '*.toml' && !dirname(pattern).includes('*'),
+  );
+  if (directory !== undefined) return [file(join(dirname(directory), DROP_IN_NAME), containerdDropIn(decoder))];
+  const isSecond = containerd.version !== undefined && containerd.version[0] >= 2;
+  if (kind === 'k3s' || kind === 'rke2')
+    return [planTemplate(config, text === undefined ? isSecond : parsed.version === 3, { root, decoder })];
+  const pattern = join(dirname(config), 'conf.d/*.toml');
+  const dropIn = file(join(dirname(pattern), DROP_IN_NAME), containerdDropIn(decoder));
+  const changed =
+    text === undefined
+      ? `version = ${isSecond ? 3 : 2}\nimports = [${JSON.stringify(pattern)}]\n`
+      : addImport(text, pattern, config);
+  return [dropIn, file(config, changed)];
+}
+
+/** Two processors for one type would both count, and containerd takes either. */
+function refuseOthers(ids: readonly string[], config: string): void {
+  if (ids.length === 0) return;
+  throw new OcicryptError(
+    'configuration',
+    `${showPath(config)} has stream processors for encrypted layers: ${ids.join(', ')}`,
+    {
+      hint: 'remove these tables from it, and run this again',
+    },
+  );
+}
+
+/** k3s and RKE2 make their file from a template beside it, if there is one. */
+function planTemplate(
+  config: string,
+  isThird: boolean,
+  { root, decoder }: Pick<PlanOptions, 'root' | 'decoder'>,
+): FileChange {
+  const path = join(dirname(config), isThird ? 'config-v3.toml.tmpl' : 'config.toml.tmpl');
+  const text = readText(join(root, path));
+  if (text === undefined) return file(path, rancherTemplate(decoder));
+  const own = removeBlock(text);
+  refuseOthers(/^\s*\[stream_processors/m.test(own) ? ['stream_processors'] : [], path);
+  return file(path, `${own.trimEnd()}\n\n${BEGIN}\n${rancherTables(decoder)}${END}\n`);
+}
+
+const BEGIN = '# begin ocicrypt-kms';
+const END = '# end ocicrypt-kms';
+
+function removeBlock(text: string): string {
+  return text.replace(new RegExp(`\\n*${BEGIN}\\n[^]*?${END}\\n`), '\n');
+}
+
+/** What `uninstall` takes out of a file that was changed since: our line, our block, and nothing else. */
+export function withoutOurs(path: string, text: string): string | undefined {
+  const without = path.endsWith('.tmpl')
+    ? removeBlock(text)
+    : path.endsWith('.toml')
+      ? removeImport(text, join(dirname(path), 'conf.d/*.toml'))
+      : text;
+  return without === text ? undefined : without;
+}
+
+function file(path: string, content: string, mode = 0o644): FileChange {
+  return { path, content, mode };
+}

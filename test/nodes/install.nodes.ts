@@ -1,0 +1,159 @@
+// `ocicrypt-kms node` on every containerd: one command sets it up, images are pulled, and another one undoes all of it.
+
+import assert from 'node:assert/strict';
+import { existsSync, readFileSync } from 'node:fs';
+import { after, before, test } from 'node:test';
+import { executable } from '../end-to-end/workspace.ts';
+import { pull } from './clients.ts';
+import { imageName } from './images.ts';
+import { createLab, type Lab } from './lab.ts';
+import type { Node } from './node.ts';
+import { CHOSEN, isFirst } from './software.ts';
+import { addSystemd, SYSTEMD_PROGRAMS, systemctlCalls } from './systemd.ts';
+
+const CONFIG = '/etc/containerd/config.toml';
+const DROP_IN = '/etc/containerd/conf.d/ocicrypt-kms.toml';
+const POLICY = '/etc/ocicrypt-kms/config.yaml';
+
+let lab: Lab;
+const cleanups: (() => unknown)[] = [];
+before(async () => {
+  lab = await createLab({ after: (cleanup) => void cleanups.push(cleanup) }, ['gzip', 'zstd', 'uncompressed']);
+});
+after(async () => {
+  for (const cleanup of cleanups.reverse()) await cleanup();
+});
+
+/** What a command says, on both of its outputs. */
+async function ours(node: Node, ...words: readonly string[]) {
+  const { exitCode, stdout, stderr } = await node.run([executable(), 'node', ...words]);
+  return { exitCode, text: `${new TextDecoder().decode(stdout)}${stderr}` };
+}
+
+async function succeedOurs(node: Node, ...words: readonly string[]): Promise<string> {
+  const { exitCode, text } = await ours(node, ...words);
+  assert.equal(exitCode, 0, text);
+  return text;
+}
+
+const read = (node: Node, path: string) => readFileSync(node.path(path), 'utf8');
+const dump = async (node: Node) => new TextDecoder().decode((await node.run(['containerd', 'config', 'dump'])).stdout);
+
+for (const containerd of CHOSEN) {
+  test(`containerd ${containerd}`, async (t) => {
+    const node = await lab.start(t, { containerd, programs: SYSTEMD_PROGRAMS });
+    await addSystemd(node);
+    const config = read(node, CONFIG);
+    const dumped = await dump(node);
+    const key = `--key=${lab.key.file}`;
+
+    await t.test('a dry run shows every file, and writes none', async () => {
+      const text = await succeedOurs(node, 'install', key, '--dry-run');
+      for (const path of [DROP_IN, POLICY, '/etc/ocicrypt-kms/ocicrypt.json']) assert.ok(text.includes(path), text);
+      assert.ok(text.includes('would restart  containerd.service') && text.includes(lab.key.file), text);
+      assert.deepEqual(
+        [DROP_IN, POLICY].map((path) => existsSync(node.path(path))),
+        [false, false],
+      );
+      assert.deepEqual(await systemctlCalls(node), []);
+    });
+    await t.test('nothing is written if nothing says which keys may be used', async () => {
+      const { exitCode, text } = await ours(node, 'install');
+      assert.deepEqual([exitCode, existsSync(node.path(DROP_IN))], [78, false], text);
+    });
+    await t.test('installed, it says so before it restarts, and every type of layer is tried', async () => {
+      const text = await succeedOurs(node, 'install', key);
+      assert.match(text, /restarting containerd\.service/);
+      for (const type of ['tar', 'tar+gzip', 'tar+zstd']) assert.ok(text.includes(`decrypts ${type}+encrypted`), text);
+      assert.doesNotMatch(text, /FAIL|warn/);
+      assert.deepEqual(
+        (await systemctlCalls(node)).filter((call) => call.startsWith('restart')),
+        ['restart containerd.service'],
+      );
+    });
+    await t.test('images are pulled by CRI and by ctr, and the check pulls one too', async () => {
+      for (const kind of ['gzip', 'zstd', 'uncompressed'] as const)
+        for (const client of ['CRI', 'ctr'] as const) {
+          const { exitCode, text } = await pull(node, client, imageName(lab.registry, kind));
+          assert.equal(exitCode, 0, text);
+        }
+      const text = await succeedOurs(node, 'check', `--pull=${imageName(lab.registry, 'gzip')}`);
+      assert.match(text, /pulled .* removed it again/);
+      assert.doesNotMatch(text, /FAIL|warn/);
+      const { stdout } = await node.run(['ctr', 'namespaces', 'ls', '-q']);
+      assert.ok(!new TextDecoder().decode(stdout).includes('ocicrypt-kms'));
+    });
+    await t.test('installed once more, nothing is written and nothing restarted', async () => {
+      const calls = await systemctlCalls(node);
+      assert.match(await succeedOurs(node, 'install', key), /nothing to write/);
+      assert.match(await succeedOurs(node, 'install'), /nothing to write/);
+      assert.deepEqual(await systemctlCalls(node), calls);
+    });
+    await t.test('another policy needs no restart', async () => {
+      const calls = await systemctlCalls(node);
+      await succeedOurs(node, 'install', key, '--allow=hashivault://images');
+      assert.match(read(node, POLICY), /hashivault:\/\/images/);
+      assert.deepEqual(await systemctlCalls(node), calls);
+    });
+    await t.test('a purged image is gone with its unpacked layers, and a withdrawn key counts', async () => {
+      const image = imageName(lab.registry, 'zstd');
+      const text = await succeedOurs(node, 'purge', image);
+      assert.match(text, /k8s\.io/);
+      const { stdout } = await node.run(['ctr', '-n', 'k8s.io', 'images', 'ls', '-q']);
+      assert.ok(!new TextDecoder().decode(stdout).includes(image));
+      await node.write(POLICY, 'allow:\n  - hashivault://images\n');
+      const { exitCode, text: refused } = await pull(node, 'CRI', image);
+      assert.ok(exitCode !== 0 && refused.includes('not-allowed'), refused);
+      assert.equal((await ours(node, 'purge', image)).exitCode, 66);
+    });
+    await t.test('uninstalled, what was changed since is named, and all else is as it was', async () => {
+      const { text } = await ours(node, 'uninstall');
+      assert.match(text, new RegExp(`${POLICY} was changed since`));
+      assert.deepEqual([read(node, CONFIG), existsSync(node.path(DROP_IN))], [config, false]);
+      assert.equal(await dump(node), dumped);
+      await node.run(['rm', '-rf', '/etc/ocicrypt-kms', '/var/lib/ocicrypt-kms']);
+    });
+    const version = isFirst(containerd) ? 2 : 3;
+    for (const [said, before] of [
+      ['no configuration', undefined],
+      ['no imports', `version = ${version}\n[debug]\nlevel = "warn"\n`],
+      [
+        'imports of several lines',
+        `# first\nversion = ${version}\nimports = [ # some\n  "/etc/containerd/other/one.toml",\n]\n`,
+      ],
+    ] as const) {
+      await t.test(`${said}: our line is added, and taken out again`, async () => {
+        await node.write('/etc/containerd/other/one.toml', `version = ${version}\n`);
+        await node.run(['rm', '-f', CONFIG]);
+        if (before !== undefined) await node.write(CONFIG, before);
+        await succeedOurs(node, 'install', key, '--no-restart');
+        assert.match(await dump(node), /"?--config=\/etc\/ocicrypt-kms\/config\.yaml"?/);
+        await succeedOurs(node, 'uninstall', '--no-restart');
+        assert.equal(existsSync(node.path(CONFIG)) ? read(node, CONFIG) : undefined, before);
+        assert.equal(
+          existsSync(node.path('/var/lib/ocicrypt-kms')) && existsSync(node.path('/var/lib/ocicrypt-kms/node')),
+          false,
+        );
+      });
+    }
+    await t.test('processors of the operator are not replaced', async () => {
+      const own = `version = 2\n[stream_processors."mine"]\naccepts = ["application/vnd.oci.image.layer.v1.tar+encrypted"]\npath = "/opt/mine"\n`;
+      await node.write(CONFIG, own);
+      const { exitCode, text } = await ours(node, 'install', key, '--no-restart');
+      assert.deepEqual([exitCode, read(node, CONFIG), existsSync(node.path(POLICY))], [78, own, false], text);
+    });
+    await t.test('what containerd would read otherwise is refused, and nothing stays', async () => {
+      await node.write(
+        '/etc/containerd/conf.d/zz.toml',
+        `version = 2\n[stream_processors."io.containerd.ocicrypt.decoder.v1.tar"]\naccepts = ["application/vnd.oci.image.layer.v1.tar+encrypted"]\npath = "/opt/mine"\n`,
+      );
+      await node.write(CONFIG, config);
+      const { exitCode, text } = await ours(node, 'install', key, '--no-restart');
+      assert.deepEqual(
+        [exitCode, existsSync(node.path(DROP_IN)), existsSync(node.path(POLICY))],
+        [78, false, false],
+        text,
+      );
+    });
+  });
+}

@@ -1,0 +1,44 @@
+// systemctl for a node that has no systemd: it restarts containerd, and keeps what it was asked.
+import type { Node } from './node.ts';
+
+const PROGRAM = '/opt/systemctl';
+const ASKED = '/run/systemctl.log';
+
+/** To be named among the programs of the node. */
+export const SYSTEMD_PROGRAMS = { systemctl: PROGRAM };
+
+/** No process of a node is waited for by its parent: what has ended stays, without a program. */
+const SCRIPT = `#!/bin/sh
+echo "$*" >>${ASKED}
+case "$1" in
+restart)
+  pid=$(cat /run/containerd.pid)
+  kill "$pid"
+  while [ -e "/proc/$pid/exe" ]; do sleep 0.05; done
+  setsid containerd >/run/containerd.log 2>&1 </dev/null &
+  echo $! >/run/containerd.pid
+  tries=0
+  until ctr --connect-timeout=1s version >/dev/null 2>&1; do
+    [ -e "/proc/$(cat /run/containerd.pid)/exe" ] && [ "$tries" -lt 100 ] || exit 1
+    tries=$((tries + 1))
+    sleep 0.1
+  done ;;
+is-active) [ -e "/proc/$(cat /run/containerd.pid)/exe" ] ;;
+esac
+`;
+
+/** What `node install` looks for: that systemd runs, and the service. */
+export async function addSystemd(node: Node): Promise<void> {
+  await node.write(PROGRAM, SCRIPT, 0o755);
+  await node.write('/run/systemd/system/README', '');
+  await node.write('/etc/systemd/system/containerd.service', '[Service]\nExecStart=containerd\n');
+}
+
+/** Every call of systemctl so far. */
+export async function systemctlCalls(node: Node): Promise<readonly string[]> {
+  const { stdout } = await node.run(['sh', '-c', `cat ${ASKED} 2>/dev/null || true`]);
+  return new TextDecoder()
+    .decode(stdout)
+    .split('\n')
+    .filter((line) => line !== '');
+}
