@@ -30,17 +30,36 @@ export async function proveAll(proofs: readonly Proof[], names: readonly string[
   const rows = readRows();
   const failed: unknown[] = [];
   for (const proof of proofs.filter(isNamed)) {
-    const day = new Date().toISOString().slice(0, 10);
+    const day = today();
     try {
-      rows.set(keyOf(proof), `| ${proof.promise} | ${proof.what} | ${await proof.prove()} | ${day}, ${SEED} |`);
+      rows.set(keyOf(proof), showRow(proof, await proof.prove(), day));
     } catch (error) {
       failed.push(error);
       process.stderr.write(`${String(error)}\n`);
-      rows.set(keyOf(proof), `| ${proof.promise} | ${proof.what} | **not kept** | ${day}, ${SEED} |`);
+      rows.set(keyOf(proof), showRow(proof, '**not kept**', day));
     }
     writeFileSync(DOCUMENT, show(proofs, rows));
   }
   if (failed.length > 0) throw new AggregateError(failed, `${failed.length} proofs failed`);
+}
+
+/** Writes the row of a promise that another command has proved. @throws Error if the document has no row of it */
+export function recordProof(proof: Proof, figures: string): void {
+  const row = readRows().get(keyOf(proof));
+  if (row === undefined) throw new Error(`docs/promises.md has no row of ${proof.promise}`);
+  const text = readFileSync(DOCUMENT, 'utf8');
+  writeFileSync(
+    DOCUMENT,
+    text.replace(row, () => showRow(proof, figures, today())),
+  );
+}
+
+function showRow({ promise, what }: Proof, figures: string, day: string): string {
+  return `| ${promise} | ${what} | ${figures} | ${day}, ${SEED} |`;
+}
+
+function today(): string {
+  return new Date().toISOString().slice(0, 10);
 }
 
 function keyOf({ promise, what }: Pick<Proof, 'promise' | 'what'>): string {

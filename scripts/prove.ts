@@ -11,6 +11,7 @@ import { createRandom, SEED } from '../test/fixtures/seed.ts';
 import type { Vector } from '../test/fixtures/vectors/shape.ts';
 import { CONTAINERDS } from '../test/nodes/software.ts';
 import { PROJECT, runTool } from '../tools/process.ts';
+import { MUTANTS } from './mutants/run.ts';
 import { type Proof, proveAll } from './promises.ts';
 import { GOOGLE_PROOFS } from './prove-google.ts';
 import { SERVER_PROMISES } from './prove-server.ts';
@@ -161,6 +162,7 @@ const PROOFS: readonly Proof[] = [
       prove: () => proveTests(promise, files, environment),
     }),
   ),
+  MUTANTS,
 ];
 
 const words = process.argv.slice(2);

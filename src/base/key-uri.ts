@@ -85,6 +85,18 @@ export function formatKeyUri(uri: KeyUri): string {
   }
 }
 
+/** The canonical spelling, and what it leaves out: two entries of the operator's that lead elsewhere differ in it. */
+export function formatEntry(uri: KeyUri): string {
+  switch (uri.scheme) {
+    case 'awskms':
+      return JSON.stringify([formatKeyUri(uri), uri.endpoint]);
+    case 'pkcs11':
+      return JSON.stringify([formatKeyUri(uri), uri.slot, ...uri.query]);
+    default:
+      return formatKeyUri(uri);
+  }
+}
+
 /** The host of an Azure vault: a name without a dot is a vault in the public cloud, as in sigstore's form. */
 export function azureHost(host: string): string {
   return (host.includes('.') ? host : `${host}.vault.azure.net`).toLowerCase();

@@ -36,9 +36,11 @@ export function readSecretFile(
   try {
     buffer = new Uint8Array(roomFor(path, what, file, maximumBytes));
     let length = 0;
-    for (let read = -1; read !== 0 && length < buffer.length; length += read) {
+    let read: number;
+    do {
       read = readSync(file, buffer, length, buffer.length - length, null);
-    }
+      length += read;
+    } while (read > 0);
     const content = buffer.subarray(0, length);
     if (isSecret(content)) checkOwner(path, what, file, ofAgent);
     if (isProtected) checkWriters(path, what, file);
@@ -67,9 +69,7 @@ export function readProtectedFile(path: string, what: string, maximumBytes: numb
 /** The one line of a secret file as bytes, without the line end that editors add: a passphrase, a PIN. */
 export function readSecretLine(path: string, what: string, maximumBytes: number): Uint8Array<ArrayBuffer> {
   const bytes = readSecretFile(path, what, maximumBytes);
-  let end = bytes.length;
-  while (end > 0 && (bytes[end - 1] === 0x0a || bytes[end - 1] === 0x0d)) end--;
-  return bytes.subarray(0, end);
+  return bytes.subarray(0, bytes.findLastIndex((byte) => byte !== 0x0a && byte !== 0x0d) + 1);
 }
 
 /** Asks the person at the terminal for a secret; undefined if there is none. The caller wipes it. */

@@ -96,8 +96,8 @@ export function checkPlaintext(key: string, plaintext: Uint8Array, maximum = MAX
 
 /** The context as the bytes that AEADs authenticate: canonical JSON (RFC 8785), or nothing if it is empty. */
 export function contextBytes(context: EncryptionContext): Uint8Array<ArrayBuffer> {
-  const entries = Object.entries(context).sort(([a], [b]) => (a < b ? -1 : 1));
-  return new TextEncoder().encode(entries.length === 0 ? '' : JSON.stringify(Object.fromEntries(entries)));
+  const names = Object.keys(context).sort();
+  return new TextEncoder().encode(names.length === 0 ? '' : JSON.stringify(context, names));
 }
 
 /**

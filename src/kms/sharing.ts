@@ -67,28 +67,22 @@ function shareFlights(kek: Kek, tell: (event: SharingEvent) => void): Kek {
       const name = flightName(wrapped, context);
       let flight = flights.get(name);
       if (flight === undefined) {
-        const started = new SharedRun(signal, async (end) => {
+        flight = new SharedRun(signal, async (end) => {
           const plaintext = await kek.unwrap(wrapped, context, end);
           if (!end.aborted) return plaintext;
           // No caller waits any more: what comes now would stay unwiped.
           wipe(plaintext);
           throw endedBy(end);
         });
-        flights.set(name, started);
-        const land = () => {
-          if (flights.get(name) === started) flights.delete(name);
-        };
+        flights.set(name, flight);
         // The result itself is given to no caller: each has a copy, made before it is wiped.
-        started.result.then((plaintext) => {
-          land();
-          setImmediate(() => wipe(plaintext));
-        }, land);
-        flight = started;
+        flight.result.then(
+          (plaintext) => setImmediate(() => wipe(plaintext)),
+          () => {},
+        );
       } else tell('joined');
-      const joined = flight;
-      const plaintext = await joined.join(signal, () => {
-        if (flights.get(name) === joined) flights.delete(name);
-      });
+      // Whether they were answered or not, callers leave before another one can come: the last takes the flight away.
+      const plaintext = await flight.join(signal, () => flights.delete(name));
       return plaintext.slice();
     },
   });

@@ -1,7 +1,7 @@
 // Keeps keys open between calls, and closes those that make room for others.
 
 import { outdatedNode } from '../base/errors.ts';
-import { formatKeyUri, type KeyUri } from '../base/key-uri.ts';
+import { formatEntry, type KeyUri } from '../base/key-uri.ts';
 import { decorate, type Kek } from './kek.ts';
 import { type BackendSettings, openKek } from './open.ts';
 
@@ -38,7 +38,7 @@ export function createKekStore(settings: BackendSettings): KekStore {
 
   return {
     open(uri) {
-      const name = cacheName(uri);
+      const name = formatEntry(uri);
       let held = keks.get(name);
       keks.delete(name);
       held ??= openKek(uri, settings).then((kek) => decorate(kek, new Use(kek, () => openKek(uri, settings)).calls));
@@ -99,11 +99,4 @@ class Use {
       if (this.#isClosed) this.#close();
     }
   }
-}
-
-/** The canonical form leaves out what only the operator may set, so it is added. */
-function cacheName(uri: KeyUri): string {
-  const endpoint = uri.scheme === 'awskms' ? (uri.endpoint ?? '') : '';
-  const query = uri.scheme === 'pkcs11' ? JSON.stringify([uri.slot ?? '', ...uri.query]) : '';
-  return `${formatKeyUri(uri)} ${endpoint}${query}`;
 }

@@ -9,7 +9,7 @@ export type AuditEvent = {
   readonly operation: 'wrap' | 'unwrap' | 'unknown';
   readonly outcome: 'ok' | ErrorCode;
   /** Our name in the request, if it was told. */
-  readonly provider?: string;
+  readonly provider?: string | undefined;
   /** Canonical URIs: of every recipient when wrapping, of the key that opened the packet when unwrapping. */
   readonly keys: readonly string[];
   /** Canonical URIs that the packet asked for, when unwrapping. */

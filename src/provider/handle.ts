@@ -107,7 +107,7 @@ async function handle(
   if (call.refusal !== undefined && call.operation !== undefined) draft.operation = call.operation;
   const note = async (outcome: AuditEvent['outcome'], error?: OcicryptError) => {
     if (!isObserved(options)) return;
-    const milliseconds = Math.round((performance.now() - started) * 1000) / 1000;
+    const milliseconds = Number((performance.now() - started).toFixed(3));
     const event: AuditEvent = {
       id: crypto.randomUUID(),
       operation: 'unknown',
@@ -156,7 +156,7 @@ function answer(request: KeyRequest, draft: Draft, call: Call, options: Provider
     () => nameOf(draft),
     async (signal) => {
       const named = namedKeys(request.parameters, options.names);
-      if (named.provider !== undefined) draft.provider = named.provider;
+      draft.provider = named.provider;
       checkDefaultKey(named, request.operation, options);
       const spelling = options.spelling ?? call.spelling ?? request.spelling;
       if (request.operation === 'wrap')

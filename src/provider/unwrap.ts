@@ -4,10 +4,10 @@ import { wipe } from '../base/bytes.ts';
 import { combineErrors } from '../base/combine.ts';
 import { withAttempt } from '../base/deadline.ts';
 import { asOcicryptError, OcicryptError } from '../base/errors.ts';
-import { formatKeyUri, type KeyUri, parseKeyUri } from '../base/key-uri.ts';
+import { formatEntry, formatKeyUri, type KeyUri, parseKeyUri } from '../base/key-uri.ts';
 import { setting } from '../base/setting.ts';
 import { cannotBeUnwrapped, type EncryptionContext, type Kek, type WrappedKey } from '../kms/kek.ts';
-import { AllFailed, firstSuccess, type Limits, type Start, withRetries } from './attempts.ts';
+import { firstSuccess, type Limits, type Start, withRetries } from './attempts.ts';
 import { type Labels, sameLabels, showLabels } from './labels.ts';
 import { isLayerKeyRecord } from './layer-key.ts';
 import { nameKey } from './name-key.ts';
@@ -56,7 +56,8 @@ async function selectCandidates(
       const uri =
         selectForPacket(rule, asked, recipient.version, options.versions) ??
         (await selectKeyfileCandidate(rule, recipient, options));
-      if (uri !== undefined) selected.set(`${index} ${openedAs(uri)}`, { recipient, uri });
+      // Two rules may lead to one key, which is tried once.
+      if (uri !== undefined) selected.set(`${index} ${formatEntry(uri)}`, { recipient, uri });
     }
   }
   return [...selected.values()];
@@ -73,11 +74,6 @@ async function selectKeyfileCandidate(
   } catch {
     return rule.kind === 'key' ? rule.uri : undefined;
   }
-}
-
-/** Two rules may lead to one key, which is tried once; entries that differ in what only the operator sets are two. */
-function openedAs(uri: KeyUri): string {
-  return uri.scheme === 'awskms' ? `${formatKeyUri(uri)} ${uri.endpoint ?? ''}` : formatKeyUri(uri);
 }
 
 /** Packets know key files and identity files by what they hold, the operator by where they are: only opening tells. */
@@ -182,17 +178,17 @@ async function tryAll(candidates: readonly Candidate[], stagger: number, signal:
   }
   const services = candidates.filter(({ local }) => !local);
   const racing = [...services, ...candidates.filter(({ failure }) => failure?.retryable)];
-  try {
-    if (racing.length > 0) {
-      const starts = racing.map(
-        (one): Start<Unwrapped> =>
-          (end, makeWay) =>
-            one.open(end, makeWay),
-      );
+  if (racing.length > 0) {
+    const starts = racing.map(
+      (one): Start<Unwrapped> =>
+        (end, makeWay) =>
+          one.open(end, makeWay),
+    );
+    try {
       return await firstSuccess(starts, stagger, signal);
+    } catch {
+      // Each of them keeps its failure.
     }
-  } catch (error) {
-    if (!(error instanceof AllFailed)) throw error;
   }
   const failures = candidates.flatMap(({ failure }) => (failure === undefined ? [] : [failure]));
   throw combineErrors(failures, `none of ${failures.length} keys opened the packet`);

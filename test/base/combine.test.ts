@@ -24,6 +24,15 @@ test('each failure is said once, in the order of their use, and no more than any
     'x',
   );
   assert.match(many.message, /refused: 5 \| and 58 more$/);
+  const six = combineErrors(
+    Array.from({ length: 6 }, (_, index) => error('refused', `${index}`)),
+    'x',
+  );
+  assert.match(six.message, /refused: 5$/);
+});
+
+test('no failure is a fault of the program', () => {
+  assert.equal(combineErrors([], 'x').code, 'internal');
 });
 
 test('a single failure stays as it is', () => {

@@ -64,6 +64,31 @@ describe('a store of keys', () => {
     await store.close();
   });
 
+  test('keeps apart what differs in what only the operator sets', async () => {
+    const store = createKekStore(settings);
+    const key = '1234abcd-12ab-34cd-56ef-1234567890ab';
+    const names = [
+      ...['', 'one.example', 'two.example'].map((host) => `awskms://${host}/${key}`),
+      ...['', '?module-path=/one.so', '?module-path=/two.so', ';slot-id=1'].map((more) => `pkcs11:object=o${more}`),
+    ];
+    const opened = [...names, ...names].map((name) => open(store, name));
+    assert.equal(new Set(opened).size, names.length);
+    await Promise.allSettled(opened);
+    await store.close();
+  });
+
+  test('is closed once all that was being opened is', async () => {
+    const store = createKekStore(settings);
+    let opened = false;
+    const opening = open(store, 'hashivault://one').then((kek) => {
+      opened = true;
+      return kek;
+    });
+    await store.close();
+    assert.ok(opened);
+    (await opening).close?.();
+  });
+
   test('does not remember that a key could not be opened', async () => {
     const store = createKekStore(settings);
     const file = join(directory, 'late.key');

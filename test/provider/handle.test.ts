@@ -6,10 +6,11 @@ import { asOcicryptError, OcicryptError } from '../../src/base/errors.ts';
 import { formatKeyUri, type KeyUri } from '../../src/base/key-uri.ts';
 import type { AuditEvent, Decision, Logger } from '../../src/provider/audit.ts';
 import { type Call, createProvider, type ProviderOptions } from '../../src/provider/handle.ts';
+import { encodePacketV1 } from '../../src/provider/packet.ts';
 import { parseAllowRule } from '../../src/provider/policy.ts';
-import { contextOf, DATA_KEY, OPTSDATA } from '../fixtures/packets.ts';
+import { AGE, contextOf, DATA_KEY, OPTSDATA } from '../fixtures/packets.ts';
 import { createTestKek, type TestKek } from '../fixtures/provider.ts';
-import { FIRST_KEY, PACKET, unwrapRequest, wrapRequest } from '../fixtures/vectors/shape.ts';
+import { FIRST_KEY, GCP, PACKET, replyOf, unwrapRequest, wrapRequest } from '../fixtures/vectors/shape.ts';
 
 const DIGEST = `sha256:${createHash('sha256').update(PACKET).digest('hex')}`;
 const CONTENT = contextOf().content;
@@ -36,11 +37,14 @@ const failed = (work: Promise<unknown>) => work.then(() => assert.fail('it succe
 
 test('an unwrap has one line: who, what, which key, which packet', async () => {
   const { events, handle } = setUp();
+  const started = performance.now();
   await handle(unwrapRequest(PACKET, [FIRST_KEY]), { caller: 'uid:7' });
+  const most = performance.now() - started;
   assert.equal(events.length, 1);
   const { id, milliseconds, ...event } = events[0] ?? assert.fail();
   assert.match(id, /^[0-9a-f-]{36}$/);
-  assert.ok(milliseconds >= 0);
+  assert.ok(milliseconds >= 0 && milliseconds <= most + 0.001, `${milliseconds} ms of ${most}`);
+  assert.match(String(milliseconds), /^\d+(?:\.\d{1,3})?$/);
   assert.deepEqual(event, {
     caller: 'uid:7',
     operation: 'unwrap',
@@ -140,6 +144,60 @@ test('the log is told of each request with the fields of its audit line', async 
   assert.deepEqual(lines, events);
   const error = await failed(handle(unwrapRequest('{}')));
   assert.deepEqual(lines[1], { ...events[1], error: reportError(error) });
+  const alone = setUp(undefined, { log, audit: undefined });
+  await alone.handle(unwrapRequest(PACKET));
+  await failed(alone.handle('', { refusal: new OcicryptError('throttled', 'too many') }));
+  const said = lines.slice(2).map((line) => Object.entries(line ?? {}).filter(([name]) => /^(?:op|out|pa)/.test(name)));
+  assert.deepEqual(said.map(Object.fromEntries), [
+    { operation: 'unwrap', outcome: 'ok', packet: 'v2', packetDigest: DIGEST },
+    { operation: 'unknown', outcome: 'throttled' },
+  ]);
+});
+
+test('what a key gives back of a v1 packet is wiped once it is in the reply', async () => {
+  const plaintext = Uint8Array.from(OPTSDATA);
+  const { events, handle } = setUp({ unwrap: async () => plaintext }, { rules: [parseAllowRule(GCP)] });
+  const reply = await handle(unwrapRequest(encodePacketV1({ key: GCP, wrapped: Uint8Array.of(1) })));
+  assert.equal(Buffer.from(reply).toString(), replyOf(OPTSDATA));
+  assert.deepEqual(plaintext, new Uint8Array(OPTSDATA.length));
+  assert.deepEqual([events[0]?.packet, events[0]?.content], ['v1', undefined]);
+});
+
+test('a file of the operator that cannot be used is said if it may be why a key is not found', async () => {
+  const rules = [parseAllowRule('keyfile:///absent.key')];
+  const openKek = async (uri: KeyUri) => {
+    if (uri.scheme === 'keyfile') throw new OcicryptError('not-found', 'it does not exist');
+    return createTestKek(formatKeyUri(uri));
+  };
+  const outcome = (named: string, callerKeysAllowed: boolean) =>
+    setUp(undefined, { rules, openKek, callerKeysAllowed })
+      .handle(wrapRequest([named]))
+      .then(
+        () => 'ok',
+        (error) => asOcicryptError(error).code,
+      );
+  assert.equal(await outcome(FIRST_KEY, true), 'not-found');
+  assert.equal(await outcome(FIRST_KEY, false), 'not-found');
+  assert.equal(await outcome(AGE.recipient, true), 'ok');
+  assert.equal(await outcome(AGE.recipient, false), 'not-found');
+  const { handle } = setUp(undefined, { rules, openKek });
+  assert.equal((await failed(handle(unwrapRequest(PACKET, [FIRST_KEY])))).code, 'not-found');
+  const prefix = setUp(undefined, { rules: [parseAllowRule('gcpkms://projects/p/*')], callerKeysAllowed: false });
+  assert.equal((await failed(prefix.handle(wrapRequest([AGE.recipient])))).code, 'not-allowed');
+});
+
+test('a missed deadline names three keys of a packet, and of each what a line has room for', async () => {
+  const key = (name: string) => `hashivault://${name}`;
+  const long = `${'x'.repeat(127)}?namespace=${'n'.repeat(120)}`;
+  const recipients = [key(long), key('two'), key('three'), key('four')];
+  const { handle } = setUp(undefined, {
+    limits: { total: 30, attempt: 1000, attempts: 1, stagger: 20 },
+    openKek: () => new Promise(() => {}),
+  });
+  const { code, message } = await failed(handle(wrapRequest(recipients)));
+  assert.equal(code, 'deadline-exceeded');
+  assert.ok(message.includes(`key ${key(long).slice(0, 256)}, key ${key('two')}, key ${key('three')}`), message);
+  assert.ok(!message.includes('four') && !message.includes(key(long).slice(0, 257)), message);
 });
 
 test('each decision is told once: the operation, its key and its outcome, or that its line was not written', async () => {

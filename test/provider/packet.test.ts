@@ -211,7 +211,8 @@ test('two entries of one key become the first of them, two versions of it stay t
 
 test('labels of the operator are checked as those of packets are', () => {
   checkLabels({ env: 'prod', 'a.b-c_1': 'x y', constructor: '~' });
-  const nine = Object.fromEntries(Array.from({ length: 9 }, (_, index) => [`l${index}`, 'x']));
+  const many = (length: number) => Object.fromEntries(Array.from({ length }, (_, index) => [`l${index}`, 'x']));
+  checkLabels(many(8));
   for (const bad of [
     { '': 'x' },
     { '1': 'x' },
@@ -222,7 +223,7 @@ test('labels of the operator are checked as those of packets are', () => {
     { a: 'x'.repeat(257) },
     { ['a'.repeat(65)]: 'x' },
     JSON.parse('{"__proto__":"x"}'),
-    nine,
+    many(9),
   ]) {
     assert.throws(
       () => checkLabels(bad),

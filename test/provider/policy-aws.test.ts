@@ -41,6 +41,9 @@ const cases: readonly (readonly [what: string, entry: string, packet: string, co
   ['the same alias', 'awskms:///alias/x', 'awskms:///alias/x', true],
   ['an alias, by the ARN of a key', arn(`key/${ID}`), 'awskms:///alias/x', false],
   ['another alias', 'awskms:///alias/x', 'awskms:///alias/y', false],
+  ['the ARN of another alias', 'awskms:///alias/x', arn('alias/y'), false],
+  ['the ARN of another alias, by an ARN', arn('alias/x'), arn('alias/y'), false],
+  ['the ARN of an alias, by the ARN of a key', arn(`key/${ID}`), arn('alias/x'), false],
   ['a key of Google', 'awskms:///alias/x', 'gcpkms://projects/p/locations/l/keyRings/r/cryptoKeys/k', false],
 ];
 

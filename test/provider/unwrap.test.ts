@@ -5,6 +5,7 @@ import { asOcicryptError, describeError, type ErrorCode, OcicryptError } from '.
 import { formatKeyUri } from '../../src/base/key-uri.ts';
 import { cannotBeUnwrapped } from '../../src/kms/kek.ts';
 import { createProvider, type ProviderOptions } from '../../src/provider/handle.ts';
+import { isLayerKeyRecord } from '../../src/provider/layer-key.ts';
 import { parseAllowRule } from '../../src/provider/policy.ts';
 import {
   canonicalJson,
@@ -296,6 +297,63 @@ test('keys that the caller names narrow what is tried', async () => {
   assert.equal((await refusal(unwrap(packetFor(key('a')), ['awskms:///alias/a']))).code, 'not-allowed');
 });
 
+test('entries of one key that lead to two places are both tried, and an entry that is there twice is tried once', async () => {
+  const id = '1234abcd-12ab-34cd-56ef-1234567890ab';
+  for (const [asked, ...entries] of [
+    [`awskms:///${id}`, `awskms://one.example/${id}`, `awskms://two.example/${id}`],
+    ['pkcs11:object=o', 'pkcs11:object=o?module-path=/one.so', 'pkcs11:object=o?module-path=/two.so'],
+    ['pkcs11:object=o', 'pkcs11:object=o;slot-id=1', 'pkcs11:object=o;slot-id=2'],
+  ] as const) {
+    const fails: TestKek = { unwrap: () => Promise.reject(new OcicryptError('not-found', 'not there')) };
+    const { unwrap, opened } = provider([...entries, ...entries], { [asked]: fails });
+    assert.equal((await refusal(unwrap(packetFor(asked)))).code, 'not-found');
+    assert.deepEqual(opened, [asked, asked]);
+  }
+});
+
+test('a packet for other keys opens no file, and of many keys it is said how many more there are', async () => {
+  const { unwrap, opened } = provider(['keyfile:///one.key']);
+  const outcome = async (...names: readonly string[]) => {
+    const { code, message, hint = '' } = await refusal(unwrap(packetFor(...names.map(key))));
+    assert.equal(code, 'not-allowed');
+    assert.ok(hint.endsWith(`--allow=${key('a')}`), hint);
+    return / and \d+ more /.exec(message)?.[0].trim();
+  };
+  assert.equal(await outcome('a'), undefined);
+  assert.equal(await outcome('a', 'b', 'c'), undefined);
+  assert.equal(await outcome('a', 'b', 'c', 'd', 'e'), 'and 2 more');
+  assert.deepEqual(opened, []);
+});
+
+test('a packet for a key file opens no key of another kind, and the hint is to give the file', async () => {
+  const rules = [key('a'), PREFIX, `keyfile:sha256:${'0'.repeat(64)}`, 'kbs:///a/b/c', 'pkcs11:object=o'];
+  for (const one of rules) {
+    const { unwrap, opened } = provider([one]);
+    const { code, hint = '' } = await refusal(unwrap(packetFor(LOCAL)));
+    assert.deepEqual([code, hint.endsWith('--key=FILE'), opened], ['not-allowed', true, []], one);
+  }
+});
+
+test('an entry with a version is said to allow wrapping only, and which key to allow', async () => {
+  const { unwrap, opened } = provider([`${key('a')}/cryptoKeyVersions/1`]);
+  const { code, hint = '' } = await refusal(unwrap(packetFor(key('b'), key('a'))));
+  assert.equal(code, 'not-allowed');
+  assert.ok(hint.includes(`allow the key, ${key('a')}, `), hint);
+  assert.deepEqual(opened, []);
+});
+
+test('the work of a key file is not cut by the time of an attempt', async () => {
+  const behaviour = { [LOCAL]: slow(60) };
+  const { unwrap } = provider(
+    ['keyfile:///one.key'],
+    { 'keyfile:///one.key': slow(60), ...behaviour },
+    {
+      limits: { total: 5000, attempt: 10, attempts: 1, stagger: 20 },
+    },
+  );
+  assertOpened(await unwrap(packetFor(LOCAL)));
+});
+
 test('labels that are demanded must be those of the packet, exactly', async () => {
   const labels = { env: 'prod', team: 'a' };
   const recipients: Entry[] = [{ algorithm: 'NONE', key: key('a'), wrapped_key: DATA_KEY.toString('base64') }];
@@ -336,6 +394,11 @@ test(seeded('P14 nothing outside the list is ever opened, whatever packet and li
     ),
     sample(300),
   );
+});
+
+test('P13 a layer-key record has at most 4096 bytes', () => {
+  assert.ok(isLayerKeyRecord(Buffer.from(OPTSDATA.toString().padEnd(4096))));
+  assert.ok(!isLayerKeyRecord(Buffer.from(OPTSDATA.toString().padEnd(4097))));
 });
 
 test(seeded('P13 nothing but a layer-key record is ever released, whatever a key service answers'), async () => {

@@ -1,0 +1,70 @@
+// Changes that no test can notice, because the program does the same with them, or says the same in other words.
+
+import { type Change, changedSource, sourceOf } from './changes.ts';
+
+type Equivalent = {
+  readonly file: string;
+  /** A piece of the file that is there once. */
+  readonly code: string;
+  readonly changed: string;
+  readonly why: string;
+};
+
+const UNSEEN = 'only what nobody takes is made';
+
+export const EQUIVALENT: readonly Equivalent[] = [
+  {
+    file: 'src/base/secret-file.ts',
+    code: 'if (us === undefined) return;',
+    changed: 'if (false) return;',
+    why: 'the systems that tests run on have users',
+  },
+  ...['65 * 1024', '64 * 1025'].map((changed) => ({
+    file: 'src/base/secret-file.ts',
+    code: '64 * 1024',
+    changed,
+    why: 'the file is read in fewer or more pieces',
+  })),
+  ...(
+    [
+      ['if (!isObserved(options)) return;', 'if (false) return;'],
+      ['if (isObserved(options)) {', 'if (true) {'],
+      ['if (isObserved(options)) draft.packetDigest', 'if (true) draft.packetDigest'],
+      ['if (isObserved(options)) describeContent', 'if (true) describeContent'],
+    ] as const
+  ).map(([code, changed]) => ({ file: 'src/provider/handle.ts', code, changed, why: UNSEEN })),
+  {
+    file: 'src/provider/policy.ts',
+    code: "rule.uri.scheme !== 'gcpkms' || recipient.scheme",
+    changed: "rule.uri.scheme !== 'gcpkms' && recipient.scheme",
+    why: 'keys of two services are never the same text',
+  },
+  {
+    file: 'src/provider/policy.ts',
+    code: "uri.scheme === 'gcpkms' || uri.scheme === 'azurekms' ? uri.version",
+    changed: 'true ? uri.version',
+    why: 'URIs of other services have no version',
+  },
+  {
+    file: 'src/provider/unwrap.ts',
+    code: "return rule.kind === 'key' ? rule.uri",
+    changed: 'return true ? rule.uri',
+    why: 'no prefix opens a file that could fail',
+  },
+  {
+    file: 'src/provider/unwrap.ts',
+    code: 'failure === undefined ? []',
+    changed: 'false ? []',
+    why: 'each candidate has failed by then',
+  },
+];
+
+/** Whether the change is one of those. @throws Error if the file has the piece of one of them no more, or twice */
+export function isEquivalent(change: Change): boolean {
+  const text = sourceOf(change.file);
+  return EQUIVALENT.filter(({ file }) => file === change.file).some(({ code, changed }) => {
+    const [before = '', after, ...more] = text.split(code);
+    if (after === undefined || more.length > 0) throw new Error(`${change.file} has not once: ${code}`);
+    return before + changed + after === changedSource(change);
+  });
+}
