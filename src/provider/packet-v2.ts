@@ -171,7 +171,8 @@ function distinct(recipients: readonly WrappedKey[]): readonly WrappedKey[] {
 }
 
 function sortLabels(labels: Labels): Labels {
-  return Object.fromEntries(Object.entries(labels).sort(([a], [b]) => (a < b ? -1 : 1)));
+  const names = Object.keys(labels).sort();
+  return Object.fromEntries(names.map((name) => [name, labels[name] ?? '']));
 }
 
 function recipientMembers(recipient: WrappedKey) {
@@ -190,7 +191,7 @@ function computeMac(dataKey: KeyObject, packet: Authenticated): Uint8Array {
 
 /** HKDF-SHA256 (RFC 5869) without salt. A KeyObject: raw bytes as keys are ten times slower on Node 24. */
 function deriveKey(dataKey: KeyObject, purpose: 'content' | 'mac'): KeyObject {
-  const raw = new Uint8Array(hkdfSync('sha256', dataKey, new Uint8Array(0), `${VERSION} ${purpose}`, KEY_LENGTH));
+  const raw = new Uint8Array(hkdfSync('sha256', dataKey, '', `${VERSION} ${purpose}`, KEY_LENGTH));
   try {
     return createSecretKey(raw);
   } finally {
@@ -203,8 +204,8 @@ function decodeLabels(value: JsonValue | undefined): Labels {
   const labels: Record<string, string> = {};
   for (const [name, member] of members) {
     const text = asText(member);
-    if (text === undefined || !isLabel(name, text)) invalid('has a label that is not usable');
-    else labels[name] = text;
+    if (text === undefined || !isLabel(name, text)) return invalid('has a label that is not usable');
+    labels[name] = text;
   }
   if (members.size > MAXIMUM_LABELS) invalid(`has more than ${MAXIMUM_LABELS} labels`);
   return labels;
