@@ -40,7 +40,7 @@ const recipient: fc.Arbitrary<WrappedKey> = fc
     key: thumbprint(id),
     algorithm,
     wrapped: Uint8Array.from(wrapped),
-    ...(version === undefined ? {} : { version }),
+    version,
   }));
 const labels = fc.dictionary(
   fc.stringMatching(/^[A-Za-z][A-Za-z0-9_.-]{0,20}$/),
