@@ -12,7 +12,7 @@ import { encodeLayerKeyRecord, encodePublicOptions } from '../../src/image/model
 import { MEDIA_TYPES } from '../../src/image/model/manifest.ts';
 import { CONFIG, DOCUMENT, type Shape } from '../../src/image/model/manifest-shape.ts';
 import { groupLayers } from '../../src/image/probe.ts';
-import { type Verification, type VerifyOptions, verifyImage } from '../../src/image/verify.ts';
+import { notVerified, type Verification, type VerifyOptions, verifyImage } from '../../src/image/verify.ts';
 import { digestOf, rejects } from './harness.ts';
 import { MemorySource, type Named } from './memory-source.ts';
 import { packetKeys, v2Recipient } from './packet-recipients.ts';
@@ -44,6 +44,10 @@ describe('verify', () => {
     source.putRoot(image, MEDIA_TYPES.manifest);
     assert.deepEqual(await notProved(source, STRICT), [true, []]);
     assert.deepEqual(await notProved(source, { ...STRICT, content: false }), [true, ['content']]);
+    assert.deepEqual(await notProved(source, { require: [KEY], unwrapper: () => packetKeys([KEY]) }), [
+      true,
+      ['content'],
+    ]);
     assert.deepEqual(await notProved(source, { require: [KEY], content: true }), [true, ['keys', 'content']]);
     const attested = { ...source.put(await attestation(source), MEDIA_TYPES.manifest), platform: UNKNOWN };
     const child = { ...source.put(image, MEDIA_TYPES.manifest), platform: AMD64 };
@@ -115,6 +119,48 @@ describe('verify', () => {
     }
   });
 
+  it('says what is wrong of each layer, a thousand times at most, and how much more there is', async () => {
+    const source = new MemorySource();
+    const plain = source.put(PLAIN, GZIP);
+    const reasonsOf = async (count: number) => {
+      const layers = Array.from({ length: count }, () => plain);
+      source.putRoot(await manifestOf(source, layers), MEDIA_TYPES.manifest);
+      return verifyImage(source);
+    };
+    for (const [count, further] of [
+      [1, ''],
+      [2, ' (and 1 further reason)'],
+      [3, ' (and 2 further reasons)'],
+    ] as const) {
+      const { code, message } = notVerified(await reasonsOf(count));
+      assert.deepEqual(
+        [code, message],
+        ['integrity', `memory is not encrypted as it should be: linux/amd64: layer 0 is plain (${GZIP})${further}`],
+      );
+    }
+    assert.equal((await reasonsOf(1000)).reasons.at(-1), `linux/amd64: layer 999 is plain (${GZIP})`);
+    const half = source.put(await manifestOf(source, Array(600).fill(plain)), MEDIA_TYPES.manifest);
+    const halves = ['amd64', 'arm64'].map((architecture) => ({ ...half, platform: { os: 'linux', architecture } }));
+    const { reasons } = await verifyImage(source.putRoot(indexOf(halves), MEDIA_TYPES.index));
+    assert.equal(reasons.length, 1001);
+    assert.match(reasons[0] ?? '', /layer 0 /);
+    assert.equal(reasons.at(-1), 'and so on: there may be further reasons');
+  });
+
+  it('fails for a recipient that is not post-quantum only if that is asked', async () => {
+    const recipient = `age1${'q'.repeat(58)}`;
+    const source = new MemorySource();
+    const layer = await encryptedLayer(source, { recipient });
+    source.putRoot(await manifestOf(source, [layer]), MEDIA_TYPES.manifest);
+    assert.equal((await verifyImage(source)).ok, true);
+    const { ok, reasons } = await verifyImage(source, { postQuantum: true });
+    assert.equal(ok, false);
+    assert.match(
+      reasons.join(),
+      new RegExp(`^linux/amd64: layer 0 is wrapped for ${recipient} .*, which is not post-quantum$`),
+    );
+  });
+
   it('fails for layers of any type that is not encrypted, and for a config that is a layer', async () => {
     for (const mediaType of [
       GZIP,
@@ -135,6 +181,16 @@ describe('verify', () => {
     assert.equal((await verifyImage(source)).ok, false);
     source.putRoot({ ...image, mediaType: MEDIA_TYPES.dockerManifest }, MEDIA_TYPES.dockerManifest);
     assert.equal((await verifyImage(source)).ok, false, 'containers/image refuses encrypted layers there');
+  });
+
+  it('fails for a layer that is called encrypted and has no wrapped key, whatever is asked', async () => {
+    const source = new MemorySource();
+    const { annotations, ...layer } = await encryptedLayer(source);
+    source.putRoot(await manifestOf(source, [layer]), MEDIA_TYPES.manifest);
+    const { ok, reasons } = await verifyImage(source);
+    assert.equal(ok, false);
+    assert.match(reasons.join(), /^linux\/amd64: layer 0 makes no sense: /);
+    assert.ok(Object.keys(annotations).length > 0);
   });
 
   it('fails for an image of no layer, and for an index of no image', async () => {
