@@ -10,7 +10,7 @@ type Equivalent = {
   readonly why: string;
 };
 
-const UNSEEN = 'only what nobody takes is made';
+const UNSEEN = 'what is made has no reader';
 
 export const EQUIVALENT: readonly Equivalent[] = [
   {
