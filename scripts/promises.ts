@@ -20,13 +20,19 @@ const DOCUMENT = join(PROJECT, 'docs/promises.md');
  * Runs the proofs of the promises that are named, or all of them. Each row is written as soon as it is proved; the rows
  * of other promises stay. A proof that fails ends none of the others.
  *
+ * @param words numbers of promises; any other is a text that stands in what is done
  * @throws Error after the last proof, if a promise was not kept, or if one that is named does not exist
  */
-export async function proveAll(proofs: readonly Proof[], names: readonly string[]): Promise<void> {
-  const isNamed = ({ promise }: Proof) => names.length === 0 || promise.split(', ').some((one) => names.includes(one));
+export async function proveAll(proofs: readonly Proof[], words: readonly string[]): Promise<void> {
+  const numbers = words.filter((word) => /^P\d+$/.test(word));
+  const texts = words.filter((word) => !numbers.includes(word));
+  const isNamed = ({ promise, what }: Proof) =>
+    (numbers.length === 0 || promise.split(', ').some((one) => numbers.includes(one))) &&
+    texts.every((text) => what.includes(text));
   const known = new Set(proofs.flatMap(({ promise }) => promise.split(', ')));
-  const strangers = names.filter((name) => !known.has(name));
+  const strangers = numbers.filter((name) => !known.has(name));
   if (strangers.length > 0) throw new Error(`there is no proof of ${strangers.join(', ')}`);
+  if (!proofs.some(isNamed)) throw new Error(`no proof has ${texts.join(' and ')} in what it does`);
   const rows = readRows();
   const failed: unknown[] = [];
   for (const proof of proofs.filter(isNamed)) {

@@ -1,4 +1,5 @@
-// Proves the promises at their full counts, all or those that are named (`npm run prove -- P5 P31`), into docs/promises.md.
+// Proves the promises at their full counts, into docs/promises.md: all, those that are named (`npm run prove -- P5 P31`), or
+// the rows of them in which a text stands (`npm run prove -- P17 'rewrap of an image in a registry'`).
 
 import { spawn } from 'node:child_process';
 import { readdirSync, readFileSync } from 'node:fs';
@@ -24,9 +25,11 @@ const PACKETS = count('OCICRYPT_PROVE_PACKETS', 10_000);
 const PLAINTEXTS = count('OCICRYPT_PROVE_PLAINTEXTS', 100_000);
 const SOAK = count('OCICRYPT_PROVE_SOAK', 1_000_000);
 const READINGS = count('OCICRYPT_PROVE_READINGS', 1_000_000);
-const KILLS = count('OCICRYPT_PROVE_KILLS', 200);
+/** Of each change of each kind of image: 200 in all. */
+const KILLS = count('OCICRYPT_PROVE_KILLS', 34);
 
-const TESTS: readonly (readonly [string, string, readonly string[], Readonly<Record<string, string>>])[] = [
+/** Promise, what was done, test files, their environment, and what else the names of the tests have in them. */
+const TESTS: readonly (readonly [string, string, readonly string[], Readonly<Record<string, string>>, string?])[] = [
   ['P2', 'every code has one exit status and one gRPC status', ['test/base/errors.test.ts'], {}],
   [
     'P3',
@@ -72,12 +75,22 @@ const TESTS: readonly (readonly [string, string, readonly string[], Readonly<Rec
     ['test/provider/unwrap.test.ts', 'test/provider/wrap.test.ts'],
     {},
   ],
-  [
-    'P17',
-    `encrypt and rewrap of layout, archive and registry, each killed ${number(KILLS)} times at random moments, and before each thing that lasts, goes to a registry or comes from there: the old image or the new one, whole; a second run completes`,
-    ['test/executable/crash.test.ts'],
-    { OCICRYPT_TEST_RUNS: String(KILLS) },
-  ],
+  ...[
+    ['oci', 'a layout'],
+    ['oci-archive', 'an archive'],
+    ['docker', 'a registry'],
+  ].flatMap(([transport, place]) =>
+    ['encrypt', 'rewrap'].map(
+      (operation) =>
+        [
+          'P17',
+          `${operation} of an image in ${place}, killed ${number(KILLS)} times at random moments, and before each thing that lasts, goes to a registry or comes from there: the old image or the new one, whole; a second run completes`,
+          ['test/executable/crash.test.ts'],
+          { OCICRYPT_TEST_RUNS: String(KILLS) },
+          ` ${operation} of ${transport}:`,
+        ] as const,
+    ),
+  ),
   [
     'P21',
     'files of keys, tokens and passphrases that others may read or that others own: each mode, owner and kind of file',
@@ -156,10 +169,10 @@ const PROOFS: readonly Proof[] = [
     prove: () => proveSoak(SOAK),
   },
   ...TESTS.map(
-    ([promise, what, files, environment]): Proof => ({
+    ([promise, what, files, environment, part = '']): Proof => ({
       promise,
       what,
-      prove: () => proveTests(promise, files, environment),
+      prove: () => proveTests(promise, files, environment, part),
     }),
   ),
   MUTANTS,
@@ -236,8 +249,10 @@ async function proveTests(
   promise: string,
   files: readonly string[],
   environment: Readonly<Record<string, string>>,
+  part: string,
 ): Promise<string> {
-  const words = ['--test', '--test-reporter=tap', `--test-name-pattern=^(?:P\\d+ )*${promise}\\b`, ...files];
+  const pattern = `^(?:P\\d+ )*${promise}\\b.*${part}`;
+  const words = ['--test', '--test-reporter=tap', `--test-name-pattern=${pattern}`, ...files];
   const child = spawn(process.execPath, words, {
     cwd: PROJECT,
     env: { ...process.env, OCICRYPT_PROVE: '1', OCICRYPT_TEST_SEED: String(SEED), ...environment },
