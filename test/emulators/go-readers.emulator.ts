@@ -16,14 +16,14 @@ import { createStoredManifest, type ImageSource } from '../../src/image/transpor
 import { type ImageNode, readImageTree } from '../../src/image/tree.ts';
 import { verifyImage } from '../../src/image/verify.ts';
 import { mutateJson, pick, type Random } from '../fixtures/mutated-json.ts';
-import { mutateTar } from '../fixtures/mutated-tar.ts';
+import { mutateTar, packTar } from '../fixtures/mutated-tar.ts';
 import { createRandom, runs, SEED, seeded } from '../fixtures/seed.ts';
 import { digestOf as digestOfBytes } from '../image/harness.ts';
 import { MemorySource, type Named } from '../image/memory-source.ts';
 import { type GoDescriptor, GoReaders, type GoReading } from '../peers/go-readers.ts';
 
 /** Of a thousand mutated images: what costs files is tried less often. */
-const SHARES = { layout: 10, archive: 5 } as const;
+const SHARES = { 'manifests and indexes': 985, layouts: 10, archives: 5 } as const;
 const TOTAL = runs(5000);
 
 /** What one of our readers reads. */
@@ -57,19 +57,31 @@ describe('what verify passes', () => {
     await rm(directory, { recursive: true, force: true });
   });
 
-  it(seeded('P31 no client reads otherwise'), async (t) => {
-    const layouts = Math.ceil((TOTAL * SHARES.layout) / 1000);
-    const archives = Math.ceil((TOTAL * SHARES.archive) / 1000);
-    const documents = TOTAL - layouts - archives;
-    const passed = {
-      documents: await tryDocuments(documents, verified),
-      layouts: await tryLayouts(layouts, openLayout),
-      archives: await tryArchives(archives, (path) => openArchive(path, TAG, path, false)),
-    };
-    for (const [kind, some] of Object.entries(passed)) assert.ok(some > 0, kind);
-    t.diagnostic(
-      `figures: ${show(documents)} manifests and indexes, ${show(passed.documents)} passed, ${show(layouts)} layouts, ${show(passed.layouts)} passed, ${show(archives)} archives, ${show(passed.archives)} passed, 0 read otherwise`,
-    );
+  for (const [kind, tryAll] of [
+    ['manifests and indexes', (count: number) => tryDocuments(count, verified)],
+    ['layouts', (count: number) => tryLayouts(count, openLayout)],
+    ['archives', (count: number) => tryArchives(count, (path) => openArchive(path, TAG, path, false))],
+  ] as const) {
+    it(seeded(`P31 no client reads ${kind} otherwise`), async (t) => {
+      const count = Math.ceil((TOTAL * SHARES[kind]) / 1000);
+      const passed = await tryAll(count);
+      assert.ok(passed > 0);
+      t.diagnostic(`figures: ${show(count)} ${kind}, ${show(passed)} passed, 0 read otherwise`);
+    });
+  }
+
+  it('P31 containerd imports another image if no oci-layout has a version, and verify refuses it', async () => {
+    const path = join(directory, 'saved.tar');
+    const members = [...LAYOUT.files, ...[...LAYOUT.evil].filter(([name]) => name === 'manifest.json')];
+    const tar = (marked: boolean) =>
+      packTar(members.flatMap(([name, body]) => (marked || name !== 'oci-layout' ? [{ name, body }] : [])));
+    await writeFile(path, tar(true));
+    const named = async () => (await readers.read({ image: `oci-archive:${path}:${TAG}` }))[1]?.manifests?.[0]?.digest;
+    assert.equal(await named(), LAYOUT.named.index.digest);
+    assert.ok(await verified(openArchive(path, TAG, path, false)));
+    await writeFile(path, tar(false));
+    assert.notEqual(await named(), LAYOUT.named.index.digest);
+    assert.equal(await verified(openArchive(path, TAG, path, false)), undefined);
   });
 
   it(seeded('P31 readers that do not mind what Go does are caught'), async () => {
@@ -223,7 +235,8 @@ async function tryArchives(count: number, open: (path: string) => ImageSource | 
     await source.close();
     if (reading === undefined) continue;
     passed++;
-    const [answer] = await readers.read({ image: `oci-archive:${path}:${TAG}` });
+    const [answer, imported] = await readers.read({ image: `oci-archive:${path}:${TAG}` });
+    compareImport(reading, imported, () => gzipSync(tar).toString('base64'));
     // It refuses kinds of members that GNU tar unpacks; what it does not open, it does not read otherwise.
     if (answer?.refusal?.includes('untarring file')) continue;
     compareImage(reading, answer, () => gzipSync(tar).toString('base64'));
@@ -248,6 +261,18 @@ async function compareDocument(reading: Reading): Promise<void> {
     } else compareContent(reading, answer, shown);
   }
   for (const child of reading.children) if (child !== undefined) await compareDocument(child);
+}
+
+/** What containerd imports under the name, if it imports the archive. */
+function compareImport(reading: Reading, imported: GoReading | undefined, shown: () => string): void {
+  assert.equal(imported?.reader, "containerd's importer");
+  if (imported?.refusal !== undefined) return;
+  const named = (imported?.manifests ?? []).filter(({ annotations = {} }) => annotations[REF_NAME] === TAG);
+  assert.deepEqual(
+    named.map(({ digest }) => digest),
+    [reading.digest],
+    `imported: ${shown()}`,
+  );
 }
 
 /** Compares what a client copies of an image that it opens by itself. */
@@ -394,11 +419,17 @@ function makeLayout() {
       ...[config, image, index, plain].map(file),
     ]),
     evil: new Map<string, Uint8Array>([
+      ['manifest.json', saved(file(config)[0])],
       ['index.json', root(plain.named)],
       [file(index)[0], plain.bytes],
       [file(image)[0], plain.bytes],
     ]),
   };
+}
+
+/** What docker save writes of an image without layers. */
+function saved(config: string): Uint8Array {
+  return Buffer.from(JSON.stringify([{ Config: config, RepoTags: [`evil:${TAG}`], Layers: [] }]));
 }
 
 function mutatedLayout(random: Random): { readonly index: Uint8Array; readonly marker: Uint8Array } {

@@ -1,4 +1,4 @@
-// Builds and asks the Go program that reads images as containerd and containers/image do.
+// Builds and asks the Go program that reads images as containerd and containers/image do, by their own code.
 import { type ChildProcessByStdio, spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
 import type { Readable, Writable } from 'node:stream';
@@ -15,7 +15,7 @@ export type GoDescriptor = {
 
 /** What one reader reads; with `refusal` it reads nothing. */
 export type GoReading = {
-  readonly reader: 'containerd' | 'containers/image' | 'guess';
+  readonly reader: 'containerd' | 'containers/image' | "containerd's importer" | 'guess';
   readonly refusal?: string;
   readonly mediaType?: string;
   readonly digest?: string;
@@ -43,6 +43,7 @@ export class GoReaders {
   static async start(): Promise<GoReaders> {
     return new GoReaders(
       await buildGoProgram(new URL('go-readers/', import.meta.url), [
+        'github.com/containerd/containerd/v2@v2.4.2',
         'github.com/containers/image/v5@v5.36.2',
         'github.com/opencontainers/image-spec@v1.1.1',
       ]),

@@ -28,9 +28,12 @@ export type Subject = Served & {
   readonly metrics: () => Promise<string>;
   /** The sum of all samples of one metric whose labels match. */
   readonly sample: (name: string, labels?: RegExp) => Promise<number>;
-  /** Resolves when such a sum is `value`. */
+  /** Resolves when such a sum is `value`. @throws Error if it is not for half a minute */
   readonly reaches: (name: string, value: number, labels?: RegExp) => Promise<void>;
 };
+
+/** Milliseconds. */
+const REACHED_WITHIN = 30_000;
 
 type SubjectOptions = {
   /** In place of a key file. */
@@ -68,7 +71,12 @@ export async function startSubject(
     ...{ directory, path, status, metrics, sample },
     target: { kind: 'unix', path },
     async reaches(name, value, labels) {
-      while ((await sample(name, labels)) !== value) await pause(10);
+      let last = Number.NaN;
+      for (const until = performance.now() + REACHED_WITHIN; performance.now() < until; await pause(10)) {
+        last = await sample(name, labels);
+        if (last === value) return;
+      }
+      throw new Error(`${name} is ${last} and not ${value}`);
     },
   };
 }

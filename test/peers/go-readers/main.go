@@ -15,6 +15,10 @@ import (
 	"os"
 	"strings"
 
+	"github.com/containerd/containerd/v2/core/content"
+	importer "github.com/containerd/containerd/v2/core/images/archive"
+	"github.com/containerd/containerd/v2/pkg/archive/compression"
+	"github.com/containerd/containerd/v2/plugins/content/local"
 	"github.com/containers/image/v5/manifest"
 	"github.com/containers/image/v5/oci/archive"
 	"github.com/containers/image/v5/oci/layout"
@@ -64,6 +68,9 @@ func main() {
 }
 
 func answer(asked request) []reading {
+	if path, ok := strings.CutPrefix(asked.Image, "oci-archive:"); ok {
+		return []reading{readImage(asked.Image), importArchive(path[:strings.LastIndex(path, ":")])}
+	}
 	if asked.Image != "" {
 		return []reading{readImage(asked.Image)}
 	}
@@ -180,6 +187,37 @@ func readImage(name string) reading {
 	}
 	defer source.Close()
 	return readFrom(source, nil, 0)
+}
+
+// importArchive reads the index that containerd makes of an archive.
+func importArchive(path string) reading {
+	answer := reading{Reader: "containerd's importer", MediaType: v1.MediaTypeImageIndex}
+	directory, err := os.MkdirTemp("", "import-")
+	check(err)
+	defer os.RemoveAll(directory)
+	store, err := local.NewStore(directory)
+	check(err)
+	file, err := os.Open(path)
+	check(err)
+	defer file.Close()
+	stream, err := compression.DecompressStream(file)
+	if err != nil {
+		return orRefusal(answer, err)
+	}
+	defer stream.Close()
+	ctx := context.Background()
+	descriptor, err := importer.ImportIndex(ctx, store, stream)
+	if err != nil {
+		return orRefusal(answer, err)
+	}
+	document, err := content.ReadBlob(ctx, store, descriptor)
+	if err != nil {
+		return orRefusal(answer, err)
+	}
+	var index v1.Index
+	err = json.Unmarshal(document, &index)
+	answer.Manifests = index.Manifests
+	return orRefusal(answer, err)
 }
 
 func open(name string) (types.ImageSource, error) {
