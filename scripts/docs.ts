@@ -1,8 +1,17 @@
-// Writes the documents that are made from the table of options, and the units of deploy/; a test compares them.
+// Writes the documents that are made from the table of options, and the units of deploy/; a test compares them. With
+// `reference`, the reference of the library, into dist/reference.
 
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { generatedDocuments } from '../tools/documents.ts';
-import { PROJECT } from '../tools/process.ts';
+import { PROJECT, runTool } from '../tools/process.ts';
 
-for (const [file, content] of generatedDocuments()) writeFileSync(join(PROJECT, file), content);
+if (process.argv[2] === 'reference') {
+  // Fetched and no dependency: it needs a TypeScript of its own, and both take 46 MB.
+  const packages = ['typedoc@0.28.20', 'typescript@6.0.3'].map((name) => `--package=${name}`);
+  const words = ['--entryPoints', 'src/index.ts', '--out', 'dist/reference', '--readme', 'docs/library.md'];
+  const strict = ['--excludeExternals', '--treatWarningsAsErrors', '--treatValidationWarningsAsErrors'];
+  runTool('npm', ['exec', '--yes', ...packages, '--', 'typedoc', ...words, ...strict]);
+} else {
+  for (const [file, content] of generatedDocuments()) writeFileSync(join(PROJECT, file), content);
+}

@@ -20,7 +20,11 @@ export type ErrorCode =
   | 'configuration';
 
 /** How a code leaves the process: the exit status of a command (sysexits.h) and the gRPC status of a call. */
-export type ErrorStatus = { readonly exit: number; readonly grpc: GrpcStatus };
+export type ErrorStatus = {
+  /** Exit status. */
+  readonly exit: number;
+  readonly grpc: GrpcStatus;
+};
 
 /** The gRPC statuses in use: https://grpc.github.io/grpc/core/md_doc_statuscodes.html */
 export type GrpcStatus = (typeof GRPC_STATUS)[keyof typeof GRPC_STATUS];
@@ -174,13 +178,25 @@ function joinLine(code: ErrorCode, message: string, hint: string | undefined): s
  * The error as people meet it: `CODE: message; hint`, on one line whatever its parts hold.
  * An error that is not an {@link OcicryptError} is a fault of ours and says nothing of its own text,
  * because that text was not checked for secrets.
+ *
+ * @param error whatever was thrown
+ * @throws nothing
+ * @example
+ * await keys.close().catch((error) => console.error(describeError(error)));
  */
 export function describeError(error: unknown): string {
   const { code, message, hint } = asOcicryptError(error);
   return joinLine(code, message, hint).replace(CONTROL_CHARACTERS, ' ');
 }
 
-/** The same line for a caller of a server, who has no business with the files of the machine that it runs on. */
+/**
+ * The same line for a caller of a server, who has no business with the files of the machine that it runs on.
+ *
+ * @param error whatever was thrown
+ * @throws nothing
+ * @example
+ * reply(describeForCaller(error));
+ */
 export function describeForCaller(error: unknown): string {
   return asOcicryptError(error).lineForCaller().replace(CONTROL_CHARACTERS, ' ');
 }

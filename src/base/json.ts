@@ -6,6 +6,7 @@ import { OcicryptError } from './errors.ts';
 
 /** A parsed value. Objects are maps, so that no member name can reach a prototype. */
 export type JsonValue = null | boolean | number | JsonNumber | JsonString | readonly JsonValue[] | JsonObject;
+/** An object by its members, in their order. */
 export type JsonObject = ReadonlyMap<string, JsonValue>;
 
 /** No request or packet nests deeper than 5; a bound keeps hostile input from costing more than its length. */

@@ -25,6 +25,7 @@ export type KeyUri =
 /** A key of a scheme that a program opens itself, `x-NAME:VALUE`: the command opens none. */
 export type OwnKeyUri = { readonly scheme: `x-${string}`; readonly value: string };
 
+/** Names and values of a PKCS#11 URI, unescaped. */
 export type Attributes = ReadonlyMap<string, string>;
 export type Scheme = KeyUri['scheme'];
 
@@ -35,7 +36,10 @@ export const MAXIMUM_LENGTH = 2048;
  * Parses a key URI or one of the bare forms (`projects/…`, `arn:aws:kms:…`, `https://HOST/keys/KEY`, `age1…`).
  * Anchored patterns and not WHATWG `URL`, which resolves `..` silently and takes user information.
  *
+ * @param text at most 2048 characters, as users write keys
  * @throws OcicryptError `bad-input`; for another tool's spelling of a key that we have, the hint is our spelling
+ * @example
+ * const { scheme } = parseKeyUri('keyfile:///etc/ocicrypt-kms/app.key'); // keyfile
  */
 export function parseKeyUri(text: string): KeyUri {
   if (text.length > MAXIMUM_LENGTH) {
@@ -61,6 +65,11 @@ export function asKeyUri(text: string): KeyUri | undefined {
  * The canonical spelling: what packets store and policy compares. It names a key and never a host that a credential
  * could be sent to, a file, a module or a PIN; two spellings of one key have one canonical form.
  * A `keyfile` that is known by its path only keeps it, for messages.
+ *
+ * @param uri a key as its parts
+ * @throws nothing
+ * @example
+ * formatKeyUri(parseKeyUri('openbao://images')); // hashivault://images
  */
 export function formatKeyUri(uri: KeyUri): string {
   switch (uri.scheme) {

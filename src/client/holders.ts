@@ -25,7 +25,11 @@ const SLOW: ReadonlySet<ErrorCode> = new Set(['deadline-exceeded', 'throttled', 
  * Asks each holder about each key that it may open, in their order, until one is open. In all it gives up after so many
  * failures that only a hostile image has them.
  *
+ * @param holders in the order in which they are asked
  * @param missing what to do if no holder is for any of the keys
+ * @throws nothing; what it makes throws what the last holders threw, or `not-allowed`
+ * @example
+ * const keys = createUnwrapper([createJweHolder(['private.pem'])], 'name a private key');
  */
 export function createUnwrapper(holders: readonly KeyHolder[], missing: string): LayerKeyUnwrapper {
   let failed = 0;

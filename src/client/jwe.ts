@@ -23,6 +23,8 @@ const CONTENT_ALGORITHMS = ['A128GCM', 'A192GCM', 'A256GCM', 'A128CBC-HS256', 'A
  *
  * @param files PEM files: public keys or certificates, RSA of 2048 bits at the least or P-256, P-384, P-521
  * @throws OcicryptError `not-found`, `configuration`
+ * @example
+ * const recipient = await createJweWrapper(['public.pem']);
  */
 export async function createJweWrapper(files: readonly string[]): Promise<LayerKeyWrapper> {
   const keys = await Promise.all(files.map(readPublicKey));
@@ -45,6 +47,8 @@ export async function createJweWrapper(files: readonly string[]): Promise<LayerK
  *
  * @param files PEM files without passphrase, readable by us alone
  * @throws OcicryptError `not-found`, `configuration`
+ * @example
+ * const holder = createJweHolder(['private.pem']);
  */
 export function createJweHolder(files: readonly string[]): KeyHolder {
   const keys = files.map((file) => ({ file, key: readPrivateKey(file) }));

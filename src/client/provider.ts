@@ -28,8 +28,12 @@ export type ProviderCall = (
 /**
  * The recipients that a provider wraps for, all in one call.
  *
+ * @param call asks the provider
  * @param name stands in the annotation's name, and before the values in the request
  * @param values what the user named: key URIs for ours, whatever another provider takes
+ * @throws nothing; what it makes throws what the provider answers
+ * @example
+ * const recipient = createProviderWrapper('kmscrypt', [key], (request, _, signal) => provider.handle(request, { signal }));
  */
 export function createProviderWrapper(name: string, values: readonly string[], call: ProviderCall): LayerKeyWrapper {
   const parameters = { [name]: values };
@@ -49,8 +53,13 @@ export function createProviderWrapper(name: string, values: readonly string[], c
 /**
  * A provider that may open packets.
  *
+ * @param parameters what the user named for providers
+ * @param call asks the provider
  * @param names the names under whose annotations its packets are; undefined for a provider that knows its own packets
  *   wherever they are
+ * @throws nothing; what it makes throws what the provider answers
+ * @example
+ * const holder = createProviderHolder(undefined, {}, (request, _, signal) => provider.handle(request, { signal }));
  */
 export function createProviderHolder(
   names: ReadonlySet<string> | undefined,

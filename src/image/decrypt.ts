@@ -15,6 +15,7 @@ import { type ChangedLayer, type ImageProgress, transformImage } from './transfo
 import { type ImageSource, type ImageStore, moveBlob } from './transports/store.ts';
 import { type PlatformImage, readImageTree, selectPlatforms } from './tree.ts';
 
+/** What opens the layer keys of an image, and which of its layers are decrypted. */
 export type DecryptOptions = {
   readonly keys: LayerKeyUnwrapper;
   /** Numbers of the layers to decrypt, from 0, or from -1 backwards; every encrypted layer if it is left out. */
@@ -35,8 +36,12 @@ export type DecryptOptions = {
  * Decrypts an image from `source` to `destination`, which may be the same place. All selected layers are decrypted or
  * nothing changes: an image that is opened in part must be asked for with `layers`.
  *
+ * @param source may be `destination`
+ * @param destination where the decrypted image goes
  * @throws OcicryptError `not-found` (image, platform, layer), `bad-input` (not encrypted, senseless annotations),
  *   `integrity`, `not-written`, and what `keys` throws
+ * @example
+ * await decryptImage(encrypted, opened, { keys: createUnwrapper([holder], 'allow the key') });
  */
 export async function decryptImage(
   source: ImageSource,

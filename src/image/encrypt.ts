@@ -14,6 +14,7 @@ import { type ChangedLayer, type ImageProgress, transformImage } from './transfo
 import { findReferrers, type ImageSource, type ImageStore, moveBlob, removeUnnamed } from './transports/store.ts';
 import { type PlatformImage, readImageTree, selectPlatforms } from './tree.ts';
 
+/** For whom an image is encrypted, and which of its layers are. */
 export type EncryptOptions = {
   /** Every one wraps every layer key, or nothing is written. */
   readonly recipients: readonly LayerKeyWrapper[];
@@ -45,8 +46,12 @@ export type EncryptedImage = WrittenImage & {
  * Encrypts an image from `source` to `destination`, which may be the same place. Index, attestations and platforms that
  * are not selected are kept. A layer that several platforms share is encrypted once.
  *
+ * @param source may be `destination`
+ * @param destination where the encrypted image goes
  * @throws OcicryptError `not-found` (image, platform), `bad-input` (a layer that is encrypted already or cannot be),
  *   `integrity`, `not-written`, and what the recipients throw. The destination's name then stands for what it stood for
+ * @example
+ * const { digest } = await encryptImage(plain, encrypted, { recipients: [recipient] });
  */
 export async function encryptImage(
   source: ImageSource,

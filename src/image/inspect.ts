@@ -18,8 +18,10 @@ import {
   unknownEntriesOf,
 } from './tree.ts';
 
+/** A layer as its manifest has it, and who can open it as its annotations say. */
 export type InspectedLayer = {
   readonly digest: string;
+  /** Bytes, as stored. */
   readonly size: number;
   readonly mediaType: string;
   readonly encrypted: boolean;
@@ -32,6 +34,7 @@ export type InspectedLayer = {
   readonly problem: string | undefined;
 };
 
+/** The image of one platform. */
 export type InspectedPlatform = {
   /** `os/architecture[/variant]`, or `unknown`. */
   readonly platform: string;
@@ -56,7 +59,10 @@ export type ImageReport = {
 /**
  * Reads what the image's manifests say.
  *
+ * @param source where the image is
  * @throws OcicryptError `not-found`, `bad-input`, `integrity`: for the manifests; senseless annotations are reported
+ * @example
+ * const { platforms } = await inspectImage(openImageSource(parseImageReference('oci:app:latest')));
  */
 export async function inspectImage(source: ImageSource, signal?: AbortSignal): Promise<ImageReport> {
   return reportOf(source.name, await readImageTree(source, signal));

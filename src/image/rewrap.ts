@@ -25,6 +25,7 @@ export interface LayerKeyRewrapper {
   rewrap(keys: readonly WrappedLayerKey[], signal: AbortSignal): Promise<readonly WrappedLayerKey[]>;
 }
 
+/** How wrapped keys change, and in which platforms of an image. */
 export type RewrapOptions = {
   readonly keys: LayerKeyRewrapper;
   /** `os/architecture[/variant]`; all if it is left out. The others stay in the index as they are. */
@@ -59,9 +60,12 @@ export type RewrappedImage = {
  * death at any moment, leaves the old image. The old manifest stays readable by its digest, signatures of it do not
  * cover the new one, and everybody who once obtained a layer's key keeps it.
  *
+ * @param store where the image is, and stays
  * @throws OcicryptError `not-found` for a selected platform that is not here, `bad-input` for an image without an
  *   encrypted layer or with senseless annotations, and what
  *   `keys` and the store throw
+ * @example
+ * const { digest } = await rewrapImage(store, { keys: addKeys(unwrapper, [recipient]), dryRun: true });
  */
 export async function rewrapImage(store: ImageStore, options: RewrapOptions): Promise<RewrappedImage> {
   const { signal } = options;
@@ -104,12 +108,28 @@ export async function rewrapImage(store: ImageStore, options: RewrapOptions): Pr
   };
 }
 
-/** New recipients in place of all old ones. */
+/**
+ * New recipients in place of all old ones.
+ *
+ * @param unwrapper opens the layer keys
+ * @param wrappers the new recipients
+ * @throws nothing; what it makes throws what those throw
+ * @example
+ * await rewrapImage(store, { keys: replaceKeys(unwrapper, [recipient]) });
+ */
 export function replaceKeys(unwrapper: LayerKeyUnwrapper, wrappers: readonly LayerKeyWrapper[]): LayerKeyRewrapper {
   return { rewrap: (keys, signal) => wrapAgain(keys, unwrapper, wrappers, signal) };
 }
 
-/** New recipients beside the old ones, whose entries stay byte for byte: their keys may not be ours to wrap with. */
+/**
+ * New recipients beside the old ones, whose entries stay byte for byte: their keys may not be ours to wrap with.
+ *
+ * @param unwrapper opens the layer keys
+ * @param wrappers the new recipients
+ * @throws nothing; what it makes throws what those throw, and `bad-input` for a recipient that is there already
+ * @example
+ * await rewrapImage(store, { keys: addKeys(unwrapper, [recipient]) });
+ */
 export function addKeys(unwrapper: LayerKeyUnwrapper, wrappers: readonly LayerKeyWrapper[]): LayerKeyRewrapper {
   return {
     async rewrap(keys, signal) {
@@ -124,9 +144,14 @@ export function addKeys(unwrapper: LayerKeyUnwrapper, wrappers: readonly LayerKe
  * The same recipients without some. Packets that none of those is in stay byte for byte; one that was for others too is
  * made anew, under a new data key, for those others.
  *
+ * @param unwrapper opens the layer keys
  * @param isRemoved whether a recipient in a packet of `scheme` is to go; packets that name no recipient are asked about once
  * @param wrapperFor gives what wraps for the keys that stay in a packet of `scheme`; throws if one cannot be
  * @throws OcicryptError `not-found` if a layer has no such recipient
+ * @example
+ * await rewrapImage(store, {
+ *   keys: removeKeys(unwrapper, ({ key }) => key === old, (scheme, staying) => wrapperFor(staying)),
+ * });
  */
 export function removeKeys(
   unwrapper: LayerKeyUnwrapper,

@@ -28,6 +28,7 @@ export type ImageProgress = {
   readonly operation: 'encrypt' | 'decrypt' | 'copy';
   /** Digest before the change. */
   readonly digest: string;
+  /** Bytes in all. */
   readonly size: number;
   /** Bytes done so far; the last event has all. */
   readonly bytes: number;

@@ -15,6 +15,7 @@ import { type ImageSource, isTagSource } from './transports/store.ts';
 import { imagesOf, type PlatformImage, platformName, readImageTree } from './tree.ts';
 import { proveLayers } from './verify-keys.ts';
 
+/** What an image must be, and how much of it is to be proved. */
 export type VerifyOptions = {
   /** Key URIs; every layer must be wrapped for each. Key files by thumbprint, AWS keys by ARN. */
   readonly require?: readonly string[];
@@ -39,6 +40,7 @@ export type VerifyOptions = {
   readonly signal?: AbortSignal;
 };
 
+/** The verdict about an image, and what it rests on. */
 export type Verification = {
   readonly ok: boolean;
   /** Why not, in the order of the image; empty when all is well. */
@@ -57,8 +59,11 @@ export type Verification = {
 /**
  * Visits every layer of every platform. Keys and layers are tried only if the metadata is as it should be.
  *
+ * @param source where the image is
  * @throws OcicryptError `usage` for a key that packets cannot be compared with; `not-found`, `bad-input`, `integrity`
  *   if the manifests cannot be read
+ * @example
+ * const { ok, reasons } = await verifyImage(source, { require: [key], only: [key] });
  */
 export async function verifyImage(source: ImageSource, options: VerifyOptions = {}): Promise<Verification> {
   const required = (options.require ?? []).map((key) => ({ key, rule: comparableRule(key) }));

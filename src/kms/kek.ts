@@ -94,7 +94,14 @@ export function checkPlaintext(key: string, plaintext: Uint8Array, maximum = MAX
   throw new OcicryptError('bad-input', `${key} takes 1 to ${maximum} bytes, and not ${plaintext.length}`);
 }
 
-/** The context as the bytes that AEADs authenticate: canonical JSON (RFC 8785), or nothing if it is empty. */
+/**
+ * The context as the bytes that AEADs authenticate: canonical JSON (RFC 8785), or nothing if it is empty.
+ *
+ * @param context may be empty
+ * @throws nothing
+ * @example
+ * cipher.setAAD(contextBytes(context));
+ */
 export function contextBytes(context: EncryptionContext): Uint8Array<ArrayBuffer> {
   const names = Object.keys(context).sort();
   return new TextEncoder().encode(names.length === 0 ? '' : JSON.stringify(context, names));
@@ -103,7 +110,11 @@ export function contextBytes(context: EncryptionContext): Uint8Array<ArrayBuffer
 /**
  * The error for whatever a key does not open: one text, so that it tells an attacker nothing (docs/promises.md, P15).
  *
+ * @param hint what a person can do
  * @param what a key as the operator calls it, or the packet
+ * @throws nothing: it is to be thrown
+ * @example
+ * throw cannotBeUnwrapped(key);
  */
 export function cannotBeUnwrapped(what: string, hint?: string): OcicryptError {
   return new OcicryptError('integrity', `${what}: cannot be unwrapped`, { reason: 'cannot-be-unwrapped', hint });

@@ -20,6 +20,8 @@ const MAXIMUM_OPEN = 256;
  * Makes a store; it loads and opens nothing until it is asked.
  *
  * @throws OcicryptError `configuration` on a Node that is too old
+ * @example
+ * const keks = createKekStore({ gcpkms: { environment: process.env } });
  */
 export function createKekStore(settings: BackendSettings): KekStore {
   const outdated = outdatedNode(process.versions);

@@ -7,13 +7,13 @@ import { retry } from '../base/retry.ts';
 
 /** Milliseconds and counts; all of a call stays under every client's own patience. */
 export type Limits = {
-  /** For the whole request. */
+  /** Milliseconds for the whole request. */
   readonly total: number;
-  /** For one call of a key service; what it takes to find credentials is not counted. */
+  /** Milliseconds for one call of a key service; what it takes to find credentials is not counted. */
   readonly attempt: number;
   /** How often a key service is called at the most that throttles, or whose answers are damaged; 1 repeats nothing at all. */
   readonly attempts: number;
-  /** Between the starts of several key services that could all unwrap. */
+  /** Milliseconds between the starts of several key services that could all unwrap. */
   readonly stagger: number;
 };
 
@@ -22,6 +22,7 @@ export function limitsWithin(total: number): Limits {
   return { total, attempt: Math.min(total, Math.max(3_000, Math.floor(total / 3))), attempts: 5, stagger: 300 };
 }
 
+/** Those of a request that may take 10 seconds. */
 export const DEFAULT_LIMITS: Limits = limitsWithin(10_000);
 
 /** One call of a key service under both of its limits, tried again as {@link withRetries} says. */

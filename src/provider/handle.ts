@@ -30,6 +30,7 @@ import { decodeRequest, encodeUnwrapReply, encodeWrapReply, type KeyRequest, typ
 import { selectKeyfile, unwrapLayerKey } from './unwrap.ts';
 import { type PacketChoice, wrapLayerKey } from './wrap.ts';
 
+/** What a provider may use, and whom it tells of it. */
 export type ProviderOptions = {
   /** Opens the key that the operator named, or one below a prefix of the operator's. Called after policy only. */
   readonly openKek: (uri: KeyUri) => Promise<Kek>;
@@ -64,6 +65,7 @@ export type Call = {
   readonly refusal?: OcicryptError;
 };
 
+/** What answers requests of the key-provider protocol. */
 export interface Provider {
   /**
    * Answers one key-provider request.
@@ -79,6 +81,13 @@ export interface Provider {
  * Makes a provider; it opens nothing until it is asked.
  *
  * @throws OcicryptError `usage` for labels that no packet can have
+ * @example
+ * const provider = createProvider({
+ *   openKek: (uri) => keks.open(uri),
+ *   rules: [parseAllowRule(key)],
+ *   callerKeysAllowed: false,
+ *   names: { configured: 'kmscrypt', fallback: 'kmscrypt' },
+ * });
  */
 export function createProvider(options: ProviderOptions): Provider {
   if (options.labels !== undefined) checkLabels(options.labels);

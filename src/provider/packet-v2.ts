@@ -19,6 +19,7 @@ import { asKeyUri, formatKeyUri } from '../base/key-uri.ts';
 import { cannotBeUnwrapped, type EncryptionContext, type WrappedKey } from '../kms/kek.ts';
 import { isLabel, type Labels, MAXIMUM_LABELS } from './labels.ts';
 
+/** A packet for several keys, bound to labels (docs/packet.md section 4). */
 export type PacketV2 = {
   readonly format: 'v2';
   readonly labels: Labels;

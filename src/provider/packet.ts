@@ -16,6 +16,7 @@ export type PacketV1 = {
   readonly context: EncryptionContext;
 };
 
+/** A packet of any format that is read here. */
 export type Packet = PacketCoco | PacketV1 | PacketV2;
 
 /** Writes the three members of the reference provider, in its order. */
@@ -31,7 +32,10 @@ export function recipientsOf(packet: Packet): readonly WrappedKey[] {
 /**
  * Reads a packet of any known format. Nothing in it is trusted: it only says which key is asked for.
  *
+ * @param packet what base64 held in the annotation; untrusted
  * @throws OcicryptError `bad-input`, naming the writer where the packet is of one that is not read here
+ * @example
+ * const { format } = decodePacket(packet);
  */
 export function decodePacket(packet: Uint8Array): Packet {
   const object = asObject(parseJson(packet, 'the packet'));

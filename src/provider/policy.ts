@@ -23,7 +23,10 @@ const PREFIX =
 /**
  * Reads `--allow` and `allow:`: a key URI, or a prefix ending in `/*` on a segment boundary.
  *
+ * @param text a key URI, or a prefix of key URIs
  * @throws OcicryptError `configuration`
+ * @example
+ * const rule = parseAllowRule('gcpkms://projects/acme/*');
  */
 export function parseAllowRule(text: string): AllowRule {
   if (!text.endsWith('/*')) return { kind: 'key', uri: parseKeyUri(text) };

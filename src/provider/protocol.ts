@@ -22,6 +22,7 @@ export type KeyRequest = {
   | { readonly operation: 'unwrap'; readonly annotation: Uint8Array }
 );
 
+/** What a request asks for: to wrap a layer key, or to unwrap one. */
 export type Operation = KeyRequest['operation'];
 
 export type Parameters = ReadonlyMap<string, ParameterValues>;

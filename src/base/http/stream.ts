@@ -14,6 +14,7 @@ import { chooseProxy } from './proxy.ts';
 import { readRoots } from './roots.ts';
 import { identityCheck } from './server-identity.ts';
 
+/** What a client that streams trusts, how it reaches others, and when it gives a connection up. */
 export type StreamSettings = HttpSettings & {
   /**
    * Milliseconds after which a connection is dead: without the head of an answer, or with less of its body than 1 KiB for

@@ -14,7 +14,11 @@ import { runPipeline } from './pipeline.ts';
 import type { ByteSink, ByteSource } from './streams.ts';
 
 /** The bytes of a blob by what a descriptor says of them: `sha256:` and 64 hexadecimal digits, and their number. */
-export type BlobIdentity = { readonly digest: string; readonly size: number };
+export type BlobIdentity = {
+  readonly digest: string;
+  /** Bytes. */
+  readonly size: number;
+};
 
 /** What the caller may see and do while a layer runs. */
 export type LayerRunOptions = {

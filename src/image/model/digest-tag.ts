@@ -13,12 +13,26 @@ export interface TagSource {
 /** Signature schemes own `sha256-HEX` and what begins with it: cosign's tags, and the referrers of a digest. */
 const DIGEST_TAG = /^digest-([0-9a-f]{64})$/;
 
-/** `digest-HEX`, for `sha256:HEX`. */
+/**
+ * `digest-HEX`, for `sha256:HEX`.
+ *
+ * @param digest `sha256:HEX`
+ * @throws nothing
+ * @example
+ * formatDigestTag(digest); // digest-HEX
+ */
 export function formatDigestTag(digest: string): string {
   return digest.replace(/^sha256:/, 'digest-');
 }
 
-/** The digest that a tag was made of; undefined for every other tag. */
+/**
+ * The digest that a tag was made of; undefined for every other tag.
+ *
+ * @param tag of an image, if it has one
+ * @throws nothing
+ * @example
+ * parseDigestTag('latest'); // undefined
+ */
 export function parseDigestTag(tag: string | undefined): string | undefined {
   const hex = DIGEST_TAG.exec(tag ?? '')?.[1];
   return hex === undefined ? undefined : `sha256:${hex}`;

@@ -35,6 +35,7 @@ export type Descriptor = {
   readonly mediaType: string;
   /** `sha256:` and 64 lower-case hexadecimal digits, nothing else. */
   readonly digest: string;
+  /** Bytes. */
   readonly size: number;
   readonly annotations: ReadonlyMap<string, string>;
   readonly platform: Platform | undefined;

@@ -32,7 +32,10 @@ export type RegistryReference = {
  * Parses `oci:DIR[:TAG|:@N]`, `oci-archive:FILE[:TAG|:@N]`, `docker://HOST/NAME[:TAG|@DIGEST]`, `dir:DIR` or
  * `docker-archive:FILE[:NAME|:@N]`.
  *
+ * @param text the name of an image, as users write it
  * @throws OcicryptError `usage`
+ * @example
+ * const image = parseImageReference('docker://registry.example/app:1');
  */
 export function parseImageReference(text: string): ImageReference {
   const colon = text.indexOf(':');

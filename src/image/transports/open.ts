@@ -14,9 +14,12 @@ import type { ImageSource, ImageStore } from './store.ts';
 /**
  * Opens a place to read an image from. Nothing is read yet.
  *
+ * @param image its name, as its parts
  * @param use `inspect` where only manifests and configs will be read: then a docker-archive is not unpacked, and its
  *   manifest names its layers as they are instead of as they will be copied
  * @throws OcicryptError `usage`
+ * @example
+ * const source = openImageSource(parseImageReference('docker-archive:app.tar'));
  */
 export function openImageSource(
   image: ImageReference,
@@ -41,7 +44,10 @@ export function openImageSource(
 /**
  * Opens a place to read an image from and write one to. Nothing is read or made yet.
  *
+ * @param image its name, as its parts
  * @throws OcicryptError `usage` for a place that cannot be written to, or a name that cannot stand for a new image
+ * @example
+ * const store = openImageStore(parseImageReference('oci:app:latest'));
  */
 export function openImageStore(image: ImageReference, settings: RegistryStoreSettings = {}): ImageStore {
   const name = formatImageReference(image);

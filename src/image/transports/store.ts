@@ -107,7 +107,15 @@ function isUnnamedRemover(store: ImageStore): store is ImageStore & UnnamedRemov
   return 'removeUnnamed' in store;
 }
 
-/** The bytes with their identity. */
+/**
+ * The bytes with their identity.
+ *
+ * @param bytes of a manifest or index, as they are stored
+ * @param mediaType its type
+ * @throws nothing
+ * @example
+ * return createStoredManifest(bytes, descriptor.mediaType);
+ */
 export function createStoredManifest(bytes: Uint8Array, mediaType: string): StoredManifest {
   return { bytes, mediaType, size: bytes.length, digest: digestOf(bytes) };
 }
@@ -132,7 +140,12 @@ function digestOf(bytes: Uint8Array): string {
 /**
  * Checks that content is what its descriptor says.
  *
+ * @param bytes what was read
+ * @param expected its digest and its size in bytes
+ * @param what how errors call it
  * @throws OcicryptError `integrity`
+ * @example
+ * checkContent(bytes, descriptor, 'manifest');
  */
 export function checkContent(bytes: Uint8Array, expected: BlobIdentity, what: string): void {
   if (bytes.length === expected.size && digestOf(bytes) === expected.digest) return;

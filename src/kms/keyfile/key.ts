@@ -65,8 +65,11 @@ export function openKeyfile(path: string): Kek {
 /**
  * Makes a key file: 32 random bytes, mode 0600, on disk when this returns. An existing file is never touched.
  *
+ * @param path of the new file, in a directory that exists
  * @returns the canonical URI of the key, `keyfile:sha256:…`
  * @throws OcicryptError `configuration` if the file exists or its directory does not, `not-written`
+ * @example
+ * const key = createKeyfile('app.key'); // keyfile:sha256:…
  */
 export function createKeyfile(path: string): string {
   let raw = randomBytes(KEY_BYTES);

@@ -18,6 +18,7 @@ import type { CredentialSettings } from './credentials.ts';
 import { exchange, type LocatedResponse, resolveAddress } from './exchange.ts';
 import { RegistryLogin } from './login.ts';
 
+/** How registries are reached, and with which logins. */
 export type RegistrySettings = StreamSettings & CredentialSettings;
 
 /** A request below `/v2/NAME/`, or to an address that the registry gave. */

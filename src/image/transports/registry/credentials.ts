@@ -18,6 +18,7 @@ export type RegistryCredentials =
   | { readonly kind: 'password'; readonly username: string; readonly password: string }
   | { readonly kind: 'identity-token'; readonly token: string };
 
+/** Where the logins of registries are found. */
 export type CredentialSettings = {
   /** The one file to look at (`--authfile`); it must be there. */
   readonly authFile?: string | undefined;
