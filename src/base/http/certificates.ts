@@ -48,15 +48,22 @@ export function findCertificates(path: string, known: KnownCertificates): string
 /** Certificates that were read before, so that each is used once. */
 export class KnownCertificates {
   readonly #blocks = new Set<string>();
+  readonly #bundles: readonly (Buffer | string)[];
+
+  /** @param bundles of clean PEM that are searched as they are, which is quicker than to take them apart for a few */
+  constructor(bundles: readonly (Buffer | string)[] = []) {
+    this.#bundles = bundles;
+  }
 
   has(block: string): boolean {
-    return this.#blocks.has(block.trimEnd());
+    const clean = block.trimEnd();
+    return this.#blocks.has(clean) || this.#bundles.some((bundle) => bundle.includes(clean));
   }
 
   /** Adds the certificates of clean PEM, and returns those of them that were not known. */
   add(text: Buffer | string): string {
     const blocks = text.toString('latin1').match(/-----BEGIN [^-]+-----\n[^-]+-----END [^-]+-----/g) ?? [];
-    const added = blocks.filter((block) => !this.#blocks.has(block));
+    const added = blocks.filter((block) => !this.has(block));
     for (const block of added) this.#blocks.add(block);
     return added.map((block) => `${block}\n`).join('');
   }
@@ -82,16 +89,19 @@ function parseFile(path: string, what: string, known?: KnownCertificates): Parse
   return parsePem(der.toString('latin1'), known);
 }
 
-/** RFC 7468; TRUSTED CERTIFICATE is OpenSSL's, a certificate with what it is trusted for behind it. */
-const BLOCK = /-----BEGIN ((?:X509 |TRUSTED )?CERTIFICATE)-----([\s\S]*?)(?=-----BEGIN |$)/g;
+/** What follows `-----BEGIN `. RFC 7468; TRUSTED CERTIFICATE is OpenSSL's, with what it is trusted for behind it. */
+const LABEL = /^((?:X509 |TRUSTED )?CERTIFICATE)-----/;
+const BODY = /^([A-Za-z0-9+/=\s]*)-----END [A-Z0-9 ]+-----/;
 
 function parsePem(text: string, known: KnownCertificates | undefined): Parsed {
-  const blocks = [...text.matchAll(BLOCK)];
+  const blocks = text.split('-----BEGIN ').flatMap((part, index) => {
+    const [head, label] = (index > 0 && LABEL.exec(part)) || [];
+    return head === undefined || label === undefined ? [] : [{ label, rest: part.slice(head.length) }];
+  });
   const certificates: string[] = [];
   let damaged: number | undefined;
-  for (const [index, [, label = '', rest = '']] of blocks.entries()) {
-    const [, body] = /^([A-Za-z0-9+/=\s]*)-----END [A-Z0-9 ]+-----/.exec(rest) ?? [];
-    const der = Buffer.from(body ?? '', 'base64');
+  for (const [index, { label, rest }] of blocks.entries()) {
+    const der = Buffer.from(BODY.exec(rest)?.[1] ?? '', 'base64');
     const isTrusted = label === 'TRUSTED CERTIFICATE';
     const block = formatBlock(isTrusted ? label : 'CERTIFICATE', der);
     const isExempt = isTrusted || blocks.length > PARSED || known?.has(block) === true;
@@ -121,6 +131,8 @@ function isCertificate(der: Buffer): boolean {
 }
 
 function formatBlock(label: string, der: Buffer): string {
-  const lines = der.toString('base64').match(/.{1,64}/g) ?? [];
-  return `-----BEGIN ${label}-----\n${lines.join('\n')}\n-----END ${label}-----\n`;
+  const base64 = der.toString('base64');
+  let block = `-----BEGIN ${label}-----\n`;
+  for (let start = 0; start < base64.length; start += 64) block += `${base64.slice(start, start + 64)}\n`;
+  return `${block}-----END ${label}-----\n`;
 }

@@ -42,8 +42,9 @@ export function readRoots(
   const roots = system?.roots ?? [];
   if (named.length === 0 && !directories && caDirectory === undefined) return roots;
   // Once each: twice the roots of a system would be twice the time to parse them.
-  const known = new KnownCertificates();
-  for (const text of roots) known.add(text);
+  const isFew = !directories && caDirectory === undefined;
+  const known = new KnownCertificates(isFew ? roots : []);
+  if (!isFew) for (const text of roots) known.add(text);
   // As by OpenSSL and Go, what cannot be read or is something else is passed over, and directories are not entered.
   const found = directories ? directories.split(delimiter).flatMap((path) => findIn(path, false, known)) : [];
   const texts = [
