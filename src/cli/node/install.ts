@@ -49,13 +49,14 @@ export async function installNode(context: CommandContext): Promise<void> {
 }
 
 /** What is in the settings, in whole paths; undefined if the file that is there says all. */
-function policyFor({ settings }: CommandContext, root: string): string | undefined {
-  const notes: readonly OptionName[] = ['root', 'dry-run', 'no-restart', 'runtime-version', 'config'];
-  const members = settings.names().filter((name) => !notes.includes(name));
+function policyFor({ settings, given }: CommandContext, root: string): string | undefined {
+  const others: readonly OptionName[] = ['root', 'dry-run', 'no-restart', 'runtime-version', 'config'];
+  const members = settings.names().filter((name) => !others.includes(name));
   const isThere = readText(join(root, POLICY_FILE)) !== undefined;
   const file = settings.text('config');
-  if (members.length === 0 || (file !== undefined && resolve(file) === join(root, POLICY_FILE))) {
-    if (isThere) return undefined;
+  const isOwnFile = file === undefined || resolve(file) === join(root, POLICY_FILE);
+  if (isThere && isOwnFile && given.every((name) => others.includes(name))) return undefined;
+  if (members.length === 0) {
     throw new OcicryptError('configuration', 'nothing says which keys this node may use', {
       hint: 'add --allow=KEY, --key=FILE, --config=FILE, or --remote=ADDRESS of a server that has them',
     });
