@@ -113,6 +113,16 @@ for (const containerd of CHOSEN) {
       assert.equal(await dump(node), dumped);
       await node.run(['rm', '-rf', '/etc/ocicrypt-kms', '/var/lib/ocicrypt-kms']);
     });
+    await t.test('if containerd does not come up again, the files are put back, and it does', async () => {
+      await node.write('/run/systemctl.fails', '');
+      const { exitCode, text } = await ours(node, 'install', key);
+      assert.ok(exitCode !== 0 && /once more: its files are as they were/.test(text), text);
+      assert.deepEqual(
+        [read(node, CONFIG), existsSync(node.path(DROP_IN)), existsSync(node.path(POLICY))],
+        [config, false, false],
+      );
+      assert.equal((await node.run(['ctr', 'version'])).exitCode, 0);
+    });
     const version = isFirst(containerd) ? 2 : 3;
     for (const [said, before] of [
       ['no configuration', undefined],

@@ -169,14 +169,17 @@ async function restartAll(
     );
     return false;
   }
-  for (const unit of units) {
+  for (const [index, unit] of units.entries()) {
     terminal.say(`restarting ${unit}: containers go on running, pulls that are under way fail`);
     try {
       await restartService(unit);
     } catch (error) {
       undo();
-      terminal.say(`restarting ${unit} once more: its files are as they were before`);
-      await restartService(unit).catch(() => undefined);
+      // Those that came up have read what is no longer there.
+      for (const one of units.slice(0, index + 1)) {
+        terminal.say(`restarting ${one} once more: its files are as they were before`);
+        await restartService(one).catch(() => undefined);
+      }
       throw error;
     }
   }
