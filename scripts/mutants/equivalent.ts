@@ -46,12 +46,6 @@ export const EQUIVALENT: readonly Equivalent[] = [
     why: 'URIs of other services have no version',
   },
   {
-    file: 'src/image/verify.ts',
-    code: 'packet.problem === undefined ? packet.recipients',
-    changed: 'true ? packet.recipients',
-    why: 'a packet with a problem has no recipients',
-  },
-  {
     file: 'src/provider/unwrap.ts',
     code: "return rule.kind === 'key' ? rule.uri",
     changed: 'return true ? rule.uri',

@@ -175,7 +175,7 @@ function* judgeLayer(layer: InspectedLayer, { required, only, postQuantum }: Wis
   if (layer.problem !== undefined) return yield `makes no sense: ${layer.problem}`;
   if (layer.shortcut !== undefined)
     yield `has the annotation ${layer.shortcut}, by which some clients run other content than its own`;
-  const recipients = layer.keys.flatMap((packet) => (packet.problem === undefined ? packet.recipients : []));
+  const recipients = layer.keys.flatMap((packet) => packet.recipients);
   for (const { key, rule } of required) {
     if (!recipients.some((recipient) => isCovered(recipient, rule))) yield `is not wrapped for ${key}`;
   }
@@ -183,8 +183,7 @@ function* judgeLayer(layer: InspectedLayer, { required, only, postQuantum }: Wis
     for (const name of findClassic(layer.keys)) yield `is wrapped for ${name}, which is not post-quantum`;
   if (only === undefined) return;
   for (const packet of layer.keys) {
-    if (packet.problem !== undefined || packet.recipients.length === 0)
-      yield `has a key of ${packet.scheme} that names no recipient`;
+    if (packet.recipients.length === 0) yield `has a key of ${packet.scheme} that names no recipient`;
   }
   for (const recipient of recipients) {
     if (!only.some((rule) => isCovered(recipient, rule)))

@@ -147,6 +147,67 @@ describe('verify', () => {
     assert.equal(reasons.at(-1), 'and so on: there may be further reasons');
   });
 
+  it('fails for wrapped keys that name no recipient, if only some recipients may open a layer', async () => {
+    for (const name of ['pgp', 'pkcs7', 'provider.other', 'new']) {
+      const source = new MemorySource();
+      const layer = await encryptedLayer(source);
+      const annotations = { ...layer.annotations, [`org.opencontainers.image.enc.keys.${name}`]: 'eA==' };
+      source.putRoot(await manifestOf(source, [{ ...layer, annotations }]), MEDIA_TYPES.manifest);
+      assert.equal((await verifyImage(source, { require: [KEY] })).ok, true, name);
+      const { ok, reasons } = await verifyImage(source, { require: [KEY], only: [KEY] });
+      assert.deepEqual([ok, reasons.length], [false, 1], name);
+      assert.match(reasons[0] ?? '', /has a key of .* that names no recipient$/);
+    }
+  });
+
+  it('opens the layers with any key if none is required, and fails if there is none', async () => {
+    const source = new MemorySource();
+    source.putRoot(await manifestOf(source, [await encryptedLayer(source)]), MEDIA_TYPES.manifest);
+    assert.deepEqual(await notProved(source, { unwrapper: () => packetKeys([KEY]), content: true }), [true, []]);
+    const { ok, proven, reasons } = await verifyImage(source, { unwrapper: () => packetKeys([OTHER]) });
+    assert.deepEqual([ok, proven], [false, true]);
+    assert.match(reasons.join(), /is not opened by any key: /);
+  });
+
+  it('compares whatever a packet can name, and refuses the path of a file and the alias of a key', async () => {
+    const source = new MemorySource();
+    source.putRoot(await manifestOf(source, [await encryptedLayer(source)]), MEDIA_TYPES.manifest);
+    const id = '1234abcd-12ab-34cd-56ef-1234567890ab';
+    const arn = 'awskms:///arn:aws:kms:eu-west-1:111122223333:';
+    for (const key of [
+      `keyfile:sha256:${'0'.repeat(64)}`,
+      'pkcs11:object=o',
+      'kbs:///a/b/c',
+      `${arn}key/${id}`,
+      OTHER,
+    ]) {
+      const { reasons } = await verifyImage(source, { require: [key] });
+      assert.deepEqual(reasons, [`linux/amd64: layer 0 is not wrapped for ${key}`]);
+    }
+    for (const key of ['keyfile:///x', 'awskms:///alias/x', `${arn}alias/x`, `awskms:///${id}`])
+      for (const options of [{ require: [key] }, { only: [key] }]) await rejects('usage', verifyImage(source, options));
+  });
+
+  it('says of an entry that it does not read why not', async () => {
+    const source = new MemorySource();
+    const honest = source.put(await manifestOf(source, [await encryptedLayer(source)]), MEDIA_TYPES.manifest);
+    const strange = `sha512:${'0'.repeat(128)}`;
+    for (const [entry, why] of [
+      [{ ...honest, mediaType: 'application/x' }, `${honest.digest} is of an unknown type (application/x), `],
+      [{ ...honest, digest: strange }, `${strange} is not read, because it is no SHA-256 digest, `],
+    ] as const) {
+      source.putRoot(
+        indexOf([
+          { ...honest, platform: AMD64 },
+          { ...entry, platform: AMD64 },
+        ]),
+        MEDIA_TYPES.index,
+      );
+      const { reasons } = await verifyImage(source);
+      assert.ok(reasons[0]?.startsWith(why), reasons[0]);
+    }
+  });
+
   it('fails for a recipient that is not post-quantum only if that is asked', async () => {
     const recipient = `age1${'q'.repeat(58)}`;
     const source = new MemorySource();
