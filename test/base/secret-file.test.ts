@@ -7,7 +7,13 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { asOcicryptError } from '../../src/base/errors.ts';
-import { type FileSecrecy, readPublicFile, readSecretFile, readSecretLine } from '../../src/base/secret-file.ts';
+import {
+  type FileSecrecy,
+  readProtectedFile,
+  readPublicFile,
+  readSecretFile,
+  readSecretLine,
+} from '../../src/base/secret-file.ts';
 
 const directory = mkdtempSync(join(tmpdir(), 'secret-file-'));
 after(() => rmSync(directory, { recursive: true, force: true }));
@@ -85,29 +91,41 @@ describe('P21 a secret of another user', { skip: us === 0 ? false : 'only root c
   });
   test('is for another user only from root or an agent, whose group may read; that user is not told to take it', () => {
     const [US, belongs, open, own] = [12_346, 'belongs to another user', 'open to other users', 'taken'];
+    const [secret, agents, found, written] = ['secret', 'agents', 'found', 'may be written by other users'];
     const cases = [
-      [OTHER, 0o644, false, belongs],
-      [OTHER, 0o640, false, belongs],
-      [OTHER, 0o640, true, own],
-      [OTHER, 0o660, true, open],
-      [OTHER, 0o644, true, open],
-      [0, 0o640, false, own],
-      [0, 0o660, false, open],
-      [0, 0o641, false, open],
-      [US, 0o600, false, own],
-      [US, 0o640, false, open],
+      [OTHER, 0o644, secret, belongs],
+      [OTHER, 0o640, secret, belongs],
+      [OTHER, 0o640, agents, own],
+      [OTHER, 0o660, agents, open],
+      [OTHER, 0o644, agents, open],
+      [0, 0o640, secret, own],
+      [0, 0o660, secret, open],
+      [0, 0o641, secret, open],
+      [US, 0o600, secret, own],
+      [US, 0o640, secret, open],
+      [US, 0o644, found, own],
+      [US, 0o664, found, written],
+      [US, 0o646, found, written],
+      [0, 0o644, found, own],
+      [0, 0o664, found, written],
+      [OTHER, 0o644, found, belongs],
+      [OTHER, 0o664, found, belongs],
     ] as const;
-    const asked = cases.map(([owner, mode, ofAgent], index) => {
+    const asked = cases.map(([owner, mode, kind], index) => {
       const file = make(`foreign-${index}`, mode);
       chownSync(file, owner, US);
-      return [file, ofAgent];
+      return [file, kind];
     });
     chmodSync(directory, 0o755);
     const script = `
-      const { readSecretFile } = await import(${JSON.stringify(new URL('../../src/base/secret-file.ts', import.meta.url).href)});
+      const { readProtectedFile, readSecretFile } = await import(${JSON.stringify(new URL('../../src/base/secret-file.ts', import.meta.url).href)});
       process.setgid(${US}); process.setuid(${US});
-      const said = ${JSON.stringify(asked)}.map(([file, ofAgent]) => {
-        try { readSecretFile(file, 'the token file', 100, { ofAgent }); return 'taken'; }
+      const said = ${JSON.stringify(asked)}.map(([file, kind]) => {
+        try {
+          if (kind === 'found') readProtectedFile(file, 'the token file', 100);
+          else readSecretFile(file, 'the token file', 100, { ofAgent: kind === 'agents' });
+          return 'taken';
+        }
         catch (error) { return error.message + '; ' + error.hint; }
       });
       process.stdout.write(JSON.stringify(said));`;
@@ -118,6 +136,22 @@ describe('P21 a secret of another user', { skip: us === 0 ? false : 'only root c
     for (const [index, [, , , expected]] of cases.entries()) assert.ok(said[index].includes(expected), said[index]);
     assert.doesNotMatch(stdout, /chown/);
   });
+});
+
+test('P21 a file that was found is read if no other user may write it, whoever may read it', () => {
+  for (const [mode, good] of [
+    [0o600, true],
+    [0o644, true],
+    [0o664, false],
+    [0o646, false],
+    [0o620, false],
+    [0o602, false],
+  ] as const) {
+    const file = make(`found-${mode}`, mode);
+    const read = () => Buffer.from(readProtectedFile(file, 'the file', 100)).toString();
+    if (good) assert.equal(read(), 'secret');
+    else assert.equal(refusal(read).code, 'configuration', mode.toString(8));
+  }
 });
 
 test('P21 a link that leads nowhere else is neither absent nor a file', () => {
