@@ -63,7 +63,7 @@ test('no other way to read a variable is used than those that are looked for', (
     [...new Set(places)].toSorted(),
     [
       'base/environment.ts: name',
-      'cli/doctor/setup.ts: VARIABLE',
+      'cli/doctor/clients.ts: VARIABLE',
       'cli/options/variables.ts: variable',
       'kms/awskms/endpoint.ts: variable',
       'kms/pkcs11/login.ts: pinVariable',

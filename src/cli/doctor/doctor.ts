@@ -14,12 +14,12 @@ import { backendSettings } from '../backends.ts';
 import type { CommandContext } from '../command.ts';
 import type { Settings } from '../options/settings.ts';
 import { asciiJson } from '../text.ts';
+import { examineClients } from './clients.ts';
 import { CONTAINERD_CONFIGS } from './containerd.ts';
 import { shortenKey, showBlock } from './finding.ts';
 import { type ImageProbe, isImageName, probeImage, reportImage, showImage } from './image.ts';
 import { examineNode } from './node.ts';
 import { findSettings } from './settings.ts';
-import { examineSetup } from './setup.ts';
 import { findSignatureTraps } from './signatures.ts';
 
 /**
@@ -57,7 +57,7 @@ export async function runDoctor(context: CommandContext): Promise<void> {
   const containerdConfigs = CONTAINERD_CONFIGS.filter((file) => containerds.every(({ config }) => config !== file));
   const findings = [
     ...(await findSettings(process.env)),
-    ...(await examineSetup({ environment: process.env, containerdConfigs })),
+    ...(await examineClients({ environment: process.env, containerdConfigs })),
     ...(await examineNode(context, { ...runtimes, containerds }, 'warn')),
     ...findSignatureTraps([join(homedir(), '.config/containers'), '/etc/containers']),
   ];

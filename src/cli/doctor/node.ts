@@ -6,8 +6,8 @@ import { examineCrio } from '../../node/crio.ts';
 import type { Finding, FindingLevel } from '../../node/finding.ts';
 import { type Containerd, dumpConfig, type Runtimes, runtimeName } from '../../node/runtimes.ts';
 import type { CommandContext } from '../command.ts';
+import { examineFile } from './clients.ts';
 import { probeDecoder } from './decoder.ts';
-import { examineFile } from './setup.ts';
 
 /**
  * Changes nothing; a key service may log its calls.

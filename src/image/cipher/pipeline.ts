@@ -6,7 +6,7 @@ import { wipe } from '../../base/bytes.ts';
 import { OcicryptError } from '../../base/errors.ts';
 import { type LayerKey, type RunningStage, type Stage, startStage } from './passes.ts';
 import { createSharedRing, Ring, SLOT_BYTES } from './ring.ts';
-import { isStageReply, type StageJob, type WorkerSetup } from './stage-job.ts';
+import { isStageReply, type StageJob, type WorkerStart } from './stage-job.ts';
 import type { ByteSink, ByteSource } from './streams.ts';
 
 /** What to do with a layer, and what to be told on the way. */
@@ -201,7 +201,7 @@ class Lane {
   }
 
   #startWorker(): Worker {
-    const workerData: WorkerSetup = { ring: this.#shared, secrets: this.#secrets };
+    const workerData: WorkerStart = { ring: this.#shared, secrets: this.#secrets };
     return new Worker(WORKER ?? ENTRY, { workerData });
   }
 }

@@ -4,7 +4,7 @@ import type { Stage } from './passes.ts';
 import type { SharedRing } from './ring.ts';
 
 /** What a worker is started with; `secrets` holds the layer key and nonce while a layer runs, and zeros between. */
-export type WorkerSetup = { readonly ring: SharedRing; readonly secrets: SharedArrayBuffer };
+export type WorkerStart = { readonly ring: SharedRing; readonly secrets: SharedArrayBuffer };
 
 /** One stage of one layer: the passes to make, and which party of the ring makes them. */
 export type StageJob = { readonly stage: Stage; readonly party: number };
@@ -12,7 +12,7 @@ export type StageJob = { readonly stage: Stage; readonly party: number };
 /** The results of the passes, or undefined if the layer was given up. */
 export type StageReply = { readonly sums: readonly Uint8Array[] | undefined };
 
-export function isWorkerSetup(value: unknown): value is WorkerSetup {
+export function isWorkerStart(value: unknown): value is WorkerStart {
   return typeof value === 'object' && value !== null && 'ring' in value && 'secrets' in value;
 }
 

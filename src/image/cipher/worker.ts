@@ -3,10 +3,10 @@
 import { parentPort, workerData } from 'node:worker_threads';
 import { startStage } from './passes.ts';
 import { Ring } from './ring.ts';
-import { isStageJob, isWorkerSetup, type StageReply } from './stage-job.ts';
+import { isStageJob, isWorkerStart, type StageReply } from './stage-job.ts';
 
 const setup: unknown = workerData;
-if (parentPort !== null && isWorkerSetup(setup)) {
+if (parentPort !== null && isWorkerStart(setup)) {
   const port = parentPort;
   const ring = new Ring(setup.ring);
   const secrets = new Uint8Array(setup.secrets);

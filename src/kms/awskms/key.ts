@@ -13,7 +13,7 @@ import { type JsonInput, writeJson } from '../../base/json-writer.ts';
 import { asKeyUri, formatKeyUri, type KeyUri } from '../../base/key-uri.ts';
 import { SharedBySettings } from '../../base/share.ts';
 import { damagedAnswer, readAnswer } from '../answers.ts';
-import { cannotBeUnwrapped, checkPlaintext, type Kek } from '../kek.ts';
+import { cannotBeUnwrapped, checkPlaintext, type EncryptionContext, type Kek, type WrappedKey } from '../kek.ts';
 import { readRsaPublicKey, wrapRsaOaep } from '../rsa-oaep.ts';
 import type { TokenCache } from '../token-cache.ts';
 import { openAwsCredentials } from './credentials.ts';
@@ -50,18 +50,80 @@ const CREDENTIALS = new SharedBySettings<TokenCache<AwsIdentity>>();
  * answers an unwrap must be the packet's, or a replica of it if the key is a multi-Region key.
  */
 export function openAwsKms(uri: AwsKeyUri, settings: AwsKmsSettings): Kek {
-  const key = formatKeyUri(uri);
-  const keyId = uri.key;
-  let opened:
-    | { readonly http: HttpClient; readonly place: AwsPlace; readonly credentials: TokenCache<AwsIdentity> }
-    | undefined;
-  /** Of an RSA key: it does not change, and fetching it needs a permission and a round trip. */
-  let publicKey: { readonly name: string; readonly key: KeyObject } | undefined;
+  return new AwsKek(uri, settings);
+}
 
-  function open() {
-    if (opened !== undefined) return opened;
+type Opened = { readonly http: HttpClient; readonly place: AwsPlace; readonly credentials: TokenCache<AwsIdentity> };
+
+class AwsKek implements Kek {
+  readonly local = false;
+  readonly key: string;
+  readonly #uri: AwsKeyUri;
+  readonly #settings: AwsKmsSettings;
+  #opened: Opened | undefined;
+  /** Of an RSA key: it does not change, and fetching it needs a permission and a round trip. */
+  #publicKey: { readonly name: string; readonly key: KeyObject } | undefined;
+
+  constructor(uri: AwsKeyUri, settings: AwsKmsSettings) {
+    this.key = formatKeyUri(uri);
+    this.#uri = uri;
+    this.#settings = settings;
+  }
+
+  async wrap(plaintext: Uint8Array, context: EncryptionContext, signal: AbortSignal): Promise<WrappedKey> {
+    checkPlaintext(this.key, plaintext);
+    if (this.#publicKey === undefined) {
+      const message = { KeyId: this.#uri.key, Plaintext: plaintext, EncryptionContext: contextMember(context) };
+      const answer = await this.#call('Encrypt', message, signal);
+      if (answer.status === 200) return this.#readEncrypted(answer.body);
+      this.#publicKey = mayBeAsymmetric(answer) ? await this.#readPublicKey(signal) : undefined;
+      if (this.#publicKey === undefined) throw this.#explain(answer, 'Encrypt');
+    }
+    const { name, key } = this.#publicKey;
+    return { key: name, algorithm: RSA, wrapped: wrapRsaOaep(this.key, key, plaintext) };
+  }
+
+  async unwrap(
+    { key: name, algorithm, wrapped }: WrappedKey,
+    context: EncryptionContext,
+    signal: AbortSignal,
+  ): Promise<Uint8Array> {
+    const { key } = this;
+    // Packets of other programs name no algorithm; theirs is the service's default.
+    const asked = algorithm === '' ? SYMMETRIC : algorithm;
+    const isKnown = asked === SYMMETRIC || asked === RSA;
+    if (!isKnown || wrapped.length === 0 || wrapped.length > MAXIMUM_WRAPPED_BYTES) throw cannotBeUnwrapped(key);
+    const request = {
+      KeyId: this.#uri.key,
+      CiphertextBlob: wrapped,
+      EncryptionAlgorithm: asked,
+      EncryptionContext: asked === SYMMETRIC ? contextMember(context) : undefined,
+    };
+    const answer = await this.#call('Decrypt', request, signal);
+    if (answer.status !== 200) throw this.#explain(answer, 'Decrypt');
+    try {
+      const message = readAnswer('AWS KMS', key, answer.body);
+      const answered = readKeyId(this.#uri.key, message);
+      if (answered === undefined) throw damaged(key, 'another key answered');
+      if (!isKeyOfPacket(name, answered)) throw cannotBeUnwrapped(key);
+      if (!isAlgorithm(message, asked)) throw damaged(key, 'another algorithm');
+      const plaintext = asBytes(message.get('Plaintext'));
+      if (plaintext === undefined) throw damaged(key, 'no Plaintext');
+      return plaintext;
+    } finally {
+      wipe(answer.body);
+    }
+  }
+
+  close(): void {
+    this.#opened?.http.close();
+  }
+
+  #open(): Opened {
+    if (this.#opened !== undefined) return this.#opened;
+    const settings = this.#settings;
     const profiles = readAwsProfiles(settings.environment);
-    const place = findAwsPlace(uri, settings, profiles);
+    const place = findAwsPlace(this.#uri, settings, profiles);
     const trusted = {
       ...settings,
       caFiles: [...(settings.caFiles ?? []), ...findBundle(settings.environment, profiles)],
@@ -70,113 +132,80 @@ export function openAwsKms(uri: AwsKeyUri, settings: AwsKmsSettings): Kek {
     const credentials = CREDENTIALS.get(settings, '', () =>
       openAwsCredentials(settings.environment, http, place.region),
     );
-    opened = { http, place, credentials };
-    return opened;
+    this.#opened = { http, place, credentials };
+    return this.#opened;
   }
 
   /** One call, made again once with new credentials if the service says that the first ones have ended. */
-  async function call(operation: AwsOperation, message: JsonInput, signal: AbortSignal): Promise<HttpResponse> {
-    const { http, place, credentials } = open();
+  async #call(operation: AwsOperation, message: JsonInput, signal: AbortSignal): Promise<HttpResponse> {
+    const opened = this.#open();
+    const { credentials } = opened;
     const body = writeJson(message);
     try {
-      const answer = await send(http, place, await credentials.read(signal), operation, body, signal);
+      const answer = await send(opened, await credentials.read(signal), operation, body, signal);
       if (!isExpired(answer)) return answer;
       credentials.forget();
-      return await send(http, place, await credentials.read(signal), operation, body, signal);
+      return await send(opened, await credentials.read(signal), operation, body, signal);
     } finally {
       wipe(body);
     }
   }
 
-  async function send(
-    http: HttpClient,
-    place: AwsPlace,
-    identity: AwsIdentity,
-    operation: AwsOperation,
-    body: Uint8Array,
-    signal: AbortSignal,
-  ): Promise<HttpResponse> {
-    const url = `${place.endpoint}/`;
-    const headers = await signAwsRequest(
-      {
-        url,
-        region: place.region,
-        service: 'kms',
-        headers: { 'content-type': 'application/x-amz-json-1.1', 'x-amz-target': `TrentService.${operation}` },
-        body,
-      },
-      identity,
-    );
-    return http.request({ method: 'POST', url, headers, body, signal, maximumBytes: MAXIMUM_ANSWER_BYTES });
+  #explain(answer: HttpResponse, operation: AwsOperation): OcicryptError {
+    const { region } = this.#open().place;
+    return explainAwsError(answer, { key: this.key, keyId: this.#uri.key, region, operation });
   }
 
-  async function explain(answer: HttpResponse, operation: AwsOperation): Promise<OcicryptError> {
-    return explainAwsError(answer, { key, keyId, region: open().place.region, operation });
+  #readEncrypted(body: Uint8Array): WrappedKey {
+    const { key } = this;
+    const message = readAnswer('AWS KMS', key, body);
+    const name = readKeyId(this.#uri.key, message);
+    if (name === undefined) throw damaged(key, 'another key answered');
+    const wrapped = asBytes(message.get('CiphertextBlob')) ?? new Uint8Array(0);
+    if (wrapped.length === 0 || wrapped.length > MAXIMUM_WRAPPED_BYTES) throw damaged(key, 'no CiphertextBlob');
+    if (!isAlgorithm(message, SYMMETRIC)) throw damaged(key, 'another algorithm');
+    return { key: name, algorithm: SYMMETRIC, wrapped };
   }
 
   /** Undefined if this is not an RSA key, or its public half cannot be fetched: what `Encrypt` said matters then. */
-  async function readPublicKey(signal: AbortSignal): Promise<typeof publicKey> {
-    const answer = await call('GetPublicKey', { KeyId: keyId }, signal);
+  async #readPublicKey(signal: AbortSignal): Promise<{ readonly name: string; readonly key: KeyObject } | undefined> {
+    const keyId = this.#uri.key;
+    const answer = await this.#call('GetPublicKey', { KeyId: keyId }, signal);
     if (answer.status !== 200) {
-      const error = await explain(answer, 'GetPublicKey');
+      const error = this.#explain(answer, 'GetPublicKey');
       if (error.retryable) throw error;
       return undefined;
     }
-    const message = readAnswer('AWS KMS', key, answer.body);
+    const message = readAnswer('AWS KMS', this.key, answer.body);
     const name = readKeyId(keyId, message);
     const algorithms = asArray(message.get('EncryptionAlgorithms')) ?? [];
     const der = asBytes(message.get('PublicKey'));
     const rsa = der === undefined ? undefined : readRsaPublicKey(der);
-    if (name === undefined) throw damaged(key, 'another key answered');
+    if (name === undefined) throw damaged(this.key, 'another key answered');
     if (rsa === undefined || !algorithms.some((algorithm) => asText(algorithm) === RSA)) return undefined;
     return { name, key: rsa };
   }
+}
 
-  return {
-    local: false,
-    key,
-    async wrap(plaintext, context, signal) {
-      checkPlaintext(key, plaintext);
-      if (publicKey === undefined) {
-        const answer = await call('Encrypt', { KeyId: keyId, Plaintext: plaintext, ...contextMember(context) }, signal);
-        if (answer.status === 200) {
-          const message = readAnswer('AWS KMS', key, answer.body);
-          const name = readKeyId(keyId, message);
-          if (name === undefined) throw damaged(key, 'another key answered');
-          const wrapped = asBytes(message.get('CiphertextBlob')) ?? new Uint8Array(0);
-          if (wrapped.length === 0 || wrapped.length > MAXIMUM_WRAPPED_BYTES) throw damaged(key, 'no CiphertextBlob');
-          if (!isAlgorithm(message, SYMMETRIC)) throw damaged(key, 'another algorithm');
-          return { key: name, algorithm: SYMMETRIC, wrapped };
-        }
-        publicKey = mayBeAsymmetric(answer) ? await readPublicKey(signal) : undefined;
-        if (publicKey === undefined) throw await explain(answer, 'Encrypt');
-      }
-      return { key: publicKey.name, algorithm: RSA, wrapped: wrapRsaOaep(key, publicKey.key, plaintext) };
+async function send(
+  { http, place }: Opened,
+  identity: AwsIdentity,
+  operation: AwsOperation,
+  body: Uint8Array,
+  signal: AbortSignal,
+): Promise<HttpResponse> {
+  const url = `${place.endpoint}/`;
+  const headers = await signAwsRequest(
+    {
+      url,
+      region: place.region,
+      service: 'kms',
+      headers: { 'content-type': 'application/x-amz-json-1.1', 'x-amz-target': `TrentService.${operation}` },
+      body,
     },
-    async unwrap({ key: name, algorithm, wrapped }, context, signal) {
-      // Packets of other programs name no algorithm; theirs is the service's default.
-      const asked = algorithm === '' ? SYMMETRIC : algorithm;
-      const isKnown = asked === SYMMETRIC || asked === RSA;
-      if (!isKnown || wrapped.length === 0 || wrapped.length > MAXIMUM_WRAPPED_BYTES) throw cannotBeUnwrapped(key);
-      const bound = asked === SYMMETRIC ? contextMember(context) : {};
-      const request = { KeyId: keyId, CiphertextBlob: wrapped, EncryptionAlgorithm: asked, ...bound };
-      const answer = await call('Decrypt', request, signal);
-      if (answer.status !== 200) throw await explain(answer, 'Decrypt');
-      try {
-        const message = readAnswer('AWS KMS', key, answer.body);
-        const answered = readKeyId(keyId, message);
-        if (answered === undefined) throw damaged(key, 'another key answered');
-        if (!isKeyOfPacket(name, answered)) throw cannotBeUnwrapped(key);
-        if (!isAlgorithm(message, asked)) throw damaged(key, 'another algorithm');
-        const plaintext = asBytes(message.get('Plaintext'));
-        if (plaintext === undefined) throw damaged(key, 'no Plaintext');
-        return plaintext;
-      } finally {
-        wipe(answer.body);
-      }
-    },
-    close: () => opened?.http.close(),
-  };
+    identity,
+  );
+  return http.request({ method: 'POST', url, headers, body, signal, maximumBytes: MAXIMUM_ANSWER_BYTES });
 }
 
 /** The authorities that AWS's own tools are told to trust. */
@@ -185,8 +214,9 @@ function findBundle(environment: NodeJS.ProcessEnv, profiles: AwsProfiles): read
   return bundle ? [expandHome(bundle, environment)] : [];
 }
 
-function contextMember(context: Readonly<Record<string, string>>): { readonly EncryptionContext?: JsonInput } {
-  return Object.keys(context).length === 0 ? {} : { EncryptionContext: context };
+/** The service takes no empty one. */
+function contextMember(context: EncryptionContext): EncryptionContext | undefined {
+  return Object.keys(context).length === 0 ? undefined : context;
 }
 
 /** The canonical URI of the ARN that answered, or undefined if it is not the key that was asked. */

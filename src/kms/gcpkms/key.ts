@@ -12,7 +12,14 @@ import { formatKeyUri, type KeyUri } from '../../base/key-uri.ts';
 import { setting } from '../../base/setting.ts';
 import { SharedBySettings } from '../../base/share.ts';
 import { readAnswer } from '../answers.ts';
-import { cannotBeUnwrapped, checkPlaintext, contextBytes, type Kek, type WrappedKey } from '../kek.ts';
+import {
+  cannotBeUnwrapped,
+  checkPlaintext,
+  contextBytes,
+  type EncryptionContext,
+  type Kek,
+  type WrappedKey,
+} from '../kek.ts';
 import { wrapRsaOaep } from '../rsa-oaep.ts';
 import {
   checkedField,
@@ -48,10 +55,8 @@ export type GcpKmsSettings = {
 };
 
 /** Connections and roots are those of all keys of the same settings, and of their credentials. */
-const SHARED = new SharedBySettings<{
-  readonly http: HttpClient;
-  opening: Promise<GoogleCredentials> | undefined;
-}>();
+const SHARED = new SharedBySettings<Shared>();
+type Shared = { readonly http: HttpClient; opening: Promise<GoogleCredentials> | undefined };
 
 type GcpKeyUri = Extract<KeyUri, { scheme: 'gcpkms' }>;
 
@@ -81,20 +86,79 @@ const FRESH_MILLISECONDS = 5 * 60 * 1000;
  * @param now a clock in milliseconds
  */
 export function openGcpKms(uri: GcpKeyUri, settings: GcpKmsSettings, now = () => performance.now()): Kek {
-  const key = formatKeyUri(uri);
-  const name = formatKeyUri({ scheme: 'gcpkms', key: uri.key });
-  const endpoint =
-    settings.endpoint === undefined ? undefined : readEndpoint(settings.endpoint, setting('gcpkms.endpoint'));
-  const shared = SHARED.get(settings, '', () => ({ http: createHttpClient(settings), opening: undefined }));
-  const { http } = shared;
-  let isAsymmetric = false;
+  return new GoogleKek(uri, settings, now);
+}
+
+class GoogleKek implements Kek {
+  readonly local = false;
+  readonly key: string;
+  readonly #name: string;
+  readonly #uri: GcpKeyUri;
+  readonly #settings: GcpKmsSettings;
+  readonly #now: () => number;
+  readonly #endpoint: string | undefined;
+  readonly #shared: Shared;
+  #isAsymmetric = false;
   /** By version, whose material never changes. */
-  const publicKeys = new Map<string, GooglePublicKey>();
-  let newest: { readonly version: string; readonly until: number } | undefined;
+  readonly #publicKeys = new Map<string, GooglePublicKey>();
+  #newest: { readonly version: string; readonly until: number } | undefined;
+
+  constructor(uri: GcpKeyUri, settings: GcpKmsSettings, now: () => number) {
+    const { endpoint } = settings;
+    this.key = formatKeyUri(uri);
+    this.#name = formatKeyUri({ scheme: 'gcpkms', key: uri.key });
+    this.#uri = uri;
+    this.#settings = settings;
+    this.#now = now;
+    this.#endpoint = endpoint === undefined ? undefined : readEndpoint(endpoint, setting('gcpkms.endpoint'));
+    this.#shared = SHARED.get(settings, '', () => ({ http: createHttpClient(settings), opening: undefined }));
+  }
+
+  async wrap(plaintext: Uint8Array, context: EncryptionContext, signal: AbortSignal): Promise<WrappedKey> {
+    const additional = contextBytes(context);
+    checkPlaintext(this.key, plaintext, MAXIMUM_BYTES);
+    if (additional.length > MAXIMUM_BYTES) {
+      throw new OcicryptError('bad-input', `${this.key} takes at most ${MAXIMUM_BYTES} bytes of context`);
+    }
+    const answer = this.#isAsymmetric ? undefined : await this.#encrypt(plaintext, additional, signal);
+    if (answer?.status === 200) return this.#readEncrypted(answer.body);
+    const found = answer === undefined || mayBeAsymmetric(answer) ? await this.#findPublicKey(signal) : undefined;
+    if (found === undefined || found instanceof OcicryptError) {
+      const said = answer === undefined ? found : this.#explain(answer, 'encrypt');
+      // What `encrypt` said matters, unless it said no more than that the purpose is another one.
+      const isOfVersion = found?.code === 'key-disabled' || found?.code === 'not-found';
+      throw said?.code === 'configuration' && isOfVersion ? found : said;
+    }
+    this.#isAsymmetric = true;
+    return this.#wrapHere(found, plaintext);
+  }
+
+  async unwrap(packet: WrappedKey, context: EncryptionContext, signal: AbortSignal): Promise<Uint8Array> {
+    const { algorithm, wrapped } = packet;
+    const rsa = parseRsaAlgorithm(algorithm);
+    if (rsa !== undefined) return this.#unwrapRsa(rsa, packet, signal);
+    // v1 packets name no algorithm; theirs is this one.
+    const isSymmetric = algorithm === SYMMETRIC || algorithm === '';
+    if (!isSymmetric || wrapped.length === 0 || wrapped.length > MAXIMUM_WRAPPED_BYTES) {
+      throw cannotBeUnwrapped(this.key);
+    }
+    const message = {
+      ...checkedField('ciphertext', wrapped),
+      ...checkedField('additionalAuthenticatedData', contextBytes(context)),
+    };
+    const answer = await this.#call(`${this.#uri.key}:decrypt`, message, signal);
+    if (answer.status !== 200) throw this.#explain(answer, 'decrypt');
+    return this.#readPlaintext(answer.body);
+  }
+
+  close(): void {
+    this.#shared.http.close();
+  }
 
   /** For all keys of these settings. Credentials that could not be opened may be there the next time. */
-  function openCredentials(): Promise<GoogleCredentials> {
-    shared.opening ??= openGoogleCredentials({ ...settings, http }).catch((error: unknown) => {
+  #openCredentials(): Promise<GoogleCredentials> {
+    const shared = this.#shared;
+    shared.opening ??= openGoogleCredentials({ ...this.#settings, http: shared.http }).catch((error: unknown) => {
       shared.opening = undefined;
       throw error;
     });
@@ -102,28 +166,28 @@ export function openGcpKms(uri: GcpKeyUri, settings: GcpKmsSettings, now = () =>
   }
 
   /** One call, made again once with a new token if the service does not take the first one. */
-  async function call(resource: string, message: JsonInput | undefined, signal: AbortSignal): Promise<HttpResponse> {
-    const credentials = await openCredentials();
+  async #call(resource: string, message: JsonInput | undefined, signal: AbortSignal): Promise<HttpResponse> {
+    const credentials = await this.#openCredentials();
     const body = message === undefined ? undefined : writeJson(message);
     try {
-      const answer = await send(credentials, resource, body, signal);
+      const answer = await this.#send(credentials, resource, body, signal);
       if (answer.status !== 401) return answer;
       credentials.forget();
-      return await send(credentials, resource, body, signal);
+      return await this.#send(credentials, resource, body, signal);
     } finally {
       wipe(body);
     }
   }
 
-  async function send(
+  async #send(
     credentials: GoogleCredentials,
     resource: string,
     body: Uint8Array | undefined,
     signal: AbortSignal,
   ): Promise<HttpResponse> {
-    return http.request({
+    return this.#shared.http.request({
       method: body === undefined ? 'GET' : 'POST',
-      url: `${endpoint ?? `https://cloudkms.${await credentials.universe(signal)}`}/v1/${resource}`,
+      url: `${this.#endpoint ?? `https://cloudkms.${await credentials.universe(signal)}`}/v1/${resource}`,
       headers: async () => ({
         ...(await credentials.headers(signal)),
         'content-type': body === undefined ? undefined : 'application/json',
@@ -135,130 +199,93 @@ export function openGcpKms(uri: GcpKeyUri, settings: GcpKmsSettings, now = () =>
     });
   }
 
-  function explain(answer: HttpResponse, method: GoogleKmsMethod): OcicryptError {
-    return explainGoogleError(answer, { key, uri, method });
+  #explain(answer: HttpResponse, method: GoogleKmsMethod): OcicryptError {
+    return explainGoogleError(answer, { key: this.key, uri: this.#uri, method });
   }
 
-  function encrypt(plaintext: Uint8Array, additional: Uint8Array, signal: AbortSignal): Promise<HttpResponse> {
-    const resource = uri.version === undefined ? uri.key : `${uri.key}/cryptoKeyVersions/${uri.version}`;
+  #encrypt(plaintext: Uint8Array, additional: Uint8Array, signal: AbortSignal): Promise<HttpResponse> {
+    const { key, version } = this.#uri;
+    const resource = version === undefined ? key : `${key}/cryptoKeyVersions/${version}`;
     const message = {
       ...checkedField('plaintext', plaintext),
       ...checkedField('additionalAuthenticatedData', additional),
     };
-    return call(`${resource}:encrypt`, message, signal);
+    return this.#call(`${resource}:encrypt`, message, signal);
   }
 
-  function readEncrypted(body: Uint8Array): WrappedKey {
-    const answer = readAnswer('Google KMS', key, body);
-    const version = readVersion(uri, asText(answer.get('name')) ?? '');
-    if (version === undefined) throw damaged(key, 'another key answered');
+  #readEncrypted(body: Uint8Array): WrappedKey {
+    const answer = readAnswer('Google KMS', this.key, body);
+    const version = readVersion(this.#uri, asText(answer.get('name')) ?? '');
+    if (version === undefined) throw damaged(this.key, 'another key answered');
     for (const flag of ['verifiedPlaintextCrc32c', 'verifiedAdditionalAuthenticatedDataCrc32c']) {
-      if (answer.get(flag) !== true) throw damaged(key, `no ${flag}`);
+      if (answer.get(flag) !== true) throw damaged(this.key, `no ${flag}`);
     }
     const wrapped = readChecked(answer, 'ciphertext');
-    if (wrapped === undefined || wrapped.length === 0) throw damaged(key, 'ciphertextCrc32c');
-    return { key: name, version, algorithm: SYMMETRIC, wrapped };
+    if (wrapped === undefined || wrapped.length === 0) throw damaged(this.key, 'ciphertextCrc32c');
+    return { key: this.#name, version, algorithm: SYMMETRIC, wrapped };
   }
 
-  function wrapHere(found: GooglePublicKey, plaintext: Uint8Array): WrappedKey {
+  #wrapHere(found: GooglePublicKey, plaintext: Uint8Array): WrappedKey {
     const { version, algorithm } = found;
-    const wrapped = wrapRsaOaep(key, found.key, plaintext, algorithm.hash);
-    return { key: name, version, algorithm: algorithm.name, wrapped };
+    const wrapped = wrapRsaOaep(this.key, found.key, plaintext, algorithm.hash);
+    return { key: this.#name, version, algorithm: algorithm.name, wrapped };
   }
 
   /** The key to wrap with, or what the service said against it; what may pass or is damaged is thrown. */
-  async function findPublicKey(signal: AbortSignal): Promise<GooglePublicKey | OcicryptError> {
-    const version = uri.version ?? (await findNewestVersion(signal));
+  async #findPublicKey(signal: AbortSignal): Promise<GooglePublicKey | OcicryptError> {
+    const uri = this.#uri;
+    const version = uri.version ?? (await this.#findNewestVersion(signal));
     if (version instanceof OcicryptError) return version;
-    const known = publicKeys.get(version);
+    const known = this.#publicKeys.get(version);
     if (known !== undefined) return known;
-    const answer = await call(`${uri.key}/cryptoKeyVersions/${version}/publicKey`, undefined, signal);
-    if (answer.status !== 200) return throwIfRetryable(explain(answer, 'getPublicKey'));
-    const found = readPublicKey({ ...uri, version }, key, answer.body);
-    publicKeys.set(version, found);
+    const answer = await this.#call(`${uri.key}/cryptoKeyVersions/${version}/publicKey`, undefined, signal);
+    if (answer.status !== 200) return throwIfRetryable(this.#explain(answer, 'getPublicKey'));
+    const found = readPublicKey({ ...uri, version }, this.key, answer.body);
+    this.#publicKeys.set(version, found);
     return found;
   }
 
-  async function findNewestVersion(signal: AbortSignal): Promise<string | OcicryptError> {
-    if (newest !== undefined && now() < newest.until) return newest.version;
+  async #findNewestVersion(signal: AbortSignal): Promise<string | OcicryptError> {
+    if (this.#newest !== undefined && this.#now() < this.#newest.until) return this.#newest.version;
     const query = `filter=state%3DENABLED&pageSize=${MAXIMUM_VERSIONS}`;
-    const answer = await call(`${uri.key}/cryptoKeyVersions?${query}`, undefined, signal);
-    if (answer.status !== 200) return throwIfRetryable(explain(answer, 'list'));
-    const { version, isSymmetric } = readNewestVersion(uri, key, answer.body);
+    const answer = await this.#call(`${this.#uri.key}/cryptoKeyVersions?${query}`, undefined, signal);
+    if (answer.status !== 200) return throwIfRetryable(this.#explain(answer, 'list'));
+    const { version, isSymmetric } = readNewestVersion(this.#uri, this.key, answer.body);
     if (version === undefined) {
-      if (isSymmetric) return new OcicryptError('configuration', `${key} is symmetric`);
-      return new OcicryptError('key-disabled', `${key} has no enabled version to wrap with`, {
+      if (isSymmetric) return new OcicryptError('configuration', `${this.key} is symmetric`);
+      return new OcicryptError('key-disabled', `${this.key} has no enabled version to wrap with`, {
         hint: 'enable or make one: gcloud kms keys versions enable|create',
       });
     }
-    newest = { version, until: now() + FRESH_MILLISECONDS };
+    this.#newest = { version, until: this.#now() + FRESH_MILLISECONDS };
     return version;
   }
 
-  async function unwrapRsa(
+  async #unwrapRsa(
     algorithm: RsaAlgorithm,
-    { version = uri.version, wrapped }: WrappedKey,
+    { version = this.#uri.version, wrapped }: WrappedKey,
     signal: AbortSignal,
-  ) {
+  ): Promise<Uint8Array> {
     if (version === undefined || !isVersion(version) || wrapped.length !== algorithm.bits / 8) {
-      throw cannotBeUnwrapped(key);
+      throw cannotBeUnwrapped(this.key);
     }
-    const resource = `${uri.key}/cryptoKeyVersions/${version}:asymmetricDecrypt`;
-    const answer = await call(resource, checkedField('ciphertext', wrapped), signal);
-    if (answer.status !== 200) throw explain(answer, 'asymmetricDecrypt');
-    return readPlaintext(answer.body, ['verifiedCiphertextCrc32c']);
+    const resource = `${this.#uri.key}/cryptoKeyVersions/${version}:asymmetricDecrypt`;
+    const answer = await this.#call(resource, checkedField('ciphertext', wrapped), signal);
+    if (answer.status !== 200) throw this.#explain(answer, 'asymmetricDecrypt');
+    return this.#readPlaintext(answer.body, ['verifiedCiphertextCrc32c']);
   }
 
-  function readPlaintext(body: Uint8Array, flags: readonly string[] = []): Uint8Array {
+  #readPlaintext(body: Uint8Array, flags: readonly string[] = []): Uint8Array {
     try {
-      const answer = readAnswer('Google KMS', key, body);
-      for (const flag of flags) if (answer.get(flag) !== true) throw damaged(key, `no ${flag}`);
+      const answer = readAnswer('Google KMS', this.key, body);
+      for (const flag of flags) if (answer.get(flag) !== true) throw damaged(this.key, `no ${flag}`);
       const plaintext = readChecked(answer, 'plaintext');
-      if (plaintext === undefined) throw damaged(key, 'plaintextCrc32c');
+      if (plaintext === undefined) throw damaged(this.key, 'plaintextCrc32c');
       return plaintext;
     } finally {
       wipe(body);
     }
   }
-
-  return {
-    local: false,
-    key,
-    async wrap(plaintext, context, signal) {
-      const additional = contextBytes(context);
-      checkPlaintext(key, plaintext, MAXIMUM_BYTES);
-      if (additional.length > MAXIMUM_BYTES) {
-        throw new OcicryptError('bad-input', `${key} takes at most ${MAXIMUM_BYTES} bytes of context`);
-      }
-      const answer = isAsymmetric ? undefined : await encrypt(plaintext, additional, signal);
-      if (answer?.status === 200) return readEncrypted(answer.body);
-      const found = answer === undefined || mayBeAsymmetric(answer) ? await findPublicKey(signal) : undefined;
-      if (found === undefined || found instanceof OcicryptError) {
-        const said = answer === undefined ? found : explain(answer, 'encrypt');
-        // What `encrypt` said matters, unless it said no more than that the purpose is another one.
-        const isOfVersion = found?.code === 'key-disabled' || found?.code === 'not-found';
-        throw said?.code === 'configuration' && isOfVersion ? found : said;
-      }
-      isAsymmetric = true;
-      return wrapHere(found, plaintext);
-    },
-    async unwrap(packet, context, signal) {
-      const { algorithm, wrapped } = packet;
-      const rsa = parseRsaAlgorithm(algorithm);
-      if (rsa !== undefined) return unwrapRsa(rsa, packet, signal);
-      // v1 packets name no algorithm; theirs is this one.
-      const isSymmetric = algorithm === SYMMETRIC || algorithm === '';
-      if (!isSymmetric || wrapped.length === 0 || wrapped.length > MAXIMUM_WRAPPED_BYTES) throw cannotBeUnwrapped(key);
-      const message = {
-        ...checkedField('ciphertext', wrapped),
-        ...checkedField('additionalAuthenticatedData', contextBytes(context)),
-      };
-      const answer = await call(`${uri.key}:decrypt`, message, signal);
-      if (answer.status !== 200) throw explain(answer, 'decrypt');
-      return readPlaintext(answer.body);
-    },
-    close: () => http.close(),
-  };
 }
 
 function throwIfRetryable(error: OcicryptError): OcicryptError {

@@ -5,7 +5,7 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join, relative } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { examineSetup } from '../../../src/cli/doctor/setup.ts';
+import { examineClients } from '../../../src/cli/doctor/clients.ts';
 import { findSignatureTraps } from '../../../src/cli/doctor/signatures.ts';
 
 let directory: string;
@@ -31,7 +31,7 @@ async function examine(providers: unknown, containerd?: string): Promise<readonl
   await writeFile(file, typeof providers === 'string' ? providers : JSON.stringify(providers));
   if (containerd !== undefined) await writeFile(containerdConfig, containerd);
   const environment = { OCICRYPT_KEYPROVIDER_CONFIG: file, PATH: `${directory}:/usr/bin:/bin` };
-  const findings = await examineSetup({
+  const findings = await examineClients({
     environment,
     containerdConfigs: containerd === undefined ? [] : [containerdConfig],
   });
@@ -54,10 +54,10 @@ describe('the configuration of key providers', () => {
 
   test('that is not named, or is not there, calls no provider', async () => {
     const containerdConfigs = [join(directory, 'none')];
-    const [unset] = await examineSetup({ environment: {}, containerdConfigs });
+    const [unset] = await examineClients({ environment: {}, containerdConfigs });
     assert.deepEqual([unset?.level, unset?.subject], ['warn', 'OCICRYPT_KEYPROVIDER_CONFIG']);
     const environment = { OCICRYPT_KEYPROVIDER_CONFIG: join(directory, 'nowhere.json') };
-    const [missing] = await examineSetup({ environment, containerdConfigs });
+    const [missing] = await examineClients({ environment, containerdConfigs });
     assert.equal(missing?.level, 'fail');
   });
 
@@ -170,7 +170,7 @@ describe("containerd's configuration", () => {
     assert.deepEqual(await examine(good(), LOCAL + (await complete())), []);
     assert.deepEqual(await examine(good(), LOCAL + (await complete("'"))), []);
     const environment = { OCICRYPT_KEYPROVIDER_CONFIG: join(directory, 'ocicrypt.json'), PATH: '/bin' };
-    const found = await examineSetup({ environment, containerdConfigs: [join(directory, 'nowhere.toml')] });
+    const found = await examineClients({ environment, containerdConfigs: [join(directory, 'nowhere.toml')] });
     assert.ok(found.every(({ level }) => level === 'ok'));
   });
 

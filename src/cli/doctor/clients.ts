@@ -1,4 +1,4 @@
-// What can be seen of a client's set-up from here: its configuration of key providers, and containerd's.
+// What can be seen of clients from here: the file of key providers that they read, and containerd's configuration.
 // https://github.com/containers/ocicrypt/blob/main/docs/keyprovider.md
 
 import { accessSync, constants, existsSync, statSync } from 'node:fs';
@@ -26,7 +26,7 @@ const VARIABLE = 'OCICRYPT_KEYPROVIDER_CONFIG';
  * Looks at everything and changes nothing: commands are run once with a request that holds nothing, sockets are
  * connected to and closed again. What containerd's decoders are given is looked at like what clients are given here.
  */
-export async function examineSetup({ environment, containerdConfigs }: SetupPlaces): Promise<readonly Finding[]> {
+export async function examineClients({ environment, containerdConfigs }: SetupPlaces): Promise<readonly Finding[]> {
   const findings = [...(await examineVariable(environment))];
   const examined = new Set([environment[VARIABLE]]);
   for (const file of containerdConfigs) {
