@@ -124,8 +124,9 @@ async function wrapToAll(
   options: WrapOptions,
   signal: AbortSignal,
 ): Promise<readonly WrappedKey[]> {
-  const others = new AbortController();
-  const either = eitherSignal(signal, others.signal);
+  // A single one has no others to end, and a server makes no signal for it.
+  const others = keys.length > 1 ? new AbortController() : undefined;
+  const either = others === undefined ? signal : eitherSignal(signal, others.signal);
   try {
     return await Promise.all(
       keys.map(async (uri) => {
@@ -139,7 +140,7 @@ async function wrapToAll(
       }),
     );
   } catch (error) {
-    others.abort();
+    others?.abort();
     throw error;
   }
 }

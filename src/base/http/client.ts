@@ -86,8 +86,8 @@ function describeWait(url: URL, role: CredentialRole | undefined): [Wait, WaitCl
 
 /** Errors name a host and never a path or query, which may hold secrets. */
 function checkUrl(request: HttpRequest): URL {
-  const url = URL.canParse(request.url) ? new URL(request.url) : undefined;
-  if (url === undefined || !/^https?:$/.test(url.protocol) || url.username !== '' || url.password !== '') {
+  const url = URL.parse(request.url);
+  if (url === null || !/^https?:$/.test(url.protocol) || url.username !== '' || url.password !== '') {
     throw new OcicryptError('configuration', 'not an https address', { hint: 'addresses look like https://HOST:PORT' });
   }
   if (url.protocol === 'http:' && !request.insecurePlaintext && !isLoopback(bareHost(url))) {
