@@ -2,7 +2,7 @@
 // proxy if there is one.
 
 import { bareHost } from '../address.ts';
-import { startWait } from '../deadline.ts';
+import { eitherSignal, startWait } from '../deadline.ts';
 import { AnswerReader } from './answer.ts';
 import type { Connection, Dialer, Trust } from './connection.ts';
 import type { BoundedRequest, CheckedHeaders, HttpResponse, HttpSettings, HttpTransport } from './contract.ts';
@@ -56,14 +56,20 @@ export function createTransport(settings: HttpSettings, findDialer: FindDialer):
     route: string,
   ): Promise<CheckedHeaders> {
     if (typeof headers !== 'function') return headers;
-    const opening = idle.has(route)
-      ? undefined
-      : open(url, proxy, signal).then((connection) => idle.keep(route, connection));
-    // What is wrong with the headers is said first.
-    opening?.catch(() => undefined);
-    const ready = await headers();
-    await opening;
-    return ready;
+    if (idle.has(route)) return headers();
+    const unneeded = new AbortController();
+    const opening = open(url, proxy, eitherSignal(signal, unneeded.signal)).then((connection) =>
+      idle.keep(route, connection),
+    );
+    // What is wrong with the headers is said first, and then no connection is waited for.
+    opening.catch(() => undefined);
+    try {
+      const ready = await headers();
+      await opening;
+      return ready;
+    } finally {
+      unneeded.abort();
+    }
   }
 
   return {

@@ -1,5 +1,6 @@
 // The HTTP client against servers that misbehave byte by byte.
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { copyFile, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { createServer as createPlainServer } from 'node:http';
@@ -129,6 +130,18 @@ describe('an exchange', () => {
       client.request(post(url, { headers: () => Promise.reject(noToken) })),
       (error) => error === noToken,
     );
+  });
+
+  test('gives up the connection that it is opening if its headers fail', async () => {
+    const reached = Promise.withResolvers<Socket>();
+    // It never answers the handshake.
+    const listener = createTcpServer((socket) => reached.resolve(socket.on('error', () => {}).resume()));
+    const url = `https://127.0.0.1:${(await listen(listener)).port}`;
+    const noToken = new OcicryptError('unauthenticated', 'no token');
+    const headers = () => reached.promise.then(() => Promise.reject(noToken));
+    await assert.rejects(trusting().request(post(url, { headers })), (error) => error === noToken);
+    const socket = await reached.promise;
+    if (!socket.destroyed) await once(socket, 'close');
   });
 
   test('never decodes a body', async () => {
