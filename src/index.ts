@@ -9,13 +9,16 @@ export {
   type ErrorDetails,
   type ErrorReason,
   type ErrorStatus,
+  GRPC_STATUS,
+  type GrpcStatus,
   OcicryptError,
 } from './base/errors.ts';
 export type { HttpSettings } from './base/http/contract.ts';
 export type { StreamSettings } from './base/http/stream.ts';
-export type { JsonObject, JsonValue } from './base/json.ts';
+export type { JsonNumber, JsonObject, JsonString, JsonValue } from './base/json.ts';
 export type { ByteSpelling } from './base/json-writer.ts';
 export { type Attributes, formatKeyUri, type KeyUri, type OwnKeyUri, parseKeyUri } from './base/key-uri.ts';
+export type { SecretPrompt } from './base/secret-file.ts';
 export { createUnwrapper, type KeyHolder } from './client/holders.ts';
 export { createJweHolder, createJweWrapper } from './client/jwe.ts';
 export type { LayerKeyUnwrapper, LayerKeyWrapper, WrappedLayerKey } from './client/layer-keys.ts';
@@ -77,15 +80,19 @@ export {
 export { type Verification, type VerifyOptions, verifyImage } from './image/verify.ts';
 export type { AgeSettings } from './kms/age/identities.ts';
 export type { AwsKmsSettings } from './kms/awskms/key.ts';
+export type { AzureCloudSettings } from './kms/azurekms/cloud.ts';
 export type { AzureKmsSettings } from './kms/azurekms/vault.ts';
 export type { GcpKmsSettings } from './kms/gcpkms/key.ts';
 export type { VaultSettings } from './kms/hashivault/key.ts';
+export type { VaultLogin } from './kms/hashivault/tokens.ts';
 export type { KbsSettings } from './kms/kbs/key.ts';
 export { cannotBeUnwrapped, contextBytes, type EncryptionContext, type Kek, type WrappedKey } from './kms/kek.ts';
 export { createKeyfile } from './kms/keyfile/key.ts';
 export type { BackendSettings } from './kms/open.ts';
 export type { OpenOwnKey, OwnSchemes } from './kms/own.ts';
 export type { Pkcs11Settings } from './kms/pkcs11/key.ts';
+export type { Pkcs11PinSettings } from './kms/pkcs11/login.ts';
+export type { Pkcs11ModuleSettings } from './kms/pkcs11/module.ts';
 export { createKekStore, type KekStore } from './kms/store.ts';
 export { DEFAULT_LIMITS, type Limits } from './provider/attempts.ts';
 export type { AuditEvent, AuditSink, Decision, Logger } from './provider/audit.ts';
@@ -94,7 +101,7 @@ export type { Labels } from './provider/labels.ts';
 export { decodePacket, type Packet, type PacketV1 } from './provider/packet.ts';
 export type { PacketCoco } from './provider/packet-coco.ts';
 export type { PacketV2 } from './provider/packet-v2.ts';
-export type { NameOptions } from './provider/parameters.ts';
+export type { NameOptions, UsualName } from './provider/parameters.ts';
 export { type AllowRule, parseAllowRule, type VersionMatching } from './provider/policy.ts';
 export type { Operation } from './provider/protocol.ts';
 export type { PacketChoice } from './provider/wrap.ts';

@@ -29,6 +29,7 @@ export type ErrorStatus = {
 /** The gRPC statuses in use: https://grpc.github.io/grpc/core/md_doc_statuscodes.html */
 export type GrpcStatus = (typeof GRPC_STATUS)[keyof typeof GRPC_STATUS];
 
+/** Their numbers, by the names of the protocol. */
 export const GRPC_STATUS = {
   INVALID_ARGUMENT: 3,
   DEADLINE_EXCEEDED: 4,

@@ -14,7 +14,7 @@ export type JsonInput =
   | readonly JsonInput[]
   | { readonly [member: string]: JsonInput | undefined };
 
-/** How {@link writeJson} spells bytes: as base64 or base64url text, or an array of numbers as Rust's serde reads `Vec<u8>`. */
+/** How bytes are spelled in JSON: as base64 or base64url text, or an array of numbers as Rust's serde reads `Vec<u8>`. */
 export type ByteSpelling = 'base64' | 'base64url' | 'array';
 
 /**

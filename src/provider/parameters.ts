@@ -13,11 +13,12 @@ export type NamedKeys = {
   readonly keys: readonly KeyUri[];
 };
 
-/** How our name is found: the one that was configured, else this one and then the other of {@link USUAL_NAMES}. */
+/** How our name is found: the one that was configured, else this one and then the other of `USUAL_NAMES`. */
 export type NameOptions = { readonly configured: string | undefined; readonly fallback: UsualName };
 
 /** The names that users of the reference provider have for its command and its server; we tell users to use the first. */
 export const USUAL_NAMES = ['kmscrypt', 'grpc-keyprovider'] as const;
+/** A name by which clients know the reference provider. */
 export type UsualName = (typeof USUAL_NAMES)[number];
 
 /** Parameters of ocicrypt's own schemes, private keys among them: https://github.com/containers/ocicrypt config/ */

@@ -23,7 +23,7 @@ export type KeyRequest = {
 );
 
 /** What a request asks for: to wrap a layer key, or to unwrap one. */
-export type Operation = KeyRequest['operation'];
+export type Operation = 'unwrap' | 'wrap';
 
 export type Parameters = ReadonlyMap<string, ParameterValues>;
 

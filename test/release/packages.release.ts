@@ -167,7 +167,9 @@ async function assertServiceWorks(
   succeed: (...words: readonly [string, ...string[]]) => Promise<string>,
 ): Promise<void> {
   const unit = readFileSync(join(root, 'usr/lib/systemd/system/ocicrypt-kms.service'), 'utf8');
-  assert.match(unit, /^ExecStart=\/usr\/bin\/ocicrypt-kms serve --config=\/etc\/ocicrypt-kms\/config\.yaml$/m);
+  const [, started = ''] =
+    /^ExecStart=(\/usr\/bin\/ocicrypt-kms serve --config=\/etc\/ocicrypt-kms\/config\.yaml\b.*)$/m.exec(unit) ?? [];
+  assert.notEqual(started, '', unit);
   assert.match(unit, /^User=ocicrypt-kms$/m);
   assert.equal(await succeed('stat', '--format=%A %U %G', '/etc/ocicrypt-kms'), 'drwxr-x--- root ocicrypt-kms\n');
   copyFileSync(join(root, 'work/app.key'), join(root, 'etc/ocicrypt-kms/app.key'));
@@ -175,6 +177,11 @@ async function assertServiceWorks(
   await succeed('chgrp', 'ocicrypt-kms', '/etc/ocicrypt-kms/app.key');
   const doctor = '/usr/bin/ocicrypt-kms doctor keyfile:///etc/ocicrypt-kms/app.key';
   assert.match(await succeed('su', '--shell=/bin/sh', 'ocicrypt-kms', `--command=${doctor}`), /ok/);
+  // Beside the socket and the directory for logs, which systemd makes.
+  writeFileSync(join(root, 'etc/ocicrypt-kms/config.yaml'), 'key: [/etc/ocicrypt-kms/app.key]\n');
+  await succeed('install', '--directory', '--owner=ocicrypt-kms', '/var/log/ocicrypt-kms');
+  const check = `${started} --listen=unix:///var/log/ocicrypt-kms/socket --check`;
+  await succeed('su', '--shell=/bin/sh', 'ocicrypt-kms', `--command=${check}`);
 }
 
 /** Completions are those that the executable prints, and every command has a page. */

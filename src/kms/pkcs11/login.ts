@@ -10,6 +10,7 @@ import { readSecretFile, type SecretPrompt } from '../../base/secret-file.ts';
 import { setting } from '../../base/setting.ts';
 import { type Cryptoki, type Handle, type OpenModule, returnValue, type TokenInfo } from './module.ts';
 
+/** Where the PIN of a token comes from. */
 export type Pkcs11PinSettings = {
   readonly pinFile?: string | undefined;
   /** The name of the environment variable that holds the PIN. */

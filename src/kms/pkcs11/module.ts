@@ -44,6 +44,7 @@ export type TokenInfo = {
   readonly flags: number;
 };
 
+/** Which PKCS#11 modules are loaded, and by what. */
 export type Pkcs11ModuleSettings = {
   /** The modules that may be loaded; the first serves keys that name none. */
   readonly modules: readonly string[];
