@@ -151,7 +151,7 @@ for (const containerd of CHOSEN) {
       assert.equal(exitCode, 0, text);
       assert.doesNotMatch(text, /FAIL|warn/);
       assert.equal(text.match(/decrypts tar/g)?.length, 3);
-      const doctor = await check({}, 'doctor');
+      const doctor = await check({}, 'doctor', `--config=${POLICY}`);
       assert.equal(doctor.exitCode, 0, doctor.text);
       // Of clients on this shell, which has no variable.
       assert.equal(doctor.text.match(/^(?:warn|FAIL)/gm)?.length, 1, doctor.text);
