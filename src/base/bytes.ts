@@ -125,9 +125,8 @@ export function concatBytes(...parts: readonly Uint8Array[]): Uint8Array<ArrayBu
 
 /** Whether both arrays hold the same bytes. Not constant in time: for public bytes only. */
 export function equalBytes(a: Uint8Array, b: Uint8Array): boolean {
-  if (a.length !== b.length) return false;
-  for (let index = 0; index < a.length; index++) if (a[index] !== b[index]) return false;
-  return true;
+  // By native code: a loop over 64 KiB took a decoder a fifth of its processor time.
+  return a.length === b.length && Buffer.compare(a, b) === 0;
 }
 
 /** Overwrites keys with zeros when they are done with; strings and copies inside the runtime are out of reach. */

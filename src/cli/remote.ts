@@ -31,7 +31,8 @@ export async function runRemote(address: string, { settings, terminal }: Command
 type Forward = (request: Uint8Array, signal: AbortSignal) => Promise<Uint8Array>;
 
 /**
- * The server at `address` as one who answers requests, asked again where that may help.
+ * The server at `address` as one who answers requests, asked again where that may help: for three seconds if no server
+ * is there, which is as long as a restart takes.
  *
  * @param timeout milliseconds from now, for all that is asked
  * @throws OcicryptError `configuration`, `usage`
@@ -49,10 +50,19 @@ export function openRemote(address: string, settings: Settings, timeout: number)
   const started = performance.now();
   // For a server that is asked again, too.
   const timeLeft = () => Math.max(1, timeout - (performance.now() - started));
-  return (request, signal) =>
-    withRetries(limitsWithin(timeout), signal, () =>
-      forwardRequest(request, { target, tls, names, timeout: timeLeft() }, signal),
-    );
+  let gone: OcicryptError | undefined;
+  return async (request, signal) => {
+    // A decoder asks for each wrapped key: a server that was waited for in vain is not waited for again.
+    if (gone !== undefined) throw gone;
+    try {
+      return await withRetries(limitsWithin(timeout), signal, () =>
+        forwardRequest(request, { target, tls, names, timeout: timeLeft() }, signal),
+      );
+    } catch (error) {
+      if (error instanceof OcicryptError && error.unreached) gone = error;
+      throw error;
+    }
+  };
 }
 
 /** How a server is known, and what it wants to see. @throws OcicryptError `usage` */

@@ -128,8 +128,8 @@ async function runCommand(
       return settings;
     };
     await reread();
-    // One request is answered before compiled code would pay for its compilation.
-    if (name !== 'keyprovider') compileHotCode();
+    // One request is answered, and a layer decrypted by native code, before compiled code would pay for its compilation.
+    if (name !== 'keyprovider' && name !== 'decoder') compileHotCode();
     const shown = settings.switch('quiet') ? quiet(terminal) : terminal;
     await command.run({ settings, given: given.names(), terminal: shown, personality, reread });
   } catch (error) {

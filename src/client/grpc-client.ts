@@ -57,7 +57,7 @@ export type GrpcCall = {
 export async function callOnce(target: Address, tls: GrpcTls | undefined, call: GrpcCall): Promise<Uint8Array> {
   const session = dial(target, tls);
   try {
-    return await request(session, call, describeTarget(target));
+    return await request(session, call, target);
   } finally {
     session.destroy();
   }
@@ -125,14 +125,18 @@ function createContext(tls: GrpcTls | undefined): SecureContext {
 
 const MAXIMUM_PEM_BYTES = 256 * 1024;
 
-function request(session: ClientHttp2Session, call: GrpcCall, shown: string): Promise<Uint8Array> {
+function request(session: ClientHttp2Session, call: GrpcCall, target: Address): Promise<Uint8Array> {
+  const shown = describeTarget(target);
   const { promise, resolve, reject } = Promise.withResolvers<Uint8Array>();
   const lost = (cause: unknown) =>
     reject(
       new OcicryptError('unavailable', `no answer from ${shown}${showSystemCode(cause)}`, {
         cause,
         ...prospectsOf(systemCode(cause) ?? ''),
-        hint: 'is the server running, and are the certificates the right ones?',
+        hint:
+          target.kind === 'unix'
+            ? 'start the server: systemctl start ocicrypt-kms.socket, or ocicrypt-kms serve'
+            : 'is the server running, and are the certificates the right ones?',
       }),
     );
   if (call.signal.aborted) {

@@ -10,10 +10,11 @@ import { cp, mkdir, readFile, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { text } from 'node:stream/consumers';
-import { after, before, describe, test } from 'node:test';
+import { after, before, describe, type TestContext, test } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
 import { ERROR_STATUS, type ErrorCode } from '../../src/base/errors.ts';
 import { blobPath, type Compression, type Descriptor, type Image, writeImage } from '../fixtures/images.ts';
+import { serve } from '../fixtures/serve.ts';
 import { decoderPayload } from '../real-clients/ctd-decoder.ts';
 import { clientEnvironment, type Environment, type RunResult, runClient } from '../real-clients/process.ts';
 import { startGoogle } from './google.ts';
@@ -246,6 +247,49 @@ describe('without a payload', () => {
     await writeFile(name('d'), manifest.subarray(0, manifest.length / 2));
     await writeFile(join(blobs, 'x'), manifest);
     assertPlain(await decode(layerAt(0), [key, `--content-store=${root}`]), 0);
+  });
+});
+
+describe('with a server', () => {
+  const listen = () => workspace.path('server.sock');
+  const remote = () => `--remote=unix://${listen()}`;
+  const start = (context: Pick<TestContext, 'after'>) => serve(context, [`--listen=unix://${listen()}`, key]);
+
+  test('layers of every compression and size come out, with a payload and without', async (t) => {
+    await start(t);
+    for (const [index, layer] of image.layers.entries()) {
+      assertPlain(await decode(layer, [remote()], { payload: decoderPayload(layer, null) }), index);
+      assertPlain(await decode(layer, [remote(), `--content-store=${layout}`]), index);
+    }
+  });
+
+  test('a refusal of the server is the reason', async (t) => {
+    const other = await workspace.keygen('of-server.key');
+    await serve(t, [`--listen=unix://${listen()}`, `--key=${other.file}`]);
+    assertFailed(await decode(layerAt(GZIP), [remote(), `--content-store=${layout}`]), 'not-allowed', 0);
+  });
+
+  test('a server that is started again meanwhile is waited for', async (t) => {
+    const { child } = await start(t);
+    child.kill('SIGTERM');
+    await once(child, 'exit');
+    const decoded = decode(layerAt(GZIP), [remote(), `--content-store=${layout}`]);
+    await pause(500);
+    await start(t);
+    assertPlain(await decoded, GZIP);
+  });
+
+  test('no server at all is told after three seconds, however many keys the layer has', async () => {
+    const layer = layerAt(GZIP);
+    const packet = layer.annotations?.[KEYS] ?? '';
+    const many = { ...layer, annotations: { ...layer.annotations, [KEYS]: Array(5).fill(packet).join() } };
+    const started = performance.now();
+    const failed = await decode(layer, [`--remote=unix://${workspace.path('nowhere.sock')}`], {
+      payload: decoderPayload(many, null),
+    });
+    assertFailed(failed, 'unavailable', 0);
+    assert.ok(performance.now() - started < 6000, `${performance.now() - started} ms`);
+    assert.match(failed.stderr, /nowhere\.sock \(ENOENT\), tried \d+ times in \d\.\d s; start the server/);
   });
 });
 
