@@ -1,4 +1,4 @@
-// Measures what the project promises about speed and size: `npm run bench -- [SECTION]… [--runs=N] [--peer=COMMAND] [--peer-server=COMMAND]`.
+// Measures what the project promises about speed and size: `npm run bench -- [SECTION]… [--runs=N] [--only=TEXT] [--peer=COMMAND] [--peer-server=COMMAND]`.
 // A section is a file of this directory that exports `run`; docs/benchmarks.md says what each of them shows.
 
 import { parseArgs } from 'node:util';
@@ -9,6 +9,8 @@ import { print } from './measure.ts';
 export type BenchOptions = {
   /** Counted runs of each contender; a section has its own number where none is given. */
   readonly runs: number | undefined;
+  /** A part of the titles of the rows that are measured, for sections that have long ones (pull). */
+  readonly only: string | undefined;
   /** Another provider's command, put beside ours. */
   readonly peer: string | undefined;
   /** The command of its server, which takes the reference server's options. */
@@ -28,9 +30,14 @@ const SECTIONS: Readonly<Record<string, () => Promise<Section>>> = {
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
-  options: { runs: { type: 'string' }, peer: { type: 'string' }, 'peer-server': { type: 'string' } },
+  options: {
+    runs: { type: 'string' },
+    only: { type: 'string' },
+    peer: { type: 'string' },
+    'peer-server': { type: 'string' },
+  },
 });
-const { runs: wanted, peer, 'peer-server': peerServer } = values;
+const { runs: wanted, only, peer, 'peer-server': peerServer } = values;
 const all = Object.keys(SECTIONS).filter((name) => name !== 'peer');
 const names = positionals.length > 0 ? positionals : peerServer === undefined ? all : ['peer'];
 const unknown = names.find((name) => !(name in SECTIONS));
@@ -38,10 +45,10 @@ const runs = wanted === undefined ? undefined : Number(wanted);
 
 if (unknown !== undefined || (runs !== undefined && !(Number.isSafeInteger(runs) && runs > 0))) {
   print(
-    `usage: npm run bench -- [${Object.keys(SECTIONS).join('|')}]… [--runs=N] [--peer=COMMAND] [--peer-server=COMMAND]`,
+    `usage: npm run bench -- [${Object.keys(SECTIONS).join('|')}]… [--runs=N] [--only=TEXT] [--peer=COMMAND] [--peer-server=COMMAND]`,
   );
   process.exitCode = 64;
 } else {
   buildIfStale();
-  for (const name of names) await (await SECTIONS[name]?.())?.run({ runs, peer, peerServer });
+  for (const name of names) await (await SECTIONS[name]?.())?.run({ runs, only, peer, peerServer });
 }
