@@ -84,7 +84,7 @@ test('snippets of the documents, copied literally, encrypt and decrypt an image 
 
 test('every file of key providers in the documents calls this provider by one name', async () => {
   const names = new Map<string, string>();
-  for (const file of globSync(['README.md', 'docs/*.md', 'examples/*'], { cwd: PROJECT }).sort()) {
+  for (const file of globSync(['README.md', 'docs/*.md', 'examples/*.*'], { cwd: PROJECT }).sort()) {
     for (const [, name = ''] of (await readDocument(file)).matchAll(/"key-providers":\s*\{\s*"([^"]+)"/g)) {
       if (name !== 'kmscrypt') names.set(file, name);
     }
