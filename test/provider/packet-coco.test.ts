@@ -10,6 +10,7 @@ import { openAwsKms } from '../../src/kms/awskms/key.ts';
 import { openKbsKey } from '../../src/kms/kbs/key.ts';
 import { createProvider, type ProviderOptions } from '../../src/provider/handle.ts';
 import { decodePacket } from '../../src/provider/packet.ts';
+import { isPacketCoco } from '../../src/provider/packet-coco.ts';
 import { parseAllowRule } from '../../src/provider/policy.ts';
 import { type FakeAwsKms, startFakeAwsKms } from '../fakes/aws-kms.ts';
 import { createCertificateAuthority } from '../fixtures/certificates.ts';
@@ -112,6 +113,55 @@ describe('a v2 packet of Confidential Containers for AWS', () => {
       },
     );
   });
+});
+
+describe('the members of a packet of Confidential Containers', () => {
+  const broker = { kid: KID, wrapped_data: base64(17), iv: base64(12), wrap_type: 'A256GCM' };
+  const aws = { kid: '1234abcd-12ab-34cd-56ef-1234567890ab', wrapped_data: base64(1), provider: 'aws' };
+  const formatOf = (packet: object) => decodePacket(Buffer.from(JSON.stringify(packet))).format;
+
+  test('say what it is', () => {
+    assert.equal(formatOf(broker), 'coco-v1');
+    for (const more of [{ version: '0.1.0' }, { provider: 'kbs' }, { version: '0.1.0', provider: 'KBS' }])
+      assert.equal(formatOf({ ...broker, ...more }), 'coco-v2');
+    assert.equal(formatOf(aws), 'coco-v2');
+    for (const [members, is] of [
+      [['kid', 'wrapped_data'], true],
+      [['kid', 'wrapped_data', 'attester_endpoint'], false],
+      [['kid'], false],
+      [['wrapped_data'], false],
+      [[], false],
+    ] as const)
+      assert.equal(isPacketCoco(new Map(members.map((name) => [name, null]))), is, members.join());
+  });
+
+  test('have the sizes of AES-GCM, and a context of 16 texts of 1024 characters at most', () => {
+    for (const [member, bytes] of [
+      ['iv', 11],
+      ['iv', 13],
+      ['wrapped_data', 16],
+      ['wrapped_data', 0],
+    ] as const)
+      assert.throws(() => formatOf({ ...broker, [member]: base64(bytes) }), { code: 'bad-input' });
+    const withContext = (count: number, length: number) => ({
+      ...aws,
+      annotations: {
+        encryption_context: Object.fromEntries(
+          Array.from({ length: count }, (_, index) => [index, 'x'.repeat(length)]),
+        ),
+      },
+    });
+    assert.equal(formatOf(withContext(16, 1024)), 'coco-v2');
+    for (const [count, length] of [
+      [17, 1],
+      [1, 1025],
+    ] as const)
+      assert.throws(() => formatOf(withContext(count, length)), { code: 'bad-input' });
+  });
+
+  function base64(length: number): string {
+    return Buffer.alloc(length, 7).toString('base64');
+  }
 });
 
 describe("a packet for the key broker's key", () => {

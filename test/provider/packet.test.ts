@@ -209,6 +209,11 @@ test('two entries of one key become the first of them, two versions of it stay t
   );
 });
 
+test('a packet of a later version is refused with what to do', () => {
+  const later = canonicalJson(sealMembers({ recipients: [keyfileEntry(KEYFILES.first)] })).replace('/v2"', '/v3"');
+  assert.throws(() => decodePacket(Buffer.from(later)), { code: 'bad-input', hint: /update ocicrypt-kms$/ });
+});
+
 test('labels of the operator are checked as those of packets are', () => {
   checkLabels({ env: 'prod', 'a.b-c_1': 'x y', constructor: '~' });
   const many = (length: number) => Object.fromEntries(Array.from({ length }, (_, index) => [`l${index}`, 'x']));
