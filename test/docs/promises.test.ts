@@ -36,3 +36,21 @@ test('P30 the files that the proofs run are there, and tests name each promise',
     .filter((name) => !['P1', 'P8'].includes(name) && !numbers.has(name));
   assert.deepEqual(testless, [], 'P1 and P8 are counted by scripts/prove.ts and scripts/soak.ts');
 });
+
+test('P35 the scores of the files sum up to their row, and each change is noticed, without a difference or open', () => {
+  const scores = [...read('docs/mutants.md').matchAll(/^\| (src\/\S+) \| ([\d |]+) \|/gm)].map(
+    ([, file = '', numbers = '']) => ({ file, numbers: numbers.split(' | ').map(Number) }),
+  );
+  assert.ok(scores.length >= 12, `${scores.length} files`);
+  const sum = [0, 1, 2, 3, 4].map((column) => scores.reduce((total, { numbers }) => total + (numbers[column] ?? 0), 0));
+  const [changes = 0, tried = 0, noticed = 0, equivalent = 0, open = 0] = sum;
+  assert.equal(tried, noticed + equivalent + open);
+  const score = ((100 * noticed) / (tried - equivalent)).toFixed(1);
+  const [row = ''] = document.match(/^\| P35 .*$/m) ?? [];
+  assert.ok(
+    row.includes(
+      `| ${tried} of ${changes} changes in ${scores.length} files, ${noticed} noticed, ${equivalent} without a difference: ${score} %;`,
+    ),
+    row,
+  );
+});
