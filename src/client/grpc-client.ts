@@ -1,4 +1,4 @@
-// Calls gRPC servers: one unary call, over a connection of its own, over a unix socket or TLS.
+// Calls gRPC servers: one unary call, over a connection of its own: a unix socket, TLS, or the loopback in clear.
 
 import { type ClientHttp2Session, connect, constants, type IncomingHttpHeaders } from 'node:http2';
 import { connect as connectSocket } from 'node:net';
