@@ -51,6 +51,23 @@ export const EQUIVALENT: readonly Equivalent[] = [
     changed: 'true ? uri.version',
     why: 'URIs of other services have no version',
   },
+  ...(
+    [
+      [
+        "if (wrapped === undefined) throw new OcicryptError('internal', 'no key to wrap with');\n    if",
+        "if (false) throw new OcicryptError('internal', 'no key to wrap with');\n    if",
+      ],
+      [
+        "if (wrapped === undefined) throw new OcicryptError('internal', 'no key to wrap with');\n  return",
+        "if (false) throw new OcicryptError('internal', 'no key to wrap with');\n  return",
+      ],
+    ] as const
+  ).map(([code, changed]) => ({
+    file: 'src/provider/wrap.ts',
+    code,
+    changed,
+    why: 'one key was given, and it has wrapped',
+  })),
   {
     file: 'src/provider/unwrap.ts',
     code: "return rule.kind === 'key' ? rule.uri",

@@ -67,9 +67,12 @@ test('a wrap has one line, by whose digest the packet is found in a manifest', a
   const sealed = Buffer.concat([Buffer.from(nonce, 'base64'), Buffer.from(ciphertext, 'base64')]);
   assert.equal(events[0]?.content, createHash('sha256').update(sealed).digest('base64'));
   assert.deepEqual(
-    [events.length, events[0]?.operation, events[0]?.outcome, events[0]?.keys],
-    [1, 'wrap', 'ok', [FIRST_KEY]],
+    [events.length, events[0]?.operation, events[0]?.outcome, events[0]?.keys, events[0]?.packet],
+    [1, 'wrap', 'ok', [FIRST_KEY], 'v2'],
   );
+  const v1 = setUp(undefined, { packet: 'v1', openKek: async () => createTestKek(GCP) });
+  await v1.handle(wrapRequest([GCP]));
+  assert.deepEqual([v1.events[0]?.outcome, v1.events[0]?.packet, v1.events[0]?.content], ['ok', 'v1', undefined]);
 });
 
 test('every refusal has its line too, whatever was refused', async () => {
