@@ -90,13 +90,16 @@ class Player {
     this.#unwrapRequest = unwrapRequest;
   }
 
-  async play({ request, expect }: Exchange): Promise<Verdict> {
+  async play({ request, expect, method }: Exchange): Promise<Verdict> {
     const text = JSON.stringify(request);
     const { door, recipients } = this.#subject;
+    if (method !== undefined && door.kind === 'cmd')
+      return { result: 'not-played', detail: 'a command has no methods' };
     const several = text.includes('{{recipient-2}}');
     if (several && recipients.length < 2) return { result: 'not-played', detail: 'needs a second --recipient' };
     if (/\{\{packet/.test(text) && this.#packet === undefined) return fail('the first request made no packet');
-    const wraps = /\\"keywrap\\"/.test(text) && !/\\"keyunwrap\\"/.test(text);
+    const wraps =
+      method === undefined ? /\\"keywrap\\"/.test(text) && !/\\"keyunwrap\\"/.test(text) : method === 'WrapKey';
     const outcome = await door.call(fill(request, this.#places(this.#packet)), wraps ? 'wrap' : 'unwrap');
     if (outcome.kind === 'broken') return fail(outcome.why);
     if (outcome.kind === 'failure') {

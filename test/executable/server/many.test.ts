@@ -105,8 +105,9 @@ for (const { name, program } of PROGRAMS) {
       const calls = decryptions() - called;
       t.diagnostic(`figures: ${annotations} annotations, ${calls} calls in ${seconds.toFixed(1)} s`);
       assert.ok(calls <= 50 + 10 * (seconds + 1), `${calls} calls in ${seconds} s`);
-      // DATA_LOSS where the service was asked, RESOURCE_EXHAUSTED where it was not.
-      assert.deepEqual([...statuses].sort(), ['15', '8']);
+      // RESOURCE_EXHAUSTED if the service was not asked, DATA_LOSS if it was, DEADLINE_EXCEEDED if a busy machine answered late.
+      assert.ok(statuses.delete('8'));
+      assert.ok(statuses.size > 0 && [...statuses].every((status) => ['15', '4'].includes(status)), [...statuses].join());
     });
   });
 
