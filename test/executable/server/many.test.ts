@@ -107,7 +107,10 @@ for (const { name, program } of PROGRAMS) {
       assert.ok(calls <= 50 + 10 * (seconds + 1), `${calls} calls in ${seconds} s`);
       // RESOURCE_EXHAUSTED if the service was not asked, DATA_LOSS if it was, DEADLINE_EXCEEDED if a busy machine answered late.
       assert.ok(statuses.delete('8'));
-      assert.ok(statuses.size > 0 && [...statuses].every((status) => ['15', '4'].includes(status)), [...statuses].join());
+      assert.ok(
+        statuses.size > 0 && [...statuses].every((status) => ['15', '4'].includes(status)),
+        [...statuses].join(),
+      );
     });
   });
 
