@@ -17,9 +17,9 @@ export type NamedKeys = {
 export type NameOptions = { readonly configured: string | undefined; readonly fallback: UsualName };
 
 /** The names that users of the reference provider have for its command and its server; we tell users to use the first. */
-export const USUAL_NAMES = ['kmscrypt', 'grpc-keyprovider'] as const;
+export const USUAL_NAMES = ['kmscrypt', 'grpc-keyprovider'] as const satisfies readonly UsualName[];
 /** A name by which clients know the reference provider. */
-export type UsualName = (typeof USUAL_NAMES)[number];
+export type UsualName = 'grpc-keyprovider' | 'kmscrypt';
 
 /** Parameters of ocicrypt's own schemes, private keys among them: https://github.com/containers/ocicrypt config/ */
 export const SCHEME_PARAMETERS: ReadonlySet<string> = new Set([
