@@ -78,6 +78,7 @@ export {
   type UnnamedRemover,
 } from './image/transports/store.ts';
 export { type Verification, type VerifyOptions, verifyImage } from './image/verify.ts';
+export type { VerifyCode, VerifyReason } from './image/verify-reason.ts';
 export type { AgeSettings } from './kms/age/identities.ts';
 export type { AwsKmsSettings } from './kms/awskms/key.ts';
 export type { AzureCloudSettings } from './kms/azurekms/cloud.ts';

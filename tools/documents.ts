@@ -14,12 +14,14 @@ import {
   optionSpec,
   variableOf,
 } from '../src/cli/options/table.ts';
+import { outputSchemas } from './output-schemas.ts';
 
 /** The generated documents: path from the project's root, and content. */
 export function generatedDocuments(): ReadonlyMap<string, string> {
   return new Map([
     ['docs/configuration.md', configurationDocument()],
     ['docs/configuration.schema.json', `${JSON.stringify(configurationSchema(), null, 2)}\n`],
+    ...outputSchemas(),
     [
       'deploy/ocicrypt-kms.service',
       serviceUnit(['/usr/local/bin/ocicrypt-kms', 'serve', ...DEFAULT_OPTIONS, AUDIT_LOG]),

@@ -1,9 +1,8 @@
 // What the image commands say of their work, while it goes on and when it is done.
 
 import type { BlobIdentity } from './cipher/layer.ts';
-import type { Platform } from './model/manifest.ts';
 import type { ImageProgress, Transformed } from './transform.ts';
-import type { ImageNode } from './tree.ts';
+import { type ImageNode, platformName } from './tree.ts';
 
 /** An image that was written, with some of its layers changed. */
 export type WrittenImage = {
@@ -12,7 +11,8 @@ export type WrittenImage = {
   readonly mediaType: string;
   readonly previousDigest: string;
   readonly images: readonly {
-    readonly platform: Platform | undefined;
+    /** `os/architecture[/variant]`, or `unknown`, as `inspect` has it. */
+    readonly platform: string;
     readonly digest: string;
     /** How many were changed. */
     readonly layers: number;
@@ -26,7 +26,7 @@ export function describeWritten(tree: ImageNode, { root, images }: Transformed<u
     mediaType: root.mediaType,
     previousDigest: tree.stored.digest,
     images: [...images].map(([image, { stored, layers }]) => ({
-      platform: image.platform,
+      platform: platformName(image),
       digest: stored.digest,
       layers: layers.filter((layer) => layer !== undefined).length,
     })),

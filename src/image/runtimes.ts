@@ -3,7 +3,8 @@
 import { digestInName, nameByDigestTag } from './model/digest-tag.ts';
 import { formatImageReference, type RegistryReference } from './model/reference.ts';
 
-export type NameKind = 'tag' | 'digest' | 'digest tag';
+export const NAME_KINDS = ['tag', 'digest', 'digest tag'] as const;
+export type NameKind = (typeof NAME_KINDS)[number];
 
 export const RUNTIMES = ['podman', 'buildah', 'CRI-O', 'containerd'] as const;
 export type Runtime = (typeof RUNTIMES)[number];

@@ -20,6 +20,7 @@ import { openLayerKey } from './probe.ts';
 import { retry } from './retry.ts';
 import type { BlobReader, ImageSource } from './transports/store.ts';
 import type { PlatformImage } from './tree.ts';
+import type { VerifyReason } from './verify-reason.ts';
 
 export type ProofOptions = {
   /** Each must open every layer; undefined stands for any key that can. */
@@ -45,9 +46,9 @@ export async function proveLayers(
   source: ImageSource,
   images: readonly PlatformImage[],
   options: ProofOptions,
-): Promise<readonly string[]> {
+): Promise<readonly VerifyReason[]> {
   const layers = [...(await distinctLayers(source, images, options)).values()];
-  const reasons: string[][] = layers.map(() => []);
+  const reasons: VerifyReason[][] = layers.map(() => []);
   let failures = 0;
   let skipped = 0;
   const limit = options.content ? source.transfers : KEY_CALLS;
@@ -62,7 +63,9 @@ export async function proveLayers(
     options.signal,
   );
   const found = reasons.flat();
-  return skipped === 0 ? found : [...found, `${skipped} layers were not tried after ${MAXIMUM_FAILURES} had failed`];
+  if (skipped === 0) return found;
+  const message = `${skipped} layers were not tried after ${MAXIMUM_FAILURES} had failed`;
+  return [...found, { code: 'not-tried', message }];
 }
 
 /** A layer, and the diff ids that configs have for it: one, unless images differ about it. */
@@ -92,7 +95,7 @@ async function* proveLayer(
   claimed: ClaimedLayer,
   { keys, unwrapper, content }: ProofOptions,
   signal: AbortSignal,
-): AsyncGenerator<string> {
+): AsyncGenerator<VerifyReason> {
   const { layer } = claimed;
   const what = `layer ${layer.digest}`;
   const encryption = decodeEncryption(layer.annotations, what);
@@ -105,11 +108,13 @@ async function* proveLayer(
         else {
           const same = equalBytes(opened.key, other.key) && equalBytes(opened.nonce, other.nonce);
           wipe(other.key);
-          if (!same) yield `${what} has another layer key for ${key} than for ${keys[0]}`;
+          if (!same)
+            yield { code: 'key-mismatch', message: `${what} has another layer key for ${key} than for ${keys[0]}` };
         }
       } catch (error) {
         signal.throwIfAborted();
-        yield `${what} is not opened by ${key ?? 'any key'}: ${asOcicryptError(error).message}`;
+        const message = `${what} is not opened by ${key ?? 'any key'}: ${asOcicryptError(error).message}`;
+        yield { code: 'not-opened', message };
       }
     }
     if (!content || opened === undefined) return;
@@ -119,7 +124,7 @@ async function* proveLayer(
       await retry((running) => readLayer(source, claimed, publicOptions, record, running), signal);
     } catch (error) {
       signal.throwIfAborted();
-      yield `${what} is not what it claims: ${asOcicryptError(error).message}`;
+      yield { code: 'content', message: `${what} is not what it claims: ${asOcicryptError(error).message}` };
     }
   } finally {
     wipe(opened?.key);

@@ -14,6 +14,7 @@ import { findClassic } from './post-quantum.ts';
 import { type ImageSource, isTagSource } from './transports/store.ts';
 import { imagesOf, type PlatformImage, platformName, readImageTree } from './tree.ts';
 import { proveLayers } from './verify-keys.ts';
+import type { VerifyReason } from './verify-reason.ts';
 
 /** What an image must be, and how much of it is to be proved. */
 export type VerifyOptions = {
@@ -44,7 +45,7 @@ export type VerifyOptions = {
 export type Verification = {
   readonly ok: boolean;
   /** Why not, in the order of the image; empty when all is well. */
-  readonly reasons: readonly string[];
+  readonly reasons: readonly VerifyReason[];
   /** Whether the keys have really been used. */
   readonly proven: boolean;
   /** What stays a claim: that keys open the layers, and that the layers are encrypted under them. */
@@ -73,7 +74,7 @@ export async function verifyImage(source: ImageSource, options: VerifyOptions = 
   const tree = await readImageTree(source, signal);
   const report = reportOf(source.name, tree);
   const images = imagesOf(tree);
-  const reasons = [
+  const reasons: VerifyReason[] = [
     ...judgeReport(report, { required, only, postQuantum: options.postQuantum === true }),
     ...judgeManifests(images),
     ...(options.allowAbsent === true ? [] : judgeAbsent(report)),
@@ -93,9 +94,13 @@ export function notVerified(
   { reasons, report }: Verification,
   hint = `see ocicrypt-kms inspect ${report.name}`,
 ): OcicryptError {
-  const [first = '', ...others] = reasons;
+  const [first, ...others] = reasons;
   const more = others.length === 0 ? '' : ` (and ${others.length} further reason${others.length === 1 ? '' : 's'})`;
-  return new OcicryptError('integrity', `${report.name} is not encrypted as it should be: ${first}${more}`, { hint });
+  return new OcicryptError(
+    'integrity',
+    `${report.name} is not encrypted as it should be: ${first?.message ?? ''}${more}`,
+    { hint },
+  );
 }
 
 /**
@@ -128,66 +133,85 @@ type Wishes = {
 /** A hostile image has as many reasons as it has layers and keys. */
 const MAXIMUM_REASONS = 1000;
 
-function judgeReport({ name, platforms, unknown }: ImageReport, wishes: Wishes): readonly string[] {
-  const reasons = unknown.map(({ digest, mediaType }) =>
-    isDigest(digest)
-      ? `${digest} is of an unknown type (${mediaType}), which some clients run`
-      : `${digest} is not read, because it is no SHA-256 digest, and some clients run it`,
+function judgeReport({ name, platforms, unknown }: ImageReport, wishes: Wishes): readonly VerifyReason[] {
+  const reasons = unknown.map(
+    ({ digest, mediaType }): VerifyReason => ({
+      code: 'unknown-entry',
+      message: isDigest(digest)
+        ? `${digest} is of an unknown type (${mediaType}), which some clients run`
+        : `${digest} is not read, because it is no SHA-256 digest, and some clients run it`,
+    }),
   );
-  if (platforms.length === 0) reasons.push(`${name} holds no image`);
+  if (platforms.length === 0) reasons.push({ code: 'no-image', message: `${name} holds no image` });
   for (const { platform, layers } of platforms) {
-    if (layers.length === 0) reasons.push(`${platform}: no layer`);
+    if (layers.length === 0) reasons.push({ code: 'no-layer', message: `${platform}: no layer` });
     for (const [index, layer] of layers.entries()) {
-      for (const reason of judgeLayer(layer, wishes)) reasons.push(`${platform}: layer ${index} ${reason}`);
+      for (const { code, message } of judgeLayer(layer, wishes))
+        reasons.push({ code, message: `${platform}: layer ${index} ${message}` });
       if (reasons.length > MAXIMUM_REASONS)
-        return [...reasons.slice(0, MAXIMUM_REASONS), 'and so on: there may be further reasons'];
+        return [
+          ...reasons.slice(0, MAXIMUM_REASONS),
+          { code: 'more', message: 'and so on: there may be further reasons' },
+        ];
     }
   }
   return reasons;
 }
 
 /** Anybody who has the manifest may put it beside the index later. */
-function judgeAbsent({ absent }: ImageReport): readonly string[] {
-  return absent.map(({ platform, digest }) => `${platform}: ${digest} is not here`);
+function judgeAbsent({ absent }: ImageReport): readonly VerifyReason[] {
+  return absent.map(({ platform, digest }) => ({ code: 'absent', message: `${platform}: ${digest} is not here` }));
 }
 
 /**
  * What is called a layer in the place of the config, containerd unpacks first. In Docker's manifests encrypted layers have
  * no place: containerd reads them and containers/image refuses them.
  */
-function judgeManifests(images: readonly PlatformImage[]): readonly string[] {
+function judgeManifests(images: readonly PlatformImage[]): readonly VerifyReason[] {
   return images.flatMap((image) => {
+    const reasons: VerifyReason[] = [];
+    const name = platformName(image);
     const { mediaType } = image.manifest.config;
-    return [
-      ...(isLayerType(mediaType)
-        ? [`${platformName(image)}: the config is of the type of a layer (${mediaType})`]
-        : []),
-      ...(image.stored.mediaType === MEDIA_TYPES.manifest
-        ? []
-        : [`${platformName(image)}: encrypted layers need an OCI manifest (${image.stored.mediaType})`]),
-    ];
+    if (isLayerType(mediaType))
+      reasons.push({
+        code: 'config-is-layer',
+        message: `${name}: the config is of the type of a layer (${mediaType})`,
+      });
+    if (image.stored.mediaType !== MEDIA_TYPES.manifest)
+      reasons.push({
+        code: 'manifest-type',
+        message: `${name}: encrypted layers need an OCI manifest (${image.stored.mediaType})`,
+      });
+    return reasons;
   });
 }
 
-function* judgeLayer(layer: InspectedLayer, { required, only, postQuantum }: Wishes): Generator<string> {
-  if (!layer.encrypted) return yield `is plain (${layer.mediaType})`;
-  if (decryptedType(layer.mediaType) === undefined) return yield `is of an unknown type (${layer.mediaType})`;
-  if (layer.problem !== undefined) return yield `makes no sense: ${layer.problem}`;
+function* judgeLayer(layer: InspectedLayer, { required, only, postQuantum }: Wishes): Generator<VerifyReason> {
+  if (!layer.encrypted) return yield { code: 'plain', message: `is plain (${layer.mediaType})` };
+  if (decryptedType(layer.mediaType) === undefined)
+    return yield { code: 'unknown-type', message: `is of an unknown type (${layer.mediaType})` };
+  if (layer.problem !== undefined) return yield { code: 'senseless', message: `makes no sense: ${layer.problem}` };
   if (layer.shortcut !== undefined)
-    yield `has the annotation ${layer.shortcut}, by which some clients run other content than its own`;
+    yield {
+      code: 'shortcut',
+      message: `has the annotation ${layer.shortcut}, by which some clients run other content than its own`,
+    };
   const recipients = layer.keys.flatMap((packet) => packet.recipients);
   for (const { key, rule } of required) {
-    if (!recipients.some((recipient) => isCovered(recipient, rule))) yield `is not wrapped for ${key}`;
+    if (!recipients.some((recipient) => isCovered(recipient, rule)))
+      yield { code: 'missing-recipient', message: `is not wrapped for ${key}` };
   }
   if (postQuantum)
-    for (const name of findClassic(layer.keys)) yield `is wrapped for ${name}, which is not post-quantum`;
+    for (const name of findClassic(layer.keys))
+      yield { code: 'not-post-quantum', message: `is wrapped for ${name}, which is not post-quantum` };
   if (only === undefined) return;
   for (const packet of layer.keys) {
-    if (packet.recipients.length === 0) yield `has a key of ${packet.scheme} that names no recipient`;
+    if (packet.recipients.length === 0)
+      yield { code: 'unnamed-recipient', message: `has a key of ${packet.scheme} that names no recipient` };
   }
   for (const recipient of recipients) {
     if (!only.some((rule) => isCovered(recipient, rule)))
-      yield `is wrapped for ${recipient.key ?? 'an unnamed recipient'}`;
+      yield { code: 'excess-recipient', message: `is wrapped for ${recipient.key ?? 'an unnamed recipient'}` };
   }
 }
 
@@ -195,13 +219,14 @@ async function judgeDigestTag(
   source: ImageSource,
   digest: string,
   { digestTag: isAsked, signal }: VerifyOptions,
-  reasons: string[],
+  reasons: VerifyReason[],
 ): Promise<Verification['digestTag']> {
   if (isAsked !== true || !isTagSource(source)) return undefined;
   const tag = formatDigestTag(digest);
   const found = await source.resolveTag(tag, signal);
   if (found === digest) return 'ok';
-  reasons.push(found === undefined ? `it has no tag ${tag}` : `its tag ${tag} stands for another image, ${found}`);
+  const message = found === undefined ? `it has no tag ${tag}` : `its tag ${tag} stands for another image, ${found}`;
+  reasons.push({ code: 'digest-tag', message });
   return found === undefined ? 'missing' : 'moved';
 }
 

@@ -10,4 +10,5 @@ export type Finding = {
   readonly hint?: string | undefined;
 };
 
-export type FindingLevel = 'fail' | 'ok' | 'warn';
+export const FINDING_LEVELS = ['fail', 'ok', 'warn'] as const;
+export type FindingLevel = (typeof FINDING_LEVELS)[number];

@@ -320,11 +320,13 @@ test('on a terminal the progress is shown, and standard output stays data', asyn
   ];
   // A pseudo-terminal for standard error alone.
   const line = [executable(), ...words, '>', path('stdout')].join(' ');
-  const { exitCode, stdout } = await runClient(['script', '--quiet', '--return', '--command', line, '/dev/null']);
+  const { exitCode, stdout } = await runClient(['script', '--quiet', '--return', '--command', line, '/dev/null'], {
+    env: { TERM: 'xterm' },
+  });
   assert.equal(exitCode, 0);
   const shown = new TextDecoder().decode(stdout);
   for (const { digest } of source.images[0].layers) assert.ok(shown.includes(`encrypt  ${digest.slice(0, 19)}`), shown);
-  assert.match(shown, /total +2\.9 MiB/);
+  assert.match(shown, /total +2\.9 MiB of 2\.9 MiB/);
   assert.equal((await readFile(path('stdout'), 'utf8')).trim(), await readFile(path('digest'), 'utf8'));
 });
 

@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import type { TestContext } from 'node:test';
 import { ERROR_STATUS, type ErrorCode } from '../../src/base/errors.ts';
+import { assertJsonOutput } from '../fixtures/json-output.ts';
 import { type Environment, runClient } from '../real-clients/process.ts';
 import { type KeyProvider, writeOcicryptConfig } from '../real-clients/skopeo.ts';
 import { createWorkspace, executable, type LocalKey, type Workspace } from './workspace.ts';
@@ -35,6 +36,7 @@ export async function createImageWorkspace(t: Pick<TestContext, 'after'>): Promi
   async function run(words: readonly string[], env: Environment = {}): Promise<CommandResult> {
     const result = await runClient([executable(), ...words], { cwd: workspace.directory, env });
     const stdout = new TextDecoder().decode(result.stdout);
+    assertJsonOutput(words, stdout);
     return { ...result, stdout, digest: stdout.trim() };
   }
   return {

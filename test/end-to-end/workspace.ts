@@ -12,6 +12,7 @@ import { promisify } from 'node:util';
 import type { ErrorCode } from '../../src/base/errors.ts';
 import { ERROR_STATUS } from '../../src/base/errors.ts';
 import { type Descriptor, type Image, readImages } from '../fixtures/images.ts';
+import { assertJsonOutput } from '../fixtures/json-output.ts';
 import { clientEnvironment } from '../real-clients/process.ts';
 import type { KeyProvider } from '../real-clients/skopeo.ts';
 
@@ -48,6 +49,7 @@ export async function createWorkspace(t: Pick<TestContext, 'after'>): Promise<Wo
       const { stdout } = await promisify(execFile)(executable(), ['keygen', '--json', file], {
         env: clientEnvironment(),
       });
+      assertJsonOutput(['keygen', '--json'], stdout);
       const { uri, key }: { readonly uri: string; readonly key: string } = JSON.parse(stdout);
       return { file, uri, thumbprint: key };
     },

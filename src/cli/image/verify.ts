@@ -84,7 +84,7 @@ function show(verification: VerifiedImage): string {
         `      ${count(layers, 'layer')} on ${count(platforms.length, 'platform')}`,
         ...showProofs(verification),
       ]
-    : [`FAIL  ${name}  ${digest}`, ...reasons.map((reason) => `      ${reason}`)];
+    : [`FAIL  ${name}  ${digest}`, ...reasons.map(({ message }) => `      ${message}`)];
   const beside = attachments.map(
     (attachment) => `      beside it, not encrypted: ${attachment.artifactType}  ${attachment.digest}`,
   );

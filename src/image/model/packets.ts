@@ -9,19 +9,21 @@ import { decodePacket, recipientsOf } from '../../provider/packet.ts';
 import { isPostQuantum } from './algorithms.ts';
 
 /** Who wrote a packet, or what kind of recipients it is for. */
-export type PacketFormat =
-  | 'v1'
-  | 'v2'
-  | 'aws-kms-ocicrypt'
-  | 'coco-v1'
-  | 'coco-v2'
-  | 'secure-key-release'
-  | 'tpm'
-  | 'jwe'
-  | 'pgp'
-  | 'pkcs7'
-  | 'pkcs11'
-  | 'unknown';
+export const PACKET_FORMATS = [
+  'v1',
+  'v2',
+  'aws-kms-ocicrypt',
+  'coco-v1',
+  'coco-v2',
+  'secure-key-release',
+  'tpm',
+  'jwe',
+  'pgp',
+  'pkcs7',
+  'pkcs11',
+  'unknown',
+] as const;
+export type PacketFormat = (typeof PACKET_FORMATS)[number];
 
 /** One who can open a packet, as far as its text tells: a claim. `key` is undefined if nothing names it (JWE). */
 export type PacketRecipient = {

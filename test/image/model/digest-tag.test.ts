@@ -89,7 +89,7 @@ test('a digest tag that stands for another image is an error before anything els
   await rejects('integrity', moved.readRoot());
   const verified = await verifyImage(open('app:1'), { digestTag: true });
   assert.deepEqual([verified.ok, verified.digestTag, verified.reasons.length], [false, 'moved', 1]);
-  assert.ok(verified.reasons[0]?.includes(other.digest));
+  assert.ok(verified.reasons[0]?.message.includes(other.digest));
 });
 
 test('a digest tag that cannot be written is said to be missing from an image that was written', async (t) => {
@@ -105,7 +105,8 @@ test('a digest tag that cannot be written is said to be missing from an image th
   const now = await open('app:1').readRoot();
   assert.notEqual(now.digest, digest);
   const { ok, digestTag, reasons } = await verifyImage(open('app:1'), { digestTag: true });
-  assert.deepEqual([ok, digestTag, reasons], [false, 'missing', [`it has no tag ${formatDigestTag(now.digest)}`]]);
+  const reason = { code: 'digest-tag', message: `it has no tag ${formatDigestTag(now.digest)}` };
+  assert.deepEqual([ok, digestTag, reasons], [false, 'missing', [reason]]);
 });
 
 test('verify asks for the digest tag only if it is told to', async (t) => {
