@@ -156,7 +156,7 @@ describe('verify', () => {
       assert.equal((await verifyImage(source, { require: [KEY] })).ok, true, name);
       const { ok, reasons } = await verifyImage(source, { require: [KEY], only: [KEY] });
       assert.deepEqual([ok, reasons.length], [false, 1], name);
-      assert.match(reasons[0] ?? '', /has a key of .* that names no recipient$/);
+      assert.match(reasons[0]?.message ?? '', /has a key of .* that names no recipient$/);
     }
   });
 
@@ -204,7 +204,7 @@ describe('verify', () => {
         MEDIA_TYPES.index,
       );
       const { reasons } = await verifyImage(source);
-      assert.ok(reasons[0]?.startsWith(why), reasons[0]);
+      assert.ok(reasons[0]?.message.startsWith(why), reasons[0]?.message);
     }
   });
 
