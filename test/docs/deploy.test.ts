@@ -1,6 +1,6 @@
 // The files of deploy/ are what systemd takes, and start the command with options that there are.
 import assert from 'node:assert/strict';
-import { execFileSync, spawnSync } from 'node:child_process';
+import { spawnSync } from 'node:child_process';
 import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -11,6 +11,7 @@ import { executablePath, runExecutable } from '../fixtures/executable.ts';
 import { runCommand } from '../fixtures/terminal.ts';
 
 const DEPLOY = fileURLToPath(new URL('../../deploy', import.meta.url));
+const ANALYZE = '/usr/bin/systemd-analyze';
 const UNITS = ['ocicrypt-kms.service', 'ocicrypt-kms.socket'];
 
 /** Both units: as packaged, and as the executable prints them for itself with options that have to be quoted. */
@@ -36,12 +37,19 @@ const SOURCES: readonly (readonly [name: string, unit: (file: string, command: s
     ],
   ];
 
+/** What systemd says of the units in a directory: on standard error, and without a change of its status. */
+function verified(directory: string, units: readonly string[]): string {
+  const { stdout, stderr } = spawnSync(ANALYZE, ['verify', '--man=no', ...units.map((unit) => join(directory, unit))], {
+    env: { ...process.env, SYSTEMD_UNIT_PATH: `${directory}:` },
+  });
+  return `${stdout}${stderr}`;
+}
+
 for (const [name, unit] of SOURCES)
   test(`systemd finds no fault with the units ${name}`, async (t) => {
-    const analyze = '/usr/bin/systemd-analyze';
-    if (!existsSync(analyze)) {
-      assert.ok(!process.env.CI, `${analyze} is missing: apt-get install systemd`);
-      t.skip(`${analyze} is not on this machine`);
+    if (!existsSync(ANALYZE)) {
+      assert.ok(!process.env.CI, `${ANALYZE} is missing: apt-get install systemd`);
+      t.skip(`${ANALYZE} is not on this machine`);
       return;
     }
     const directory = mkdtempSync(join(tmpdir(), 'units-'));
@@ -51,18 +59,13 @@ for (const [name, unit] of SOURCES)
     writeFileSync(command, '');
     chmodSync(command, 0o755);
     for (const file of UNITS) writeFileSync(join(directory, file), await unit(file, command));
-    const paths = UNITS.map((unit) => join(directory, unit));
-    const said = execFileSync(analyze, ['verify', '--man=no', ...paths], {
-      stdio: ['ignore', 'pipe', 'pipe'],
-    }).toString();
-    assert.equal(said, '');
+    assert.equal(verified(directory, UNITS), '');
   });
 
 test('systemd finds no fault with what CRI-O’s service is told', async (t) => {
-  const analyze = '/usr/bin/systemd-analyze';
-  if (!existsSync(analyze)) {
-    assert.ok(!process.env.CI, `${analyze} is missing: apt-get install systemd`);
-    t.skip(`${analyze} is not on this machine`);
+  if (!existsSync(ANALYZE)) {
+    assert.ok(!process.env.CI, `${ANALYZE} is missing: apt-get install systemd`);
+    t.skip(`${ANALYZE} is not on this machine`);
     return;
   }
   const directory = mkdtempSync(join(tmpdir(), 'units-'));
@@ -71,11 +74,7 @@ test('systemd finds no fault with what CRI-O’s service is told', async (t) => 
   writeFileSync(join(directory, 'crio.service'), '[Service]\nExecStart=/bin/true\n');
   mkdirSync(join(directory, 'crio.service.d'));
   writeFileSync(join(directory, 'crio.service.d/ocicrypt-kms.conf'), stdout);
-  // What it complains of does not change its status.
-  const { stderr } = spawnSync(analyze, ['verify', '--man=no', join(directory, 'crio.service')], {
-    env: { ...process.env, SYSTEMD_UNIT_PATH: `${directory}:` },
-  });
-  assert.equal(stderr.toString(), '');
+  assert.equal(verified(directory, ['crio.service']), '');
   assert.match(stdout, /^Environment=OCICRYPT_KEYPROVIDER_CONFIG=\/etc\/ocicrypt-kms\/ocicrypt\.json$/m);
 });
 
