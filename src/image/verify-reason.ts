@@ -24,8 +24,10 @@ export const VERIFY_CODES = [
   'unnamed-recipient',
 ] as const;
 
+/** What is wrong with an image, in a word that stays the same from version to version. */
 export type VerifyCode = (typeof VERIFY_CODES)[number];
 
+/** Why an image is not as it should be: a code for programs, a sentence for people. */
 export type VerifyReason = {
   readonly code: VerifyCode;
   /** One line, which may hold texts of the image's own. */

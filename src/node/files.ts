@@ -35,7 +35,11 @@ export function isExecutable(path: string): boolean {
 }
 
 export function isDirectory(path: string): boolean {
-  return statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false;
+  try {
+    return statSync(path).isDirectory();
+  } catch {
+    return false;
+  }
 }
 
 /** Whether a file could be made in a directory, which may have to be made first: not on a disk that is read-only. */

@@ -126,10 +126,17 @@ function askingOf({ ask }: Outgoing, way: Way, { url, proxy }: Impostor): Asking
   };
 }
 
+const KEY_SERVICES = new Set(['cloudkms.googleapis.com:443', 'example.vault.azure.net:443']);
+
 function assertDeceived({ name, host }: Outgoing, way: Way, kind: Kind, impostor: Impostor): void {
   const about = `${name}, ${way}, ${kind}`;
   assert.ok(impostor.connections > 0, `${about}: nobody came`);
-  if (way === 'proxy') assert.deepEqual([...new Set(impostor.asked)], [host], about);
+  if (way === 'proxy') {
+    assert.ok(impostor.asked.includes(host), about);
+    // The connection to the key service is opened while its token is asked for.
+    const others = impostor.asked.filter((name) => name !== host && !KEY_SERVICES.has(name));
+    assert.deepEqual(others, [], about);
+  }
   if (kind === 'the true one') assert.match(impostor.read, /^(?:GET|POST|PUT) /, about);
   else assert.equal(impostor.read, '', about);
 }
@@ -292,6 +299,8 @@ test('no command asks anybody where the environment turns the checking of certif
     keygen: [join(newHome(), 'x.key')],
     doctor: ['hashivault://k', image, ...vault],
     config: ['ocicrypt'],
+    completion: ['bash'],
+    health: [`--remote=tls://${impostor.host}`, `--tls-ca=${trusted}`],
     decoder: vault,
     node: ['check'],
     licenses: [],

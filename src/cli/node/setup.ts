@@ -1,9 +1,9 @@
 // What every action on a node begins and ends with: its runtimes, its root, and what was found.
 
-import { existsSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { OcicryptError } from '../../base/errors.ts';
 import { showPath, showValue } from '../../base/shown.ts';
+import { isDirectory } from '../../node/files.ts';
 import type { Finding } from '../../node/finding.ts';
 import { findRuntimes, type Runtimes } from '../../node/runtimes.ts';
 import { parseVersion } from '../../node/versions.ts';
@@ -34,8 +34,8 @@ export async function someRuntimes(root: string, settings: Settings): Promise<Ru
 /** The root of an image that is being built, or `/`. */
 export function rootOf(settings: Settings): string {
   const root = resolve(settings.text('root') ?? '/');
-  if (existsSync(root)) return root;
-  throw new OcicryptError('not-found', `${showPath(root)} does not exist`, {
+  if (isDirectory(root)) return root;
+  throw new OcicryptError('not-found', `there is no directory ${showPath(root)}`, {
     hint: 'name the directory that holds etc and usr of the image',
   });
 }

@@ -23,6 +23,8 @@ export const PACKET_FORMATS = [
   'pkcs11',
   'unknown',
 ] as const;
+
+/** Which kind of packet a layer's annotation holds; `unknown` for one that nothing here reads. */
 export type PacketFormat = (typeof PACKET_FORMATS)[number];
 
 /** One who can open a packet, as far as its text tells: a claim. `key` is undefined if nothing names it (JWE). */
