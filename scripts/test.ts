@@ -1,6 +1,6 @@
 // Runs the tests: all of them on Node against the built executable; with `bun`, those of the library on Bun; with `oldest`,
-// the same on the oldest Node that is supported; with `wide`, the random ones with more cases, and the packed library on every runtime; with `coverage`, those of
-// the library with a table of the lines and branches of src that they reach.
+// the same on the oldest Node that is supported; with `wide`, the random ones with more cases, the server on Node, and
+// the packed library on every runtime; with `coverage`, those of the library with a table of the lines and branches of src that they reach.
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -22,7 +22,10 @@ if (process.argv[2] === 'oldest') {
   const node = `node-${process.platform}-${process.arch}@${version}`;
   runTool('npm', ['exec', '--yes', `--package=${node}`, '--', 'node', ...options, ...library]);
 } else if (process.argv[2] === 'wide') {
-  const random = all.filter((file) => readFileSync(join(PROJECT, file), 'utf8').includes('/fixtures/seed.ts'));
+  // Random tests, and those of a server that also runs on Node.
+  const random = all.filter((file) =>
+    /\/(?:fixtures\/seed|served)\.ts'/.test(readFileSync(join(PROJECT, file), 'utf8')),
+  );
   runTool('node', ['scripts/build.ts']);
   runTool('node', [...options, ...random], { OCICRYPT_TEST_TIMES: '5' });
   // Fetches runtimes, compilers and bundlers from npm.
