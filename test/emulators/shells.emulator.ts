@@ -128,7 +128,7 @@ describe('manual pages', () => {
       assert.equal(await run('groff', '-man', '-ww', '-z', '-Tutf8', path), '');
       assert.equal(await run('mandoc', '-T', 'lint', '-W', 'warning', path), '');
       const shown = await run('man', '--warnings', '--local-file', path);
-      assert.ok(shown.includes('NAME') && !shown.includes('warning'), shown);
+      assert.ok(shown.includes('NAME') && !/:\d+: warning/.test(shown), shown);
     });
   }
 });
