@@ -9,6 +9,7 @@ import { asOcicryptError, OcicryptError } from '../base/errors.ts';
 import type { ByteSpelling } from '../base/json-writer.ts';
 import { formatKeyUri, type KeyUri } from '../base/key-uri.ts';
 import { setting } from '../base/setting.ts';
+import { showName } from '../base/shown.ts';
 import type { Kek } from '../kms/kek.ts';
 import { DEFAULT_LIMITS, type Limits } from './attempts.ts';
 import type { AuditEvent, AuditSink, Decision, Logger } from './audit.ts';
@@ -254,7 +255,7 @@ async function keysForWrap(named: NamedKeys, options: ProviderOptions): Promise<
   const [only, ...others] = options.rules;
   if (only?.kind === 'key' && others.length === 0) return [only.uri];
   throw new OcicryptError('bad-input', 'no key was named to encrypt to', {
-    hint: `name one as in provider:${named.provider ?? options.names.configured ?? USUAL_NAMES[0]}:gcpkms://…, or set ${setting('defaultKey')}`,
+    hint: `name one as in provider:${showName(named.provider ?? options.names.configured ?? USUAL_NAMES[0])}:gcpkms://…, or set ${setting('defaultKey')}`,
   });
 }
 
