@@ -35,7 +35,7 @@ async function ends(child: ChildProcess): Promise<{ readonly status: unknown; re
 for (const { name, program } of PROGRAMS) {
   describe(`P16 a server that is told to stop (${name})`, () => {
     test('answers 1,000 calls in flight, 256 of them at a time, and takes its socket with it', async (t) => {
-      const { target, path, child, sample } = await startSubject(t, program, {
+      const { target, path, child, reaches } = await startSubject(t, program, {
         ...{ keys: keys(), words: ['--timeout=50s'] },
       });
       const request = unwrapRequest(await callKeyProvider(target, wrapRequest()));
@@ -43,7 +43,7 @@ for (const { name, program } of PROGRAMS) {
       world.kms.server.setFault(() => ({ kind: 'held', until: promise }));
       t.after(() => world.kms.server.setFault(undefined));
       const calls = callMany(path, new Array(1000).fill(request));
-      while ((await sample('ocicrypt_kms_(?:active|queued)_calls')) < 1000);
+      await reaches('ocicrypt_kms_(?:active|queued)_calls', 1000);
       child.kill('SIGTERM');
       const ended = ends(child);
       while (existsSync(path)) await new Promise((resolve) => setTimeout(resolve, 5));
