@@ -5,13 +5,13 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { runTool } from '../tools/process.ts';
 import { type Build, bundledPackages, type Component, type Metafile, readBuild } from '../tools/release/contents.ts';
-import { sampleLayer, unwrapRequest, wrapRequest, writeSampleImage } from '../tools/sample.ts';
+import { unwrapRequest, wrapRequest } from '../tools/sample.ts';
 import { licenseText } from './release/licenses.ts';
 
 /** What all executables of one source have in common, found out once. */
 export type Preparation = {
   readonly directory: string;
-  /** Files that name the functions which a wrap, an unwrap and a decoder with a local key run, in their order. */
+  /** Files that name the functions which a wrap and an unwrap with a local key run, in their order. */
   readonly orders: readonly string[];
   readonly packages: readonly Component[];
   readonly build: Build;
@@ -19,7 +19,7 @@ export type Preparation = {
 
 /**
  * Compiles once without knowing what belongs together: to see which packages are bundled, and what a layer with a local
- * key runs, by a provider and by a decoder. The executable has that side by side, and reads fewer pages of itself.
+ * key runs. The executable has that side by side, and reads fewer pages of itself.
  *
  * @param directory for the files, which must stay until the last {@link compileExecutable}
  */
@@ -83,21 +83,11 @@ function compile(outfile: string, flags: readonly string[]): void {
 
 function recordOrders(executable: string, directory: string): readonly string[] {
   const key = join(directory, 'key');
-  const orders = ['wrap', 'unwrap', 'decoder'].map((name) => join(directory, `${name}.order`));
-  const [wrap = '', unwrap = '', decoder = ''] = orders;
+  const orders = [join(directory, 'wrap.order'), join(directory, 'unwrap.order')] as const;
   execFileSync(executable, ['keygen', key], { stdio: 'ignore' });
   const answer = (input: Uint8Array, order: string) =>
     execFileSync(executable, ['keyprovider'], { input, env: { BUN_BYTECODE_ORDER_OUT: order } });
-  const reply = answer(wrapRequest(`keyfile://${key}`), wrap);
-  answer(unwrapRequest(`keyfile://${key}`, reply), unwrap);
-  const [plain, encrypted] = [join(directory, 'plain'), join(directory, 'encrypted')];
-  writeSampleImage(plain);
-  const recipient = ['--recipient', `keyfile://${key}`];
-  execFileSync(executable, ['encrypt', `oci:${plain}`, `oci:${encrypted}`, ...recipient], { stdio: 'ignore' });
-  const { mediaType, blob } = sampleLayer(encrypted);
-  execFileSync(executable, ['decoder', `--key=${key}`, `--content-store=${encrypted}`], {
-    input: readFileSync(blob),
-    env: { BUN_BYTECODE_ORDER_OUT: decoder, STREAM_PROCESSOR_MEDIATYPE: mediaType },
-  });
+  const reply = answer(wrapRequest(`keyfile://${key}`), orders[0]);
+  answer(unwrapRequest(`keyfile://${key}`, reply), orders[1]);
   return orders;
 }
