@@ -45,8 +45,8 @@ export {
   type VerifyImageOptions,
 } from './image/image-keys.ts';
 export { type ImageReport, type InspectedLayer, type InspectedPlatform, inspectImage } from './image/inspect.ts';
+export type { Descriptor, Platform } from './image/model/descriptor.ts';
 export { formatDigestTag, parseDigestTag, type TagSource } from './image/model/digest-tag.ts';
-export type { Descriptor, Platform } from './image/model/manifest.ts';
 export type { PacketDescription, PacketFormat, PacketRecipient } from './image/model/packets.ts';
 export { type ImageReference, parseImageReference, type RegistryReference } from './image/model/reference.ts';
 export type { WrittenImage } from './image/result.ts';

@@ -1,7 +1,7 @@
 // JSON to bytes: keys are spelled as base64 or numbers without ever becoming a JavaScript string.
 
 import { base64Length, wipe, writeBase64, writeBase64Url } from './bytes.ts';
-import { JsonNumber } from './json.ts';
+import { asArray, asObject, JsonNumber, type JsonObject, JsonString, type JsonValue } from './json.ts';
 
 /** What {@link writeJson} takes: bytes become text, and a number that keeps its digits is written with them. */
 export type JsonInput =
@@ -167,4 +167,21 @@ class Writer {
 
 function isList(value: JsonInput): value is readonly JsonInput[] {
   return Array.isArray(value);
+}
+
+/** What was parsed, as what can be written. */
+export function thaw(value: JsonValue): JsonInput {
+  if (value instanceof JsonString) return value.text();
+  if (value instanceof JsonNumber) return value;
+  const object = asObject(value);
+  if (object !== undefined) return thawObject(object);
+  const array = asArray(value);
+  if (array !== undefined) return array.map(thaw);
+  return typeof value === 'number' || typeof value === 'boolean' ? value : null;
+}
+
+/** The same of an object. */
+export function thawObject(object: JsonObject): { readonly [member: string]: JsonInput } {
+  // Built from entries, so that a member called __proto__ is a member and nothing more.
+  return Object.fromEntries([...object].map(([name, value]) => [name, thaw(value)]));
 }

@@ -8,7 +8,7 @@ import type { LayerKeyUnwrapper } from '../client/layer-keys.ts';
 import { createProviderHolder, type ProviderCall } from '../client/provider.ts';
 import type { ProviderParameters } from '../client/provider-messages.ts';
 import { type ByteSource, sourceAfter } from '../image/cipher/streams.ts';
-import type { Descriptor } from '../image/model/manifest.ts';
+import type { Descriptor } from '../image/model/descriptor.ts';
 import { readAtMost } from '../image/transports/store.ts';
 import { type OpenedLayer, openLayer, openOneOf, writeLayer } from '../node/open-layer.ts';
 import { decodePayload, MAXIMUM_PAYLOAD_BYTES } from '../node/payload.ts';

@@ -8,6 +8,7 @@ import { createKekStore } from '../kms/store.ts';
 import { DEFAULT_LIMITS, limitsWithin } from '../provider/attempts.ts';
 import { createProvider, type Provider, type ProviderOptions } from '../provider/handle.ts';
 import { checkLabels } from '../provider/labels.ts';
+import { USUAL_NAMES } from '../provider/parameters.ts';
 import { type AllowRule, parseAllowRule } from '../provider/policy.ts';
 import type { PacketChoice } from '../provider/wrap.ts';
 import { backendSettings } from './backends.ts';
@@ -90,7 +91,7 @@ export async function openProvider(
 }
 
 /** The names that users of the reference provider have for its command and its server. */
-const REFERENCE_NAMES = { command: 'kmscrypt', server: 'grpc-keyprovider' } as const;
+const REFERENCE_NAMES = { command: USUAL_NAMES[0], server: USUAL_NAMES[1] } as const;
 
 async function openAudit(file: string, door: ProviderSetup['door']): Promise<AuditLog> {
   return door === 'server'

@@ -7,7 +7,9 @@ import { setting } from '../base/setting.ts';
 import { showValue } from '../base/shown.ts';
 import { createProvider, type ProviderOptions } from '../provider/handle.ts';
 import type { Labels } from '../provider/labels.ts';
+import { USUAL_NAMES } from '../provider/parameters.ts';
 import { type AllowRule, hasOperatorParts, parseAllowRule } from '../provider/policy.ts';
+import { selectKeyfile } from '../provider/unwrap.ts';
 import { createUnwrapper, type KeyHolder } from './holders.ts';
 import { createJweHolder, createJweWrapper } from './jwe.ts';
 import type { LayerKeyUnwrapper, LayerKeyWrapper } from './layer-keys.ts';
@@ -18,8 +20,6 @@ import { parseRecipients } from './recipients.ts';
 
 /** What a ring is made of. */
 export type Keys = {
-  /** Our own provider's name. */
-  readonly name: string;
   readonly options: ProviderOptions;
   readonly configured: ReadonlyMap<string, () => ConfiguredProvider>;
   /** PEM files of private keys. */
@@ -44,15 +44,15 @@ type KeyFileUri = Extract<KeyUri, { scheme: 'keyfile' }>;
 /** What packets of one image have in common: the name of the provider that its clients ask, and labels. */
 export type PacketStyle = { readonly provider: string | undefined; readonly labels: Labels | undefined };
 
-/** What is done if there is nothing to open any of a layer's keys. */
-const noHolder = () => `name a key that can open it with ${setting('keys')}`;
-
 /** The keys that a command or program has, as what encrypts and decrypts images. */
 export class KeyRing {
   readonly #keys: Keys;
+  /** Our own provider's. */
+  readonly #name: string;
 
   constructor(keys: Keys) {
     this.#keys = keys;
+    this.#name = keys.options.names.configured ?? USUAL_NAMES[0];
   }
 
   /** Whether it names any key of our own. */
@@ -69,7 +69,7 @@ export class KeyRing {
    */
   async wrappers(texts: readonly string[], old?: PacketStyle): Promise<readonly LayerKeyWrapper[]> {
     const { configured } = this.#keys;
-    const name = old?.provider ?? this.#keys.name;
+    const name = old?.provider ?? this.#name;
     const { keys, providers, jwe } = parseRecipients(texts);
     const own = new Map(keys.length === 0 ? [] : [[name, [...keys]]]);
     const wrappers: LayerKeyWrapper[] = [];
@@ -110,7 +110,7 @@ export class KeyRing {
    */
   unwrapper(parameters?: ProviderParameters): LayerKeyUnwrapper {
     const { own, configured } = this.holders(parameters);
-    return createUnwrapper([...own, ...configured.values()], noHolder());
+    return createUnwrapper([...own, ...configured.values()], `name a key that can open it with ${setting('keys')}`);
   }
 
   /** The same, one by one. */
@@ -130,15 +130,22 @@ export class KeyRing {
     return createUnwrapper([createProviderHolder(undefined, {}, callOf({ ...options, rules: [rule] }))], '');
   }
 
+  /** What opens layer keys with one of these keys alone; where none of them is meant, with any key of the ring. */
+  unwrapperFor(keys: readonly KnownKey[]): (key: string | undefined) => LayerKeyUnwrapper {
+    const all = this.unwrapper();
+    const single = new Map<string | undefined, LayerKeyUnwrapper>(
+      keys.map(({ known, rule }) => [known, this.singleUnwrapper(rule)]),
+    );
+    return (key) => single.get(key) ?? all;
+  }
+
   /** What a key file holds, as packets know it, and the rule that allows the file. */
   async findFile(uri: KeyFileUri): Promise<KnownKey> {
     const { options } = this.#keys;
     if ('path' in uri) return { known: (await options.openKek(uri)).key, rule: { kind: 'key', uri } };
     const known = formatKeyUri(uri);
-    for (const rule of options.rules) {
-      if (rule.kind !== 'key' || rule.uri.scheme !== 'keyfile' || !('path' in rule.uri)) continue;
-      if ((await options.openKek(rule.uri)).key === known) return { known, rule };
-    }
+    for (const rule of options.rules)
+      if ((await selectKeyfile(rule, { key: known }, options)) !== undefined) return { known, rule };
     return { known, rule: { kind: 'key', uri } };
   }
 

@@ -35,11 +35,8 @@ export function parseRecipients(texts: readonly string[]): Recipients {
       parseKeyUri(text);
       keys.add(text);
     } else if (kind === 'provider') {
-      const colon = rest.indexOf(':');
-      const name = colon < 0 ? rest : rest.slice(0, colon);
+      const [name, value] = providerValue(rest);
       if (name === '') throw unknown(text);
-      // ocicrypt's word for a provider without a value.
-      const value = colon < 0 ? 'Enabled' : rest.slice(colon + 1);
       providers.set(name, [...(providers.get(name) ?? []), value]);
     } else if (kind === 'jwe' && rest !== '') {
       jwe.add(rest);
@@ -91,8 +88,8 @@ export async function sortKeys(texts: readonly string[]): Promise<SortedKeys> {
   for (const text of texts) {
     const [, kind, rest = ''] = /^(jwe|provider):(.+)$/s.exec(text) ?? [];
     if (kind === 'provider') {
-      const [name = '', ...value] = rest.split(':');
-      parameters[name] = [...(parameters[name] ?? []), value.length === 0 ? 'Enabled' : value.join(':')];
+      const [name, value] = providerValue(rest);
+      parameters[name] = [...(parameters[name] ?? []), value];
     } else if (kind === 'jwe') {
       jwe.push(rest);
     } else if (asKeyUri(text) !== undefined || /^[a-z0-9]+:/.test(text)) {
@@ -105,6 +102,12 @@ export async function sortKeys(texts: readonly string[]): Promise<SortedKeys> {
     }
   }
   return { keys, files, jwe, parameters };
+}
+
+/** `NAME:VALUE`, or `NAME` alone, for which ocicrypt's word is the value `Enabled`. */
+function providerValue(text: string): readonly [name: string, value: string] {
+  const [name = '', ...value] = text.split(':');
+  return [name, value.length === 0 ? 'Enabled' : value.join(':')];
 }
 
 function unknown(text: string): OcicryptError {

@@ -5,7 +5,7 @@ import { setting } from '../base/setting.ts';
 import type { LayerKeyWrapper } from '../client/layer-keys.ts';
 import { encryptLayer } from './cipher/layer.ts';
 import { encodeEncryption, encryptedType, isEncryptedType, isForeignType } from './model/annotations.ts';
-import type { Descriptor } from './model/manifest.ts';
+import type { Descriptor } from './model/descriptor.ts';
 import { wrapForAll } from './recipients.ts';
 import { countProgress, describeWritten, type WrittenImage } from './result.ts';
 import { retry } from './retry.ts';

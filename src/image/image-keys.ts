@@ -3,7 +3,6 @@
 import { checkedEnvironment } from '../base/environment.ts';
 import { OcicryptError } from '../base/errors.ts';
 import { KeyRing, resolveKey } from '../client/key-ring.ts';
-import type { LayerKeyUnwrapper } from '../client/layer-keys.ts';
 import { readProviderConfig } from '../client/provider-config.ts';
 import { type SortedKeys, sortKeys } from '../client/recipients.ts';
 import type { BackendSettings } from '../kms/open.ts';
@@ -12,13 +11,14 @@ import { createKekStore } from '../kms/store.ts';
 import type { AuditSink } from '../provider/audit.ts';
 import type { ProviderOptions } from '../provider/handle.ts';
 import type { Labels } from '../provider/labels.ts';
+import { USUAL_NAMES } from '../provider/parameters.ts';
 import { type AllowRule, parseAllowRule } from '../provider/policy.ts';
 import { type DecryptOptions, decryptImage } from './decrypt.ts';
 import { type EncryptedImage, type EncryptOptions, encryptImage } from './encrypt.ts';
 import { type ImageReport, inspectImage } from './inspect.ts';
 import { parseImageReference } from './model/reference.ts';
 import type { WrittenImage } from './result.ts';
-import { type RewrapOptions, type RewrappedImage, rewrapImage } from './rewrap.ts';
+import { type RewrapOptions, type RewrappedImage, rewrapTree } from './rewrap.ts';
 import { checkChange, planRewrap, type RecipientChange } from './rewrap-plan.ts';
 import { openImageSource, openImageStore } from './transports/open.ts';
 import type { RegistrySettings } from './transports/registry/client.ts';
@@ -128,18 +128,17 @@ export async function openImageKeys(keys: readonly string[], options: ImageKeysO
     ...sorted.keys.map(parseAllowRule),
     ...sorted.files.map((path): AllowRule => ({ kind: 'key', uri: { scheme: 'keyfile', path } })),
   ];
-  const name = options.provider ?? 'kmscrypt';
   const provider: ProviderOptions = {
     openKek: (uri) => store.open(uri),
     rules,
     callerKeysAllowed: true,
-    names: { configured: name, fallback: 'kmscrypt' },
+    names: { configured: options.provider ?? USUAL_NAMES[0], fallback: USUAL_NAMES[0] },
     labels: options.labels,
     audit: options.audit,
   };
   const configured = await readProviderConfig(environment.OCICRYPT_KEYPROVIDER_CONFIG);
   const { jwe, parameters } = sorted;
-  const ring = new KeyRing({ name, options: provider, configured, jwe, parameters, close: () => store.close() });
+  const ring = new KeyRing({ options: provider, configured, jwe, parameters, close: () => store.close() });
   return new RingKeys(ring, sorted, { environment, ...options.registry });
 }
 
@@ -175,8 +174,8 @@ class RingKeys implements ImageKeys {
     const store = openImageStore(parseImageReference(image), { ...this.#registry, digestTag });
     return using(store, async () => {
       const style = { labels: undefined, provider: undefined, platforms: rest.platforms };
-      const keys = await planRewrap(store, this.#ring, change, style, rest.signal);
-      return rewrapImage(store, { ...rest, keys });
+      const { keys, tree } = await planRewrap(store, this.#ring, change, style, rest.signal);
+      return rewrapTree(store, tree, { ...rest, keys });
     });
   }
 
@@ -190,17 +189,13 @@ class RingKeys implements ImageKeys {
     const resolve = (key: string) => resolveKey(key, async () => this.#ring);
     const known = await Promise.all(required.map(resolve));
     const allowed = only && (await Promise.all(only.map(resolve))).map(({ known: key }) => key);
-    const all = this.#ring.unwrapper();
-    const single = new Map<string | undefined, LayerKeyUnwrapper>(
-      known.map(({ known: key, rule }) => [key, this.#ring.singleUnwrapper(rule)]),
-    );
     const source = this.#source(image, 'inspect');
     const verification = await using(source, () =>
       verifyImage(source, {
         ...rest,
         require: known.map(({ known: key }) => key),
         only: allowed,
-        unwrapper: unwrap || rest.content === true ? (key) => single.get(key) ?? all : undefined,
+        unwrapper: unwrap || rest.content === true ? this.#ring.unwrapperFor(known) : undefined,
       }),
     );
     if (!verification.ok) throw notVerified(verification);

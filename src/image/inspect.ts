@@ -2,8 +2,8 @@
 
 import { asOcicryptError } from '../base/errors.ts';
 import { decodeEncryption, findShortcut, isEncryptedType } from './model/annotations.ts';
+import type { Descriptor } from './model/descriptor.ts';
 import { LAYER_CIPHER } from './model/layer-options.ts';
-import type { Descriptor } from './model/manifest.ts';
 import { describePacket, type PacketDescription } from './model/packets.ts';
 import type { ImageSource } from './transports/store.ts';
 import {

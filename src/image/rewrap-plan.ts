@@ -9,7 +9,7 @@ import { reportOf } from './inspect.ts';
 import type { PacketDescription, PacketFormat } from './model/packets.ts';
 import { addKeys, type LayerKeyRewrapper, removeKeys, replaceKeys } from './rewrap.ts';
 import type { ImageSource } from './transports/store.ts';
-import { readImageTree, selectPlatforms } from './tree.ts';
+import { type ImageNode, readImageTree, selectPlatforms } from './tree.ts';
 import { createRecipientMatcher } from './verify.ts';
 
 /** Recipients as users write them; one of the three lists has any. */
@@ -36,12 +36,13 @@ export function checkChange(change: RecipientChange): RecipientChange {
 }
 
 /** What new packets are to be like, as far as they are not to be like those of the image. */
-export type RewrapStyle = {
-  readonly labels: Labels | undefined;
-  readonly provider: string | undefined;
+export type RewrapStyle = PacketStyle & {
   /** Whose packets are looked at; all if it is left out. */
   readonly platforms?: readonly string[] | undefined;
 };
+
+/** How wrapped keys change, and the image's manifests, which were read for it. */
+export type RewrapPlan = { readonly keys: LayerKeyRewrapper; readonly tree: ImageNode };
 
 /**
  * @throws OcicryptError `usage` if the layers differ in what new packets would take over from them; what naming
@@ -50,11 +51,27 @@ export type RewrapStyle = {
 export async function planRewrap(
   source: ImageSource,
   ring: KeyRing,
-  { recipients = [], add = [], remove = [] }: RecipientChange,
+  change: RecipientChange,
   wanted: RewrapStyle,
   signal?: AbortSignal,
+): Promise<RewrapPlan> {
+  const { labels, provider } = wanted;
+  // What was named is judged before anything is read.
+  if (labels !== undefined && provider !== undefined) {
+    const keys = await rewrapperFor(ring, change, { labels, provider });
+    return { keys, tree: await readImageTree(source, signal) };
+  }
+  const tree = await readImageTree(source, signal);
+  const packets = packetsOf(tree, source.name, wanted.platforms ?? []);
+  const style = { labels: labels ?? commonLabels(packets), provider: provider ?? commonProvider(packets) };
+  return { keys: await rewrapperFor(ring, change, style), tree };
+}
+
+async function rewrapperFor(
+  ring: KeyRing,
+  { recipients = [], add = [], remove = [] }: RecipientChange,
+  style: PacketStyle,
 ): Promise<LayerKeyRewrapper> {
-  const style = await styleOf(source, wanted, signal);
   const unwrapper = ring.unwrapper();
   if (recipients.length > 0) return replaceKeys(unwrapper, await ring.wrappers(recipients, style));
   if (add.length > 0) return addKeys(unwrapper, await ring.wrappers(add, style));
@@ -83,24 +100,12 @@ function isScheme(text: string): boolean {
 }
 
 /**
- * New packets keep the labels of the old ones and stand under the same provider's name, unless others are asked for:
- * clients that demand the labels, or know the provider by this name alone, would refuse the image otherwise.
+ * The packets that new ones take after: they keep their labels and stand under the same provider's name, unless others
+ * are asked for. Clients that demand the labels, or know the provider by this name alone, would refuse the image otherwise.
  */
-async function styleOf(source: ImageSource, wanted: RewrapStyle, signal?: AbortSignal): Promise<PacketStyle> {
-  const { labels, provider } = wanted;
-  if (labels !== undefined && provider !== undefined) return { labels, provider };
-  const packets = await packetsOf(source, wanted.platforms ?? [], signal);
-  return { labels: labels ?? commonLabels(packets), provider: provider ?? commonProvider(packets) };
-}
-
-async function packetsOf(
-  source: ImageSource,
-  names: readonly string[],
-  signal?: AbortSignal,
-): Promise<readonly PacketDescription[]> {
-  const tree = await readImageTree(source, signal);
-  const selected = new Set(selectPlatforms(tree, names, source.name).map(({ stored }) => stored.digest));
-  const platforms = reportOf(source.name, tree).platforms.filter(({ digest }) => selected.has(digest));
+function packetsOf(tree: ImageNode, image: string, names: readonly string[]): readonly PacketDescription[] {
+  const selected = new Set(selectPlatforms(tree, names, image).map(({ stored }) => stored.digest));
+  const platforms = reportOf(image, tree).platforms.filter(({ digest }) => selected.has(digest));
   return platforms.flatMap(({ layers }) => layers.flatMap(({ keys }) => keys));
 }
 

@@ -2,6 +2,7 @@
 
 import { wipe } from '../base/bytes.ts';
 import { OcicryptError } from '../base/errors.ts';
+import { thaw } from '../base/json-writer.ts';
 import type { LayerKeyUnwrapper, LayerKeyWrapper, WrappedLayerKey } from '../client/layer-keys.ts';
 import { forEachLimited, KEY_CALLS } from './limit.ts';
 import {
@@ -11,8 +12,9 @@ import {
   isEncryptedType,
   withoutEncryption,
 } from './model/annotations.ts';
+import { changeDescriptor, type Descriptor } from './model/descriptor.ts';
 import { decodeLayerKeyRecord, encodePublicOptions } from './model/layer-options.ts';
-import { changeDescriptor, type Descriptor, MEDIA_TYPES, thaw, writeManifest } from './model/manifest.ts';
+import { MEDIA_TYPES, writeManifest } from './model/manifest.ts';
 import { checkDistinct, describePacket, type PacketDescription, type PacketRecipient } from './model/packets.ts';
 import { wrapForAll } from './recipients.ts';
 import { rewriteTree, writeTree } from './transform.ts';
@@ -68,8 +70,12 @@ export type RewrappedImage = {
  * const { digest } = await rewrapImage(store, { keys: addKeys(unwrapper, [recipient]), dryRun: true });
  */
 export async function rewrapImage(store: ImageStore, options: RewrapOptions): Promise<RewrappedImage> {
+  return rewrapTree(store, await readImageTree(store, options.signal), options);
+}
+
+/** The same of an image whose manifests have been read. */
+export async function rewrapTree(store: ImageStore, tree: ImageNode, options: RewrapOptions): Promise<RewrappedImage> {
   const { signal } = options;
-  const tree = await readImageTree(store, signal);
   const images = selectPlatforms(tree, options.platforms ?? [], store.name);
   const layers = images.flatMap(({ manifest }) => manifest.layers.filter((layer) => isEncryptedType(layer.mediaType)));
   const packets = new Map(layers.map((layer) => [identifyLayer(layer), layer]));

@@ -2,9 +2,11 @@
 
 import { OcicryptError } from '../base/errors.ts';
 import type { JsonInput } from '../base/json-writer.ts';
+import { thaw } from '../base/json-writer.ts';
 import { forEachLimited } from './limit.ts';
 import { identifyLayer, ociLayerType, withoutEncryption } from './model/annotations.ts';
-import { changeDescriptor, type Descriptor, MEDIA_TYPES, thaw, writeIndex, writeManifest } from './model/manifest.ts';
+import { changeDescriptor, type Descriptor } from './model/descriptor.ts';
+import { MEDIA_TYPES, writeIndex, writeManifest } from './model/manifest.ts';
 import { retry } from './retry.ts';
 import {
   copyBlob,

@@ -3,16 +3,12 @@
 import { OcicryptError } from '../base/errors.ts';
 import { setting } from '../base/setting.ts';
 import { isLayerType } from './model/annotations.ts';
+import { type Descriptor, formatPlatform, isDigest, type OtherEntry, type Platform } from './model/descriptor.ts';
 import {
-  type Descriptor,
-  formatPlatform,
   type ImageIndex,
   type ImageManifest,
   isConfigType,
-  isDigest,
   isManifestType,
-  type OtherEntry,
-  type Platform,
   parseConfig,
   parseManifest,
 } from './model/manifest.ts';

@@ -13,8 +13,8 @@ import {
   identifyLayer,
   type LayerEncryption,
 } from './model/annotations.ts';
+import type { Descriptor } from './model/descriptor.ts';
 import type { LayerKeyRecord } from './model/layer-options.ts';
-import type { Descriptor } from './model/manifest.ts';
 import { HEAD_BYTES, isPlainContent } from './plain-content.ts';
 import { openLayerKey } from './probe.ts';
 import { retry } from './retry.ts';

@@ -9,6 +9,11 @@ import { OcicryptError } from '../base/errors.ts';
  */
 export type EncryptionContext = Readonly<Record<string, string>>;
 
+/** What packets hold of an algorithm or a version: no reader takes another one (docs/packet.md section 4). */
+export const PACKET_TERM = /^[A-Za-z0-9_.+:-]{1,64}$/;
+/** The most that packets hold of a wrapped key, and at least one byte. */
+export const MAXIMUM_WRAPPED_KEY_BYTES = 8192;
+
 /** A wrapped key and what the service said about how it was made. */
 export type WrappedKey = {
   /** The canonical key URI as the service answered (AWS ARN, Azure versioned `kid`, thumbprint of a key file). */

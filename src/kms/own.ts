@@ -2,7 +2,7 @@
 
 import { OcicryptError } from '../base/errors.ts';
 import { formatKeyUri, type OwnKeyUri } from '../base/key-uri.ts';
-import { decorate, type Kek, type WrappedKey } from './kek.ts';
+import { decorate, type Kek, MAXIMUM_WRAPPED_KEY_BYTES, PACKET_TERM, type WrappedKey } from './kek.ts';
 
 /**
  * Opens a key of one's own, if policy allows it: for each key once, until the store closes it.
@@ -33,20 +33,16 @@ export async function openOwnKey(uri: OwnKeyUri, schemes: OwnSchemes): Promise<K
   });
 }
 
-/** What packets hold of an algorithm and a version (docs/packet.md section 4). */
-const TERM = /^[A-Za-z0-9_.+:-]{1,64}$/;
-const MAXIMUM_WRAPPED_BYTES = 8192;
-
 /** A packet with another key's name, or with a member that no reader takes, would open nowhere. */
 function checkWrapped(key: string, wrapped: WrappedKey): WrappedKey {
   const { algorithm, version } = wrapped;
   const { length } = wrapped.wrapped;
   if (wrapped.key !== key) throw broken(key, 'it wraps under the name of another key');
-  if (!TERM.test(algorithm)) throw broken(key, 'its algorithm is not 1 to 64 of A-Z a-z 0-9 _ . + : -');
-  if (version !== undefined && !TERM.test(version))
+  if (!PACKET_TERM.test(algorithm)) throw broken(key, 'its algorithm is not 1 to 64 of A-Z a-z 0-9 _ . + : -');
+  if (version !== undefined && !PACKET_TERM.test(version))
     throw broken(key, 'its version is not 1 to 64 of A-Z a-z 0-9 _ . + : -');
-  if (length === 0 || length > MAXIMUM_WRAPPED_BYTES)
-    throw broken(key, `it wraps to ${length} bytes, and 1 to ${MAXIMUM_WRAPPED_BYTES} are possible`);
+  if (length === 0 || length > MAXIMUM_WRAPPED_KEY_BYTES)
+    throw broken(key, `it wraps to ${length} bytes, and 1 to ${MAXIMUM_WRAPPED_KEY_BYTES} are possible`);
   return wrapped;
 }
 

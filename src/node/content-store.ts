@@ -8,7 +8,8 @@ import { OcicryptError, showSystemCode } from '../base/errors.ts';
 import { asObject, asText, parseJson } from '../base/json.ts';
 import { showPath } from '../base/shown.ts';
 import { identifyLayer, isEncryptedType } from '../image/model/annotations.ts';
-import { type Descriptor, MAXIMUM_MANIFEST_BYTES, MEDIA_TYPES, parseManifest } from '../image/model/manifest.ts';
+import type { Descriptor } from '../image/model/descriptor.ts';
+import { MAXIMUM_MANIFEST_BYTES, MEDIA_TYPES, parseManifest } from '../image/model/manifest.ts';
 import type { ContentStore } from './stores.ts';
 
 /** What is known of a layer that is being read. */

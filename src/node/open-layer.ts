@@ -10,8 +10,8 @@ import { decryptStream } from '../image/cipher/layer.ts';
 import { startStage } from '../image/cipher/passes.ts';
 import { type ByteSink, type ByteSource, sourceFromFile } from '../image/cipher/streams.ts';
 import { compressionOf, decodeEncryption, decryptedType } from '../image/model/annotations.ts';
+import type { Descriptor } from '../image/model/descriptor.ts';
 import { decodeLayerKeyRecord, type LayerKeyRecord, type PublicOptions } from '../image/model/layer-options.ts';
-import type { Descriptor } from '../image/model/manifest.ts';
 import type { StoredLayer } from './content-store.ts';
 
 /** A layer and the key that opens it, to be wiped. */

@@ -5,7 +5,8 @@ import { OcicryptError } from '../base/errors.ts';
 import { decodeBytesField } from '../base/grpc.ts';
 import { asArray, asObject, JsonString, type JsonValue, parseJson } from '../base/json.ts';
 import type { ProviderParameters } from '../client/provider-messages.ts';
-import { type Descriptor, MAXIMUM_MANIFEST_BYTES, parseDescriptor } from '../image/model/manifest.ts';
+import { type Descriptor, parseDescriptor } from '../image/model/descriptor.ts';
+import { MAXIMUM_MANIFEST_BYTES } from '../image/model/manifest.ts';
 import { SCHEME_PARAMETERS } from '../provider/parameters.ts';
 
 export type DecoderPayload = {

@@ -16,7 +16,13 @@ import { OcicryptError } from '../base/errors.ts';
 import { asArray, asBytes, asObject, asText, type JsonObject, type JsonValue } from '../base/json.ts';
 import { writeJson } from '../base/json-writer.ts';
 import { asKeyUri, formatKeyUri } from '../base/key-uri.ts';
-import { cannotBeUnwrapped, type EncryptionContext, type WrappedKey } from '../kms/kek.ts';
+import {
+  cannotBeUnwrapped,
+  type EncryptionContext,
+  MAXIMUM_WRAPPED_KEY_BYTES,
+  PACKET_TERM,
+  type WrappedKey,
+} from '../kms/kek.ts';
 import { isLabel, type Labels, MAXIMUM_LABELS } from './labels.ts';
 
 /** A packet for several keys, bound to labels (docs/packet.md section 4). */
@@ -39,8 +45,6 @@ const KEY_LENGTH = 32;
 const NONCE_LENGTH = 12;
 const TAG_LENGTH = 16;
 const MAC_LENGTH = 32;
-const TERM = /^[A-Za-z0-9_.+:-]{1,64}$/;
-const MAXIMUM_WRAPPED_KEY_BYTES = 8192;
 
 /**
  * Makes a packet for a layer-key record, which is sealed first, so that the wrapped keys are bound to it.
@@ -226,8 +230,8 @@ function decodeRecipient(value: JsonValue): WrappedKey {
   if (uri === undefined || formatKeyUri(uri) !== key) return invalid('has a recipient without a canonical key URI');
   const algorithm = asText(entry.get('algorithm')) ?? '';
   const version = entry.has('version') ? (asText(entry.get('version')) ?? '') : undefined;
-  if (!TERM.test(algorithm)) invalid('has a recipient without a usable "algorithm"');
-  if (version !== undefined && !TERM.test(version)) invalid('has a recipient with an unusable "version"');
+  if (!PACKET_TERM.test(algorithm)) invalid('has a recipient without a usable "algorithm"');
+  if (version !== undefined && !PACKET_TERM.test(version)) invalid('has a recipient with an unusable "version"');
   // Two versions of one entry could differ, and one of them is compared with the operator's list.
   if (version !== undefined && 'version' in uri) invalid('has a recipient with a version in "key" and in "version"');
   const wrapped = bytesMember(entry, 'wrapped_key', 1, MAXIMUM_WRAPPED_KEY_BYTES);

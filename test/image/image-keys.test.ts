@@ -112,7 +112,7 @@ test('what fails leaves what was there, and so does a signal', async () => {
   );
   assert.equal(readFileSync(path('kept/index.json'), 'utf8'), before);
   await assert.rejects(openImageKeys(['gcpkms://projects'], options), isCode('bad-input'));
-  await assert.rejects(keys.encrypt(oci('plain'), 'docker://localhost:1/a@sha256:' + 'a'.repeat(64)), isCode('usage'));
+  await assert.rejects(keys.encrypt(oci('plain'), `docker://localhost:1/a@sha256:${'a'.repeat(64)}`), isCode('usage'));
   await keys.close();
 });
 

@@ -1,6 +1,6 @@
 // An image in memory for tests, which counts what is read of it.
 import { OcicryptError } from '../../src/base/errors.ts';
-import type { Descriptor } from '../../src/image/model/manifest.ts';
+import type { Descriptor } from '../../src/image/model/descriptor.ts';
 import { checkContent, createStoredManifest, type ImageSource } from '../../src/image/transports/store.ts';
 import { digestOf } from './harness.ts';
 

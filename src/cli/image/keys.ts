@@ -20,7 +20,6 @@ export async function openKeys({ settings, personality, terminal }: CommandConte
   const { defaultKey, spelling, ...rest } = options;
   const configured = await readProviderConfig(checkedEnvironment(process.env).OCICRYPT_KEYPROVIDER_CONFIG);
   return new KeyRing({
-    name: settings.text('provider') ?? 'kmscrypt',
     options: rest,
     configured,
     jwe,

@@ -1,7 +1,7 @@
 // The command that changes who can open an image.
 
 import type { PacketDescription } from '../../image/model/packets.ts';
-import { type RewrappedImage, rewrapImage } from '../../image/rewrap.ts';
+import { type RewrappedImage, rewrapTree } from '../../image/rewrap.ts';
 import { checkChange, planRewrap } from '../../image/rewrap-plan.ts';
 import type { CommandContext } from '../command.ts';
 import type { Terminal } from '../terminal.ts';
@@ -26,13 +26,8 @@ export async function runRewrap(context: CommandContext): Promise<void> {
     context,
     async ({ tools, signal, onSwitch }) => {
       const store = tools.store(image);
-      return rewrapImage(store, {
-        keys: await planRewrap(store, await tools.keys(), change, { ...style, ...platforms }, signal),
-        ...platforms,
-        dryRun,
-        onSwitch,
-        signal,
-      });
+      const { keys, tree } = await planRewrap(store, await tools.keys(), change, { ...style, ...platforms }, signal);
+      return rewrapTree(store, tree, { keys, ...platforms, dryRun, onSwitch, signal });
     },
     async (written) => {
       const result = nameResult(context, image, written);

@@ -1,7 +1,6 @@
 // The command that lets a build or an admission go on only with an image that is encrypted as it should be.
 
 import { resolveKey } from '../../client/key-ring.ts';
-import type { LayerKeyUnwrapper } from '../../client/layer-keys.ts';
 import { digestTagCommand } from '../../image/model/digest-tag.ts';
 import { type ImageReference, parseImageReference } from '../../image/model/reference.ts';
 import { fixedNames, type RuntimeName } from '../../image/runtimes.ts';
@@ -28,14 +27,8 @@ export async function runVerify(context: CommandContext): Promise<void> {
 async function verify(settings: Settings, { tools, signal }: ImageRun): Promise<Verification> {
   const required = await Promise.all(settings.list('require').map((key) => resolveKey(key, () => tools.keys())));
   const only = await Promise.all(settings.list('only').map((key) => resolveKey(key, () => tools.keys())));
-  const unwrappers = new Map<string | undefined, LayerKeyUnwrapper>();
   const content = settings.switch('content');
-  if (content || settings.switch('unwrap')) {
-    const keys = await tools.keys();
-    unwrappers.set(undefined, keys.unwrapper());
-    for (const { known, rule } of required) unwrappers.set(known, keys.singleUnwrapper(rule));
-  }
-  const usual = unwrappers.get(undefined);
+  const unwrapper = content || settings.switch('unwrap') ? (await tools.keys()).unwrapperFor(required) : undefined;
   return verifyImage(tools.source(settings.operands[0]), {
     require: required.map(({ known }) => known),
     only: only.length === 0 ? undefined : only.map(({ known }) => known),
@@ -43,7 +36,7 @@ async function verify(settings: Settings, { tools, signal }: ImageRun): Promise<
     digestTag: settings.switch('digest-tag'),
     allowAbsent: settings.switch('allow-absent'),
     postQuantum: settings.switch('post-quantum'),
-    unwrapper: usual && ((key) => unwrappers.get(key) ?? usual),
+    unwrapper,
     signal,
   });
 }

@@ -4,8 +4,8 @@ import { base64Text, decodeBase64 } from '../../base/bytes.ts';
 import { OcicryptError } from '../../base/errors.ts';
 import type { WrappedLayerKey } from '../../client/layer-keys.ts';
 import { MAXIMUM_PACKET_BYTES } from '../../provider/protocol.ts';
+import type { Descriptor } from './descriptor.ts';
 import { decodePublicOptions, type PublicOptions } from './layer-options.ts';
-import type { Descriptor } from './manifest.ts';
 
 /** What the annotations of an encrypted layer say. */
 export type LayerEncryption = { readonly publicOptions: PublicOptions; readonly keys: readonly WrappedLayerKey[] };

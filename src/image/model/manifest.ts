@@ -1,17 +1,19 @@
 // Reads and writes manifests, indexes and configs: OCI image-spec 1.1 and Docker schema 2, as hostile input.
 
 import { OcicryptError } from '../../base/errors.ts';
+import { asArray, asObject, asText, type JsonObject, type JsonValue, parseJson } from '../../base/json.ts';
+import { type JsonInput, thaw, thawObject, writeJson } from '../../base/json-writer.ts';
 import {
-  asArray,
-  asObject,
-  asText,
-  JsonNumber,
-  type JsonObject,
-  JsonString,
-  type JsonValue,
-  parseJson,
-} from '../../base/json.ts';
-import { type JsonInput, writeJson } from '../../base/json-writer.ts';
+  changeDescriptor,
+  type Descriptor,
+  hasOtherDigest,
+  isDigest,
+  type OtherEntry,
+  type Platform,
+  parseDescriptor,
+  parseOtherEntry,
+  parsePlatform,
+} from './descriptor.ts';
 import { CONFIG, checkShape, DOCUMENT, LAYOUT_FILE } from './manifest-shape.ts';
 
 /** The most that a registry must take, and all that we read: https://github.com/opencontainers/distribution-spec */
@@ -27,31 +29,12 @@ export const MEDIA_TYPES = {
   dockerConfig: 'application/vnd.docker.container.image.v1+json',
 } as const;
 
-/** In Go's words: https://go.dev/doc/install/source#environment */
-export type Platform = { readonly os: string; readonly architecture: string; readonly variant?: string };
-
-/** A reference to content: https://github.com/opencontainers/image-spec/blob/main/descriptor.md */
-export type Descriptor = {
-  readonly mediaType: string;
-  /** `sha256:` and 64 lower-case hexadecimal digits, nothing else. */
-  readonly digest: string;
-  /** Bytes. */
-  readonly size: number;
-  readonly annotations: ReadonlyMap<string, string>;
-  readonly platform: Platform | undefined;
-  /** As it was read, so that members unknown here survive. */
-  readonly json: JsonObject;
-};
-
 export type ImageManifest = {
   readonly kind: 'manifest';
   readonly config: Descriptor;
   readonly layers: readonly Descriptor[];
   readonly json: JsonObject;
 };
-
-/** What an index names by a digest of another algorithm than SHA-256: its content is not read here. */
-export type OtherEntry = Pick<Descriptor, 'digest' | 'mediaType' | 'platform'>;
 
 export type ImageIndex = {
   readonly kind: 'index';
@@ -63,14 +46,6 @@ export type ImageIndex = {
 
 /** What an image's config says that matters here. */
 export type ImageConfig = { readonly platform: Platform | undefined; readonly diffIds: readonly string[] };
-
-/** What differs from a descriptor that was read; `annotations` replaces them all. */
-export type DescriptorChange = {
-  readonly mediaType?: string;
-  readonly digest?: string;
-  readonly size?: number;
-  readonly annotations?: ReadonlyMap<string, string> | undefined;
-};
 
 /** Whether content of this type is a manifest or an index, of either family. */
 export function isManifestType(mediaType: string): boolean {
@@ -87,6 +62,11 @@ function isIndexType(mediaType: string): boolean {
   return mediaType === MEDIA_TYPES.index || mediaType === MEDIA_TYPES.dockerIndex;
 }
 
+/** @throws OcicryptError `bad-input` for what is larger than a manifest may be */
+export function checkManifestSize(bytes: number, what: string): void {
+  if (bytes > MAXIMUM_MANIFEST_BYTES) throw bad(`${what} is larger than ${MAXIMUM_MANIFEST_BYTES} bytes`);
+}
+
 /**
  * Parses a manifest or an index.
  *
@@ -96,7 +76,7 @@ function isIndexType(mediaType: string): boolean {
  * @throws OcicryptError `bad-input`
  */
 export function parseManifest(bytes: Uint8Array, mediaType: string, what: string): ImageManifest | ImageIndex {
-  if (bytes.length > MAXIMUM_MANIFEST_BYTES) throw bad(`${what} is larger than ${MAXIMUM_MANIFEST_BYTES} bytes`);
+  checkManifestSize(bytes.length, what);
   const json = parseDocument(bytes, mediaType, what);
   if (isIndexType(mediaType)) return parseIndex(json, what);
   if (!isManifestType(mediaType))
@@ -161,22 +141,6 @@ export function writeIndex(index: ImageIndex, changed: readonly JsonInput[]): Ui
   });
 }
 
-/**
- * A descriptor with changes. Where the digest changes, `data` goes, which holds the content itself, and `urls` go, where
- * the old content is.
- */
-export function changeDescriptor(descriptor: Descriptor, change: DescriptorChange): JsonInput {
-  const { annotations, ...members } = change;
-  const changed: Record<string, JsonInput | undefined> = { ...thawObject(descriptor.json), ...members };
-  if (change.digest !== undefined && change.digest !== descriptor.digest) {
-    delete changed.data;
-    delete changed.urls;
-  }
-  if (annotations !== undefined)
-    changed.annotations = annotations.size === 0 ? undefined : Object.fromEntries(annotations);
-  return changed;
-}
-
 /** Parses what is needed of a config blob. @throws OcicryptError `bad-input` */
 export function parseConfig(bytes: Uint8Array, what: string): ImageConfig {
   const json = asObject(parseJson(bytes, what));
@@ -192,46 +156,13 @@ export function parseConfig(bytes: Uint8Array, what: string): ImageConfig {
   };
 }
 
-/** Whether this is a digest as we take them. */
-export function isDigest(text: string): boolean {
-  return DIGEST.test(text);
-}
-
-/** Whether an entry has a digest of another algorithm, which is not read here; what it names stays as it is. */
-export function hasOtherDigest(entry: JsonValue): boolean {
-  return OTHER_DIGEST.test(asText(asObject(entry)?.get('digest')) ?? '');
-}
-
-/** `os/architecture` and `/variant` if there is one. */
-export function formatPlatform(platform: Platform): string {
-  const { os, architecture, variant } = platform;
-  return [os, architecture, ...(variant === undefined ? [] : [variant])].join('/');
-}
-
-/** What was parsed, as what can be written. */
-export function thaw(value: JsonValue): JsonInput {
-  if (value instanceof JsonString) return value.text();
-  if (value instanceof JsonNumber) return value;
-  const object = asObject(value);
-  if (object !== undefined) return thawObject(object);
-  const array = asArray(value);
-  if (array !== undefined) return array.map(thaw);
-  return typeof value === 'number' || typeof value === 'boolean' ? value : null;
-}
-
-/** RFC 6838 section 4.2. */
-const MEDIA_TYPE = /^[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}\/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}$/;
-const DIGEST = /^sha256:[0-9a-f]{64}$/;
-const OTHER_DIGEST = /^(?!sha256:)[a-z0-9]+(?:[.+_-][a-z0-9]+)*:[a-zA-Z0-9=_-]+$/;
-const PLATFORM_PART = /^[A-Za-z0-9._-]{1,64}$/;
-
 function parseIndex(json: JsonObject, what: string): ImageIndex {
   refuseManifest(json, what);
   const [manifests, others]: [Descriptor[], OtherEntry[]] = [[], []];
   for (const [index, entry] of parseEntries(json.get('manifests'), `${what}: manifests`).entries()) {
     const name = `${what}: manifests[${index}]`;
-    if (hasOtherDigest(entry)) others.push(parseEntry(entry, name, OTHER_DIGEST));
-    else manifests.push(parseEntry(entry, name, DIGEST));
+    if (hasOtherDigest(entry)) others.push(parseOtherEntry(entry, name));
+    else manifests.push(parseDescriptor(entry, name));
   }
   return { kind: 'index', manifests, others, json };
 }
@@ -263,57 +194,6 @@ function parseEntries(value: JsonValue | undefined, what: string): readonly Json
   if (entries === undefined) throw bad(`${what} is no list`);
   if (entries.length > MAXIMUM_ENTRIES) throw bad(`${what} has more than ${MAXIMUM_ENTRIES} entries`);
   return entries;
-}
-
-/**
- * Parses a descriptor.
- *
- * @throws OcicryptError `bad-input`; so no digest or media type that is returned can climb out of a path or a URL
- */
-export function parseDescriptor(value: JsonValue | undefined, what: string): Descriptor {
-  return parseEntry(value, what, DIGEST);
-}
-
-function parseEntry(value: JsonValue | undefined, what: string, form: RegExp): Descriptor {
-  const json = asObject(value);
-  const mediaType = asText(json?.get('mediaType'));
-  const digest = asText(json?.get('digest'));
-  const size = json?.get('size');
-  if (json === undefined || mediaType === undefined || !MEDIA_TYPE.test(mediaType))
-    throw bad(`${what} has no media type`);
-  if (digest === undefined || !form.test(digest)) throw bad(`${what} has no SHA-256 digest`);
-  if (typeof size !== 'number' || !Number.isSafeInteger(size) || size < 0) throw bad(`${what} has no size`);
-  const annotations = parseAnnotations(json.get('annotations'), what);
-  return { mediaType, digest, size, annotations, platform: parsePlatform(json.get('platform')), json };
-}
-
-function parseAnnotations(value: JsonValue | undefined, what: string): ReadonlyMap<string, string> {
-  if (value === undefined || value === null) return new Map();
-  const object = asObject(value);
-  if (object === undefined) throw bad(`${what} has annotations that are no object`);
-  const annotations = new Map<string, string>();
-  for (const [name, text] of object) {
-    const string = asText(text);
-    if (string === undefined) throw bad(`${what} has an annotation that is no string`);
-    annotations.set(name, string);
-  }
-  return annotations;
-}
-
-function parsePlatform(value: JsonValue | undefined): Platform | undefined {
-  const object = asObject(value);
-  const os = asText(object?.get('os'));
-  const architecture = asText(object?.get('architecture'));
-  const variant = asText(object?.get('variant'));
-  if (os === undefined || architecture === undefined) return undefined;
-  const parts = variant === undefined || variant === '' ? [os, architecture] : [os, architecture, variant];
-  if (!parts.every((part) => PLATFORM_PART.test(part))) return undefined;
-  return parts.length === 2 ? { os, architecture } : { os, architecture, variant: parts[2] ?? '' };
-}
-
-function thawObject(object: JsonObject): { readonly [member: string]: JsonInput } {
-  // Built from entries, so that a member called __proto__ is a member and nothing more.
-  return Object.fromEntries([...object].map(([name, value]) => [name, thaw(value)]));
 }
 
 function bad(message: string, hint?: string): OcicryptError {

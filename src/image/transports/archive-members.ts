@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { OcicryptError } from '../../base/errors.ts';
 import { showPath } from '../../base/shown.ts';
 import type { ByteSource } from '../cipher/streams.ts';
-import { MAXIMUM_MANIFEST_BYTES } from '../model/manifest.ts';
+import { checkManifestSize, MAXIMUM_MANIFEST_BYTES } from '../model/manifest.ts';
 import { createAtomicFile, openRegularFile } from './files.ts';
 import { MemberNames, memberPath } from './member-names.ts';
 import { type BlobReader, readAtMost } from './store.ts';
@@ -103,11 +103,7 @@ export class ArchiveMembers {
 
   /** Reads a member of at most 4 MiB. @throws OcicryptError `not-found`, `bad-input` */
   async readSmall(name: string, signal?: AbortSignal): Promise<Uint8Array> {
-    if ((this.size(name) ?? 0) > MAXIMUM_MANIFEST_BYTES)
-      throw new OcicryptError(
-        'bad-input',
-        `${name} of ${showPath(this.#path)} is larger than ${MAXIMUM_MANIFEST_BYTES} bytes`,
-      );
+    checkManifestSize(this.size(name) ?? 0, `${name} of ${showPath(this.#path)}`);
     const reader = await this.open(name, signal);
     try {
       return await readAtMost(reader, this.size(name) ?? 0);

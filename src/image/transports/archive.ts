@@ -3,13 +3,8 @@
 import { dirname } from 'node:path';
 import { OcicryptError } from '../../base/errors.ts';
 import type { BlobIdentity } from '../cipher/layer.ts';
-import {
-  type Descriptor,
-  isManifestType,
-  MAXIMUM_MANIFEST_BYTES,
-  parseLayoutVersion,
-  parseManifest,
-} from '../model/manifest.ts';
+import type { Descriptor } from '../model/descriptor.ts';
+import { checkManifestSize, isManifestType, parseLayoutVersion, parseManifest } from '../model/manifest.ts';
 import { notDurable } from '../not-written.ts';
 import { type ArchiveTarget, changedMeanwhile, packBlob, packBytes, readTarget } from './archive-file.ts';
 import { ArchiveMembers } from './archive-members.ts';
@@ -62,8 +57,7 @@ class ArchiveStore implements ImageStore {
 
   async readManifest(descriptor: Descriptor, signal?: AbortSignal): Promise<StoredManifest> {
     const { digest, mediaType, size } = descriptor;
-    if (size > MAXIMUM_MANIFEST_BYTES)
-      throw new OcicryptError('bad-input', `manifest ${digest} is larger than ${MAXIMUM_MANIFEST_BYTES} bytes`);
+    checkManifestSize(size, `manifest ${digest}`);
     this.#index?.checkType(descriptor);
     const staged = this.#staged.get(digest);
     const bytes =

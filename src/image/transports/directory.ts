@@ -4,7 +4,8 @@ import { join } from 'node:path';
 import { OcicryptError } from '../../base/errors.ts';
 import { asObject, asText, parseJson } from '../../base/json.ts';
 import type { BlobIdentity } from '../cipher/layer.ts';
-import { type Descriptor, isDigest, isManifestType, MEDIA_TYPES } from '../model/manifest.ts';
+import { type Descriptor, isDigest } from '../model/descriptor.ts';
+import { isManifestType, MEDIA_TYPES } from '../model/manifest.ts';
 import { openRegularFile, readSmallFile } from './files.ts';
 import { type BlobReader, checkContent, createStoredManifest, type ImageSource, type StoredManifest } from './store.ts';
 

@@ -7,7 +7,7 @@ import { dirname, join, resolve } from 'node:path';
 import { OcicryptError, showSystemCode, systemCode } from '../../base/errors.ts';
 import { showPath } from '../../base/shown.ts';
 import { type ByteSink, sourceFromFile } from '../cipher/streams.ts';
-import { MAXIMUM_MANIFEST_BYTES } from '../model/manifest.ts';
+import { checkManifestSize, MAXIMUM_MANIFEST_BYTES } from '../model/manifest.ts';
 import { notWritten } from '../not-written.ts';
 import { type BlobReader, readAtMost } from './store.ts';
 import { temporaryName } from './temporary.ts';
@@ -87,8 +87,8 @@ export async function readSmallFile(path: string, what: string): Promise<Uint8Ar
   const reader = await openRegularFile(path, what);
   try {
     const bytes = await readAtMost(reader, MAXIMUM_MANIFEST_BYTES + 1);
-    if (bytes.length <= MAXIMUM_MANIFEST_BYTES) return bytes;
-    throw new OcicryptError('bad-input', `${showPath(path)} is larger than ${MAXIMUM_MANIFEST_BYTES} bytes`);
+    checkManifestSize(bytes.length, showPath(path));
+    return bytes;
   } finally {
     await reader.close();
   }

@@ -3,20 +3,16 @@
 
 import { OcicryptError } from '../../base/errors.ts';
 import { asObject, asText, type JsonObject } from '../../base/json.ts';
-import { type JsonInput, writeJson } from '../../base/json-writer.ts';
+import { type JsonInput, thaw, thawObject, writeJson } from '../../base/json-writer.ts';
 import type { BlobIdentity } from '../cipher/layer.ts';
 import {
   changeDescriptor,
   type Descriptor,
   formatPlatform,
   hasOtherDigest,
-  isManifestType,
-  MAXIMUM_MANIFEST_BYTES,
-  MEDIA_TYPES,
   parseDescriptor,
-  parseLayoutIndex,
-  thaw,
-} from '../model/manifest.ts';
+} from '../model/descriptor.ts';
+import { isManifestType, MAXIMUM_MANIFEST_BYTES, MEDIA_TYPES, parseLayoutIndex } from '../model/manifest.ts';
 
 /** The annotation that holds an image's tag. */
 const TAG = 'org.opencontainers.image.ref.name';
@@ -137,7 +133,7 @@ export class LayoutIndex {
     });
     const bytes = writeJson({
       schemaVersion: 2,
-      ...Object.fromEntries([...this.#json].map(([member, value]) => [member, thaw(value)])),
+      ...thawObject(this.#json),
       manifests: [...kept.map(thaw), entry],
     });
     if (bytes.length <= MAXIMUM_MANIFEST_BYTES) return bytes;

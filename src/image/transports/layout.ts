@@ -6,7 +6,8 @@ import { access, mkdir, open, rm, stat } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { asOcicryptError, OcicryptError } from '../../base/errors.ts';
 import type { BlobIdentity } from '../cipher/layer.ts';
-import { type Descriptor, isDigest, MAXIMUM_MANIFEST_BYTES, parseLayoutVersion } from '../model/manifest.ts';
+import { type Descriptor, isDigest } from '../model/descriptor.ts';
+import { checkManifestSize, parseLayoutVersion } from '../model/manifest.ts';
 import { notDurable, notWritten } from '../not-written.ts';
 import {
   type AtomicFile,
@@ -66,8 +67,7 @@ class LayoutStore implements ImageStore {
   async readManifest(descriptor: Descriptor): Promise<StoredManifest> {
     const { digest, mediaType, size } = descriptor;
     const what = `manifest ${digest}`;
-    if (size > MAXIMUM_MANIFEST_BYTES)
-      throw new OcicryptError('bad-input', `${what} is larger than ${MAXIMUM_MANIFEST_BYTES} bytes`);
+    checkManifestSize(size, what);
     this.#index?.checkType(descriptor);
     const bytes = await readSmallFile(this.#blobPath(digest), what);
     checkContent(bytes, descriptor, 'manifest');

@@ -4,8 +4,9 @@ import { createHash } from 'node:crypto';
 import { OcicryptError } from '../../base/errors.ts';
 import { type BlobIdentity, formatDigest } from '../cipher/layer.ts';
 import type { ByteSink, ByteSource } from '../cipher/streams.ts';
+import type { Descriptor } from '../model/descriptor.ts';
 import type { TagSource } from '../model/digest-tag.ts';
-import { type Descriptor, MAXIMUM_MANIFEST_BYTES } from '../model/manifest.ts';
+import { checkManifestSize, MAXIMUM_MANIFEST_BYTES } from '../model/manifest.ts';
 import { retry } from '../retry.ts';
 
 /** A manifest as stored, its digest already checked. */
@@ -163,8 +164,7 @@ export async function readSmallBlob(
   what: string,
   signal?: AbortSignal,
 ): Promise<Uint8Array> {
-  if (blob.size > MAXIMUM_MANIFEST_BYTES)
-    throw new OcicryptError('bad-input', `${what} is larger than ${MAXIMUM_MANIFEST_BYTES} bytes`);
+  checkManifestSize(blob.size, what);
   return retry(async (running) => {
     const reader = await source.openBlob(blob, running);
     try {

@@ -1,7 +1,8 @@
 // Finds out which blobs of a layout its index still leads to.
 
 import { OcicryptError } from '../../base/errors.ts';
-import { type Descriptor, isManifestType, parseManifest } from '../model/manifest.ts';
+import type { Descriptor } from '../model/descriptor.ts';
+import { isManifestType, parseManifest } from '../model/manifest.ts';
 import type { StoredManifest } from './store.ts';
 
 /**

@@ -2,7 +2,8 @@
 
 import { asObject, asText, parseJson } from '../../../base/json.ts';
 import { forEachLimited } from '../../limit.ts';
-import { type Descriptor, MAXIMUM_MANIFEST_BYTES, MEDIA_TYPES, parseManifest } from '../../model/manifest.ts';
+import type { Descriptor } from '../../model/descriptor.ts';
+import { MAXIMUM_MANIFEST_BYTES, MEDIA_TYPES, parseManifest } from '../../model/manifest.ts';
 import { withoutRetries } from '../../retry.ts';
 import type { Referrers } from '../store.ts';
 import type { RegistryClient } from './client.ts';

@@ -4,6 +4,7 @@ import { asOcicryptError, OcicryptError } from '../../../base/errors.ts';
 import type { StreamResponse } from '../../../base/http/stream.ts';
 import type { BlobIdentity } from '../../cipher/layer.ts';
 import { sourceFromStream } from '../../cipher/streams.ts';
+import { type Descriptor, isDigest } from '../../model/descriptor.ts';
 import {
   digestInName,
   digestTagCommand,
@@ -11,13 +12,7 @@ import {
   hasDigestTag,
   type TagSource,
 } from '../../model/digest-tag.ts';
-import {
-  type Descriptor,
-  isDigest,
-  isManifestType,
-  MAXIMUM_MANIFEST_BYTES,
-  MEDIA_TYPES,
-} from '../../model/manifest.ts';
+import { checkManifestSize, isManifestType, MAXIMUM_MANIFEST_BYTES, MEDIA_TYPES } from '../../model/manifest.ts';
 import type { RegistryReference } from '../../model/reference.ts';
 import { formatImageReference } from '../../model/reference.ts';
 import { retry } from '../../retry.ts';
@@ -80,12 +75,7 @@ class RegistryStore implements ImageStore, ReferrerSource, TagSource {
   }
 
   async readManifest(descriptor: Descriptor, signal?: AbortSignal): Promise<StoredManifest> {
-    if (descriptor.size > MAXIMUM_MANIFEST_BYTES) {
-      throw new OcicryptError(
-        'bad-input',
-        `manifest ${descriptor.digest} is larger than ${MAXIMUM_MANIFEST_BYTES} bytes`,
-      );
-    }
+    checkManifestSize(descriptor.size, `manifest ${descriptor.digest}`);
     const { bytes } = await this.#fetchManifest(descriptor.digest, signal);
     checkContent(bytes, descriptor, 'manifest');
     const { digest, mediaType, size } = descriptor;
