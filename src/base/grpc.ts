@@ -16,6 +16,16 @@ export const CONTENT_TYPE = 'application/grpc';
 /** Of the standard health service. */
 export const HEALTH_METHOD = '/grpc.health.v1.Health/Check';
 
+/** Its reply, a HealthCheckResponse: field 1, a varint, which is 1 for what serves and 2 for what does not. */
+export function encodeHealth(isServing: boolean): Uint8Array<ArrayBuffer> {
+  return new Uint8Array([0x08, isServing ? 1 : 2]);
+}
+
+/** Whether such a reply says that what was asked for serves. */
+export function decodeHealth(reply: Uint8Array): boolean {
+  return reply[0] === 0x08 && reply[1] === 1;
+}
+
 /** `message` as one uncompressed frame. */
 export function encodeFrame(message: Uint8Array): Uint8Array<ArrayBuffer> {
   const frame = new Uint8Array(FRAME_HEADER + message.length);

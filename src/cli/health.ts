@@ -4,7 +4,7 @@
 import { type Address, parseHostPort } from '../base/address.ts';
 import { withDeadline } from '../base/deadline.ts';
 import { OcicryptError } from '../base/errors.ts';
-import { encodeBytesField, HEALTH_METHOD } from '../base/grpc.ts';
+import { decodeHealth, encodeBytesField, HEALTH_METHOD } from '../base/grpc.ts';
 import { callOnce, describeTarget } from '../client/grpc-client.ts';
 import { parseRemote } from '../client/remote.ts';
 import { DEFAULT_LIMITS } from '../provider/attempts.ts';
@@ -13,8 +13,6 @@ import { defaultSocketPath } from '../server/unix-socket.ts';
 import type { CommandContext } from './command.ts';
 import { remoteTls } from './remote.ts';
 
-/** HealthCheckResponse: field 1, a varint, and its value for a service that serves. */
-const SERVING = [0x08, 1];
 const MAXIMUM_REPLY_BYTES = 100;
 
 /** Asks once; a server that is not there or not ready is `unavailable`, exit status 69. */
@@ -35,7 +33,7 @@ export async function runHealth({ settings, terminal }: CommandContext): Promise
       signal,
     }),
   );
-  if (SERVING.some((byte, index) => reply[index] !== byte)) {
+  if (!decodeHealth(reply)) {
     throw new OcicryptError('unavailable', `the server at ${shown} is ${isLive ? 'ending' : 'not ready'}`, {
       hint: isLive ? 'it drains; ask again' : 'it drains, or no key of its works: see what it logs, and doctor KEY',
     });

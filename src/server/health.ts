@@ -4,7 +4,7 @@
 import { randomBytes } from 'node:crypto';
 import { withAttempt, withDeadline } from '../base/deadline.ts';
 import { OcicryptError } from '../base/errors.ts';
-import { decodeBytesField, HEALTH_METHOD } from '../base/grpc.ts';
+import { decodeBytesField, encodeHealth, HEALTH_METHOD } from '../base/grpc.ts';
 import type { Kek, WrappedKey } from '../kms/kek.ts';
 import type { Limits } from '../provider/attempts.ts';
 import type { Method } from './call.ts';
@@ -60,9 +60,6 @@ export function createReadiness(probes: readonly Probe[], now: () => number = ()
   };
 }
 
-const SERVING = 1;
-const NOT_SERVING = 2;
-
 /**
  * grpc.health.v1.Health/Check: the whole server ("") is alive until it drains, the key-provider service is ready or
  * not. Watch is not there (UNIMPLEMENTED): docs/decisions.md.
@@ -77,13 +74,10 @@ export function healthMethods(
       throw new OcicryptError('not-found', 'no such service');
     }
     const serving = !isDraining() && (service === '' || (await readiness().isReady()));
-    return new Uint8Array([STATUS_FIELD, serving ? SERVING : NOT_SERVING]);
+    return encodeHealth(serving);
   };
   return [[HEALTH_METHOD, check]];
 }
-
-/** HealthCheckResponse.status: field 1, a varint. */
-const STATUS_FIELD = 0x08;
 
 async function passes({ open, wrap, unwrap, limits }: Probe): Promise<boolean> {
   const within = <Value>(run: (signal: AbortSignal) => Promise<Value>) =>

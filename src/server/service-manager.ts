@@ -47,14 +47,18 @@ const MONOTONIC = 'MONOTONIC_USEC=';
 async function send(socket: string, lines: readonly string[]): Promise<void> {
   if (!/^[/@]./.test(socket)) throw new Error('NOTIFY_SOCKET names no unix socket');
   const libc = await loadLibc();
-  if (libc === undefined) return runHelper(socket, lines);
+  const microseconds = libc === undefined ? process.hrtime.bigint() / 1000n : readMonotonic(libc);
+  const filled = lines.map((line) => (line === MONOTONIC ? `${line}${microseconds}` : line));
+  if (libc === undefined) return runHelper(socket, filled);
+  sendDatagram(libc, socketAddress(socket), new TextEncoder().encode(filled.join('\n')));
+}
+
+/** Microseconds. Bun's own clock begins with the process. */
+function readMonotonic(libc: Libc): bigint {
   const now = new BigInt64Array(2);
   libc.clock_gettime(CLOCK_MONOTONIC, now);
   const [seconds = 0n, nanoseconds = 0n] = now;
-  const filled = lines.map((line) =>
-    line === MONOTONIC ? `${line}${seconds * 1_000_000n + nanoseconds / 1000n}` : line,
-  );
-  sendDatagram(libc, socketAddress(socket), new TextEncoder().encode(filled.join('\n')));
+  return seconds * 1_000_000n + nanoseconds / 1000n;
 }
 
 /** Neither runtime has datagrams of unix sockets: Bun can call the system's library, which Node cannot. */
@@ -127,9 +131,7 @@ function sendDatagram(libc: Libc, address: Uint8Array, message: Uint8Array): voi
 }
 
 /** systemd-notify(1), whose words count where the unit says `NotifyAccess=all`. */
-function runHelper(socket: string, lines: readonly string[]): Promise<void> {
-  const now = process.hrtime.bigint() / 1000n;
-  const words = lines.map((line) => (line === MONOTONIC ? `${line}${now}` : line));
+function runHelper(socket: string, words: readonly string[]): Promise<void> {
   const { promise, resolve, reject } = Promise.withResolvers<void>();
   const child = spawn('systemd-notify', ['--no-block', ...words], {
     env: { PATH: process.env.PATH ?? '/usr/bin:/bin', NOTIFY_SOCKET: socket },

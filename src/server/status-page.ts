@@ -40,7 +40,7 @@ export async function startStatusPage(
   const slots = new Slots();
   const server = createServer((request, response) => {
     slots.limit(request.socket, ANSWER_MILLISECONDS);
-    response.once('finish', () => slots.limit(request.socket, LEAVE));
+    response.once('finish', () => slots.limit(request.socket, LEAVE_MILLISECONDS));
     void answer(request, options).then(([status, type, body]) => send(response, status, type, body));
   });
   server.maxRequestsPerSocket = 1;
@@ -65,7 +65,7 @@ const SLOTS = 16;
 /** Milliseconds from the start of a connection to the end of its request's head, on to its answer, and to its end. */
 const REQUEST_MILLISECONDS = 2_000;
 const ANSWER_MILLISECONDS = 15_000;
-const LEAVE = 1_000;
+const LEAVE_MILLISECONDS = 1_000;
 
 /**
  * The connections of the page, each for one request and for a time. The oldest gives way to a new one, so that those who
