@@ -1,6 +1,6 @@
 // Reads the small files that operators name, and refuses secrets that others can read too.
 
-import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
+import { closeSync, constants, fstatSync, openSync, readSync, type Stats } from 'node:fs';
 import { concatBytes, wipe } from './bytes.ts';
 import { OcicryptError, showSystemCode, systemCode } from './errors.ts';
 import { showPath } from './shown.ts';
@@ -109,11 +109,18 @@ function irregular(path: string, what: string): OcicryptError {
   });
 }
 
-function checkWriters(path: string, what: string, file: number): void {
-  const { mode, uid } = fstatSync(file);
+/** Whether a user other than us and root may write what is there: never, where there are no users. */
+export function isWrittenByOthers({ mode, uid }: Pick<Stats, 'mode' | 'uid'>): boolean {
   const us = process.geteuid?.();
-  if (us === undefined || ((uid === us || uid === 0) && (mode & 0o022) === 0)) return;
-  const problem = uid === us || uid === 0 ? 'may be written by other users' : 'belongs to another user';
+  return us !== undefined && ((uid !== us && uid !== 0) || (mode & 0o022) !== 0);
+}
+
+function checkWriters(path: string, what: string, file: number): void {
+  const status = fstatSync(file);
+  if (!isWrittenByOthers(status)) return;
+  const { uid } = status;
+  const problem =
+    uid === process.geteuid?.() || uid === 0 ? 'may be written by other users' : 'belongs to another user';
   throw new OcicryptError('configuration', `${what} ${showPath(path)} was found and ${problem}`, {
     hint: 'take their rights away, or name a file of your own',
   });

@@ -1,6 +1,8 @@
 // systemd's unit files: one text for `config systemd`, for deploy/ and for the documentation.
 // systemd.service(5), systemd.socket(5)
 
+import { POLICY_FILE } from '../node/drop-in.ts';
+
 /**
  * The service that `words`, a whole command line, start.
  *
@@ -82,7 +84,7 @@ WantedBy=sockets.target
 `;
 
 /** The command line of the units in deploy/, and of those that are printed without other options. */
-export const DEFAULT_OPTIONS: readonly string[] = ['--config=/etc/ocicrypt-kms/config.yaml'];
+export const DEFAULT_OPTIONS: readonly string[] = [`--config=${POLICY_FILE}`];
 
 /** In the directory that systemd makes for the service's logs. */
 export const AUDIT_LOG = '--audit-log=/var/log/ocicrypt-kms/audit.log';

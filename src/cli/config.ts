@@ -5,18 +5,21 @@ import { runHelper } from '../base/helper.ts';
 import { showValue } from '../base/shown.ts';
 import {
   CRIO_DROP_IN,
+  CRIO_FILE,
   CRIO_UNIT,
+  CRIO_UNIT_FILE,
   containerdDropIn,
   type Decoder,
-  POLICY_FILE,
   PROVIDERS_FILE,
   providersFile,
   rancherTemplate,
 } from '../node/drop-in.ts';
 import { formatVersion, parseVersion, payloadRule, type RuntimeVersion } from '../node/versions.ts';
+import { USUAL_NAMES } from '../provider/parameters.ts';
 import type { CommandContext } from './command.ts';
 import { AUDIT_LOG, DEFAULT_OPTIONS, SOCKET_UNIT, serviceUnit } from './config-systemd.ts';
 import { thisExecutable } from './executable.ts';
+import { saidVersion } from './node/runtime-version.ts';
 import { optionMembers, optionWords } from './options/given.ts';
 import { DECODER_OPTIONS, KEYPROVIDER_OPTIONS, PROVIDER_OPTIONS } from './options/sets.ts';
 import { nearest } from './options/settings.ts';
@@ -83,7 +86,7 @@ const FILES: ReadonlyMap<string, ConfigFile> = new Map<string, ConfigFile>([
   [
     'crio',
     {
-      advice: `save it as /etc/crio/crio.conf.d/20-ocicrypt-kms.conf, mkdir -p /etc/crio/keys, and save what config crio-unit and config ocicrypt print as well; then restart CRI-O`,
+      advice: `save it as ${CRIO_FILE}, mkdir -p /etc/crio/keys, and save what config crio-unit and config ocicrypt print as well; then restart CRI-O`,
       takes: [],
       text: () => CRIO_DROP_IN,
     },
@@ -91,7 +94,7 @@ const FILES: ReadonlyMap<string, ConfigFile> = new Map<string, ConfigFile>([
   [
     'crio-unit',
     {
-      advice: `save it as /etc/systemd/system/crio.service.d/ocicrypt-kms.conf, and what config ocicrypt prints as ${PROVIDERS_FILE}; then systemctl daemon-reload && systemctl restart crio`,
+      advice: `save it as ${CRIO_UNIT_FILE}, and what config ocicrypt prints as ${PROVIDERS_FILE}; then systemctl daemon-reload && systemctl restart crio`,
       takes: [],
       text: () => CRIO_UNIT,
     },
@@ -117,7 +120,7 @@ const FILES: ReadonlyMap<string, ConfigFile> = new Map<string, ConfigFile>([
 ]);
 
 function ocicryptFile({ settings, given }: CommandContext): string {
-  const name = settings.text('provider') ?? 'kmscrypt';
+  const name = settings.text('provider') ?? USUAL_NAMES[0];
   const remote = settings.text('remote');
   if (remote !== undefined && settings.switch('grpc')) return providersFile(name, remote);
   const [path, ...args] = thisExecutable();
@@ -138,7 +141,7 @@ function serviceFile({ settings, given }: CommandContext): string {
 async function decoderOf({ settings, given }: CommandContext): Promise<Decoder> {
   const ours = given.filter((name) => DECODER_OPTIONS.includes(name));
   if (settings.text('decoder') !== 'ctd-decoder') {
-    const options = ours.length > 0 ? optionWords(settings, ours) : [`--config=${POLICY_FILE}`];
+    const options = ours.length > 0 ? optionWords(settings, ours) : DEFAULT_OPTIONS;
     return { kind: 'ocicrypt-kms', words: [...thisExecutable(), 'decoder', ...options] };
   }
   const idle = ours[0];
@@ -147,7 +150,7 @@ async function decoderOf({ settings, given }: CommandContext): Promise<Decoder> 
       hint: `it asks the providers of ${PROVIDERS_FILE}: give the option to ocicrypt-kms config ocicrypt`,
     });
   }
-  const version = await containerdVersion(settings.text('runtime-version'));
+  const version = saidVersion(settings) ?? (await askContainerd());
   const payload = version === undefined ? 'local pull' : payloadRule(version);
   if (version !== undefined && payload === 'never') {
     throw new OcicryptError('configuration', `containerd ${formatVersion(version)} gives ctd-decoder no payload`, {
@@ -157,15 +160,8 @@ async function decoderOf({ settings, given }: CommandContext): Promise<Decoder> 
   return { kind: 'ctd-decoder', path: 'ctd-decoder', payload };
 }
 
-/** As it is said, else that of the containerd in PATH, if there is one. */
-async function containerdVersion(said: string | undefined): Promise<RuntimeVersion | undefined> {
-  if (said !== undefined) {
-    const version = parseVersion(said);
-    if (version !== undefined) return version;
-    throw new OcicryptError('usage', `option --runtime-version takes a version, not ${showValue(said)}`, {
-      hint: 'write it as containerd --version prints it: --runtime-version=2.1.7',
-    });
-  }
+/** The version of the containerd in PATH, if there is one. */
+async function askContainerd(): Promise<RuntimeVersion | undefined> {
   const { output } = await runHelper(
     { name: 'containerd --version', command: ['containerd', '--version'] },
     AbortSignal.timeout(PATIENCE_MILLISECONDS),

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { parse } from 'smol-toml';
 import { namePath } from '../base/shown.ts';
 import { table } from './containerd-config.ts';
-import { CRIO_KEYS, PROVIDERS_FILE } from './drop-in.ts';
+import { CRIO_KEYS, CRIO_UNIT_FILE, PROVIDERS_FILE } from './drop-in.ts';
 import { isDirectory, namesIn, readText } from './files.ts';
 import type { Finding } from './finding.ts';
 import { isNewer } from './processes.ts';
@@ -41,7 +41,7 @@ export function examineCrio(crio: Crio, root = '/'): CrioFindings {
   const restart = `systemctl daemon-reload && systemctl restart ${crio.unit ?? 'crio'}`;
   if (running.environment !== undefined && providersFile === undefined) {
     const hint =
-      readText(join(root, '/etc/systemd/system/crio.service.d/ocicrypt-kms.conf')) === undefined
+      readText(join(root, CRIO_UNIT_FILE)) === undefined
         ? 'ocicrypt-kms config crio-unit prints what its unit lacks'
         : restart;
     findings.push({

@@ -6,7 +6,7 @@ import { OcicryptError } from '../base/errors.ts';
 import { asArray, asObject, asText, parseJson } from '../base/json.ts';
 import { parseQuietly, table } from './containerd-config.ts';
 import { findProgram, isDirectory } from './files.ts';
-import { type Ended, outputText, runProgram } from './programs.ts';
+import { type Ended, lastComplaint, outputText, runProgram } from './programs.ts';
 import { type Containerd, dumpConfig, runtimeName, SERVICE_DIRECTORIES } from './runtimes.ts';
 
 /** An image as containerd has it: a name that stands for a manifest. */
@@ -43,11 +43,9 @@ export async function openCtr(containerd: Containerd): Promise<Ctr> {
       const ended = await run(namespace, words);
       const text = outputText(ended);
       if (text !== undefined) return text;
-      throw new OcicryptError(
-        'unavailable',
-        `ctr ${words.slice(0, 2).join(' ')} failed: ${ended.complaint.split('\n').at(-1)?.slice(0, 300)}`,
-        { hint: 'run this as root, with containerd running' },
-      );
+      throw new OcicryptError('unavailable', `ctr ${words.slice(0, 2).join(' ')} failed: ${lastComplaint(ended)}`, {
+        hint: 'run this as root, with containerd running',
+      });
     },
     try: run,
   };

@@ -83,12 +83,14 @@ function quote(text: string): string {
 
 /** CRI-O decrypts in its own process. Keys of JWE lie in this directory, which has to be there, and nothing else. */
 export const CRIO_KEYS = '/etc/crio/keys/';
+export const CRIO_FILE = '/etc/crio/crio.conf.d/20-ocicrypt-kms.conf';
 export const CRIO_DROP_IN = `# Written by ocicrypt-kms. The directory must exist, and hold nothing but private keys.
 [crio.runtime]
 decryption_keys_path = "${CRIO_KEYS}"
 `;
 
 /** For CRI-O's service: it reads the variable when it starts, and only then. */
+export const CRIO_UNIT_FILE = '/etc/systemd/system/crio.service.d/ocicrypt-kms.conf';
 export const CRIO_UNIT = `# Written by ocicrypt-kms: the key providers that CRI-O asks.
 [Service]
 Environment=OCICRYPT_KEYPROVIDER_CONFIG=${PROVIDERS_FILE}

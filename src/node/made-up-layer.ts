@@ -7,7 +7,7 @@ import { encodeBytesField } from '../base/grpc.ts';
 import type { LayerKeyWrapper } from '../client/layer-keys.ts';
 import { encryptLayer } from '../image/cipher/layer.ts';
 import { type ByteSource, sourceFromStream } from '../image/cipher/streams.ts';
-import { type Compression, encodeEncryption } from '../image/model/annotations.ts';
+import { type Compression, compressionOf, decryptedType, encodeEncryption } from '../image/model/annotations.ts';
 import { wrapForAll } from '../image/recipients.ts';
 
 const TAR_END_BYTES = 1024;
@@ -21,16 +21,18 @@ export type MadeUpLayer = {
   readonly payload: Uint8Array;
 };
 
-/** @throws what the recipients throw */
+/**
+ * @param mediaType of the encrypted layer, which says how it is compressed
+ * @throws what the recipients throw
+ */
 export async function makeUpLayer(
-  compression: Compression,
   mediaType: string,
   recipients: readonly LayerKeyWrapper[],
   signal: AbortSignal,
 ): Promise<MadeUpLayer> {
   // The end of an archive that holds nothing.
   const tar = new Uint8Array(TAR_END_BYTES);
-  const compressed = compress(compression, tar);
+  const compressed = compress(compressionOf(decryptedType(mediaType) ?? ''), tar);
   const chunks: Uint8Array[] = [];
   const digest = `sha256:${createHash('sha256').update(compressed).digest('hex')}`;
   const layer = await encryptLayer(

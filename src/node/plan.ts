@@ -7,8 +7,10 @@ import type { FileChange } from './changes.ts';
 import { addImport, encryptedProcessors, importsOf, parseToml, removeImport } from './containerd-config.ts';
 import {
   CRIO_DROP_IN,
+  CRIO_FILE,
   CRIO_KEYS,
   CRIO_UNIT,
+  CRIO_UNIT_FILE,
   containerdDropIn,
   type Decoder,
   POLICY_FILE,
@@ -41,8 +43,6 @@ export type PlanOptions = {
 };
 
 const DROP_IN_NAME = 'ocicrypt-kms.toml';
-const CRIO_FILE = '/etc/crio/crio.conf.d/20-ocicrypt-kms.conf';
-const CRIO_UNIT_FILE = '/etc/systemd/system/crio.service.d/ocicrypt-kms.conf';
 
 /** @throws OcicryptError `configuration` if a file cannot be changed without doubt */
 export function planNode({ containerds, crio, hasDocker, hasPodman }: Runtimes, options: PlanOptions): NodePlan {

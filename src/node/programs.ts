@@ -64,6 +64,11 @@ export async function runProgram(
   }
 }
 
+/** The last line of what a program complained of: programs of Go say there why they end. */
+export function lastComplaint({ complaint }: Ended, maximumCharacters = 300): string {
+  return (complaint.split('\n').at(-1) ?? '').slice(0, maximumCharacters);
+}
+
 /** The text that a program has written if it ended well. */
 export function outputText({ status, output }: Ended): string | undefined {
   return status === 0 ? new TextDecoder().decode(output) : undefined;

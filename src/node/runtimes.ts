@@ -3,7 +3,7 @@
 import { basename, dirname, join } from 'node:path';
 import { findProgram, isDirectory, isExecutable, namesIn, readText } from './files.ts';
 import { findProcesses, type RunningProcess } from './processes.ts';
-import { outputText, runProgram } from './programs.ts';
+import { lastComplaint, outputText, runProgram } from './programs.ts';
 import { parseVersion, type RuntimeVersion } from './versions.ts';
 
 /** A containerd, and who brings it: k3s and RKE2 write its configuration anew at each start, docker too. */
@@ -42,6 +42,9 @@ const CONFIGS = {
   k3s: '/var/lib/rancher/k3s/agent/etc/containerd/config.toml',
   rke2: '/var/lib/rancher/rke2/agent/etc/containerd/config.toml',
 } as const;
+
+/** The files of containerd itself, and of those that k3s and RKE2 bring. */
+export const CONTAINERD_CONFIGS: readonly string[] = Object.values(CONFIGS);
 
 /**
  * Looks at processes and programs. Below another root than `/` nothing is run.
@@ -86,16 +89,12 @@ export async function dumpConfig({
   const ended = isThere || dumped.status === 0 ? dumped : await ask('config', 'default');
   const text = outputText(ended);
   if (text !== undefined) return { text };
-  return ended.status === undefined ? undefined : { problem: lastLine(ended.complaint) };
+  return ended.status === undefined ? undefined : { problem: lastComplaint(ended) };
 }
 
 /** The variables that a service's programs see. */
 export function environmentOf(running: RunningProcess | undefined): { readonly environment: NodeJS.ProcessEnv } {
   return { environment: running?.environment ?? { PATH: SERVICE_DIRECTORIES.join(':') } };
-}
-
-function lastLine(text: string): string {
-  return text.split('\n').at(-1)?.slice(0, 300) ?? '';
 }
 
 function configOf({ words }: RunningProcess): string {

@@ -113,9 +113,9 @@ function optionNames({ name, options }: CompletedCommand): string {
   return `      ${name}) _ocicrypt_kms_values ${names.join(' ')} ;;`;
 }
 
-function operandCases({ name, operands, isOpen }: CompletedCommand): readonly string[] {
-  return operands.map(({ starts }, index) => {
-    const place = isOpen && index === operands.length - 1 ? '*' : index;
+function operandCases({ name, operands }: CompletedCommand): readonly string[] {
+  return operands.map(({ starts, isRepeated }, index) => {
+    const place = isRepeated ? '*' : index;
     return `      ${name}:${place}) _ocicrypt_kms_values ${words(markedStarts(starts))} ;;`;
   });
 }

@@ -89,9 +89,9 @@ function optionLines(commands: readonly CompletedCommand[]): readonly string[] {
   });
 }
 
-function operandLines({ name, operands, isOpen }: CompletedCommand): readonly string[] {
-  return operands.map(({ starts }, index) => {
-    const place = isOpen && index === operands.length - 1 ? `${index}+` : index;
+function operandLines({ name, operands }: CompletedCommand): readonly string[] {
+  return operands.map(({ starts, isRepeated }, index) => {
+    const place = isRepeated ? `${index}+` : index;
     return `complete -c ocicrypt-kms -n '__ocicrypt_kms_operand ${name} ${place}' -a ${valuesOf(starts)}`;
   });
 }

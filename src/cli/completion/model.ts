@@ -14,14 +14,17 @@ export type CompletedOption = {
   readonly starts: readonly Start[];
 };
 
-export type CompletedOperand = { readonly title: string; readonly starts: readonly Start[] };
+export type CompletedOperand = {
+  readonly title: string;
+  readonly starts: readonly Start[];
+  /** Whether it may be given any number of times: the last one alone. */
+  readonly isRepeated: boolean;
+};
 
 export type CompletedCommand = {
   readonly name: string;
   readonly describe: string;
   readonly operands: readonly CompletedOperand[];
-  /** Whether the last operand may be given any number of times. */
-  readonly isOpen: boolean;
   readonly options: readonly CompletedOption[];
 };
 
@@ -32,14 +35,17 @@ export function completedCommands(table: ReadonlyMap<string, Command>): readonly
     return {
       name,
       describe,
-      operands: startsOfOperands(operands).map((starts, index) => ({ title: titles[index] ?? '', starts })),
-      isOpen: operands.endsWith('…'),
+      operands: startsOfOperands(operands).map((starts, index, all) => ({
+        title: titles[index] ?? '',
+        starts,
+        isRepeated: operands.endsWith('…') && index === all.length - 1,
+      })),
       options: [...new Set<OptionName>([...options, 'help'])].map(completedOption),
     };
   });
   const starts = commands.map(({ name }): Start => ({ text: name, rest: 'nothing' }));
-  const help = { name: 'help', describe: 'show what a command does', isOpen: false, options: [] };
-  return [...commands, { ...help, operands: [{ title: 'COMMAND', starts }] }];
+  const help = { name: 'help', describe: 'show what a command does', options: [] };
+  return [...commands, { ...help, operands: [{ title: 'COMMAND', starts, isRepeated: false }] }];
 }
 
 function completedOption(name: OptionName): CompletedOption {

@@ -53,11 +53,11 @@ fi
 `;
 }
 
-function commandCase({ name, operands, isOpen, options }: CompletedCommand): string {
+function commandCase({ name, operands, options }: CompletedCommand): string {
   const specs = [
     ...options.map(optionSpecification),
-    ...operands.map(({ title, starts }, index) => {
-      const place = isOpen && index === operands.length - 1 ? '*' : String(index + 1);
+    ...operands.map(({ title, starts, isRepeated }, index) => {
+      const place = isRepeated ? '*' : String(index + 1);
       return `${place}:${escapeColons(title)}:${action(starts)}`;
     }),
   ];

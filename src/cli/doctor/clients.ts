@@ -1,7 +1,7 @@
 // What can be seen of clients from here: the file of key providers that they read, and containerd's configuration.
 // https://github.com/containers/ocicrypt/blob/main/docs/keyprovider.md
 
-import { accessSync, constants, existsSync, statSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { connect } from 'node:net';
 import { delimiter, isAbsolute, join } from 'node:path';
 import { isLoopback } from '../../base/address.ts';
@@ -11,6 +11,7 @@ import { describeTarget } from '../../client/grpc-client.ts';
 import { runProviderCommand } from '../../client/provider-command.ts';
 import { type ConfiguredProvider, readProviderConfig } from '../../client/provider-config.ts';
 import { socketWeakness } from '../../client/socket-trust.ts';
+import { isExecutable } from '../../node/files.ts';
 import type { Finding } from '../../node/finding.ts';
 import { findContainerdTraps } from './containerd.ts';
 
@@ -139,15 +140,6 @@ function explain(error: unknown, path: string): OcicryptError {
   return new OcicryptError('deadline-exceeded', `${namePath(path)} waits although its request has ended`, {
     hint: 'write "args": ["keyprovider"]: a server is configured by its address, as "grpc"',
   });
-}
-
-function isExecutable(path: string): boolean {
-  try {
-    accessSync(path, constants.X_OK);
-    return statSync(path).isFile();
-  } catch {
-    return false;
-  }
 }
 
 async function examineTarget(subject: string, { target, refusal }: ServerProvider): Promise<readonly Finding[]> {

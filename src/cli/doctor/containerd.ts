@@ -8,13 +8,7 @@ import { namePath } from '../../base/shown.ts';
 import { isTable, strings, table } from '../../node/containerd-config.ts';
 import { isDirectory, isExecutable } from '../../node/files.ts';
 import type { Finding } from '../../node/finding.ts';
-
-/** The files of containerd itself, and of the one that k3s and RKE2 bring. */
-export const CONTAINERD_CONFIGS = [
-  '/etc/containerd/config.toml',
-  '/var/lib/rancher/k3s/agent/etc/containerd/config.toml',
-  '/var/lib/rancher/rke2/agent/etc/containerd/config.toml',
-];
+import { SERVICE_DIRECTORIES } from '../../node/runtimes.ts';
 
 export type ContainerdFindings = {
   readonly findings: readonly Finding[];
@@ -205,11 +199,9 @@ function merge(to: TomlTable, from: TomlTable): TomlTable {
   return merged;
 }
 
-/** Where services look beside the PATH of this command. */
-const SERVICE_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
-
+/** By the directories of services beside the PATH of this command. */
 function isRunnable(path: string, environment: NodeJS.ProcessEnv): boolean {
-  const directories = `${SERVICE_PATH}${delimiter}${environment.PATH ?? ''}`.split(delimiter);
+  const directories = [...SERVICE_DIRECTORIES, ...(environment.PATH ?? '').split(delimiter)];
   const places = isAbsolute(path) ? [path] : directories.map((directory) => join(directory, basename(path)));
   return path !== '' && places.some(isExecutable);
 }

@@ -5,12 +5,11 @@ import { equalBytes } from '../../base/bytes.ts';
 import { asOcicryptError, OcicryptError } from '../../base/errors.ts';
 import type { LayerKeyWrapper } from '../../client/layer-keys.ts';
 import { readProviderConfig } from '../../client/provider-config.ts';
-import { compressionOf, decryptedType } from '../../image/model/annotations.ts';
 import type { FoundDecoder } from '../../node/containerd-findings.ts';
 import { ENCRYPTED_TYPES } from '../../node/drop-in.ts';
 import type { Finding } from '../../node/finding.ts';
 import { makeUpLayer, STRANGER } from '../../node/made-up-layer.ts';
-import { type Ended, runProgram } from '../../node/programs.ts';
+import { type Ended, lastComplaint, runProgram } from '../../node/programs.ts';
 import type { CommandContext } from '../command.ts';
 import { ImageTools } from '../image/setup.ts';
 import { readConfiguration } from '../options/configuration.ts';
@@ -19,6 +18,8 @@ import { parseSettings, Settings } from '../options/settings.ts';
 import type { OptionName } from '../options/table.ts';
 
 const PATIENCE_MILLISECONDS = 60_000;
+/** Characters. */
+const MAXIMUM_LINE = 1000;
 
 /** Tries each type that the decoder accepts. */
 export async function probeDecoder(context: CommandContext, decoder: FoundDecoder): Promise<readonly Finding[]> {
@@ -56,7 +57,7 @@ async function probeType(
   try {
     // One key shows that the way is open; each key is the doctor's affair.
     const recipients: readonly LayerKeyWrapper[] = await (await tools.keys()).wrappers(keys.slice(0, 1));
-    layer = await makeUpLayer(compressionOf(decryptedType(mediaType) ?? ''), mediaType, recipients, signal);
+    layer = await makeUpLayer(mediaType, recipients, signal);
   } catch (error) {
     const known = asOcicryptError(error);
     // A node's credentials are mostly for unwrapping alone.
@@ -93,14 +94,9 @@ const BEFORE_THE_KEY =
 async function probeStranger(decoder: FoundDecoder, mediaType: string, said: string): Promise<Finding> {
   const { subject } = decoder;
   const signal = AbortSignal.timeout(PATIENCE_MILLISECONDS);
-  const { encrypted, payload } = await makeUpLayer(
-    compressionOf(decryptedType(mediaType) ?? ''),
-    mediaType,
-    [STRANGER],
-    signal,
-  );
+  const { encrypted, payload } = await makeUpLayer(mediaType, [STRANGER], signal);
   const ended = await run(decoder, encrypted, payload);
-  const line = lastLine(ended);
+  const line = lastComplaint(ended, MAXIMUM_LINE);
   if (ended.status === 0)
     return {
       level: 'fail',
@@ -129,12 +125,9 @@ function run(
 }
 
 function failure(subject: string, said: string, ended: Ended): Finding {
-  const [, line = '', hint = 'run it by hand to see why'] = /^(.*?)(?:; ([^;]*))?$/s.exec(lastLine(ended)) ?? [];
+  const [, line = '', hint = 'run it by hand to see why'] =
+    /^(.*?)(?:; ([^;]*))?$/s.exec(lastComplaint(ended, MAXIMUM_LINE)) ?? [];
   return { level: 'fail', subject, message: `does not decrypt ${said}: ${line || 'it ends without a word'}`, hint };
-}
-
-function lastLine({ complaint }: Ended): string {
-  return (complaint.split('\n').at(-1) ?? '').slice(0, 1000);
 }
 
 /** What our provider behind a decoder is told; undefined if another one is behind it. */

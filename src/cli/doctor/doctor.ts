@@ -6,7 +6,7 @@ import { OcicryptError } from '../../base/errors.ts';
 import { type KeyUri, parseKeyUri } from '../../base/key-uri.ts';
 import { createKekStore } from '../../kms/store.ts';
 import type { Finding } from '../../node/finding.ts';
-import { findRuntimes } from '../../node/runtimes.ts';
+import { CONTAINERD_CONFIGS, findRuntimes } from '../../node/runtimes.ts';
 import { DEFAULT_LIMITS, limitsWithin } from '../../provider/attempts.ts';
 import { checkLabels } from '../../provider/labels.ts';
 import { type ProbeResult, probeKey } from '../../provider/probe.ts';
@@ -15,8 +15,7 @@ import type { CommandContext } from '../command.ts';
 import type { Settings } from '../options/settings.ts';
 import { asciiJson } from '../text.ts';
 import { examineClients } from './clients.ts';
-import { CONTAINERD_CONFIGS } from './containerd.ts';
-import { shortenKey, showBlock } from './finding.ts';
+import { shortenKey, showBlock, showFinding } from './finding.ts';
 import { type ImageProbe, isImageName, probeImage, reportImage, showImage } from './image.ts';
 import { examineNode } from './node.ts';
 import { findSettings } from './settings.ts';
@@ -105,8 +104,4 @@ function showProbe({ key, backend, wrapped, wrapsOnly, phases, failure }: ProbeR
     ['error', failure === undefined ? undefined : `${failure.code}: ${failure.message}`],
     ['to do', failure?.hint],
   ]);
-}
-
-function showFinding({ level, subject, message, hint }: Finding): string {
-  return showBlock(level, `${subject}: ${message}`, [['to do', hint]]);
 }

@@ -1,6 +1,6 @@
 // What the doctor finds, and how it is written for people.
 
-import type { FindingLevel } from '../../node/finding.ts';
+import type { Finding, FindingLevel } from '../../node/finding.ts';
 
 /** A line of a block: its name and what it says. */
 export type FindingRow = readonly [name: string, value: string | undefined];
@@ -10,6 +10,10 @@ export function showBlock(level: FindingLevel, head: string, rows: readonly Find
   const mark = { ok: 'ok  ', warn: 'warn', fail: 'FAIL' }[level];
   const lines = rows.flatMap(([name, value]) => (value === undefined ? [] : [`      ${name.padEnd(10)}${value}\n`]));
   return `${mark}  ${head}\n${lines.join('')}`;
+}
+
+export function showFinding({ level, subject, message, hint }: Finding): string {
+  return showBlock(level, `${subject}: ${message}`, [['to do', hint]]);
 }
 
 /** A post-quantum recipient of age has two thousand characters. */

@@ -1,9 +1,10 @@
 // Which signatures podman, buildah and CRI-O read here: they decrypt no image that comes with one (docs/runtimes.md).
 // containers-policy.json(5), containers-registries.d(5)
 
-import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
+import { existsSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { asArray, asObject, asText, type JsonValue, parseJson } from '../../base/json.ts';
+import { namesIn } from '../../node/files.ts';
 import type { Finding } from '../../node/finding.ts';
 
 const HINT =
@@ -54,12 +55,9 @@ function demandsSignature(requirement: JsonValue): boolean {
 }
 
 function listFiles(directory: string): readonly string[] {
-  try {
-    const names = readdirSync(directory).filter((name) => name.endsWith('.yaml'));
-    return names.toSorted().map((name) => join(directory, name));
-  } catch {
-    return [];
-  }
+  return namesIn(directory)
+    .filter((name) => name.endsWith('.yaml'))
+    .map((name) => join(directory, name));
 }
 
 /** Empty if there is nothing that could be read. */

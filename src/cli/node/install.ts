@@ -13,13 +13,14 @@ import { NEEDED_DIRECTORIES, type NodePlan, planNode, type Restart } from '../..
 import { type Containerd, dumpConfig, type Runtimes, runtimeName } from '../../node/runtimes.ts';
 import { parseAllowRule } from '../../provider/policy.ts';
 import type { CommandContext } from '../command.ts';
+import { showFinding } from '../doctor/finding.ts';
 import { examineNode } from '../doctor/node.ts';
 import { thisExecutable } from '../executable.ts';
 import { optionMembers } from '../options/given.ts';
 import type { OptionName } from '../options/table.ts';
 import { asConfiguration } from '../setup.ts';
 import { hasSystemd, restartService } from './services.ts';
-import { failWith, rootOf, showNodeFinding, someRuntimes } from './setup.ts';
+import { failWith, rootOf, someRuntimes } from './setup.ts';
 
 export async function installNode(context: CommandContext): Promise<void> {
   const { settings, terminal } = context;
@@ -44,7 +45,7 @@ export async function installNode(context: CommandContext): Promise<void> {
   if (!(await restartAll(context, restarts, undo)))
     return terminal.say('note: nothing was tried: run ocicrypt-kms node check after the restart');
   const findings = await examineNode(context, await someRuntimes(root, settings));
-  terminal.write(findings.map(showNodeFinding).join(''));
+  terminal.write(findings.map(showFinding).join(''));
   failWith(findings);
 }
 

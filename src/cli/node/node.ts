@@ -3,9 +3,10 @@
 import { OcicryptError } from '../../base/errors.ts';
 import { showValue } from '../../base/shown.ts';
 import type { CommandContext } from '../command.ts';
+import { showFinding } from '../doctor/finding.ts';
 import { nearest } from '../options/settings.ts';
 import { asciiJson } from '../text.ts';
-import { failWith, showNodeFinding, someRuntimes } from './setup.ts';
+import { failWith, someRuntimes } from './setup.ts';
 
 const ACTIONS: ReadonlyMap<string, (context: CommandContext) => Promise<void>> = new Map([
   ['install', async (context: CommandContext) => (await import('./install.ts')).installNode(context)],
@@ -40,6 +41,6 @@ async function checkNode(context: CommandContext): Promise<void> {
   const findings = [...(await examineNode(context, runtimes))];
   for (const image of settings.list('pull')) findings.push(await (await import('./pull.ts')).tryPull(image, runtimes));
   if (settings.switch('json')) terminal.write(`${asciiJson({ node: findings }, 2)}\n`);
-  else terminal.write(findings.map(showNodeFinding).join(''));
+  else terminal.write(findings.map(showFinding).join(''));
   failWith(findings);
 }

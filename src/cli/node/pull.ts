@@ -3,6 +3,7 @@
 import { showName } from '../../base/shown.ts';
 import { type Ctr, hostWords, openCtr } from '../../node/ctr.ts';
 import type { Finding } from '../../node/finding.ts';
+import { lastComplaint } from '../../node/programs.ts';
 import { type Runtimes, runtimeName } from '../../node/runtimes.ts';
 
 const NAMESPACE = 'ocicrypt-kms-check';
@@ -21,19 +22,13 @@ export async function tryPull(image: string, { containerds }: Runtimes): Promise
     };
   const ctr = await openCtr(containerd);
   try {
-    const { status, complaint } = await ctr.try(
-      NAMESPACE,
-      ['images', 'pull', ...hostWords(), image],
-      PATIENCE_MILLISECONDS,
-    );
-    if (status === 0)
+    const words = ['images', 'pull', ...hostWords(), image];
+    const ended = await ctr.try(NAMESPACE, words, PATIENCE_MILLISECONDS);
+    if (ended.status === 0)
       return { level: 'ok', subject, message: `pulled ${showName(image)}, decrypted it and removed it again` };
-    const line =
-      complaint
-        .split('\n')
-        .at(-1)
-        ?.replace(/^ctr: /, '')
-        .slice(0, 1000) ?? '';
+    const line = lastComplaint(ended, Infinity)
+      .replace(/^ctr: /, '')
+      .slice(0, 1000);
     return {
       level: 'fail',
       subject,

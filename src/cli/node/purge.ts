@@ -4,7 +4,7 @@ import { OcicryptError } from '../../base/errors.ts';
 import { showName, showValue } from '../../base/shown.ts';
 import { type Ctr, leftOf, listImages, listUsers, type NamedImage, openCtr, readStored } from '../../node/ctr.ts';
 import { findProgram } from '../../node/files.ts';
-import { runProgram } from '../../node/programs.ts';
+import { lastComplaint, runProgram } from '../../node/programs.ts';
 import { SERVICE_DIRECTORIES } from '../../node/runtimes.ts';
 import type { CommandContext } from '../command.ts';
 import { someRuntimes } from './setup.ts';
@@ -99,9 +99,9 @@ async function purgeFromCrio(image: string): Promise<void> {
     throw new OcicryptError('not-found', 'there is no crictl to remove an image from CRI-O', {
       hint: 'install cri-tools, or run podman rmi as root',
     });
-  const { status, complaint } = await runProgram([crictl, '--runtime-endpoint', CRIO_SOCKET, 'rmi', image]);
-  if (status !== 0)
-    throw new OcicryptError('unavailable', `crictl rmi failed: ${complaint.split('\n').at(-1)?.slice(0, 300)}`, {
+  const ended = await runProgram([crictl, '--runtime-endpoint', CRIO_SOCKET, 'rmi', image]);
+  if (ended.status !== 0)
+    throw new OcicryptError('unavailable', `crictl rmi failed: ${lastComplaint(ended)}`, {
       hint: 'remove its containers first',
     });
 }

@@ -2,24 +2,16 @@
 
 import { resolve } from 'node:path';
 import { OcicryptError } from '../../base/errors.ts';
-import { showPath, showValue } from '../../base/shown.ts';
+import { showPath } from '../../base/shown.ts';
 import { isDirectory } from '../../node/files.ts';
 import type { Finding } from '../../node/finding.ts';
 import { findRuntimes, type Runtimes } from '../../node/runtimes.ts';
-import { parseVersion } from '../../node/versions.ts';
-import { showBlock } from '../doctor/finding.ts';
 import type { Settings } from '../options/settings.ts';
+import { saidVersion } from './runtime-version.ts';
 
 /** @throws OcicryptError `not-found` if there is none */
 export async function someRuntimes(root: string, settings: Settings): Promise<Runtimes> {
-  const said = settings.text('runtime-version');
-  const version = said === undefined ? undefined : parseVersion(said);
-  if (said !== undefined && version === undefined) {
-    throw new OcicryptError('usage', `option --runtime-version takes a version, not ${showValue(said)}`, {
-      hint: 'write it as containerd --version prints it: --runtime-version=2.1.7',
-    });
-  }
-  const runtimes = await findRuntimes(root, version);
+  const runtimes = await findRuntimes(root, saidVersion(settings));
   if (runtimes.containerds.length > 0 || runtimes.crio !== undefined || runtimes.hasPodman || runtimes.hasDocker)
     return runtimes;
   throw new OcicryptError(
@@ -38,10 +30,6 @@ export function rootOf(settings: Settings): string {
   throw new OcicryptError('not-found', `there is no directory ${showPath(root)}`, {
     hint: 'name the directory that holds etc and usr of the image',
   });
-}
-
-export function showNodeFinding({ level, subject, message, hint }: Finding): string {
-  return showBlock(level, `${subject}: ${message}`, [['to do', hint]]);
 }
 
 /** @throws OcicryptError `configuration` with the first finding that fails */

@@ -4,6 +4,7 @@ import { statSync } from 'node:fs';
 import { dirname, isAbsolute, join } from 'node:path';
 import { checkedEnvironment } from '../../base/environment.ts';
 import { OcicryptError, systemCode } from '../../base/errors.ts';
+import { isWrittenByOthers } from '../../base/secret-file.ts';
 import { showPath } from '../../base/shown.ts';
 import { readConfiguration } from './configuration.ts';
 import { type OptionName, optionSpec } from './table.ts';
@@ -73,9 +74,7 @@ function isThere(file: string): boolean {
 
 /** Who may write the directory may put another file there. */
 function checkDirectory(file: string): void {
-  const { uid, mode } = statSync(dirname(file));
-  const us = process.geteuid?.();
-  if (us === undefined || ((uid === us || uid === 0) && (mode & 0o022) === 0)) return;
+  if (!isWrittenByOthers(statSync(dirname(file)))) return;
   throw new OcicryptError('configuration', `others may put a configuration into ${showPath(dirname(file))}`, {
     hint: `make it a directory of yours with mode 0755, or name a file with --config`,
   });

@@ -1,7 +1,7 @@
 // Options as they were given, for files that say the same later: words of a command line, members of a configuration file.
 
 import { resolve } from 'node:path';
-import type { Settings } from './settings.ts';
+import { type Settings, splitPair } from './settings.ts';
 import { configurationPath, type OptionName, optionSpec } from './table.ts';
 
 /** The words of these options, with whole paths: they are read in another directory. */
@@ -46,8 +46,8 @@ function memberLines(member: string, name: OptionName, settings: Settings): read
 }
 
 function pairLine(text: string): string {
-  const equals = text.indexOf('=');
-  return `  ${JSON.stringify(text.slice(0, equals))}: ${JSON.stringify(text.slice(equals + 1))}`;
+  const [name, value] = splitPair(text);
+  return `  ${JSON.stringify(name)}: ${JSON.stringify(value)}`;
 }
 
 function wholePath(name: OptionName, text: string): string {
@@ -56,8 +56,8 @@ function wholePath(name: OptionName, text: string): string {
     case 'FILE':
       return resolve(text);
     case 'KEY=FILE': {
-      const equals = text.indexOf('=');
-      return `${text.slice(0, equals + 1)}${resolve(text.slice(equals + 1))}`;
+      const [key, path] = splitPair(text);
+      return `${key}=${resolve(path)}`;
     }
     default:
       return text;

@@ -241,7 +241,8 @@ function checkNames(name: OptionName, values: readonly string[]): void {
   if (twice !== undefined) throw new OcicryptError('usage', `option --${name} names ${showValue(twice)} twice`);
 }
 
-function splitPair(text: string): readonly [string, string] {
+/** Name and value of `NAME=VALUE`, which has been checked. */
+export function splitPair(text: string): readonly [string, string] {
   const equals = text.indexOf('=');
   return [text.slice(0, equals), text.slice(equals + 1)];
 }
