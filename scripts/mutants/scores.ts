@@ -4,6 +4,7 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { SEED } from '../../test/fixtures/seed.ts';
 import { PROJECT } from '../../tools/process.ts';
+import { today } from '../promises.ts';
 import { EQUIVALENT } from './equivalent.ts';
 
 /** What was tried in a file. */
@@ -24,7 +25,7 @@ export function recordScore(score: Score): void {
   const rows = readRows();
   const { file, changes, tried, noticed, equivalent } = score;
   const numbers = [changes, tried, noticed, equivalent, tried - noticed - equivalent, percentage([score])];
-  rows.set(file, `| ${[file, ...numbers].join(' | ')} | ${new Date().toISOString().slice(0, 10)}, ${SEED} |`);
+  rows.set(file, `| ${[file, ...numbers].join(' | ')} | ${today()}, ${SEED} |`);
   writeFileSync(DOCUMENT, show([...rows.keys()].sort().map((name) => rows.get(name) ?? '')));
 }
 

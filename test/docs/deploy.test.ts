@@ -1,17 +1,18 @@
 // The files of deploy/ are what systemd takes, and start the command with options that there are.
+
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { COMMANDS } from '../../src/cli/commands.ts';
 import { executablePath, runExecutable } from '../fixtures/executable.ts';
+import { ANALYZE, hasSystemd } from '../fixtures/systemd.ts';
 import { runCommand } from '../fixtures/terminal.ts';
 
 const DEPLOY = fileURLToPath(new URL('../../deploy', import.meta.url));
-const ANALYZE = '/usr/bin/systemd-analyze';
 const UNITS = ['ocicrypt-kms.service', 'ocicrypt-kms.socket'];
 
 /** Both units: as packaged, and as the executable prints them for itself with options that have to be quoted. */
@@ -47,11 +48,7 @@ function verified(directory: string, units: readonly string[]): string {
 
 for (const [name, unit] of SOURCES)
   test(`systemd finds no fault with the units ${name}`, async (t) => {
-    if (!existsSync(ANALYZE)) {
-      assert.ok(!process.env.CI, `${ANALYZE} is missing: apt-get install systemd`);
-      t.skip(`${ANALYZE} is not on this machine`);
-      return;
-    }
+    if (!hasSystemd(t, ANALYZE)) return;
     const directory = mkdtempSync(join(tmpdir(), 'units-'));
     t.after(() => rmSync(directory, { recursive: true, force: true }));
     // It looks for the command, which need not be installed here.
@@ -63,11 +60,7 @@ for (const [name, unit] of SOURCES)
   });
 
 test('systemd finds no fault with what CRI-O’s service is told', async (t) => {
-  if (!existsSync(ANALYZE)) {
-    assert.ok(!process.env.CI, `${ANALYZE} is missing: apt-get install systemd`);
-    t.skip(`${ANALYZE} is not on this machine`);
-    return;
-  }
+  if (!hasSystemd(t, ANALYZE)) return;
   const directory = mkdtempSync(join(tmpdir(), 'units-'));
   t.after(() => rmSync(directory, { recursive: true, force: true }));
   const { stdout } = await runCommand(['config', 'crio-unit']);

@@ -1,5 +1,6 @@
 // What docs/server.md and docs/decoder.md tell an operator to write on a node works together, as it stands there: the
 // policy, the units, the file of key providers and the decoder, with skopeo as the client.
+
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -9,6 +10,7 @@ import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 import { createWorkspace, DIST, executable, readImage } from '../end-to-end/workspace.ts';
 import { blobPath, writeImage } from '../fixtures/images.ts';
+import { ACTIVATE, hasSystemd } from '../fixtures/systemd.ts';
 import { runClient } from '../real-clients/process.ts';
 import { copy } from '../real-clients/skopeo.ts';
 import { blocksOf, PROJECT, readDocument } from './transcript.ts';
@@ -24,6 +26,7 @@ async function blockOf(document: string, language: string, part: string): Promis
 }
 
 test('snippets of the documents, copied literally, encrypt and decrypt an image together', async (t) => {
+  if (!hasSystemd(t, ACTIVATE)) return;
   const workspace = await createWorkspace(t);
   const { path, directory } = workspace;
   const here = (text: string) =>
@@ -43,7 +46,7 @@ test('snippets of the documents, copied literally, encrypt and decrypt an image 
   const [, socket = ''] = /^ListenStream=(.*)$/m.exec(await unit('ocicrypt-kms.socket')) ?? [];
   const checked = await runClient(['sh', '-c', `exec ${check}`]);
   assert.equal(checked.exitCode, 0, checked.stderr);
-  const server = spawn('systemd-socket-activate', ['--listen', socket, 'sh', '-c', `exec ${start}`], {
+  const server = spawn(ACTIVATE, ['--listen', socket, 'sh', '-c', `exec ${start}`], {
     stdio: ['ignore', 'ignore', 'pipe'],
     env: { PATH: process.env.PATH, HOME: directory },
   });

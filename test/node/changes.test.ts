@@ -4,7 +4,6 @@ import {
   chmodSync,
   existsSync,
   mkdirSync,
-  mkdtempSync,
   readdirSync,
   readFileSync,
   rmSync,
@@ -12,21 +11,11 @@ import {
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
-import { type TestContext, test } from 'node:test';
+import { join } from 'node:path';
+import { test } from 'node:test';
 import { asOcicryptError } from '../../src/base/errors.ts';
 import { applyChanges, isInstalled, pendingChanges, restoreAll } from '../../src/node/changes.ts';
-
-function newRoot(t: TestContext, files: Readonly<Record<string, string>> = {}): string {
-  const root = mkdtempSync(join(tmpdir(), 'node-root-'));
-  t.after(() => rmSync(root, { recursive: true, force: true }));
-  for (const [path, text] of Object.entries(files)) {
-    mkdirSync(dirname(join(root, path)), { recursive: true });
-    writeFileSync(join(root, path), text);
-  }
-  return root;
-}
+import { caught, newRoot } from './root.ts';
 
 const file = (path: string, content: string, mode = 0o644) => ({ path, content, mode });
 
@@ -67,14 +56,13 @@ test('installed twice, what was there before the first time comes back', (t) => 
 
 test('if one file cannot be written, none is, whichever it is', (t) => {
   const all = [file('/etc/a', 'A'), file('/etc/new/b', 'B'), file('/var/c', 'C')];
-  for (const [index, { path }] of all.entries()) {
+  for (const { path } of all) {
     const root = newRoot(t, { '/etc/a': 'a', '/var/other': 'o', '/etc/keep': 'k' });
     // A directory with something in it stands where the file should.
     rmSync(join(root, path), { force: true });
     mkdirSync(join(root, path, 'full'), { recursive: true });
     const before = filesOf(root);
-    const changes = [...all.slice(0, index), ...all.slice(index)];
-    const error = asOcicryptError(caught(() => applyChanges(root, changes)));
+    const error = asOcicryptError(caught(() => applyChanges(root, all)));
     assert.equal(error.code, 'not-written', error.message);
     assert.deepEqual(filesOf(root), before);
     assert.ok(!existsSync(join(root, 'etc/new')) || path === '/etc/new/b');
@@ -121,11 +109,3 @@ test('a link within stays a link, and what it leads to is changed', (t) => {
   restoreAll(root, never);
   assert.equal(readFileSync(join(root, 'usr/c'), 'utf8'), 'old');
 });
-
-function caught(work: () => unknown): unknown {
-  try {
-    return assert.fail(String(work()));
-  } catch (error) {
-    return error;
-  }
-}

@@ -1,10 +1,12 @@
 // One more line in `imports`, nothing else changed; and what differs between two configurations.
+
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import fc from 'fast-check';
 import { parse, stringify } from 'smol-toml';
 import { asOcicryptError } from '../../src/base/errors.ts';
 import { addImport, foreignDifferences, importsOf, parseToml, removeImport } from '../../src/node/containerd-config.ts';
+import { caught } from './root.ts';
 
 const PATTERN = '/etc/containerd/conf.d/*.toml';
 
@@ -98,11 +100,3 @@ describe('what differs between two dumps', () => {
     }
   });
 });
-
-function caught(work: () => unknown): unknown {
-  try {
-    return assert.fail(String(work()));
-  } catch (error) {
-    return error;
-  }
-}

@@ -1,24 +1,20 @@
 // What is found wrong with CRI-O: stray files, missing directories, a service that was not restarted.
+
 import assert from 'node:assert/strict';
 import { generateKeyPairSync } from 'node:crypto';
-import { mkdirSync, mkdtempSync, rmSync, symlinkSync, utimesSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { mkdirSync, rmSync, symlinkSync, utimesSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { examineCrio } from '../../src/node/crio.ts';
 import { CRIO_DROP_IN, CRIO_UNIT, PROVIDERS_FILE } from '../../src/node/drop-in.ts';
+import { newRoot } from './root.ts';
 
 const DROP_IN = '/etc/crio/crio.conf.d/20-ocicrypt-kms.conf';
 const PEM = generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey.export({ type: 'pkcs8', format: 'pem' });
 
 function node(t: TestContext, files: Readonly<Record<string, string>>): string {
-  const root = mkdtempSync(join(tmpdir(), 'crio-'));
-  t.after(() => rmSync(root, { recursive: true, force: true }));
+  const root = newRoot(t, files);
   mkdirSync(join(root, '/etc/crio/keys'), { recursive: true });
-  for (const [path, text] of Object.entries(files)) {
-    mkdirSync(dirname(join(root, path)), { recursive: true });
-    writeFileSync(join(root, path), text);
-  }
   return root;
 }
 

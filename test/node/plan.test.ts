@@ -1,13 +1,12 @@
 // What is written for each runtime, in particular for those that write their configuration themselves.
+
 import assert from 'node:assert/strict';
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { asOcicryptError } from '../../src/base/errors.ts';
 import type { Decoder } from '../../src/node/drop-in.ts';
 import { planNode, withoutOurs } from '../../src/node/plan.ts';
 import { findRuntimes } from '../../src/node/runtimes.ts';
+import { newRoot } from './root.ts';
 
 const DECODER: Decoder = { kind: 'ocicrypt-kms', words: ['/opt/x', 'decoder', '--config=/c'] };
 const K3S = '/var/lib/rancher/k3s/agent/etc/containerd';
@@ -15,12 +14,7 @@ const RKE2 = '/var/lib/rancher/rke2/agent/etc/containerd';
 
 /** The plan for the root of an image with these files; programs end in nothing. */
 async function plan(t: TestContext, files: Readonly<Record<string, string>>) {
-  const root = mkdtempSync(join(tmpdir(), 'plan-'));
-  t.after(() => rmSync(root, { recursive: true, force: true }));
-  for (const [path, text] of Object.entries(files)) {
-    mkdirSync(dirname(join(root, path)), { recursive: true });
-    writeFileSync(join(root, path), text, { mode: text === '' ? 0o755 : 0o644 });
-  }
+  const root = newRoot(t, files);
   const runtimes = await findRuntimes(root, [2, 1, 9]);
   const planned = planNode(runtimes, {
     root,

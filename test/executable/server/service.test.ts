@@ -1,4 +1,5 @@
 // What systemd and an operator do with a server: it says when it serves, reads its policy again, and says why calls fail.
+
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -10,11 +11,10 @@ import { asOcicryptError } from '../../../src/base/errors.ts';
 import { createKeyfile } from '../../../src/kms/keyfile/key.ts';
 import { runExecutable } from '../../fixtures/executable.ts';
 import { type Served, serve } from '../../fixtures/serve.ts';
+import { ACTIVATE, hasSystemd } from '../../fixtures/systemd.ts';
 import { unwrapRequest as unwrapPacket } from '../../fixtures/vectors/shape.ts';
 import { callKeyProvider, callMany, unwrapRequest, wrapRequest } from '../../server/running.ts';
 import { PROGRAMS, pause, startSubject } from './served.ts';
-
-const ACTIVATE = '/usr/bin/systemd-socket-activate';
 
 function workspace(t: TestContext) {
   const directory = mkdtempSync(join(tmpdir(), 'service-'));
@@ -42,11 +42,7 @@ const count = (text: string, part: string) => text.split(part).length - 1;
 for (const { name, program } of PROGRAMS) {
   describe(`a service manager (${name})`, () => {
     test('is told of each state, by a path and by an abstract name', async (t) => {
-      if (!existsSync(ACTIVATE)) {
-        assert.ok(!process.env.CI, `${ACTIVATE} is missing: apt-get install systemd`);
-        t.skip(`${ACTIVATE} is not on this machine`);
-        return;
-      }
+      if (!hasSystemd(t, ACTIVATE)) return;
       for (const socket of [join(tmpdir(), `notify-${process.pid}`), `@ocicrypt-kms-notify-${process.pid}`]) {
         const { path, key } = workspace(t);
         // Each datagram as it comes.

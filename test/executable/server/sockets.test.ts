@@ -1,4 +1,5 @@
 // P19: sockets that only their owner can connect to, whatever the umask, and those that systemd hands over.
+
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -8,10 +9,9 @@ import { join } from 'node:path';
 import { describe, type TestContext, test } from 'node:test';
 import { createKeyfile } from '../../../src/kms/keyfile/key.ts';
 import { serve } from '../../fixtures/serve.ts';
+import { ACTIVATE, hasSystemd } from '../../fixtures/systemd.ts';
 import { callKeyProvider, wrapRequest } from '../../server/running.ts';
 import { PROGRAMS, pause } from './served.ts';
-
-const ACTIVATE = '/usr/bin/systemd-socket-activate';
 
 function prepare(t: TestContext): { readonly directory: string; readonly key: string } {
   const directory = mkdtempSync(join(tmpdir(), 'sockets-'));
@@ -62,11 +62,7 @@ for (const { name, program } of PROGRAMS) {
 
   describe(`P18 sockets that systemd listens on (${name})`, () => {
     test('are served, and stay when the server ends', async (t) => {
-      if (!existsSync(ACTIVATE)) {
-        assert.ok(!process.env.CI, `${ACTIVATE} is missing: apt-get install systemd`);
-        t.skip(`${ACTIVATE} is not on this machine`);
-        return;
-      }
+      if (!hasSystemd(t, ACTIVATE)) return;
       const { directory, key } = prepare(t);
       const paths = [join(directory, 'one'), join(directory, 'two')];
       const listen = paths.flatMap((path) => ['--listen', path]);
