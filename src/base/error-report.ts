@@ -40,9 +40,12 @@ function ownTexts({ code, message, hint }: OcicryptError): ErrorReport {
   return { code, message, hint };
 }
 
-/** As programs have them: a service or library may put anything else there. */
-const NAME = /^[A-Z][A-Za-z]{0,40}(?:Error|Exception)$|^Error$/;
-const CODE = /^(?:[A-Z][A-Z_]{0,47}|E[A-Z0-9_]{1,20}|\d{1,5})$/;
+/**
+ * As programs have them: words in capital letters and small ones for a class, short words for a code. A service or library
+ * may put anything else there, and an access key of AWS is one long word in capitals.
+ */
+const NAME = /^(?:[A-Z]{1,6}[a-z]{1,20}){0,6}[A-Z]{0,6}(?:Error|Exception)$/;
+const CODE = /^(?:[A-Z][A-Z0-9]{0,15}(?:_[A-Z0-9]{1,15}){0,6}|\d{1,5})$/;
 
 function foreignNames(error: Error): ErrorReport {
   const code = 'code' in error ? String(error.code) : '';

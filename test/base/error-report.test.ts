@@ -12,7 +12,7 @@ for (const [what, { text, parts }] of Object.entries({ ...CANARIES, ...WORDS }))
       new Error(`read ${text}\n    at f (${new URL('../../src/', import.meta.url).pathname}${text}:1:1)`),
       {
         name: what in WORDS ? 'Error' : `${text}Error`,
-        code: `E ${text}`,
+        code: what in WORDS ? `E ${text}` : text,
         body: text,
       },
     );
@@ -24,6 +24,21 @@ for (const [what, { text, parts }] of Object.entries({ ...CANARIES, ...WORDS }))
     assert.match(written, /"name":"AggregateError"/);
   });
 }
+
+test('names and codes of programs are kept', () => {
+  const names = ['Error', 'TypeError', 'DOMException', 'KMSInvalidStateException', 'HTTPParserError', 'AggregateError'];
+  const codes = ['ECONNREFUSED', 'E2BIG', 'EPROTONOSUPPORT', 'ERR_TLS_CERT_ALTNAME_INVALID', 'CERT_HAS_EXPIRED'].concat(
+    ['UNABLE_TO_VERIFY_LEAF_SIGNATURE', 'UND_ERR_SOCKET', 'ERR_HTTP2_STREAM_ERROR', '14'],
+  );
+  for (const name of names) {
+    for (const code of codes) {
+      const [report] =
+        reportError(new OcicryptError('unavailable', 'x', { cause: Object.assign(new Error(), { name, code }) }))
+          .causes ?? [];
+      assert.deepEqual({ name: report?.name, code: report?.code }, { name, code });
+    }
+  }
+});
 
 test('causes are followed to a depth and a number, in a circle too', () => {
   const one = new Error('one');
