@@ -26,6 +26,7 @@ const SECTIONS: Readonly<Record<string, () => Promise<Section>>> = {
   pull: () => import('./pull.ts'),
   server: () => import('./server.ts'),
   peer: () => import('./peer.ts'),
+  outage: () => import('./outage.ts'),
 };
 
 const { values, positionals } = parseArgs({
@@ -38,7 +39,9 @@ const { values, positionals } = parseArgs({
   },
 });
 const { runs: wanted, only, peer, 'peer-server': peerServer } = values;
-const all = Object.keys(SECTIONS).filter((name) => name !== 'peer');
+/** Those that need another provider. */
+const COMPARED: readonly string[] = ['peer', 'outage'];
+const all = Object.keys(SECTIONS).filter((name) => !COMPARED.includes(name));
 const names = positionals.length > 0 ? positionals : peerServer === undefined ? all : ['peer'];
 const unknown = names.find((name) => !(name in SECTIONS));
 const runs = wanted === undefined ? undefined : Number(wanted);

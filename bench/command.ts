@@ -84,7 +84,11 @@ export class CommandRunner {
 }
 
 /** Milliseconds; `processor` is what a run and all that it starts take of all processors, on average. */
-export type CommandFigures = Figures & { readonly processor: number };
+export type CommandFigures = Figures & {
+  readonly processor: number;
+  /** Runs that failed and were made again; they are in no other figure. */
+  readonly failures: number;
+};
 
 /**
  * Times commands in turn. From a process of Bun's own: what Node needs to start a child grows with its own size, which

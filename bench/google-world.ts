@@ -20,6 +20,18 @@ export type GoogleWorld = {
   readonly environments: Readonly<Record<RootStore, Readonly<Record<string, string>>>>;
 };
 
+/** What the key service does while it is down: it refuses calls as unavailable, or resets connections. */
+export const OUTAGES = ['unavailable', 'reset'] as const;
+export type OutageKind = (typeof OUTAGES)[number];
+
+/** The world, and what can be done to it. */
+export type StartedWorld = {
+  readonly world: GoogleWorld;
+  /** The key service is down from now on for so many milliseconds. */
+  readonly breakDown: (kind: OutageKind, milliseconds: number) => void;
+  readonly close: () => Promise<void>;
+};
+
 /** Federation is `external_account` and the impersonation of a service account. */
 export const CREDENTIAL_KINDS = ['service account', 'authorized_user', 'federation, file', 'federation, URL'] as const;
 export type CredentialKind = (typeof CREDENTIAL_KINDS)[number];
@@ -31,14 +43,13 @@ const KEY = 'projects/acme/locations/global/keyRings/ocikeyring/cryptoKeys/key1'
 const ACCOUNT = 'target@acme.iam.gserviceaccount.com';
 
 /** Starts it in a thread of its own, so that it answers while we wait. */
-export async function startGoogleWorld(
-  directory: string,
-): Promise<{ readonly world: GoogleWorld; readonly close: () => Promise<void> }> {
+export async function startGoogleWorld(directory: string): Promise<StartedWorld> {
   const worker = new Worker(new URL(import.meta.url), { workerData: { googleWorld: directory } });
   const [world]: GoogleWorld[] = await once(worker, 'message');
   if (world === undefined) throw new Error('the services did not start');
   return {
     world,
+    breakDown: (kind, milliseconds) => worker.postMessage({ kind, milliseconds }),
     async close() {
       worker.postMessage('close');
       await once(worker, 'exit');
@@ -46,7 +57,7 @@ export async function startGoogleWorld(
   };
 }
 
-async function start(directory: string): Promise<{ readonly world: GoogleWorld; readonly close: () => Promise<void> }> {
+async function start(directory: string): Promise<StartedWorld> {
   const roots = join(directory, 'roots');
   const authority = await createCertificateAuthority(roots);
   const tls = await authority.issue('../google', { names: GOOGLE_NAMES });
@@ -96,6 +107,11 @@ async function start(directory: string): Promise<{ readonly world: GoogleWorld; 
         'one root': { ...reached, SSL_CERT_FILE: authority.certificate, SSL_CERT_DIR: roots },
       },
     },
+    breakDown(kind, milliseconds) {
+      const set = (isDown: boolean) => (kind === 'reset' ? kms.server.setReset(isDown) : kms.setUnavailable(isDown));
+      set(true);
+      setTimeout(() => set(false), milliseconds);
+    },
     async close() {
       await Promise.all([kms.close(), tokens.close()]);
     },
@@ -103,9 +119,11 @@ async function start(directory: string): Promise<{ readonly world: GoogleWorld; 
 }
 
 if (!isMainThread && parentPort !== null && workerData?.googleWorld !== undefined) {
-  const { world, close } = await start(workerData.googleWorld);
-  parentPort.postMessage(world);
-  await once(parentPort, 'message');
-  await close();
-  parentPort.close();
+  const port = parentPort;
+  const { world, breakDown, close } = await start(workerData.googleWorld);
+  port.postMessage(world);
+  port.on('message', (order: 'close' | { readonly kind: OutageKind; readonly milliseconds: number }) => {
+    if (order === 'close') void close().then(() => port.close());
+    else breakDown(order.kind, order.milliseconds);
+  });
 }

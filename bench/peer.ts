@@ -2,14 +2,12 @@
 // its server (`--peer-server=COMMAND`), with one fake Google that speaks gRPC and REST over the same keys. Both find it by
 // Google's own names, with the same credentials, roots and requests, and take turns.
 
-import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { execFileSync } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { encodeBytesField } from '../src/base/grpc.ts';
-import { callOnce } from '../src/client/grpc-client.ts';
 import { writeImage } from '../test/fixtures/images.ts';
-import { findPort, waitUntilListening } from '../test/peers/started.ts';
 import { type KeyProvider, writeOcicryptConfig } from '../test/real-clients/skopeo.ts';
 import { toolArgv } from '../test/real-clients/tools.ts';
 import { type CallBytes, Connection, callBytes, dialCallClose } from '../tools/grpc-load.ts';
@@ -26,6 +24,7 @@ import {
 } from './google-world.ts';
 import { interleave, median, print, printMachine, printRow } from './measure.ts';
 import { processorSeconds, residentMiB } from './process.ts';
+import { callServer, type Pair, type Server, startServers } from './provider-server.ts';
 
 const RUNS = 30;
 /** Seconds of each measurement of throughput, and how often they take turns. */
@@ -38,10 +37,6 @@ const IN_FLIGHT = 64;
 const PER_CONNECTION = 8;
 const LAYERS = 12;
 
-/** Ours first, then theirs. */
-type Pair<Value> = readonly [ours: Value, theirs: Value];
-type Server = { readonly port: number; readonly child: ChildProcess };
-
 /** Prints ratios of ours to theirs. */
 export async function run({ runs = RUNS, peer, peerServer }: BenchOptions): Promise<void> {
   const directory = mkdtempSync(join(tmpdir(), 'bench-'));
@@ -53,7 +48,6 @@ export async function run({ runs = RUNS, peer, peerServer }: BenchOptions): Prom
     if (peerServer !== undefined) await bench.compareServers(peerServer);
     if (peer === undefined && peerServer === undefined) print('name a command with --peer or --peer-server');
   } finally {
-    bench.close();
     await close();
     rmSync(directory, { recursive: true });
   }
@@ -63,16 +57,11 @@ class PeerBench {
   readonly #directory: string;
   readonly #world: GoogleWorld;
   readonly #runs: number;
-  readonly #children: ChildProcess[] = [];
 
   constructor(directory: string, world: GoogleWorld, runs: number) {
     this.#directory = directory;
     this.#world = world;
     this.#runs = runs;
-  }
-
-  close(): void {
-    for (const child of this.#children) child.kill('SIGKILL');
   }
 
   async compareCommands(peer: string): Promise<void> {
@@ -104,14 +93,12 @@ class PeerBench {
   }
 
   async compareServers(peer: string): Promise<void> {
-    const [theirs = '', ...words] = peer.split(' ');
-    const { key, credentials } = this.#world;
-    const common = [`--adc=${credentials['service account']}`, `--kmsURI=${key}`];
-    const servers: Pair<Server> = [
+    const { key } = this.#world;
+    const servers = await startServers(this.#world, {
+      ...{ peer, home: this.#directory },
       // Ours bounds the calls to a key, and the bound would be measured.
-      await this.#start(EXECUTABLE, ['serve', ...common, '--key-rate=100000'], (port) => `--grpcport=:${port}`),
-      await this.#start(theirs, [...words, ...common], (port) => `--grpcport=127.0.0.1:${port}`),
-    ];
+      options: ['--key-rate=100000'],
+    });
     const annotation = this.#answerOf({
       words: [EXECUTABLE, 'keyprovider', `--kmsURI=${key}`, '--packet=v1'],
       request: new TextDecoder().decode(wrapRequest(key)),
@@ -122,7 +109,8 @@ class PeerBench {
       ['wrap', 'WrapKey', wrapRequest(key)],
       ['unwrap', 'UnWrapKey', unwrapRequest(key, annotation)],
     ] as const) {
-      for (const server of servers) await checkCall(server, method, request);
+      // A refusal is quick, and would be measured.
+      for (const server of servers) await callServer(server, method, request);
       const bytes = callBytes(`/keyprovider.KeyProviderService/${method}`, encodeBytesField(request));
       await this.#compareCalls(name, bytes, servers);
     }
@@ -201,15 +189,6 @@ class PeerBench {
     const env = { PATH: process.env.PATH, HOME: this.#directory, ...environment };
     return execFileSync(file, words, { input, env });
   }
-
-  async #start(file: string, words: readonly string[], portOption: (port: number) => string): Promise<Server> {
-    const port = await findPort();
-    const env = { PATH: process.env.PATH, HOME: this.#directory, ...this.#world.environments["the machine's roots"] };
-    const child = spawn(file, [...words, portOption(port)], { stdio: 'ignore', env });
-    this.#children.push(child);
-    await waitUntilListening(port);
-    return { port, child };
-  }
 }
 
 type Throughput = { readonly rate: number; readonly processor: number };
@@ -232,14 +211,6 @@ async function measureThroughput({ port, child }: Server, call: CallBytes): Prom
   return { rate: calls / ((performance.now() - started) / 1000), processor };
 }
 
-/** Throws where a server refuses: a refusal is quick, and would be measured. */
-async function checkCall({ port }: Server, method: string, request: Uint8Array): Promise<void> {
-  await callOnce({ kind: 'tcp', host: '127.0.0.1', port }, undefined, {
-    ...{ method: `/keyprovider.KeyProviderService/${method}`, message: encodeBytesField(request) },
-    ...{ timeout: 10_000, maximumReply: 65_536, signal: AbortSignal.timeout(10_000) },
-  });
-}
-
 function printHead(title: string): void {
   printRow(title, 'ratio', 'ours', 'theirs');
 }
@@ -254,6 +225,8 @@ function printTimes(name: string, ours: CommandFigures | undefined, theirs: Comm
   const ratios = [ours.median / theirs.median, ours.processor / theirs.processor];
   const times = [ours, theirs].map(({ median: time }) => `${time.toFixed(1)} ms`);
   printRow(name, ...ratios.map((ratio) => ratio.toFixed(2)), ...times);
+  const failures = [ours.failures, theirs.failures];
+  if (failures.some((some) => some > 0)) print(`    failed and were run again: ours ${failures.join(', theirs ')}`);
 }
 
 function printPair(

@@ -59,6 +59,7 @@ const STATUS: Readonly<Record<string, number>> = {
   NOT_FOUND: 5,
   PERMISSION_DENIED: 7,
   FAILED_PRECONDITION: 9,
+  UNAVAILABLE: 14,
   UNAUTHENTICATED: 16,
 };
 const UNKNOWN = 2;

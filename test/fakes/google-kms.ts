@@ -53,6 +53,8 @@ export interface FakeGoogleKms {
   /** Refuses `method` to a principal. */
   deny(principal: string, method: Method): void;
   permit(principal: string): void;
+  /** Whether every call is refused as unavailable, over REST (503) and gRPC alike. */
+  setUnavailable(unavailable: boolean): void;
   close(): Promise<void>;
 }
 
@@ -63,9 +65,11 @@ export async function startFakeGoogleKms(
   const keys = new Map<string, Key>();
   const denied = new Set<string>();
   let wrongPurpose = 'FAILED_PRECONDITION';
+  let isUnavailable = false;
 
   function answer(request: WireRequest): WireAnswer {
     try {
+      if (isUnavailable) throw new Refusal(503, 'UNAVAILABLE', 'The service is currently unavailable.');
       return { status: 200, body: JSON.stringify(handle(request)) };
     } catch (error) {
       if (error instanceof Refusal) return error.answer;
@@ -168,6 +172,9 @@ export async function startFakeGoogleKms(
     },
     permit(principal) {
       for (const method of ['decrypt', 'encrypt', 'list', 'publicKey']) denied.delete(`${principal} ${method}`);
+    },
+    setUnavailable(unavailable) {
+      isUnavailable = unavailable;
     },
     close: () => server.close(),
   };

@@ -60,6 +60,8 @@ export interface WireServer {
   readonly faults: Fault[];
   /** Decides for every exchange that `faults` does not. */
   setFault(choose: ((request: WireRequest) => Fault | undefined) | undefined): void;
+  /** Whether every connection is reset, those that are open and those to come. */
+  setReset(reset: boolean): void;
   close(): Promise<void>;
 }
 
@@ -81,6 +83,7 @@ export async function startWireServer(
   const requests: string[] = [];
   const sockets = new Map<number | undefined, Socket>();
   let connections = 0;
+  let isReset = false;
   let choose: ((request: WireRequest) => Fault | undefined) | undefined;
 
   async function serve(socket: Socket, request: WireRequest): Promise<void> {
@@ -125,6 +128,10 @@ export async function startWireServer(
         ).on('tlsClientError', () => {});
   server.on('connection', (socket: Socket) => {
     connections++;
+    if (isReset) {
+      socket.resetAndDestroy();
+      return;
+    }
     const port = socket.remotePort;
     sockets.set(port, socket);
     socket.on('error', () => {});
@@ -147,6 +154,10 @@ export async function startWireServer(
     },
     setFault(next) {
       choose = next;
+    },
+    setReset(reset) {
+      isReset = reset;
+      if (reset) for (const socket of sockets.values()) socket.resetAndDestroy();
     },
     async close() {
       const closed = new Promise((resolve) => server.close(resolve));
