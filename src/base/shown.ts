@@ -86,14 +86,28 @@ export function isSecret(text: string): boolean {
 }
 
 /**
- * Whether a run of base64's characters is one of chance and not of words. Of two neighbours in random text 4 in 10 are
- * of one class (lower case, upper case, digit); in words with capitals and numbers it is 7 in 10 or more. Parts of one
- * class, as most of a path are, say nothing.
+ * How much likelier than in names and words one character follows another by chance, in powers of two: a vowel, a
+ * consonant, a capital or a digit by each of them, counted in the paths of an operating system.
  */
+const ODDS = [
+  [-1, -1, 3, 1],
+  [-2, 0, 2, 1],
+  [-2, 0, 1, 2],
+  [2, 2, 4, -2],
+] as const;
+/** Of two million random keys none was below it; of the paths of an operating system one in 600 is above. */
+const LEAST_ODDS = -5;
+
+/** Whether a run of base64's characters is one of chance. Its parts in one class say nothing, as do hexadecimal ones. */
 function looksRandom(run: string): boolean {
-  if (![/[a-z]/, /[A-Z]/, /\d/].every((one) => one.test(run))) return false;
-  const mixed = run.split(/[+/_=-]/).filter((part) => !/^(?:[a-z]*|[A-Z]*|\d*)$/.test(part));
-  const kinds = mixed.map((part) => [...part].map((one) => (/[a-z]/.test(one) ? 0 : /[A-Z]/.test(one) ? 1 : 2)));
-  const pairs = kinds.flatMap((part) => part.slice(1).map((kind, index) => kind === part[index]));
-  return mixed.join('').length >= 20 && pairs.filter(Boolean).length < 0.65 * pairs.length;
+  const parts = run.split(/[+/_=-]/).filter((part) => !/^(?:[a-z]*|[A-Z]*|[\da-f]*)$/.test(part));
+  const kinds = parts.map((part) => [...part].map(kindOf));
+  const odds = kinds.flatMap((part) => part.slice(1).map((kind, index) => ODDS[part[index] ?? kind][kind]));
+  return parts.join('').length >= 20 && odds.reduce((sum: number, one) => sum + one, 0) >= LEAST_ODDS;
+}
+
+function kindOf(character: string): 0 | 1 | 2 | 3 {
+  if (/[aeiou]/.test(character)) return 0;
+  if (/[a-z]/.test(character)) return 1;
+  return /[A-Z]/.test(character) ? 2 : 3;
 }

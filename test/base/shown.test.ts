@@ -35,6 +35,18 @@ for (const [what, canary] of Object.entries(WORDS)) {
   });
 }
 
+test('a random key is not shown if it has no digit, or more words than chance has', () => {
+  for (const key of [
+    'FYhsAXmCatjUiqYqurDhHUDOrGOpTwKAwCZDrRFq',
+    'gdaupbxzoRCJxt/rDkd+RwaqfhWPNZPXkrFNysAt',
+    'eyv0/DQLHehmRA/CpxkEuDrdMNiwZN++wcbutUXAMHE=',
+    '2ltiodZBmpSMM4eodeU_3NDGWT9IJBVHxcz541iUUPE',
+  ]) {
+    assert.equal(isContentOfFile(key), true, key);
+    for (const show of [showPath, showValue, showKeyText]) assert.ok(!said(show(`/run/secrets/${key}`)).includes(key));
+  }
+});
+
 test('names of files are shown: of every usual kind, and cut where they are long', () => {
   for (const path of [
     '/etc/ocicrypt-kms/app.key',
@@ -46,6 +58,8 @@ test('names of files are shown: of every usual kind, and cut where they are long
     '/var/run/secrets/kubernetes.io/serviceaccount/token',
     '/var/lib/kubelet/pods/6a1cbb5c-2f0e-4b62-9c3b-0d7a1c4f9f10/volumes/kubernetes.io~secret/kms/token',
     '/Users/Alice/Library/Application Support/Projects/KeyService2/keys/production',
+    '/srv/app/CustomAuth/v2/result/SignUpStartResultV2',
+    '/srv/schemas/networkservices/v1alpha1/HttpRouteCorsPolicy',
     '/home/ci/tmp.Xq81Za0c/work/ocicrypt-A1b2C3/adc.json',
     directory,
   ]) {
