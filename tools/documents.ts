@@ -119,6 +119,10 @@ const ENVIRONMENT: readonly (readonly [RegExp, string])[] = [
     'where files with credentials of registries are; below the last also our configuration file',
   ],
   [/^LISTEN_/, 'sockets that systemd hands over to `serve`'],
+  [
+    /^KUBERNETES_/,
+    'the API server of the cluster, which Kubernetes tells every pod, for `node agent` and `node dismiss`',
+  ],
   [/^NOTIFY_SOCKET$/, 'where `serve` tells systemd that it serves'],
   [
     /^(?:HOME|PATH|XDG_DATA_HOME|XDG_RUNTIME_DIR)$/,

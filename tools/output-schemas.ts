@@ -161,6 +161,9 @@ const finding = object({
   subject: text('the variable, provider, runtime or file that was looked at'),
   message: text('what was found, as the rest of a sentence about the subject'),
   hint: optional(text('what to do next, for people')),
+  reason: optional(
+    oneOf(['restart-needed'], 'why, where programs decide by it: a service has not read what is on disk'),
+  ),
 });
 
 /** By command. Every command with the option --json is here, and a test says so. */

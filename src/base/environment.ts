@@ -89,6 +89,8 @@ export const VARIABLES: ReadonlyMap<string, VariableKind> = new Map<string, Vari
     IDENTITY_HEADER: 'secret',
     IDENTITY_SERVER_THUMBPRINT: 'word',
     IMDS_ENDPOINT: 'word',
+    KUBERNETES_SERVICE_HOST: 'word',
+    KUBERNETES_SERVICE_PORT: 'word',
     K_SERVICE: 'text',
     LISTEN_FDNAMES: 'any',
     LISTEN_FDS: 'word',

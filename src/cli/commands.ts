@@ -44,6 +44,9 @@ const OVER_TLS: CommandMode = {
 /** What `node` takes whatever it is to do, or refuses for another reason. */
 const OF_EVERY_ACTION: readonly OptionName[] = ['debugLog', 'config', ...REMOTE_OPTIONS];
 
+/** What an agent of a cluster takes. */
+const AGENT_OPTIONS = ['node', 'daemon-set', 'source', 'directory', 'period', 'status', 'insecure-status'] as const;
+
 /** What `node` is to do besides. */
 const NODE_ACTIONS = ['root', 'dry-run', 'no-restart', 'pull', 'json'] as const;
 
@@ -216,11 +219,20 @@ export const COMMANDS: ReadonlyMap<string, Command> = new Map<string, Command>([
   [
     'node',
     {
-      operands: 'install|check|uninstall|purge [NAME]…',
+      operands: 'install|check|uninstall|purge|agent|dismiss [NAME]…',
       describe:
-        'set up the container runtimes of this node, try them, undo it, or remove an image with all that is unpacked of it',
+        'set up the container runtimes of this node, try them, undo it, or remove an image with all that is unpacked of it; agents do so on the nodes of a cluster',
       examples: ['install --key=/etc/keys/app.key', 'purge registry.example/app:1'],
-      options: [...DECODER_OPTIONS, 'runtime-version', 'root', 'dry-run', 'no-restart', 'pull', 'json'],
+      options: [
+        ...DECODER_OPTIONS,
+        'runtime-version',
+        'root',
+        'dry-run',
+        'no-restart',
+        'pull',
+        'json',
+        ...AGENT_OPTIONS,
+      ],
       modes: [
         ...FORWARDING,
         {
@@ -237,6 +249,16 @@ export const COMMANDS: ReadonlyMap<string, Command> = new Map<string, Command>([
           name: 'node install or purge',
           isOn: ({ operands }) => operands[0] === 'install' || operands[0] === 'purge',
           alone: ['dry-run'],
+        },
+        {
+          name: 'node agent or dismiss',
+          isOn: ({ operands }) => operands[0] === 'agent' || operands[0] === 'dismiss',
+          alone: ['daemon-set'],
+        },
+        {
+          name: 'node agent',
+          isOn: ({ operands }) => operands[0] === 'agent',
+          alone: AGENT_OPTIONS.filter((name) => name !== 'daemon-set'),
         },
         {
           name: 'node check',

@@ -109,7 +109,13 @@ export function examineContainerd(containerd: Containerd, dump: TomlTable, unset
     (path) => containerd.running !== undefined && isNewer(path, containerd.running),
   );
   if (changed !== undefined)
-    add('warn', `was started before ${changed} was changed`, `systemctl restart ${containerd.unit ?? 'containerd'}`);
+    findings.push({
+      level: 'warn',
+      subject,
+      message: `was started before ${changed} was changed`,
+      hint: `systemctl restart ${containerd.unit ?? 'containerd'}`,
+      reason: 'restart-needed',
+    });
   findings.push(...misplacedPull(containerd));
   return { findings, decoders };
 }

@@ -58,6 +58,7 @@ export function examineCrio(crio: Crio, root = '/'): CrioFindings {
       subject: SUBJECT,
       message: `was started before ${changed} was changed, and reads it at its start alone`,
       hint: restart,
+      reason: 'restart-needed',
     });
   if (findings.length === 0) findings.push({ level: 'ok', subject: SUBJECT, message: 'is complete' });
   return { findings, providersFile };

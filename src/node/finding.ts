@@ -8,6 +8,8 @@ export type Finding = {
   /** What it does, as the rest of a sentence. */
   readonly message: string;
   readonly hint?: string | undefined;
+  /** Why, for programs, where they decide by it: a service has not read what is on disk. */
+  readonly reason?: 'restart-needed';
 };
 
 export const FINDING_LEVELS = ['fail', 'ok', 'warn'] as const;

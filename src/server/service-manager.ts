@@ -1,6 +1,7 @@
 // The only code that speaks to systemd about this process: sd_notify(3), over the socket that NOTIFY_SOCKET names.
 
 import { spawn } from 'node:child_process';
+import { openLibc } from '../base/libc.ts';
 
 /** A service manager that is told what the server does. Nothing of it fails: the server serves all the same. */
 export interface ServiceManager {
@@ -46,7 +47,7 @@ const MONOTONIC = 'MONOTONIC_USEC=';
 
 async function send(socket: string, lines: readonly string[]): Promise<void> {
   if (!/^[/@]./.test(socket)) throw new Error('NOTIFY_SOCKET names no unix socket');
-  const libc = await loadLibc();
+  const libc = (await openLibc<Libc>(SIGNATURES))?.functions;
   const microseconds = libc === undefined ? process.hrtime.bigint() / 1000n : readMonotonic(libc);
   const filled = lines.map((line) => (line === MONOTONIC ? `${line}${microseconds}` : line));
   if (libc === undefined) return runHelper(socket, filled);
@@ -78,35 +79,11 @@ const SIGNATURES = {
   clock_gettime: { args: ['i32', 'ptr'], returns: 'i32' },
 } as const;
 
-/** Of glibc and of musl. */
-const LIBRARIES = ['libc.so.6', 'libc.musl-x86_64.so.1', 'libc.musl-aarch64.so.1'];
-
 // Numbers of Linux, the same on both processors.
 const CLOCK_MONOTONIC = 1;
 const AF_UNIX = 1;
 const SOCK_DGRAM_CLOEXEC = 2 | 0o2000000;
 const MSG_NOSIGNAL = 0x4000;
-
-async function loadLibc(): Promise<Libc | undefined> {
-  if (process.versions.bun === undefined) return undefined;
-  // Not a literal, for the bundler of the npm build.
-  const ffi: unknown = await import(['bun', 'ffi'].join(':'));
-  if (!isForeign(ffi)) throw new Error('this runtime cannot call the system library');
-  for (const library of LIBRARIES) {
-    try {
-      return ffi.dlopen(library, SIGNATURES).symbols;
-    } catch {
-      // The other kind of system.
-    }
-  }
-  throw new Error('the system library was not found');
-}
-
-type Foreign = { dlopen(library: string, signatures: typeof SIGNATURES): { readonly symbols: Libc } };
-
-function isForeign(value: unknown): value is Foreign {
-  return typeof value === 'object' && value !== null && 'dlopen' in value;
-}
 
 /** sockaddr_un(7): an abstract name begins with a zero and has none behind it. */
 function socketAddress(socket: string): Uint8Array {

@@ -12,6 +12,9 @@ const ACTIONS: ReadonlyMap<string, (context: CommandContext) => Promise<void>> =
   ['install', async (context: CommandContext) => (await import('./install.ts')).installNode(context)],
   ['check', checkNode],
   ['uninstall', async (context: CommandContext) => (await import('./uninstall.ts')).uninstallNode(context)],
+  ['agent', async (context: CommandContext) => (await import('./agent.ts')).runAgent(context)],
+  ['dismiss', async (context: CommandContext) => (await import('./dismiss.ts')).dismissAgents(context)],
+  ['host', async (context: CommandContext) => (await import('./host.ts')).runOnHost(context)],
   ['purge', async (context: CommandContext) => (await import('./purge.ts')).purgeImages(context)],
 ]);
 
@@ -22,7 +25,7 @@ export async function runNode(context: CommandContext): Promise<void> {
     const near = await nearest(word, [...ACTIONS.keys()]);
     throw new OcicryptError(
       'usage',
-      word === '' ? 'node takes install, check, uninstall or purge' : `node cannot ${showValue(word)}`,
+      word === '' ? 'node takes install, check, uninstall, purge, agent or dismiss' : `node cannot ${showValue(word)}`,
       {
         hint: near === undefined ? 'run ocicrypt-kms node --help' : `did you mean node ${near}?`,
       },

@@ -36,6 +36,38 @@ export const NODE_OPTIONS = {
     describe: 'really pull this image by containerd, and remove it again',
     member: null,
   },
+  node: {
+    kind: 'text',
+    value: 'NODE',
+    describe: 'the node of the cluster that is set up, as Kubernetes names it',
+    member: null,
+  },
+  'daemon-set': {
+    kind: 'text',
+    value: 'NAMESPACE/NAME',
+    describe: 'the DaemonSet that the agents are pods of; when it is deleted, they undo their nodes',
+    member: null,
+  },
+  source: {
+    kind: 'text',
+    value: 'DIR',
+    describe: 'what the agent brings to the node: policy/config.yaml, and the files that it names',
+    member: null,
+  },
+  directory: {
+    kind: 'text',
+    value: 'DIR',
+    describe: 'where the agent keeps the program and what it brings, on the node',
+    member: null,
+    fallback: '/opt/ocicrypt-kms/node',
+  },
+  period: {
+    kind: 'duration',
+    value: 'TIME',
+    describe: 'how often the agent tries the node',
+    member: null,
+    fallback: '10m',
+  },
   grpc: {
     kind: 'switch',
     describe: 'clients connect to the socket of --remote themselves, instead of by a command',

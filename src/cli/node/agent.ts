@@ -1,0 +1,215 @@
+// `node agent`: a pod on every node of a cluster that sets its node up, tries it again and again, and says how it is.
+
+import { setTimeout as sleep } from 'node:timers/promises';
+import { checkedEnvironment } from '../../base/environment.ts';
+import { asOcicryptError, describeError, OcicryptError } from '../../base/errors.ts';
+import { asObject } from '../../base/json.ts';
+import { type Kubernetes, openKubernetes } from '../../base/kubernetes.ts';
+import { showValue } from '../../base/shown.ts';
+import { type Ended, lastComplaint, runProgram } from '../../node/programs.ts';
+import { parseListenAddress } from '../../server/address.ts';
+import { Counter, Gauge, renderMetrics } from '../../server/metrics.ts';
+import { startStatusPage } from '../../server/status-page.ts';
+import type { CommandContext } from '../command.ts';
+import { thisExecutable } from '../executable.ts';
+import { formatLogLine } from '../logs/log-line.ts';
+import type { Settings } from '../options/settings.ts';
+import type { TextName } from '../options/table.ts';
+import type { Terminal } from '../terminal.ts';
+import { ClusterNode, type NodeState } from './cluster-node.ts';
+import { encodeHostTask, type HostTask } from './host.ts';
+import { Rounds } from './rounds.ts';
+
+const DIRECTORY = '/opt/ocicrypt-kms/node';
+const PERIOD_MILLISECONDS = 600_000;
+/** How soon a node that fails is tried again, doubled each time up to the period. */
+const FIRST_PAUSE_MILLISECONDS = 15_000;
+/** How often the files that it was given are compared, and what could not be reported is tried again. */
+const GLANCE_MILLISECONDS = 10_000;
+/** systemctl waits for k3s and RKE2 for minutes. */
+const TASK_MILLISECONDS = 900_000;
+
+export async function runAgent({ settings, terminal }: CommandContext): Promise<void> {
+  const name = nodeName(settings);
+  const daemonSet = daemonSetOf(settings);
+  const kubernetes = openKubernetes({ environment: checkedEnvironment(process.env) });
+  const node = new ClusterNode(kubernetes, name);
+  const task = {
+    owner: daemonSet.join('/'),
+    directory: settings.text('directory') ?? DIRECTORY,
+  };
+  const stop = stopSignal();
+  const agent = new Agent({
+    node,
+    rounds: new Rounds({ ...task, source: needed(settings, 'source'), run: runTask, now: () => performance.now() }),
+    period: settings.duration('period') ?? PERIOD_MILLISECONDS,
+    log: (level, fields, message) => terminal.say(formatLogLine(level, fields, message)),
+    stop: stop.signal,
+  });
+  const page = await openPage(settings, agent, stop.signal);
+  try {
+    await agent.run();
+    if (await isDeleted(kubernetes, daemonSet)) await undo(node, task, terminal);
+  } finally {
+    page?.close();
+    kubernetes.close();
+    stop.forget();
+  }
+}
+
+type AgentOptions = {
+  readonly node: ClusterNode;
+  readonly rounds: Rounds;
+  readonly period: number;
+  readonly log: (level: 'info' | 'warn', fields: Readonly<Record<string, unknown>>, message: string) => void;
+  readonly stop: AbortSignal;
+};
+
+/** The loop, and what can be seen of it. */
+class Agent {
+  readonly #options: AgentOptions;
+  #state: NodeState | undefined;
+  #isReported = false;
+  #checks = new Counter(
+    'ocicrypt_kms_node_checks_total',
+    'Trials of this node by result.',
+    ['result'],
+    ['ok', 'failed'],
+  );
+
+  constructor(options: AgentOptions) {
+    this.#options = options;
+  }
+
+  /** Until it is told to stop. What has begun is ended first. */
+  async run(): Promise<void> {
+    const { rounds, period, stop } = this.#options;
+    for (let failures = 0; !stop.aborted; ) {
+      this.#state = await rounds.run();
+      this.#isReported = false;
+      this.#checks.add(this.#state.isReady ? 'ok' : 'failed');
+      this.#say(this.#state);
+      failures = this.#state.isReady ? 0 : failures + 1;
+      const pause = Math.min(period, failures === 0 ? period : FIRST_PAUSE_MILLISECONDS * 2 ** (failures - 1));
+      const next = performance.now() + pause;
+      do {
+        if (!this.#isReported) await this.#report(this.#state);
+        await sleep(Math.min(GLANCE_MILLISECONDS, Math.max(0, next - performance.now())), undefined, {
+          signal: stop,
+        }).catch(() => undefined);
+      } while (!stop.aborted && performance.now() < next && !rounds.hasNews());
+    }
+  }
+
+  isReady(): boolean {
+    return this.#state?.isReady === true && this.#isReported;
+  }
+
+  render(): string {
+    const gauge = (name: string, help: string, read: () => boolean) => new Gauge(name, help, () => (read() ? 1 : 0));
+    return renderMetrics([
+      gauge('ocicrypt_kms_node_ready', 'Whether this node decrypts.', () => this.#state?.isReady === true),
+      gauge('ocicrypt_kms_node_reported', 'Whether the API server knows it.', () => this.#isReported),
+      this.#checks,
+    ]);
+  }
+
+  async #report(state: NodeState): Promise<void> {
+    try {
+      await this.#options.node.report(state);
+      this.#isReported = true;
+    } catch (error) {
+      this.#options.log('warn', { problem: describeError(asOcicryptError(error)) }, 'the API server was not told');
+    }
+  }
+
+  #say({ isReady, reason, message }: NodeState): void {
+    this.#options.log(isReady ? 'info' : 'warn', { reason, message }, isReady ? 'the node decrypts' : 'not ready');
+  }
+}
+
+/** Once more with these words: in a process of its own, which leaves the container. */
+function runTask(task: HostTask): Promise<Ended> {
+  const words = [...thisExecutable(), 'node', 'host'] as const;
+  return runProgram([...words], { input: encodeHostTask(task), milliseconds: TASK_MILLISECONDS });
+}
+
+/** Whether the agents were dismissed: that this pod ends alone may be a new version, or a node that is emptied. */
+async function isDeleted(kubernetes: Kubernetes, [namespace, name]: readonly [string, string]): Promise<boolean> {
+  for (let attempts = 0; attempts < 5; attempts++) {
+    try {
+      const path = ['apis', 'apps', 'v1', 'namespaces', namespace, 'daemonsets', name];
+      const found = await kubernetes.ask({ method: 'GET', path });
+      return asObject(found.get('metadata'))?.has('deletionTimestamp') === true;
+    } catch (error) {
+      const { code, retryable } = asOcicryptError(error);
+      if (code === 'not-found') return true;
+      if (!retryable) return false;
+      await sleep(2000);
+    }
+  }
+  return false;
+}
+
+/** The label goes first, so that no pod comes that the node cannot run. */
+async function undo(node: ClusterNode, task: Pick<HostTask, 'owner' | 'directory'>, terminal: Terminal): Promise<void> {
+  await node.forget();
+  const undone = await runTask({ ...task, words: ['node', 'uninstall'] });
+  if (undone.status === 0) {
+    await runTask({ ...task, words: [] });
+    terminal.say(formatLogLine('info', {}, 'the node is as it was before'));
+    return;
+  }
+  const message = lastComplaint(undone, 1000).replace(/^ocicrypt-kms: /, '');
+  await node.complain(message);
+  throw new OcicryptError('configuration', `the node is not as it was before: ${message}`);
+}
+
+async function openPage(settings: Settings, agent: Agent, stop: AbortSignal) {
+  const status = settings.text('status');
+  if (status === undefined) return undefined;
+  return startStatusPage(
+    { address: parseListenAddress(status), insecure: settings.switch('insecure-status') },
+    { metrics: () => agent.render(), isReady: async () => agent.isReady(), isDraining: () => stop.aborted },
+  );
+}
+
+/** SIGTERM and SIGINT, from now on. */
+function stopSignal(): { readonly signal: AbortSignal; readonly forget: () => void } {
+  const controller = new AbortController();
+  const stop = () => controller.abort();
+  for (const name of ['SIGTERM', 'SIGINT'] as const) process.on(name, stop);
+  return {
+    signal: controller.signal,
+    forget() {
+      for (const name of ['SIGTERM', 'SIGINT'] as const) process.off(name, stop);
+    },
+  };
+}
+
+/** RFC 1123, as Kubernetes names objects. */
+const NAME = /^(?=.{1,253}$)[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?$/;
+
+function nodeName(settings: Settings): string {
+  const name = needed(settings, 'node');
+  if (NAME.test(name)) return name;
+  throw new OcicryptError('usage', `option --node takes the name of a node, not ${showValue(name)}`, {
+    hint: 'kubectl get nodes shows them',
+  });
+}
+
+/** Namespace and name. */
+export function daemonSetOf(settings: Settings): readonly [namespace: string, name: string] {
+  const text = needed(settings, 'daemon-set');
+  const [namespace = '', name = '', ...more] = text.split('/');
+  if (more.length === 0 && NAME.test(namespace) && NAME.test(name)) return [namespace, name];
+  throw new OcicryptError('usage', `option --daemon-set takes NAMESPACE/NAME, not ${showValue(text)}`, {
+    hint: 'kubectl get daemonsets -A shows them',
+  });
+}
+
+function needed(settings: Settings, name: TextName): string {
+  const text = settings.text(name);
+  if (text !== undefined) return text;
+  throw new OcicryptError('usage', `this action needs --${name}`, { hint: 'run ocicrypt-kms node --help' });
+}

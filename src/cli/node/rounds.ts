@@ -1,0 +1,156 @@
+// What an agent does to its node each time: brings what has changed, sets the node up if that is due, and tries it.
+
+import { createHash } from 'node:crypto';
+import { readdirSync, readFileSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { describeError, ERROR_STATUS, OcicryptError } from '../../base/errors.ts';
+import { asArray, asObject, asText, type JsonObject, parseJson } from '../../base/json.ts';
+import { CARRIED_POLICY, type Carriage, type CarriedFile } from '../../node/carried.ts';
+import { type Ended, lastComplaint } from '../../node/programs.ts';
+import type { NodeReason, NodeState } from './cluster-node.ts';
+import type { HostTask } from './host.ts';
+
+export type RoundOptions = Carriage & {
+  /** The directory that holds what is brought to the node. */
+  readonly source: string;
+  /** Runs a task on the machine to its end. */
+  readonly run: (task: HostTask) => Promise<Ended>;
+  /** Milliseconds that only go forward. */
+  readonly now: () => number;
+};
+
+const MAXIMUM_COMPLAINT = 1000;
+/** How long a node is left alone whose runtime did not come up: each attempt restarts it twice. */
+const RESTART_PAUSE_MILLISECONDS = 3_600_000;
+
+export class Rounds {
+  readonly #options: RoundOptions;
+  /** What was brought when the node was last set up without a failure. */
+  #installed: string | undefined;
+  #isHealthy = false;
+  #restart: { readonly digest: string; readonly until: number; readonly message: string } | undefined;
+
+  constructor(options: RoundOptions) {
+    this.#options = options;
+  }
+
+  /** Whether what is to be brought differs from what was. */
+  hasNews(): boolean {
+    try {
+      return digestOf(readSources(this.#options.source)) !== (this.#restart?.digest ?? this.#installed);
+    } catch {
+      return false;
+    }
+  }
+
+  /** Never throws. */
+  async run(): Promise<NodeState> {
+    try {
+      const state = await this.#run();
+      this.#isHealthy = state.isReady;
+      return state;
+    } catch (error) {
+      this.#isHealthy = false;
+      return notReady('NotSetUp', error instanceof OcicryptError ? describeError(error) : 'unexpected failure');
+    }
+  }
+
+  async #run(): Promise<NodeState> {
+    const { owner, directory, source, run, now } = this.#options;
+    const files = readSources(source);
+    const digest = digestOf(files);
+    if (this.#restart !== undefined && this.#restart.digest === digest && now() < this.#restart.until)
+      return notReady('NotSetUp', this.#restart.message);
+    if (!this.#isHealthy || digest !== this.#installed) {
+      const words = ['node', 'install', `--config=${join(directory, CARRIED_POLICY)}`];
+      const ended = await run({ owner, directory, files, words });
+      const message = complaintOf(ended);
+      // systemctl failed: the files are as before. All else that is wrong costs the node nothing to try again.
+      const isRestart = ended.status === ERROR_STATUS.unavailable.exit;
+      this.#restart = isRestart ? { digest, until: now() + RESTART_PAUSE_MILLISECONDS, message } : undefined;
+      if (ended.status !== 0) return notReady('NotSetUp', message);
+      this.#installed = digest;
+    }
+    return judge(await run({ owner, directory, words: ['node', 'check', '--json'] }));
+  }
+}
+
+/** What `node check --json` found. */
+function judge(ended: Ended): NodeState {
+  const findings = findingsOf(ended);
+  const failed = findings.find((one) => asText(one.get('level')) === 'fail');
+  if (failed !== undefined) return notReady('CheckFailed', describe(failed));
+  const stale = findings.find((one) => asText(one.get('reason')) === 'restart-needed');
+  if (stale !== undefined) return notReady('RestartNeeded', describe(stale));
+  if (ended.status !== 0) return notReady('CheckFailed', complaintOf(ended));
+  const message = findings.map(describe).join('; ') || 'set up, and tried';
+  return { isReady: true, reason: 'Decrypts', message };
+}
+
+function findingsOf({ output }: Ended): readonly JsonObject[] {
+  if (output.length === 0) return [];
+  const document = asObject(parseJson(output, 'what node check found'));
+  return (asArray(document?.get('node')) ?? []).flatMap((one) => asObject(one) ?? []);
+}
+
+function describe(finding: JsonObject): string {
+  const [subject, message, hint] = ['subject', 'message', 'hint'].map((name) => asText(finding.get(name)));
+  return `${subject}: ${message}${hint === undefined ? '' : `; ${hint}`}`;
+}
+
+function complaintOf(ended: Ended): string {
+  const line = lastComplaint(ended, MAXIMUM_COMPLAINT).replace(/^ocicrypt-kms: /, '');
+  return line || `it ended without a word (status ${ended.status ?? 'unknown'})`;
+}
+
+function notReady(reason: NodeReason, message: string): NodeState {
+  return { isReady: false, reason, message };
+}
+
+const MAXIMUM_FILES = 1000;
+const MAXIMUM_BYTES = 16 * 1024 * 1024;
+
+/**
+ * All files below a directory. Volumes of Kubernetes have a link for each, and what they lead to in directories whose names
+ * begin with two dots.
+ *
+ * @throws OcicryptError `configuration`, `not-found`
+ */
+function readSources(directory: string): readonly CarriedFile[] {
+  const paths = filesBelow(directory, '');
+  let left = MAXIMUM_BYTES;
+  const files = paths.map((path): CarriedFile => {
+    const content = readFileSync(join(directory, path));
+    left -= content.length;
+    return { path, content };
+  });
+  if (left < 0 || files.length > MAXIMUM_FILES) {
+    throw new OcicryptError('configuration', 'the policy and the files of Secrets are too many or too large', {
+      hint: `at most ${MAXIMUM_FILES} files with ${MAXIMUM_BYTES / 1024 / 1024} MiB in all are brought to a node`,
+    });
+  }
+  if (!paths.includes(CARRIED_POLICY)) {
+    throw new OcicryptError('not-found', `there is no ${CARRIED_POLICY} to bring to the node`, {
+      hint: 'the ConfigMap of the policy needs a member config.yaml',
+    });
+  }
+  return files;
+}
+
+function filesBelow(directory: string, below: string): readonly string[] {
+  return readdirSync(join(directory, below))
+    .toSorted()
+    .filter((name) => !name.startsWith('..'))
+    .flatMap((name) => {
+      const path = below === '' ? name : `${below}/${name}`;
+      const status = statSync(join(directory, path));
+      if (status.isDirectory()) return filesBelow(directory, path);
+      return status.isFile() ? [path] : [];
+    });
+}
+
+function digestOf(files: readonly CarriedFile[]): string {
+  const hash = createHash('sha256');
+  for (const { path, content } of files) hash.update(`${path} ${content.length} `).update(content);
+  return hash.digest('hex');
+}
