@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { generateX25519Identity, identityToRecipient } from 'age-encryption';
+import { COMPILED } from '../fixtures/compiled.ts';
 
 const MAIN = fileURLToPath(new URL('../../src/main.ts', import.meta.url));
 const LIBRARY = new URL('../../src/index.ts', import.meta.url).href;
@@ -120,7 +121,7 @@ test('Google’s library is loaded for those credentials alone whose tokens are 
 /** The URLs of all modules that Node loads for its words. */
 async function modulesLoadedBy(words: readonly string[]): Promise<readonly string[]> {
   const child = spawn(process.execPath, ['--import', HOOKS, ...words], {
-    env: { PATH: process.env.PATH ?? '', ...NOWHERE, LOADED_MODULES: '3' },
+    env: { PATH: process.env.PATH ?? '', ...NOWHERE, ...COMPILED, LOADED_MODULES: '3' },
     stdio: ['ignore', 'ignore', 'ignore', 'pipe'],
   });
   const chunks: Buffer[] = [];

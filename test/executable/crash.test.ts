@@ -13,6 +13,7 @@ import { openImageSource, openImageStore } from '../../src/image/transports/open
 import type { RegistrySettings } from '../../src/image/transports/registry/client.ts';
 import type { ImageSource, ImageStore } from '../../src/image/transports/store.ts';
 import { readImageTree } from '../../src/image/tree.ts';
+import { COMPILED } from '../fixtures/compiled.ts';
 import { type Finished, runExecutable } from '../fixtures/executable.ts';
 import { writeIndex } from '../fixtures/images.ts';
 import { createRandom, proving, runs, seeded } from '../fixtures/seed.ts';
@@ -162,7 +163,7 @@ const NOWHERE: ImageStore = {
 /** The command on Node, killed before one of its steps, or by nothing with 0. */
 function runToStep(words: readonly string[], step: number): Promise<Finished> {
   const shell = `shift; exec "${process.execPath}" --import "${HOOK}" "${MAIN}" "$@"`;
-  return runExecutable(words, { shell, environment: { KILLED_AT_STEP: String(step) } });
+  return runExecutable(words, { shell, environment: { ...COMPILED, KILLED_AT_STEP: String(step) } });
 }
 
 function killAfter(child: ChildProcess, milliseconds: number): void {

@@ -3,6 +3,7 @@
 import { connect as connectPlain, isIP, type Socket } from 'node:net';
 import { type ConnectionOptions, connect as connectTls, createSecureContext, type SecureContext } from 'node:tls';
 import { wipe } from '../bytes.ts';
+import { trustingContext } from './client-context.ts';
 import type { Connection, ConnectionListener, Dialer, Trust } from './connection.ts';
 import { identityCheck } from './server-identity.ts';
 
@@ -12,8 +13,7 @@ export function createNodeDialer(): Dialer {
 
   /** Parsing the roots costs milliseconds, and every connection would do it again. */
   function contextOf(trust: Trust): SecureContext {
-    const context =
-      contexts.get(trust) ?? createSecureContext({ ca: [...trust.ca], ...trust.own, minVersion: 'TLSv1.2' });
+    const context = contexts.get(trust) ?? makeContext(trust);
     contexts.set(trust, context);
     return context;
   }
@@ -44,6 +44,10 @@ export function createNodeDialer(): Dialer {
       );
     },
   };
+}
+
+function makeContext({ ca, own }: Trust): SecureContext {
+  return own === undefined ? trustingContext(ca) : createSecureContext({ ca: [...ca], ...own, minVersion: 'TLSv1.2' });
 }
 
 /** Waits for a socket. @param event by which it says that it may be used */

@@ -4,10 +4,11 @@
 import { Agent, type ClientRequest, type IncomingMessage, request as plainRequest } from 'node:http';
 import { Agent as TlsAgent, request as tlsRequest } from 'node:https';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { createSecureContext, type SecureContext } from 'node:tls';
+import type { SecureContext } from 'node:tls';
 import { OcicryptError } from '../errors.ts';
 import { releaseBytes } from '../memory.ts';
 import { checkHeaders } from './client.ts';
+import { trustingContext } from './client-context.ts';
 import type { HttpSettings } from './contract.ts';
 import { brokenOff, deadlineExceeded, networkError, refusedByProxy } from './errors.ts';
 import { chooseProxy } from './proxy.ts';
@@ -110,7 +111,7 @@ function createTrust(settings: HttpSettings, environment: NodeJS.ProcessEnv): Tr
   const ca = readRoots(settings, environment);
   return {
     rejectUnauthorized: true,
-    secureContext: createSecureContext({ ca, minVersion: 'TLSv1.2' }),
+    secureContext: trustingContext(ca),
     checkServerIdentity: identityCheck(),
   };
 }

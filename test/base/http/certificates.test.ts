@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { asOcicryptError } from '../../../src/base/errors.ts';
 import { readCertificateFile } from '../../../src/base/http/certificates.ts';
+import { trustingContext } from '../../../src/base/http/client-context.ts';
 import { readRoots } from '../../../src/base/http/roots.ts';
 import { createCertificateAuthority } from '../../fixtures/certificates.ts';
 
@@ -97,4 +98,12 @@ test('a directory gives what is good in it, as for OpenSSL; only that of Vault i
     found(readRoots({ caDirectory: roots }, { SSL_CERT_FILE: file, SSL_CERT_DIR: '/nowhere' })),
     [first, second, third].toSorted(),
   );
+});
+
+test('clients that trust the same roots have one context, and those that trust others another', () => {
+  const [one = '', other = ''] = PEM;
+  const context = trustingContext([one]);
+  assert.equal(trustingContext([Buffer.from(one)]), context);
+  const others = [[other], [one, other], [one + other], []].map(trustingContext);
+  assert.equal(new Set([context, ...others]).size, 5);
 });
