@@ -9,7 +9,7 @@ import { print } from './measure.ts';
 export type BenchOptions = {
   /** Counted runs of each contender; a section has its own number where none is given. */
   readonly runs: number | undefined;
-  /** A part of the titles of the rows that are measured, for sections that have long ones (pull). */
+  /** A part of the titles of the rows that are measured, for sections that have long ones (peer, pull). */
   readonly only: string | undefined;
   /** Another provider's command, put beside ours. */
   readonly peer: string | undefined;

@@ -38,10 +38,10 @@ const PER_CONNECTION = 8;
 const LAYERS = 12;
 
 /** Prints ratios of ours to theirs. */
-export async function run({ runs = RUNS, peer, peerServer }: BenchOptions): Promise<void> {
+export async function run({ runs = RUNS, only = '', peer, peerServer }: BenchOptions): Promise<void> {
   const directory = mkdtempSync(join(tmpdir(), 'bench-'));
   const { world, close } = await startGoogleWorld(directory);
-  const bench = new PeerBench(directory, world, runs);
+  const bench = new PeerBench(directory, world, { runs, only });
   try {
     printMachine();
     if (peer !== undefined) await bench.compareCommands(peer);
@@ -57,18 +57,23 @@ class PeerBench {
   readonly #directory: string;
   readonly #world: GoogleWorld;
   readonly #runs: number;
+  readonly #only: string;
 
-  constructor(directory: string, world: GoogleWorld, runs: number) {
+  /** @param options only: a part of the titles of what is measured */
+  constructor(directory: string, world: GoogleWorld, { runs, only }: { readonly runs: number; readonly only: string }) {
     this.#directory = directory;
     this.#world = world;
     this.#runs = runs;
+    this.#only = only;
   }
 
   async compareCommands(peer: string): Promise<void> {
     const [theirs = '', ...words] = peer.split(' ');
     const { key, environments } = this.#world;
     for (const store of ROOT_STORES) {
-      printTimesHead(`command, ${store}`);
+      const title = `command, ${store}`;
+      if (!title.includes(this.#only)) continue;
+      printTimesHead(title);
       for (const kind of CREDENTIAL_KINDS) {
         const environment = { ...environments[store], ...this.#credentials(kind) };
         const asking = (request: Uint8Array): Pair<Command> => {
@@ -104,7 +109,8 @@ class PeerBench {
       request: new TextDecoder().decode(wrapRequest(key)),
       environment: this.#environment,
     });
-    printHead('server, service account');
+    const title = 'server, service account';
+    if (title.includes(this.#only)) printHead(title);
     for (const [name, method, request] of [
       ['wrap', 'WrapKey', wrapRequest(key)],
       ['unwrap', 'UnWrapKey', unwrapRequest(key, annotation)],
@@ -112,7 +118,9 @@ class PeerBench {
       // A refusal is quick, and would be measured.
       for (const server of servers) await callServer(server, method, request);
       const bytes = callBytes(`/keyprovider.KeyProviderService/${method}`, encodeBytesField(request));
-      await this.#compareCalls(name, bytes, servers);
+      // A server has long been running when it is measured: its code is compiled.
+      for (let turn = 0; turn < WARM_UP; turn++) for (const server of servers) await measureThroughput(server, bytes);
+      if (title.includes(this.#only)) await this.#compareCalls(name, bytes, servers);
     }
     printPair('  resident memory after this', [residentMiB(servers[0].child), residentMiB(servers[1].child)], 'MiB');
     print('');
@@ -123,8 +131,6 @@ class PeerBench {
   }
 
   async #compareCalls(name: string, bytes: CallBytes, servers: Pair<Server>): Promise<void> {
-    // A server has long been running when it is measured: its code is compiled.
-    for (let turn = 0; turn < WARM_UP; turn++) for (const server of servers) await measureThroughput(server, bytes);
     const dials = servers.map(({ port }) => ({ name, run: () => dialCallClose({ port, host: '127.0.0.1' }, bytes) }));
     const times = (await interleave(dials, this.#runs * 10)).map(({ median }) => median);
     printPair(`  ${name}, dial + call + close`, [times[0], times[1]], 'ms');
@@ -143,6 +149,8 @@ class PeerBench {
 
   /** skopeo, which asks the provider once for each layer. */
   async #compareImages(how: string, providers: Pair<KeyProvider>): Promise<void> {
+    const title = `skopeo, ${LAYERS} layers, ${how}`;
+    if (!title.includes(this.#only)) return;
     const { key } = this.#world;
     const [program, ...more] = await toolArgv('skopeo');
     const before = [...more, '--insecure-policy', 'copy'];
@@ -171,7 +179,7 @@ class PeerBench {
     };
     const [ours, theirs] = [await copies(0), await copies(1)];
     const figures = timeCommands(this.#directory, [ours[0], theirs[0], ours[1], theirs[1]], Math.ceil(this.#runs / 4));
-    printTimesHead(`skopeo, ${LAYERS} layers, ${how}`);
+    printTimesHead(title);
     printTimes('  encrypt', figures[0], figures[1]);
     printTimes('  decrypt', figures[2], figures[3]);
     print('');

@@ -150,7 +150,7 @@ export class OcicryptError extends Error {
   lineForCaller(): string {
     const { message, hint } = this.#marked;
     const open = hint?.includes(WITHHELD_START) ? 'the log of the server says more' : hint;
-    return joinLine(this.code, message.replace(WITHHELD, 'of the server'), open);
+    return joinLine(this.code, message.replaceAll(WITHHELD, nameWithheld), open);
   }
 }
 
@@ -165,7 +165,15 @@ export function withheldFromCallers(text: string): string {
 /** Two characters for private use, which no file's name needs. */
 const WITHHELD_START = '\u{F8F0}';
 const WITHHELD_END = '\u{F8F1}';
-const WITHHELD = /\u{F8F0}[^\u{F8F1}]*\u{F8F1}/gu;
+/** With what stands before it, where that is no noun that it belongs to. */
+const WITHHELD =
+  /(: |\/|\b(?:for|holds|in|into|make|of|on|open|owns|read|remove|so|to|with|write) )?\u{F8F0}[^\u{F8F1}]*\u{F8F1}/gu;
+
+/** What callers read in its place: "the key file of the server", "cannot write to a file of the server", "keyfile://…". */
+function nameWithheld(_withheld: string, before: string | undefined, start: number): string {
+  if (before === '/') return '/…';
+  return before === undefined && start > 0 ? 'of the server' : `${before ?? ''}a file of the server`;
+}
 
 function unmark(text: string): string {
   return text.replace(/[\u{F8F0}\u{F8F1}]/gu, '');

@@ -34,7 +34,7 @@ export async function refuseCallers(error: OcicryptError): Promise<void> {
     closedBecause: () => undefined,
   });
   const access = { mode: 0o600, group: undefined };
-  const options = { access, tls: undefined, insecurePlaintext: true, handshake: limits.firstRequest };
+  const options = { access, tls: undefined, insecurePlaintext: true };
   const opening = targets.map((target) => openListener(target, connections, options));
   // Without its certificate nothing can be said over a network.
   const listeners = (await Promise.allSettled(opening)).flatMap((one) => (one.status === 'fulfilled' ? one.value : []));

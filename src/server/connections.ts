@@ -55,6 +55,7 @@ class ConnectionPool implements Connections {
   /** Connections that have; those that are idle longest come first. */
   readonly #proved = new Map<Socket, Connection>();
   #sweeper: ReturnType<typeof setInterval> | undefined;
+  #swept = 0;
   #drained: (() => void) | undefined;
 
   constructor(options: ConnectionsOptions) {
@@ -159,8 +160,13 @@ class ConnectionPool implements Connections {
     this.#sweeper ??= setInterval(() => this.#sweep(), SWEEP_MILLISECONDS).unref();
   }
 
+  /**
+   * Callers are judged by how they stood at the sweep before this one: what they had sent by then has been read since. A
+   * process that did not get to run (a processor that others use, or that a limit withholds) would else blame them for it.
+   */
   #sweep(): void {
-    const now = performance.now();
+    const now = this.#swept;
+    this.#swept = performance.now();
     for (const entry of this.#unproved.values()) {
       if (now - entry.since > this.options.limits.firstRequest) entry.close('slow');
       else if (entry instanceof Connection) entry.sweep(now);

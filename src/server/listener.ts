@@ -18,8 +18,6 @@ export type ListenerOptions = {
   readonly tls: TlsFiles | undefined;
   /** Whether plain TCP may be used, on the loopback. */
   readonly insecurePlaintext: boolean;
-  /** Milliseconds for a TLS handshake. */
-  readonly handshake: number;
 };
 
 /** A socket that takes connections. */
@@ -116,7 +114,7 @@ const MAXIMUM_SHOWN = 512;
 type TlsListener = { readonly server: Server; readonly at: (address: string) => Listener };
 
 function createTlsListener(connections: Connections, options: ListenerOptions): TlsListener {
-  const { tls: files, handshake } = options;
+  const { tls: files } = options;
   if (files === undefined) {
     throw new OcicryptError('configuration', 'listening with TLS needs a certificate', {
       hint: `give ${setting('tls.certificate')}=FILE and ${setting('tls.privateKey')}=FILE`,
@@ -126,7 +124,6 @@ function createTlsListener(connections: Connections, options: ListenerOptions): 
   const server = createTlsServer({
     ...readTlsOptions(files),
     ALPNProtocols: ['h2'],
-    handshakeTimeout: handshake,
     noDelay: true,
   });
   /** Node has two objects for one connection, Bun one; the other end's port is the same in both. */

@@ -15,7 +15,7 @@ import { type StatusPage, type StatusTarget, startStatusPage } from './status-pa
 
 export type ServerOptions = {
   readonly listen: readonly ListenTarget[];
-  readonly listener: Omit<ListenerOptions, 'handshake'>;
+  readonly listener: ListenerOptions;
   readonly policy: ServerPolicy;
   /** Reads the policy again. @throws OcicryptError the one before stays */
   readonly rereadPolicy: () => Promise<ServerPolicy>;
@@ -160,8 +160,7 @@ async function openAll(options: ServerOptions, connections: Connections): Promis
   const listeners: Listener[] = [];
   try {
     for (const target of options.listen) {
-      const handshake = options.limits.firstRequest;
-      listeners.push(await openListener(target, connections, { ...options.listener, handshake }));
+      listeners.push(await openListener(target, connections, options.listener));
     }
   } catch (error) {
     for (const listener of listeners) listener.close();

@@ -1,11 +1,12 @@
 // What an error shows of an operator's own words.
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { globSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { describeError, describeForCaller, OcicryptError } from '../../src/base/errors.ts';
 import { isContentOfFile, showKeyText, showName, showPath, showValue } from '../../src/base/shown.ts';
+import { PROJECT } from '../../tools/process.ts';
 import { CANARIES, type Canary, WORDS } from '../fixtures/canaries.ts';
 import { seeded } from '../fixtures/seed.ts';
 
@@ -122,4 +123,25 @@ test('a path reaches people and logs here, and no caller of a server', () => {
     describeForCaller(error),
     'configuration: the key file of the server is open to other users; the log of the server says more',
   );
+});
+
+test('what callers read in place of a path is English, whatever stands before it', () => {
+  const path = showPath('/etc/ocicrypt-kms/app.key');
+  const read = (message: string) => describeForCaller(new OcicryptError('not-written', message));
+  assert.equal(read(`${path} was removed`), 'not-written: a file of the server was removed');
+  assert.equal(read(`cannot write to ${path} (ENOSPC)`), 'not-written: cannot write to a file of the server (ENOSPC)');
+  assert.equal(read(`key x: ${path} is empty`), 'not-written: key x: a file of the server is empty');
+  assert.equal(read(`the file ${path} is empty`), 'not-written: the file of the server is empty');
+  // Each place in the sources: a noun stands before it, or a word after which a file is named.
+  const isNamed =
+    /(?:`|: |\b(?:for|holds|in|into|make|of|on|open|owns|read|remove|so|to|with|write) |(?:certificates?|configuration|directory|file|module|socket|\$\{what\}) )$/;
+  const lines = globSync('src/**/*.ts', { cwd: PROJECT }).flatMap((file) =>
+    readFileSync(join(PROJECT, file), 'utf8').split('\n'),
+  );
+  const places = lines.flatMap((line) =>
+    [...line.matchAll(/(`[^`]*?)\$\{showPath\(/g)].map(([, before]) => [before, line]),
+  );
+  const messages = places.filter(([, line = '']) => !line.includes('hint:'));
+  assert.ok(messages.length > 40, `${messages.length}`);
+  for (const [before = '', line] of messages) assert.match(before, isNamed, line);
 });

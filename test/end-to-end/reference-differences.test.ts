@@ -109,6 +109,11 @@ const DIFFERENCES: Readonly<Record<string, (t: TestContext) => Promise<void>>> =
     for (const line of readFileSync(file, 'utf8').trimEnd().split('\n'))
       assert.equal(typeof JSON.parse(line), 'object');
   },
+  async 'Words that are no options are refused.'() {
+    for (const word of ['word', '', '-']) {
+      assertCode(await run([...google.options, word], wrapRequest([google.key])), 'usage');
+    }
+  },
   async 'All recipients are wrapped.'() {
     const [one, other] = [google.createKey('one'), google.createKey('two')];
     const packet = await packetOf(google.options, [one, other]);

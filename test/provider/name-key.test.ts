@@ -21,5 +21,5 @@ test('a key that is known by its path is a file, which callers of a server are n
   assert.equal(showKey(thumbprint), thumbprint);
   const error = new OcicryptError('not-found', showKey('keyfile:///keys/one'));
   assert.equal(error.message, 'keyfile:///keys/one');
-  assert.equal(describeForCaller(error), 'not-found: keyfile://of the server');
+  assert.equal(describeForCaller(error), 'not-found: keyfile://…');
 });
