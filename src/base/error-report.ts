@@ -60,7 +60,7 @@ function findOwn(here: string | undefined): string | undefined {
   return here === undefined ? undefined : decodeURIComponent(new URL('..', here).pathname);
 }
 
-const FRAME = /^ +at (?:([^()]{1,80}) \()?(?:file:\/\/)?(\/[^()]+:\d+:\d+)\)?$/;
+const FRAME = /^ +at (?:([^()]{1,80}) \(|async )?(?:file:\/\/)?(\/[^()]+:\d+:\d+)\)?$/;
 
 /** Only what follows the message is read: a message could look like frames. */
 function ownFrames({ name, message, stack = '' }: Error): readonly string[] {

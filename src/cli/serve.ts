@@ -31,8 +31,8 @@ export async function runServe({ settings, terminal, personality, reread }: Comm
       policy,
       async rereadPolicy() {
         const now = await reread();
-        policy = await read(now);
         warnOfRestart(settings, now, log);
+        policy = await read(now.keeping(NEEDS_RESTART, settings));
         return policy;
       },
       instruments,

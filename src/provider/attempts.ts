@@ -2,7 +2,7 @@
 
 import { type Clock, SYSTEM_CLOCK } from '../base/clock.ts';
 import { eitherSignal, PATIENCE, patienceOf, withAttempt } from '../base/deadline.ts';
-import { asOcicryptError, type ErrorCode, type OcicryptError } from '../base/errors.ts';
+import type { ErrorCode, OcicryptError } from '../base/errors.ts';
 import { retry } from '../base/retry.ts';
 
 /** Milliseconds and counts; all of a call stays under every client's own patience. */
@@ -68,18 +68,9 @@ export function withRetries<Value>(
   return retry(run, { pauseAfter, pauses: PAUSES, signal, clock });
 }
 
-/** Why none of several attempts succeeded: one error for each, in their order. */
-export class AllFailed extends Error {
-  readonly errors: readonly OcicryptError[];
-
-  constructor(errors: readonly OcicryptError[]) {
-    super('all attempts failed');
-    this.errors = errors;
-  }
-}
-
 /**
- * One of several that are started. `makeWay` is to be called if it will take longer than usual: the next need not wait.
+ * One of several that are started; why it failed is its own to keep. `makeWay` is to be called if it will take longer than
+ * usual: the next need not wait.
  */
 export type Start<Value> = (signal: AbortSignal, makeWay: () => void) => Promise<Value>;
 
@@ -87,16 +78,15 @@ export type Start<Value> = (signal: AbortSignal, makeWay: () => void) => Promise
  * Starts them in order, each `stagger` milliseconds after the one before or as soon as that fails or makes way, and
  * returns the first success; the others are ended. In the manner of RFC 8305 (Happy Eyeballs).
  *
- * @throws AllFailed
+ * @returns undefined if none succeeded
  */
 export function firstSuccess<Value>(
   starts: readonly Start<Value>[],
   stagger: number,
   signal: AbortSignal,
-): Promise<Value> {
-  const { promise, resolve, reject } = Promise.withResolvers<Value>();
+): Promise<Value | undefined> {
+  const { promise, resolve } = Promise.withResolvers<Value | undefined>();
   const others = new AbortController();
-  const errors: OcicryptError[] = [];
   let next = 0;
   let failed = 0;
   let timer: ReturnType<typeof setTimeout> | undefined;
@@ -109,14 +99,14 @@ export function firstSuccess<Value>(
     const makeWay = () => {
       if (next === index + 1) startNext();
     };
-    start(eitherSignal(signal, others.signal), makeWay).then(resolve, (error: unknown) => {
-      errors[index] = asOcicryptError(error);
+    start(eitherSignal(signal, others.signal), makeWay).then(resolve, () => {
       failed++;
-      if (failed === starts.length) reject(new AllFailed(errors));
+      if (failed === starts.length) resolve(undefined);
       else makeWay();
     });
   };
-  startNext();
+  if (starts.length === 0) resolve(undefined);
+  else startNext();
   return promise.finally(() => {
     clearTimeout(timer);
     next = starts.length;

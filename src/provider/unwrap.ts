@@ -176,20 +176,17 @@ async function tryAll(candidates: readonly Candidate[], stagger: number, signal:
       // The candidate keeps its failure; the next one may still open the packet.
     }
   }
-  const services = candidates.filter(({ local }) => !local);
-  const racing = [...services, ...candidates.filter(({ failure }) => failure?.retryable)];
-  if (racing.length > 0) {
-    const starts = racing.map(
-      (one): Start<Unwrapped> =>
-        (end, makeWay) =>
-          one.open(end, makeWay),
-    );
-    try {
-      return await firstSuccess(starts, stagger, signal);
-    } catch {
-      // Each of them keeps its failure.
-    }
-  }
+  const racing = [
+    ...candidates.filter(({ local }) => !local),
+    ...candidates.filter(({ failure }) => failure?.retryable),
+  ];
+  const starts = racing.map(
+    (one): Start<Unwrapped> =>
+      (end, makeWay) =>
+        one.open(end, makeWay),
+  );
+  const opened = await firstSuccess(starts, stagger, signal);
+  if (opened !== undefined) return opened;
   const failures = candidates.flatMap(({ failure }) => (failure === undefined ? [] : [failure]));
   throw combineErrors(failures, `none of ${failures.length} keys opened the packet`);
 }

@@ -40,6 +40,31 @@ test('names and codes of programs are kept', () => {
   }
 });
 
+const OWN = new URL('../../src/', import.meta.url).pathname;
+const withStack = (message: string, stack: string) => Object.assign(new Error(message), { stack });
+
+test('of a stack, the frames in our own files are kept, without the path to them', () => {
+  const frames = [
+    `    at open (file://${OWN}kms/open.ts:12:3)`,
+    `    at async ${OWN}provider/handle.ts:40:5`,
+    `    at read (${OWN}node_modules/library/index.js:1:1)`,
+    '    at call (node:internal/process:5:5)',
+    '    at other (/elsewhere/kms/open.ts:1:1)',
+  ];
+  const report = reportError(
+    new OcicryptError('internal', 'x', { cause: withStack('m', `Error: m\n${frames.join('\n')}`) }),
+  );
+  assert.deepEqual(report.causes, [
+    { name: 'Error', frames: ['open kms/open.ts:12:3', 'provider/handle.ts:40:5'], causes: undefined },
+  ]);
+});
+
+test('a message that looks like frames is none, and of a stack that begins with another text nothing is read', () => {
+  const frame = `    at secret (${OWN}kms/open.ts:12:3)`;
+  for (const cause of [withStack(`m\n${frame}`, `Error: m\n${frame}`), withStack('m', `Error: ${frame}\n${frame}`)])
+    assert.deepEqual(reportError(new OcicryptError('internal', 'x', { cause })).causes?.[0]?.frames, []);
+});
+
 test('causes are followed to a depth and a number, in a circle too', () => {
   const one = new Error('one');
   one.cause = one;

@@ -95,6 +95,13 @@ export class Settings {
     return new Settings(new Map([...this.#texts, [name, values]]), this.operands);
   }
 
+  /** These settings, but of some options what other settings say, or nothing where those say nothing. */
+  keeping(names: readonly OptionName[], other: Settings): Settings {
+    const ours = [...this.#texts].filter(([name]) => !names.includes(name));
+    const theirs = [...other.#texts].filter(([name]) => names.includes(name));
+    return new Settings(new Map([...ours, ...theirs]), this.operands);
+  }
+
   /** These settings, with those of `file` where these say nothing. */
   over(file: ReadonlyMap<OptionName, readonly string[]>): Settings {
     return new Settings(new Map([...file, ...this.#texts]), this.operands);
