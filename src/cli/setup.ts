@@ -2,7 +2,7 @@
 
 import { resolve } from 'node:path';
 import { describeError, OcicryptError } from '../base/errors.ts';
-import { parseKeyUri } from '../base/key-uri.ts';
+import { type KeyUri, parseKeyUri } from '../base/key-uri.ts';
 import { showKeyText } from '../base/shown.ts';
 import { createKekStore } from '../kms/store.ts';
 import { DEFAULT_LIMITS, limitsWithin } from '../provider/attempts.ts';
@@ -121,15 +121,15 @@ function parseRules(settings: Settings): readonly AllowRule[] {
       ...settings.list('allow-wrap').map((text) => ({ ...parseAllowRule(text), operation: 'wrap' }) as const),
       ...settings.list('allow-unwrap').map((text) => ({ ...parseAllowRule(text), operation: 'unwrap' }) as const),
       ...single,
-      ...settings.list('key').map(keyFileRule),
+      ...settings.list('key').map((file): AllowRule => ({ kind: 'key', uri: keyFileUri(file) })),
       ...brokerKeys(settings),
     ];
   });
 }
 
-/** A file of a key. Not by way of a URI, which takes fewer characters than a path. */
-function keyFileRule(file: string): AllowRule {
-  return { kind: 'key', uri: { scheme: 'keyfile', path: resolve(file) } };
+/** A file of a key. Not by way of the URI's text, which takes fewer characters than a path. */
+export function keyFileUri(file: string): KeyUri {
+  return { scheme: 'keyfile', path: resolve(file) };
 }
 
 /** The same URI in a request is bad input; in the operator's own list it is the configuration that is wrong. */

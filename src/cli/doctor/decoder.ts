@@ -163,15 +163,7 @@ async function readWords(
 }
 
 function withoutLogs(settings: Settings): Settings {
-  const logs: readonly OptionName[] = ['audit-log', 'debugLog'];
-  return new Settings(
-    new Map(
-      settings
-        .names()
-        .filter((name) => !logs.includes(name))
-        .map((name) => [name, settings.texts(name)]),
-    ),
-  );
+  return settings.keeping(['audit-log', 'debugLog'], new Settings(new Map()));
 }
 
 /** Those that are named exactly; a server's keys are its own affair. */

@@ -1,9 +1,9 @@
 // The command that tries keys and finds what is wrong with a set-up.
 
 import { homedir } from 'node:os';
-import { join, resolve } from 'node:path';
+import { join } from 'node:path';
 import { OcicryptError } from '../../base/errors.ts';
-import { type KeyUri, parseKeyUri } from '../../base/key-uri.ts';
+import { formatEntry, type KeyUri, parseKeyUri } from '../../base/key-uri.ts';
 import { createKekStore } from '../../kms/store.ts';
 import type { Finding } from '../../node/finding.ts';
 import { CONTAINERD_CONFIGS, findRuntimes } from '../../node/runtimes.ts';
@@ -13,6 +13,7 @@ import { type ProbeResult, probeKey } from '../../provider/probe.ts';
 import { backendSettings } from '../backends.ts';
 import type { CommandContext } from '../command.ts';
 import type { Settings } from '../options/settings.ts';
+import { keyFileUri } from '../setup.ts';
 import { asciiJson } from '../text.ts';
 import { examineClients } from './clients.ts';
 import { shortenKey, showBlock, showFinding } from './finding.ts';
@@ -71,12 +72,16 @@ export async function runDoctor(context: CommandContext): Promise<void> {
 
 /** Prefixes name no key that could be tried. */
 function keysOf(settings: Settings): readonly KeyUri[] {
+  const { operands } = settings;
+  if (operands.length > 0) return distinct(operands.filter((text) => !isImageName(text)).map(parseKeyUri));
   const defaultKey = settings.text('kmsURI');
   const allowed = settings.list('allow').filter((text) => !text.endsWith('/*'));
-  const files = settings.list('key').map((file) => `keyfile://${resolve(file)}`);
-  const all = [...allowed, ...(defaultKey === undefined ? [] : [defaultKey]), ...files];
-  const texts = settings.operands.length > 0 ? settings.operands.filter((text) => !isImageName(text)) : all;
-  return [...new Set(texts)].map(parseKeyUri);
+  const named = [...allowed, ...(defaultKey === undefined ? [] : [defaultKey])].map(parseKeyUri);
+  return distinct([...named, ...settings.list('key').map(keyFileUri)]);
+}
+
+function distinct(uris: readonly KeyUri[]): readonly KeyUri[] {
+  return [...new Map(uris.map((uri) => [formatEntry(uri), uri])).values()];
 }
 
 function report(probes: readonly ProbeResult[], images: readonly ImageProbe[], findings: readonly Finding[]): unknown {

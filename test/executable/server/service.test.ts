@@ -167,6 +167,16 @@ for (const { name, program } of PROGRAMS) {
       await says(log, 'count after a restart only');
       assert.match(log(), /"options":\["max-calls"\]/);
     });
+
+    test('is judged with the options of the start where they count after a restart only', async (t) => {
+      const { child, file, keys, log, named, target, ...subject } = await policySubject(t);
+      const clients = { 'tls-client-ca': file('ca.pem'), 'allow-client': ['a.test'] };
+      writeFileSync(file('config'), JSON.stringify({ key: keys, ...clients }));
+      child.kill('SIGHUP');
+      await subject.reaches('ocicrypt_kms_policy_reloads_total', 1, /"failed"/);
+      assert.match(log(), /"options":\["tls-client-ca"\].*\n?.*clients are named but not asked for a certificate/);
+      await callKeyProvider(target, named(keys[0]));
+    });
   });
 
   test(`a call that fails leaves a line with the reason, and many of them no more than some (${name})`, async (t) => {
