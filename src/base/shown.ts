@@ -42,6 +42,11 @@ export function isContentOfFile(text: string): boolean {
   return !existsSync(text) && isSecret(text);
 }
 
+/** A text of a stranger without what terminals obey: controls, line separators, and what turns the direction of text. */
+export function printable(text: string): string {
+  return text.replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]+/gu, ' ');
+}
+
 const HIDDEN_PATH = '(whose name is not shown: it may be a secret; write it as ./NAME if it is a name)';
 const HIDDEN_VALUE = '(a value that is not shown: it may be a secret)';
 

@@ -2,7 +2,13 @@
 
 import type { Command, CommandMode } from './command.ts';
 import { imageCommands } from './image/commands.ts';
-import { DECODER_OPTIONS, KEYPROVIDER_OPTIONS, PROVIDER_OPTIONS, REMOTE_OPTIONS } from './options/sets.ts';
+import {
+  ADMISSION_OPTIONS,
+  DECODER_OPTIONS,
+  KEYPROVIDER_OPTIONS,
+  PROVIDER_OPTIONS,
+  REMOTE_OPTIONS,
+} from './options/sets.ts';
 import type { Settings } from './options/settings.ts';
 import type { OptionName } from './options/table.ts';
 
@@ -64,6 +70,12 @@ const FORWARDING: readonly CommandMode[] = [
   OVER_TLS,
 ];
 
+const STATUS_ON_TCP: CommandMode = {
+  name: '--status=tcp://HOST:PORT',
+  isOn: (settings) => settings.text('status')?.startsWith('tcp:') ?? false,
+  alone: ['insecure-status'],
+};
+
 /** A socket handed over by systemd may be of any kind, but systemd sets its mode. */
 const LISTENING: readonly CommandMode[] = [
   {
@@ -84,11 +96,7 @@ const LISTENING: readonly CommandMode[] = [
       (settings.list('listen').length === 0 && settings.text('grpcport') === undefined && LISTEN_FDS === undefined),
     alone: ['socket-mode', 'socket-group'],
   },
-  {
-    name: '--status=tcp://HOST:PORT',
-    isOn: (settings) => settings.text('status')?.startsWith('tcp:') ?? false,
-    alone: ['insecure-status'],
-  },
+  STATUS_ON_TCP,
 ];
 
 /** By systemd, which hands nothing to a check. */
@@ -139,6 +147,20 @@ export const COMMANDS: ReadonlyMap<string, Command> = new Map<string, Command>([
       options: ['remote', 'live', 'timeout', ...REMOTE_OPTIONS, 'config'],
       modes: [OVER_TLS],
       run: async (context) => (await import('./health.ts')).runHealth(context),
+    },
+  ],
+  [
+    'admission',
+    {
+      operands: '',
+      describe: 'answer API servers over HTTPS: keep out pods whose images are not encrypted as a policy says',
+      examples: [
+        '--policy=/etc/ocicrypt-kms/admission.yaml --listen=tls://0.0.0.0:8443 --tls-cert=tls.crt --tls-key=tls.key',
+        '--policy=admission.yaml --listen=tls://0.0.0.0:8443 --tls-cert=tls.crt --tls-key=tls.key --check',
+      ],
+      options: ADMISSION_OPTIONS,
+      modes: [STATUS_ON_TCP],
+      run: async (context) => (await import('./admission.ts')).runAdmission(context),
     },
   ],
   [

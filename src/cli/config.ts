@@ -2,6 +2,7 @@
 
 import { OcicryptError } from '../base/errors.ts';
 import { runHelper } from '../base/helper.ts';
+import { nearest } from '../base/nearest.ts';
 import { showValue } from '../base/shown.ts';
 import {
   CRIO_DROP_IN,
@@ -22,7 +23,6 @@ import { thisExecutable } from './executable.ts';
 import { saidVersion } from './node/runtime-version.ts';
 import { optionMembers, optionWords } from './options/given.ts';
 import { DECODER_OPTIONS, KEYPROVIDER_OPTIONS, PROVIDER_OPTIONS } from './options/sets.ts';
-import { nearest } from './options/settings.ts';
 import type { OptionName } from './options/table.ts';
 
 /** Prints one file to standard output; where it belongs is its first line or said on standard error. */

@@ -9,13 +9,14 @@ import {
   outdatedNode,
   showSystemCode,
 } from '../base/errors.ts';
+import { nearest } from '../base/nearest.ts';
 import { spellSettings } from '../base/setting.ts';
 import { showValue } from '../base/shown.ts';
 import type { Command, Personality } from './command.ts';
 import { COMMANDS } from './commands.ts';
 import { compileHotCode } from './compilation.ts';
 import { optionOf } from './options/names.ts';
-import { nearest, parseSettings, type Settings } from './options/settings.ts';
+import { parseSettings, type Settings } from './options/settings.ts';
 import type { OptionName } from './options/table.ts';
 import type { Terminal } from './terminal.ts';
 

@@ -6,16 +6,16 @@ import { Instruments } from '../server/instruments.ts';
 import { inheritedTargets, type ListenTarget } from '../server/listener.ts';
 import { findServiceManager } from '../server/service-manager.ts';
 import { runUntilStopped } from '../server/signals.ts';
-import { type ServerLog, type ServerOptions, startServer } from '../server/start.ts';
+import { type ServerOptions, startServer } from '../server/start.ts';
 import { readTlsOptions, type TlsFiles } from '../server/tls.ts';
 import { defaultSocketPath } from '../server/unix-socket.ts';
+import type { ServerLog } from '../server/upkeep.ts';
 import type { CommandContext } from './command.ts';
-import { formatLogLine } from './logs/log-line.ts';
+import { createServerLog } from './logs/server-log.ts';
 import type { Settings } from './options/settings.ts';
 import type { OptionName } from './options/table.ts';
 import { openPolicy, serverLimits } from './serve-policy.ts';
 import { openLogs } from './setup.ts';
-import type { Terminal } from './terminal.ts';
 
 /** Serves until it is told to stop; with `--check` it only finds out whether it could. */
 export async function runServe({ settings, terminal, personality, reread }: CommandContext): Promise<void> {
@@ -97,14 +97,6 @@ function serverOptions(
     log,
   };
   return { ...options, listen: listenTargets(settings, log) };
-}
-
-/** JSON lines on standard error, as systemd and containers collect them. */
-function createServerLog(terminal: Terminal): ServerLog {
-  return {
-    info: (fields, message) => terminal.say(formatLogLine('info', fields, message)),
-    warn: (fields, message) => terminal.say(formatLogLine('warn', fields, message)),
-  };
 }
 
 /** No `--listen` means what systemd handed over, else the default socket. */

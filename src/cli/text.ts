@@ -1,9 +1,4 @@
-// How things are written for people: sizes, digests, and texts of strangers that must not drive the terminal.
-
-/** Without what terminals obey: controls, line separators, and what turns the direction of text. */
-export function printable(text: string): string {
-  return text.replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]+/gu, ' ');
-}
+// How things are written for people and programs: JSON, sizes, digests, counts.
 
 /**
  * JSON for programs and logs, in printable ASCII alone: what reads lines, and people who look at them, see U+0085,

@@ -8,7 +8,7 @@ import type { Decision } from '../provider/audit.ts';
 import type { CallReport } from './call.ts';
 import { CLOSE_REASONS, type CloseReason } from './connections.ts';
 import { statusName } from './failure-log.ts';
-import { Counter, Gauge, Histogram, renderMetrics } from './metrics.ts';
+import { Counter, Gauge, Histogram, processGauges, reloadCounters, renderMetrics } from './metrics.ts';
 
 /** Numbers that are read when somebody asks. */
 export type Readings = {
@@ -53,30 +53,8 @@ export class Instruments {
     ['event'],
     SHARING_EVENTS,
   );
-  readonly #reloads = new Counter(
-    'ocicrypt_kms_certificate_reloads_total',
-    'Reloads of certificates by result.',
-    ['result'],
-    ['ok', 'failed'],
-  );
-  readonly #policyReloads = new Counter(
-    'ocicrypt_kms_policy_reloads_total',
-    'Reloads of the configuration by result.',
-    ['result'],
-    ['ok', 'failed'],
-  );
-  #readings: readonly Gauge[] = [
-    new Gauge('process_resident_memory_bytes', 'Resident memory.', () => process.memoryUsage.rss()),
-    new Gauge('process_cpu_seconds_total', 'Processor time.', () => {
-      const { user, system } = process.cpuUsage();
-      return (user + system) / 1e6;
-    }),
-    new Gauge(
-      'process_start_time_seconds',
-      'When the process was started.',
-      () => Math.round(performance.timeOrigin) / 1000,
-    ),
-  ];
+  readonly #reloads = reloadCounters();
+  #readings: readonly Gauge[] = processGauges();
 
   /** Adds the gauges of a server. */
   read(readings: Readings): void {
@@ -106,7 +84,7 @@ export class Instruments {
   }
 
   reloaded(what: 'certificates' | 'policy', result: 'ok' | 'failed'): void {
-    (what === 'policy' ? this.#policyReloads : this.#reloads).add(result);
+    this.#reloads[what].add(result);
   }
 
   decision({ operation, key, outcome }: Decision): void {
@@ -126,7 +104,7 @@ export class Instruments {
   render(): string {
     return renderMetrics([
       ...[this.#requests, this.#calls, this.#phases, this.#keyCalls, this.#keyTimes],
-      ...[this.#closed, this.#limits, this.#reloads, this.#policyReloads],
+      ...[this.#closed, this.#limits, this.#reloads.certificates, this.#reloads.policy],
       ...this.#readings,
     ]);
   }

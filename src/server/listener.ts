@@ -1,4 +1,4 @@
-// Listens for gRPC: unix sockets, TLS, plain TCP on the loopback, and sockets that systemd hands over.
+// Listens for callers: unix sockets, TLS, plain TCP on the loopback, and sockets that systemd hands over.
 
 import { createServer as createPlainServer, type Server, type Socket } from 'node:net';
 import { createServer as createTlsServer, type TLSSocket } from 'node:tls';
@@ -18,7 +18,12 @@ export type ListenerOptions = {
   readonly tls: TlsFiles | undefined;
   /** Whether plain TCP may be used, on the loopback. */
   readonly insecurePlaintext: boolean;
+  /** What is spoken over TLS: `h2` alone if it is left out; who names no protocol speaks `http/1.1`. */
+  readonly protocol?: 'h2' | 'http/1.1';
 };
+
+/** Where connections go that a listener takes. */
+export type Acceptor = Pick<Connections, 'accept' | 'begin'>;
 
 /** A socket that takes connections. */
 export interface Listener {
@@ -53,7 +58,7 @@ export function inheritedTargets(environment: NodeJS.ProcessEnv): readonly Liste
  */
 export async function openListener(
   target: ListenTarget,
-  connections: Connections,
+  connections: Acceptor,
   options: ListenerOptions,
 ): Promise<Listener> {
   if (target.kind === 'tls') return openTlsListener(target, connections, options);
@@ -73,7 +78,7 @@ export async function openListener(
 
 async function openTlsListener(
   target: NetworkAddress,
-  connections: Connections,
+  connections: Acceptor,
   options: ListenerOptions,
 ): Promise<Listener> {
   const listener = createTlsListener(connections, options);
@@ -84,7 +89,7 @@ async function openTlsListener(
 /** What kind of socket it is, only listening on it tells. */
 async function openInheritedListener(
   descriptor: number,
-  connections: Connections,
+  connections: Acceptor,
   options: ListenerOptions,
 ): Promise<Listener> {
   const address = `descriptor ${descriptor} of systemd`;
@@ -113,8 +118,8 @@ const MAXIMUM_SHOWN = 512;
 
 type TlsListener = { readonly server: Server; readonly at: (address: string) => Listener };
 
-function createTlsListener(connections: Connections, options: ListenerOptions): TlsListener {
-  const { tls: files } = options;
+function createTlsListener(connections: Acceptor, options: ListenerOptions): TlsListener {
+  const { tls: files, protocol = 'h2' } = options;
   if (files === undefined) {
     throw new OcicryptError('configuration', 'listening with TLS needs a certificate', {
       hint: `give ${setting('tls.certificate')}=FILE and ${setting('tls.privateKey')}=FILE`,
@@ -123,7 +128,7 @@ function createTlsListener(connections: Connections, options: ListenerOptions): 
   let state = tlsFilesState(files);
   const server = createTlsServer({
     ...readTlsOptions(files),
-    ALPNProtocols: ['h2'],
+    ALPNProtocols: [protocol],
     noDelay: true,
   });
   /** Node has two objects for one connection, Bun one; the other end's port is the same in both. */
@@ -141,7 +146,7 @@ function createTlsListener(connections: Connections, options: ListenerOptions): 
     const begun = handshakes.get(name);
     handshakes.delete(name);
     const names = files.clientAuthority === undefined ? undefined : clientNames(socket);
-    if (socket.alpnProtocol !== 'h2' || (names !== undefined && !socket.authorized)) {
+    if ((socket.alpnProtocol || 'http/1.1') !== protocol || (names !== undefined && !socket.authorized)) {
       socket.destroy();
       return;
     }
@@ -166,7 +171,7 @@ function plainListener(server: Server, address: string): Listener {
   return { address, reload: () => false, close: () => server.close() };
 }
 
-function acceptPlain(socket: Socket, connections: Connections): void {
+function acceptPlain(socket: Socket, connections: Acceptor): void {
   connections.accept(socket, { caller: `tcp://${socket.remoteAddress ?? ''}` });
 }
 

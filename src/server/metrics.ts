@@ -105,6 +105,41 @@ export class Gauge implements Metric {
   }
 }
 
+/** What every server of ours says of its process. */
+export function processGauges(): readonly Gauge[] {
+  return [
+    new Gauge('process_resident_memory_bytes', 'Resident memory.', () => process.memoryUsage.rss()),
+    new Gauge('process_cpu_seconds_total', 'Processor time.', () => {
+      const { user, system } = process.cpuUsage();
+      return (user + system) / 1e6;
+    }),
+    new Gauge(
+      'process_start_time_seconds',
+      'When the process was started.',
+      () => Math.round(performance.timeOrigin) / 1000,
+    ),
+  ];
+}
+
+/** Counts what every server of ours reads again while it runs. */
+export function reloadCounters(): { readonly certificates: Counter; readonly policy: Counter } {
+  const results = ['ok', 'failed'];
+  return {
+    certificates: new Counter(
+      'ocicrypt_kms_certificate_reloads_total',
+      'Reloads of certificates by result.',
+      ['result'],
+      results,
+    ),
+    policy: new Counter(
+      'ocicrypt_kms_policy_reloads_total',
+      'Reloads of the configuration by result.',
+      ['result'],
+      results,
+    ),
+  };
+}
+
 /** The media type of {@link renderMetrics}. */
 export const METRICS_TYPE = 'text/plain; version=0.0.4; charset=utf-8';
 

@@ -1,7 +1,7 @@
 // What a server does on a signal: it drains, ends at once, or reads its files again.
 
 import type { ServiceManager } from './service-manager.ts';
-import type { RunningServer, ServerLog } from './start.ts';
+import type { RunningServer, ServerLog } from './upkeep.ts';
 
 /**
  * Starts a server and resolves when it has ended. SIGTERM and SIGINT let open calls end, a second one does not; SIGHUP

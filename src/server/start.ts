@@ -1,17 +1,26 @@
 // The server as a whole: methods, limits, listeners and status page put together, reloaded, drained.
 
-import { formatAddress } from '../base/address.ts';
-import { asOcicryptError, describeError, OcicryptError } from '../base/errors.ts';
+import { asOcicryptError, describeError } from '../base/errors.ts';
 import { messageLimit } from '../base/grpc.ts';
 import { MAXIMUM_REQUEST_BYTES } from '../provider/protocol.ts';
-import { type Connections, createConnections } from './connections.ts';
+import { createConnections } from './connections.ts';
 import { createFailureLog } from './failure-log.ts';
 import { createReadiness, healthMethods, type Probe } from './health.ts';
 import type { Instruments } from './instruments.ts';
 import { CallGate, PageBudget, type ServerLimits } from './limits.ts';
-import { type Listener, type ListenerOptions, type ListenTarget, openListener } from './listener.ts';
+import { type ListenerOptions, type ListenTarget, openListener } from './listener.ts';
 import { keyProviderMethods, type ServiceOptions } from './service.ts';
 import { type StatusPage, type StatusTarget, startStatusPage } from './status-page.ts';
+import {
+  checkTargets,
+  FILE_POLL_MILLISECONDS,
+  openAll,
+  type RunningServer,
+  reloadCertificates,
+  reopen,
+  type ServerLog,
+  withinTime,
+} from './upkeep.ts';
 
 export type ServerOptions = {
   readonly listen: readonly ListenTarget[];
@@ -37,34 +46,6 @@ export type ServerPolicy = {
   readonly close: () => Promise<void>;
 };
 
-/** Fixed texts and public values. */
-export interface ServerLog {
-  info(fields: Readonly<Record<string, unknown>>, message: string): void;
-  warn(fields: Readonly<Record<string, unknown>>, message: string): void;
-}
-
-/** A server that is running. */
-export interface RunningServer {
-  /** Where it listens. */
-  readonly addresses: readonly string[];
-  /** Where metrics are, if anywhere. */
-  readonly status: string | undefined;
-  /**
-   * Reads certificates that have changed, opens logs anew and reads the policy again; what fails stays as it was, and the
-   * log says why. Calls that have begun end by the policy that they began with.
-   */
-  reload(): Promise<void>;
-  /**
-   * Takes no more connections, answers new calls with UNAVAILABLE and ends when the open ones have ended, at the
-   * latest a second after their deadline.
-   */
-  drain(): Promise<void>;
-  /** Ends everything at once. */
-  close(): void;
-}
-
-/** How often certificate files are looked at, in milliseconds: file events miss what a mounted secret does. */
-const CERTIFICATE_POLL_MILLISECONDS = 5_000;
 /** After the deadline of the last call. */
 const DRAIN_GRACE_MILLISECONDS = 500;
 
@@ -104,7 +85,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     queuedCalls: () => gate.waiting,
     bufferedBytes: () => budget.total,
   });
-  const listeners = await openAll(options, connections);
+  const listeners = await openAll(options.listen, (target) => openListener(target, connections, options.listener));
   let status: StatusPage | undefined;
   try {
     if (options.status !== undefined) {
@@ -116,7 +97,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     for (const listener of listeners) listener.close();
     throw error;
   }
-  const poll = setInterval(() => reload(listeners, instruments, log), CERTIFICATE_POLL_MILLISECONDS).unref();
+  const poll = setInterval(() => reloadCertificates(listeners, instruments, log), FILE_POLL_MILLISECONDS).unref();
 
   const close = () => {
     clearInterval(poll);
@@ -142,8 +123,8 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     addresses: listeners.map(({ address }) => address),
     status: status?.address,
     async reload() {
-      reload(listeners, instruments, log);
-      reopen(options);
+      reloadCertificates(listeners, instruments, log);
+      reopen(options.reopenLogs, log);
       await rereadPolicy();
     },
     async drain() {
@@ -154,59 +135,4 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     },
     close,
   };
-}
-
-async function openAll(options: ServerOptions, connections: Connections): Promise<readonly Listener[]> {
-  const listeners: Listener[] = [];
-  try {
-    for (const target of options.listen) {
-      listeners.push(await openListener(target, connections, options.listener));
-    }
-  } catch (error) {
-    for (const listener of listeners) listener.close();
-    throw error;
-  }
-  return listeners;
-}
-
-function reload(listeners: readonly Listener[], instruments: Instruments, log: ServerLog): void {
-  for (const listener of listeners) {
-    try {
-      if (!listener.reload()) continue;
-      instruments.reloaded('certificates', 'ok');
-      log.info({ address: listener.address }, 'certificates reloaded');
-    } catch (error) {
-      instruments.reloaded('certificates', 'failed');
-      const fields = { address: listener.address, problem: describeError(asOcicryptError(error)) };
-      log.warn(fields, 'certificates not reloaded: the old ones stay');
-    }
-  }
-}
-
-function reopen({ reopenLogs, log }: ServerOptions): void {
-  try {
-    if (reopenLogs()) log.info({}, 'logs reopened');
-  } catch (error) {
-    log.warn({ problem: describeError(asOcicryptError(error)) }, 'logs not reopened');
-  }
-}
-
-/** Said before anything is bound: the second would fail with the first already listening. */
-function checkTargets(targets: readonly ListenTarget[]): void {
-  const seen = new Set<string>();
-  for (const target of targets) {
-    const name = target.kind === 'inherited' ? `fd ${target.descriptor}` : formatAddress(target);
-    const place = name.replace(/^tls:/, 'tcp:');
-    if (seen.has(place) && !place.endsWith(':0')) {
-      throw new OcicryptError('configuration', `${name} is named twice to listen on`, { hint: 'leave one out' });
-    }
-    seen.add(place);
-  }
-}
-
-async function withinTime(done: Promise<void>, milliseconds: number): Promise<void> {
-  const { promise, resolve } = Promise.withResolvers<void>();
-  const timer = setTimeout(resolve, milliseconds);
-  await Promise.race([done, promise]);
-  clearTimeout(timer);
 }

@@ -1,11 +1,11 @@
 // Metrics and health over HTTP/1, on a listener of their own.
 
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
-import type { Socket } from 'node:net';
 import { type Address, formatAddress, isLoopback } from '../base/address.ts';
 import { OcicryptError } from '../base/errors.ts';
 import { setting } from '../base/setting.ts';
 import { METRICS_TYPE } from './metrics.ts';
+import { Slots } from './slots.ts';
 import { listenOnUnixSocket } from './unix-socket.ts';
 
 export type StatusPageOptions = {
@@ -37,14 +37,15 @@ export async function startStatusPage(
       hint: `use tcp://127.0.0.1:PORT or unix:///PATH, or add ${setting('status.insecure')} to tcp://HOST:PORT`,
     });
   }
-  const slots = new Slots();
+  // Each connection is for one request. None is busy in the sense of its place: the oldest gives way.
+  const slots = new Slots(SLOTS);
   const server = createServer((request, response) => {
     slots.limit(request.socket, ANSWER_MILLISECONDS);
     response.once('finish', () => slots.limit(request.socket, LEAVE_MILLISECONDS));
     void answer(request, options).then(([status, type, body]) => send(response, status, type, body));
   });
   server.maxRequestsPerSocket = 1;
-  server.on('connection', (connection) => slots.take(connection));
+  server.on('connection', (connection) => slots.take(connection, REQUEST_MILLISECONDS));
   const socket =
     address.kind === 'unix'
       ? await listenOnUnixSocket(server, address.path, { mode: 0o600, group: undefined })
@@ -66,39 +67,6 @@ const SLOTS = 16;
 const REQUEST_MILLISECONDS = 2_000;
 const ANSWER_MILLISECONDS = 15_000;
 const LEAVE_MILLISECONDS = 1_000;
-
-/**
- * The connections of the page, each for one request and for a time. The oldest gives way to a new one, so that those who
- * drip keep out nobody. The limits of the runtimes' own servers are looked at every half minute, or never.
- */
-class Slots {
-  /** Insertion order is age. */
-  readonly #timers = new Map<Socket, ReturnType<typeof setTimeout> | undefined>();
-
-  take(socket: Socket): void {
-    const [oldest] = this.#timers.keys();
-    if (oldest !== undefined && this.#timers.size >= SLOTS) this.#free(oldest);
-    this.#timers.set(socket, undefined);
-    socket.once('close', () => this.#free(socket));
-    this.limit(socket, REQUEST_MILLISECONDS);
-  }
-
-  /** Ends the connection after so many milliseconds from now. */
-  limit(socket: Socket, milliseconds: number): void {
-    if (!this.#timers.has(socket)) return;
-    clearTimeout(this.#timers.get(socket));
-    this.#timers.set(
-      socket,
-      setTimeout(() => this.#free(socket), milliseconds),
-    );
-  }
-
-  #free(socket: Socket): void {
-    clearTimeout(this.#timers.get(socket));
-    this.#timers.delete(socket);
-    socket.destroy();
-  }
-}
 
 type Answer = readonly [status: number, type: string, body: string];
 

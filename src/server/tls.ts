@@ -67,9 +67,13 @@ export function readTlsOptions(files: TlsFiles): TlsOptions {
   return options;
 }
 
-/** What changes when one of the files is written or replaced, a symbolic link's target included. */
 export function tlsFilesState(files: TlsFiles): string {
-  return [files.certificate, files.privateKey, files.clientAuthority]
+  return filesState([files.certificate, files.privateKey, files.clientAuthority]);
+}
+
+/** What changes when one of the files is written or replaced, a symbolic link's target included. */
+export function filesState(paths: readonly (string | undefined)[]): string {
+  return paths
     .map((path) => {
       const stat = path === undefined ? undefined : statSync(path, { throwIfNoEntry: false });
       return `${stat?.ino}:${stat?.size}:${stat?.mtimeMs}:${stat?.ctimeMs}`;

@@ -16,7 +16,8 @@ const ARROWS: Readonly<Record<string, readonly string[]>> = {
   image: ['client', 'provider', 'kms', 'base'],
   server: ['provider', 'kms', 'base'],
   node: ['image', 'client', 'provider', 'kms', 'base'],
-  cli: ['server', 'node', 'image', 'client', 'provider', 'kms', 'base'],
+  admission: ['image', 'client', 'provider', 'kms', 'base'],
+  cli: ['server', 'node', 'admission', 'image', 'client', 'provider', 'kms', 'base'],
 };
 
 type Source = {
@@ -42,7 +43,7 @@ const backendOf = (file: string): string | undefined => /^kms\/([^/]+)\//.exec(f
 
 const layerOf = (file: string): string => (file.includes('/') ? (file.split('/')[0] ?? '') : '');
 
-test('there are eight layers and two front doors, and nothing else', () => {
+test('there are nine layers and two front doors, and nothing else', () => {
   const layers = new Set(sources.map(({ file }) => layerOf(file)));
   layers.delete('');
   assert.deepEqual(

@@ -20,13 +20,8 @@ import { parseListenAddress } from '../../src/server/address.ts';
 import { Instruments } from '../../src/server/instruments.ts';
 import { DEFAULT_SERVER_LIMITS, type ServerLimits } from '../../src/server/limits.ts';
 import type { ListenTarget } from '../../src/server/listener.ts';
-import {
-  type RunningServer,
-  type ServerLog,
-  type ServerOptions,
-  type ServerPolicy,
-  startServer,
-} from '../../src/server/start.ts';
+import { type ServerOptions, type ServerPolicy, startServer } from '../../src/server/start.ts';
+import type { RunningServer, ServerLog } from '../../src/server/upkeep.ts';
 import { CALL_HEADERS } from './raw-http2.ts';
 
 /** What a test changes of the usual server: one unix socket, one key file, default limits. */

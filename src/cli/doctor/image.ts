@@ -1,7 +1,7 @@
 // What the doctor says of an image: who can open which of its layers here, and what is in the way.
 
 import { asOcicryptError, OcicryptError } from '../../base/errors.ts';
-import { showName } from '../../base/shown.ts';
+import { printable, showName } from '../../base/shown.ts';
 import { createUnwrapper, type KeyHolder } from '../../client/holders.ts';
 import { providerOf } from '../../client/layer-keys.ts';
 import type { PacketDescription } from '../../image/model/packets.ts';
@@ -11,7 +11,6 @@ import { type RuntimeName, runtimeName } from '../../image/runtimes.ts';
 import type { CommandContext } from '../command.ts';
 import { runOnImage } from '../image/run.ts';
 import type { ImageTools } from '../image/setup.ts';
-import { printable } from '../text.ts';
 import { type FindingRow, shortenKey, showBlock } from './finding.ts';
 
 /** An image that has been tried. */

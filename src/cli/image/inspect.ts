@@ -1,10 +1,11 @@
 // The command that shows who can open what in an image.
 
+import { printable } from '../../base/shown.ts';
 import { type ImageReport, type InspectedLayer, type InspectedPlatform, inspectImage } from '../../image/inspect.ts';
 import type { PacketDescription, PacketRecipient } from '../../image/model/packets.ts';
 import { showLabels } from '../../provider/labels.ts';
 import type { CommandContext } from '../command.ts';
-import { asciiJson, count, formatSize, printable } from '../text.ts';
+import { asciiJson, count, formatSize } from '../text.ts';
 import { runOnImage } from './run.ts';
 
 /** Prints what the image's manifests claim. */

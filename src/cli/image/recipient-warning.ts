@@ -1,10 +1,10 @@
 // What is said of recipients that, side by side, give less than each of them promises.
 
+import { printable } from '../../base/shown.ts';
 import type { LayerKeyWrapper } from '../../client/layer-keys.ts';
 import { describePacket, type PacketDescription } from '../../image/model/packets.ts';
 import { findUndoing } from '../../image/post-quantum.ts';
 import type { Terminal } from '../terminal.ts';
-import { printable } from '../text.ts';
 
 /** Wrappers that do as before, and what the first packets say that each of them made. */
 export type WatchedWrappers = {

@@ -1,11 +1,12 @@
 // The command that changes who can open an image.
 
+import { printable } from '../../base/shown.ts';
 import type { PacketDescription } from '../../image/model/packets.ts';
 import { type RewrappedImage, rewrapTree } from '../../image/rewrap.ts';
 import { checkChange, planRewrap } from '../../image/rewrap-plan.ts';
 import type { CommandContext } from '../command.ts';
 import type { Terminal } from '../terminal.ts';
-import { printable, shortDigest } from '../text.ts';
+import { shortDigest } from '../text.ts';
 import { warnOfClassic } from './recipient-warning.ts';
 import { adviseSigning, nameResult, platformNames, printResult, runOnImage } from './run.ts';
 import { namedRecipients } from './setup.ts';

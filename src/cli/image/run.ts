@@ -2,7 +2,7 @@
 
 import { open } from 'node:fs/promises';
 import { asOcicryptError, OcicryptError, showSystemCode } from '../../base/errors.ts';
-import { showPath, showValue } from '../../base/shown.ts';
+import { printable, showPath, showValue } from '../../base/shown.ts';
 import type { EncryptedImage } from '../../image/encrypt.ts';
 import { nameByDigestTag } from '../../image/model/digest-tag.ts';
 import { MEDIA_TYPES } from '../../image/model/manifest.ts';
@@ -12,7 +12,7 @@ import type { CommandContext } from '../command.ts';
 import { untilInterrupted } from '../interrupt.ts';
 import type { Settings } from '../options/settings.ts';
 import type { Terminal } from '../terminal.ts';
-import { asciiJson, printable } from '../text.ts';
+import { asciiJson } from '../text.ts';
 import { type ProgressEvent, startProgress } from './progress.ts';
 import { ImageTools } from './setup.ts';
 

@@ -1,5 +1,6 @@
 // The command that lets a build or an admission go on only with an image that is encrypted as it should be.
 
+import { printable } from '../../base/shown.ts';
 import { resolveKey } from '../../client/key-ring.ts';
 import { digestTagCommand } from '../../image/model/digest-tag.ts';
 import { type ImageReference, parseImageReference } from '../../image/model/reference.ts';
@@ -7,7 +8,7 @@ import { fixedNames, type RuntimeName } from '../../image/runtimes.ts';
 import { notVerified, type Verification, verifyImage } from '../../image/verify.ts';
 import type { CommandContext } from '../command.ts';
 import type { Settings } from '../options/settings.ts';
-import { asciiJson, count, printable } from '../text.ts';
+import { asciiJson, count } from '../text.ts';
 import { type ImageRun, runOnImage } from './run.ts';
 
 /** Prints the verdict; an image that is not as it should be is a failure (76). */

@@ -1,10 +1,10 @@
 // The command for a node: what it is to do is its first word.
 
 import { OcicryptError } from '../../base/errors.ts';
+import { nearest } from '../../base/nearest.ts';
 import { showValue } from '../../base/shown.ts';
 import type { CommandContext } from '../command.ts';
 import { showFinding } from '../doctor/finding.ts';
-import { nearest } from '../options/settings.ts';
 import { asciiJson } from '../text.ts';
 import { failWith, someRuntimes } from './setup.ts';
 

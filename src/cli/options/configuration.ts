@@ -1,9 +1,11 @@
 // The only code that reads a configuration file. Its members are the options of the table; docs/configuration.md.
 
 import { OcicryptError } from '../../base/errors.ts';
+import { nearest } from '../../base/nearest.ts';
 import { readProtectedFile, readPublicFile } from '../../base/secret-file.ts';
 import { showPath, showValue } from '../../base/shown.ts';
-import { nearest, Settings } from './settings.ts';
+import { isRecord, readYamlFile } from '../../base/yaml-file.ts';
+import { Settings } from './settings.ts';
 import { configurationPath, isOptionName, OPTIONS, type OptionName, optionSpec } from './table.ts';
 
 /** Every option there is. Here, because a command that reads no file does without: to make it takes a start 0.5 ms. */
@@ -22,7 +24,8 @@ export async function readConfiguration(
   file: string,
   how: 'found' | 'named' = 'named',
 ): Promise<ReadonlyMap<OptionName, readonly string[]>> {
-  const document = await parseDocument(file, readText(file, how));
+  const reader = how === 'found' ? readProtectedFile : readPublicFile;
+  const document = await readYamlFile(file, 'the configuration', MAXIMUM_FILE_BYTES, reader);
   const texts = new Map<OptionName, readonly string[]>();
   for (const [name, value] of Object.entries(document)) {
     const section = optionsBelow([name]);
@@ -40,43 +43,6 @@ export async function readConfiguration(
   }
   checkTexts(file, texts);
   return texts;
-}
-
-function readText(file: string, how: 'found' | 'named'): string {
-  try {
-    // The same care as for secrets, but for who may read it: no FIFO that hangs, no device that never ends.
-    const read = how === 'found' ? readProtectedFile : readPublicFile;
-    const bytes = read(file, 'the configuration', MAXIMUM_FILE_BYTES);
-    if (bytes.length > MAXIMUM_FILE_BYTES)
-      throw new OcicryptError('configuration', `${showPath(file)} is too large to be configuration`);
-    return new TextDecoder('utf-8', { fatal: true }).decode(bytes);
-  } catch (cause) {
-    if (cause instanceof OcicryptError) throw cause.with({ code: 'configuration' });
-    throw new OcicryptError('configuration', `cannot read the configuration ${showPath(file)}`, {
-      cause,
-      hint: 'it must be UTF-8 text',
-    });
-  }
-}
-
-async function parseDocument(file: string, text: string): Promise<Readonly<Record<string, unknown>>> {
-  const { parse, YAMLParseError } = await import('yaml');
-  let document: unknown;
-  try {
-    document = parse(text, { maxAliasCount: 0, prettyErrors: true, logLevel: 'error' });
-  } catch (cause) {
-    const line = cause instanceof YAMLParseError ? cause.linePos?.[0].line : undefined;
-    throw new OcicryptError(
-      'configuration',
-      `${showPath(file)} is not valid YAML${line === undefined ? '' : ` (line ${line})`}`,
-      {
-        cause,
-      },
-    );
-  }
-  if (document === null || document === undefined) return {};
-  if (!isRecord(document)) throw new OcicryptError('configuration', `${showPath(file)} must hold members`);
-  return document;
 }
 
 function optionAt(path: readonly string[]): OptionName | undefined {
@@ -138,8 +104,4 @@ function checkTexts(file: string, texts: ReadonlyMap<OptionName, readonly string
 
 function invalid(file: string, member: string, problem: string): OcicryptError {
   return new OcicryptError('configuration', `${showPath(file)}: ${member} ${problem}`);
-}
-
-function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }

@@ -32,6 +32,12 @@ export const SERVER_OPTIONS = {
     isPolicy: true,
     describe: 'allow tcp:// on the loopback, where every local user may call and read',
   },
+  policy: {
+    kind: 'text',
+    value: 'FILE',
+    describe: 'the admission policy, YAML or JSON: what is asked of the images of which pods (docs/admission.md)',
+    member: null,
+  },
   status: {
     kind: 'text',
     value: 'ADDRESS',

@@ -49,6 +49,33 @@ export const KEYPROVIDER_OPTIONS: readonly OptionName[] = [...PROVIDER_OPTIONS, 
 /** Options of wrapping and of requests, neither of which a decoder has. */
 const OF_WRAPPING: readonly OptionName[] = ['packet', 'bytes', 'kmsURI'];
 
+/** What opens layer keys. A webhook does so only if its policy says it. */
+export const UNWRAPPING_OPTIONS: readonly OptionName[] = PROVIDER_OPTIONS.filter(
+  (name) => ![...OF_WRAPPING, 'provider', 'timeout', 'ca', 'audit-log', 'debugLog', 'config'].includes(name),
+);
+
+/** What judges the images of pods. Its time is that of the API server. */
+export const ADMISSION_OPTIONS: readonly OptionName[] = [
+  'policy',
+  'listen',
+  'tls-cert',
+  'tls-key',
+  'tls-client-ca',
+  'tls-min',
+  'status',
+  'insecure-status',
+  'check',
+  'max-connections',
+  'max-calls',
+  'max-queue',
+  'authfile',
+  'ca',
+  ...UNWRAPPING_OPTIONS,
+  'audit-log',
+  'debugLog',
+  'config',
+];
+
 /** What decrypts one layer. */
 export const DECODER_OPTIONS: readonly OptionName[] = [
   ...PROVIDER_OPTIONS.filter((name) => !OF_WRAPPING.includes(name)),

@@ -1,6 +1,7 @@
 // Turns the words of a command line into settings.
 
 import { OcicryptError } from '../../base/errors.ts';
+import { nearest } from '../../base/nearest.ts';
 import { readFileName, type TextProblem, trimWord } from '../../base/operator-text.ts';
 import { showValue } from '../../base/shown.ts';
 import type { OptionSpec } from './spec.ts';
@@ -168,15 +169,6 @@ function splitOption(word: string, spelling: Spelling): SplitOption | undefined 
   // No name: one dash is not enough for ours.
   const name = dashes === 2 || (spelling === 'go' && rawName.length > 2) ? rawName.slice(dashes) : '';
   return { rawName, name, inline };
-}
-
-/** The nearest of `names` to a word that is none of them, if one is near. */
-export async function nearest(word: string, names: readonly string[]): Promise<string | undefined> {
-  const { distance } = await import('fastest-levenshtein');
-  const [best] = names
-    .map((name) => ({ name, steps: distance(word.toLowerCase(), name.toLowerCase()) }))
-    .sort((a, b) => a.steps - b.steps);
-  return best !== undefined && best.steps <= Math.max(2, Math.floor(word.length / 3)) ? best.name : undefined;
 }
 
 async function unknownOption(rawName: string, allowed: readonly OptionName[]): Promise<OcicryptError> {

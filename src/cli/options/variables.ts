@@ -1,9 +1,10 @@
 // Reads options from variables of the environment, for pipelines; which options have one: docs/configuration.md.
 
 import { OcicryptError } from '../../base/errors.ts';
+import { nearest } from '../../base/nearest.ts';
 import { showValue } from '../../base/shown.ts';
 import { OPTION_NAMES } from './configuration.ts';
-import { nearest, Settings } from './settings.ts';
+import { Settings } from './settings.ts';
 import { isRepeatable } from './spec.ts';
 import { type OptionName, optionSpec, VARIABLE_PREFIX, variableName, variableOf } from './table.ts';
 

@@ -19,7 +19,11 @@ import { exchange, type LocatedResponse, resolveAddress } from './exchange.ts';
 import { RegistryLogin } from './login.ts';
 
 /** How registries are reached, and with which logins. */
-export type RegistrySettings = StreamSettings & CredentialSettings;
+export type RegistrySettings = StreamSettings &
+  CredentialSettings & {
+    /** Connections that several images share, which stay open; the settings of how they are made are of no effect then. */
+    readonly streams?: HttpStreams | undefined;
+  };
 
 /** A request below `/v2/NAME/`, or to an address that the registry gave. */
 export type RegistryRequest = Pick<StreamRequest, 'method' | 'patience'> & {
@@ -38,13 +42,15 @@ const LOGINS = 2;
 export class RegistryClient {
   readonly #image: RegistryReference;
   readonly #http: HttpStreams;
+  readonly #isShared: boolean;
   readonly #login: RegistryLogin;
   /** Of the registry; `http:` once a host of this machine has answered without TLS. */
   #base: URL;
 
   constructor(image: RegistryReference, settings: RegistrySettings) {
     this.#image = image;
-    this.#http = createHttpStreams(settings);
+    this.#isShared = settings.streams !== undefined;
+    this.#http = settings.streams ?? createHttpStreams(settings);
     this.#login = new RegistryLogin(image, settings, this.#http, (signal) => this.#askForChallenges(signal));
     this.#base = new URL(`https://${image.host === DOCKER_HUB ? 'registry-1.docker.io' : image.host}/v2/`);
   }
@@ -122,7 +128,7 @@ export class RegistryClient {
   }
 
   close(): void {
-    this.#http.close();
+    if (!this.#isShared) this.#http.close();
   }
 
   /** An answer that the caller wants, or a refusal by which no login helps. */

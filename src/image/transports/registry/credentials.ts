@@ -18,10 +18,19 @@ export type RegistryCredentials =
   | { readonly kind: 'password'; readonly username: string; readonly password: string }
   | { readonly kind: 'identity-token'; readonly token: string };
 
+/** An auth file that is none. Its rows count; a helper that it names is not run. */
+export type AuthDocument = {
+  /** For errors. */
+  readonly name: string;
+  readonly content: Uint8Array;
+};
+
 /** Where the logins of registries are found. */
 export type CredentialSettings = {
   /** The one file to look at (`--authfile`); it must be there. */
   readonly authFile?: string | undefined;
+  /** What is looked at before any file: the content of such files, from others than the operator. */
+  readonly authDocuments?: readonly AuthDocument[] | undefined;
   readonly environment?: NodeJS.ProcessEnv | undefined;
 };
 
@@ -37,6 +46,11 @@ export async function findCredentials(
   name: string,
   settings: CredentialSettings = {},
 ): Promise<RegistryCredentials | undefined> {
+  for (const document of settings.authDocuments ?? []) {
+    const rows = rowsOf(parseAuthFile(document.content, document.name), document.name);
+    const found = lookUpRow(rows, host, name, document.name);
+    if (found !== undefined) return found;
+  }
   const environment = settings.environment ?? process.env;
   const named = settings.authFile ?? environment.REGISTRY_AUTH_FILE;
   for (const path of named ? [named] : defaultFiles(environment)) {
@@ -72,10 +86,14 @@ async function readAuthFile(path: string, mustExist: boolean): Promise<JsonObjec
     if (isAbsent && !mustExist) return undefined;
     throw cause.with({ code: 'configuration', hint: `check ${setting('authFile')} and REGISTRY_AUTH_FILE` });
   }
+  return parseAuthFile(bytes, showPath(path));
+}
+
+function parseAuthFile(bytes: Uint8Array, what: string): JsonObject | undefined {
   try {
     return asObject(parseJson(bytes, 'the auth file'));
   } catch (cause) {
-    throw new OcicryptError('configuration', `${showPath(path)} is no auth file`, {
+    throw new OcicryptError('configuration', `${what} is no auth file`, {
       cause,
       hint: 'podman login or docker login writes one',
     });
@@ -96,19 +114,28 @@ async function lookUp(
     const found = helper === undefined ? undefined : await askHelper(helper, spelling);
     if (found !== undefined) return found;
   }
-  const rows = asObject(member(file, 'auths', path)) ?? new Map<string, JsonValue>();
-  for (const place of placesOf(host, name)) {
-    // The row of exactly this spelling before others that mean the same.
-    const others = [...rows.keys()].filter((row) => row !== place && normalizeRow(row) === place);
-    for (const row of [place, ...others]) {
-      const found = fromEntry(asObject(rows.get(row)), path);
-      if (found !== undefined) return found;
-    }
-  }
+  const found = lookUpRow(rowsOf(file, path), host, name, showPath(path));
+  if (found !== undefined) return found;
   const store = asText(member(file, 'credsStore', path));
   return store === undefined || store === ''
     ? undefined
     : askHelper(store, host === DOCKER_HUB ? DOCKER_HUB_SERVER : host);
+}
+
+function rowsOf(file: JsonObject | undefined, what: string): JsonObject {
+  return asObject(member(file, 'auths', what)) ?? new Map<string, JsonValue>();
+}
+
+function lookUpRow(rows: JsonObject, host: string, name: string, what: string): RegistryCredentials | undefined {
+  for (const place of placesOf(host, name)) {
+    // The row of exactly this spelling before others that mean the same.
+    const others = [...rows.keys()].filter((row) => row !== place && normalizeRow(row) === place);
+    for (const row of [place, ...others]) {
+      const found = fromEntry(asObject(rows.get(row)), what);
+      if (found !== undefined) return found;
+    }
+  }
+  return undefined;
 }
 
 const DOCKER_HUB_SERVER = 'https://index.docker.io/v1/';
@@ -133,14 +160,14 @@ function normalizeRow(row: string): string {
 }
 
 /** Go's decoder passes over line breaks. */
-function fromEntry(entry: JsonObject | undefined, path: string): RegistryCredentials | undefined {
-  const token = asText(member(entry, 'identitytoken', path));
+function fromEntry(entry: JsonObject | undefined, what: string): RegistryCredentials | undefined {
+  const token = asText(member(entry, 'identitytoken', what));
   if (token !== undefined && token !== '') return { kind: 'identity-token', token };
-  const auth = asText(member(entry, 'auth', path))?.replace(/[\r\n]/g, '');
+  const auth = asText(member(entry, 'auth', what))?.replace(/[\r\n]/g, '');
   if (auth === undefined || auth === '') {
     const [username = '', password = ''] = [
-      asText(member(entry, 'username', path)),
-      asText(member(entry, 'password', path)),
+      asText(member(entry, 'username', what)),
+      asText(member(entry, 'password', what)),
     ];
     return username === '' || password === '' ? undefined : { kind: 'password', username, password };
   }
@@ -148,13 +175,9 @@ function fromEntry(entry: JsonObject | undefined, path: string): RegistryCredent
   const text = decoded === undefined ? '' : new TextDecoder().decode(decoded);
   const colon = text.indexOf(':');
   if (colon < 1)
-    throw new OcicryptError(
-      'configuration',
-      `${showPath(path)} holds credentials that are no USER:PASSWORD in base64`,
-      {
-        hint: 'podman login or docker login writes them anew',
-      },
-    );
+    throw new OcicryptError('configuration', `${what} holds credentials that are no USER:PASSWORD in base64`, {
+      hint: 'podman login or docker login writes them anew',
+    });
   return { kind: 'password', username: text.slice(0, colon), password: text.slice(colon + 1).replace(/\0+$/, '') };
 }
 

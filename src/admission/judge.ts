@@ -1,0 +1,195 @@
+// Judges images in registries by the demands of rules, many at once, and keeps what was found about digests.
+
+import { createHash } from 'node:crypto';
+import { OcicryptError } from '../base/errors.ts';
+import { createHttpStreams, type HttpStreams } from '../base/http/stream.ts';
+import { SharedRun } from '../base/share.ts';
+import { Turns } from '../base/turns.ts';
+import type { LayerKeyUnwrapper } from '../client/layer-keys.ts';
+import type { Descriptor } from '../image/model/descriptor.ts';
+import { formatDigestTag } from '../image/model/digest-tag.ts';
+import { formatImageReference, type RegistryReference } from '../image/model/reference.ts';
+import { openImageSource } from '../image/transports/open.ts';
+import type { RegistrySettings } from '../image/transports/registry/client.ts';
+import type { AuthDocument } from '../image/transports/registry/credentials.ts';
+import { type ImageSource, isTagSource, type StoredManifest } from '../image/transports/store.ts';
+import { verifyImage } from '../image/verify.ts';
+import { Kept } from './kept.ts';
+import type { Rule } from './policy.ts';
+
+/** What was found about an image. */
+export type Verdict = {
+  readonly digest: string;
+  readonly ok: boolean;
+  /** Why not: the first reasons, and how many more there are. */
+  readonly problem: string;
+};
+
+/** Credentials that a pod brings; those with the same id are the same. */
+export type Logins = { readonly id: string; readonly documents: readonly AuthDocument[] };
+export const NO_LOGINS: Logins = { id: '', documents: [] };
+
+export type JudgeOptions = {
+  readonly registry: RegistrySettings;
+  /** Gives what opens layer keys for a rule; nothing for one that opens none. */
+  readonly unwrapperFor: (rule: Rule) => ((key: string | undefined) => LayerKeyUnwrapper) | undefined;
+  readonly onVerdict: (source: 'kept' | 'made') => void;
+};
+
+/** Images that are looked at side by side, for all pods together. */
+const PLACES = 64;
+const MAXIMUM_VERDICTS = 4096;
+/** A manifest with a digest never changes; whether a key opens a layer, and what an index names beside, may. */
+const GOOD_MILLISECONDS = 10 * 60_000;
+const BAD_MILLISECONDS = 10_000;
+/** An open repository has its token and its credentials, which may change. */
+const MAXIMUM_REPOSITORIES = 256;
+const REPOSITORY_MILLISECONDS = 60_000;
+const SHOWN_REASONS = 2;
+
+/** The judge of one policy: another one has other demands, and another judge. */
+export class Judge {
+  readonly #options: JudgeOptions;
+  readonly #streams: HttpStreams;
+  readonly #verdicts = new Kept<Verdict>(MAXIMUM_VERDICTS);
+  readonly #sources = new Kept<ImageSource>(MAXIMUM_REPOSITORIES);
+  readonly #running = new Map<string, SharedRun<Verdict>>();
+  readonly #turns = new Turns();
+  #taken = 0;
+
+  constructor(options: JudgeOptions) {
+    this.#options = options;
+    this.#streams = createHttpStreams(options.registry);
+  }
+
+  /**
+   * Judges an image. What a tag stands for is asked each time; pods that ask at the same time share the answer.
+   *
+   * @throws OcicryptError why nothing can be known of it, or the signal's reason
+   */
+  async judge(image: RegistryReference, rule: Rule, logins: Logins, signal: AbortSignal): Promise<Verdict> {
+    const kept = image.digest === undefined ? undefined : this.#find(image, image.digest, rule, logins);
+    if (kept !== undefined) return kept;
+    const key = `${rule.name} ${logins.id} ${formatImageReference(image)}`;
+    let run = this.#running.get(key);
+    if (run === undefined) {
+      run = new SharedRun(signal, (running) => this.#inTurn(running, () => this.#look(image, rule, logins, running)));
+      const started = run;
+      this.#running.set(key, started);
+      const end = () => {
+        if (this.#running.get(key) === started) this.#running.delete(key);
+      };
+      started.result.then(end, end);
+    }
+    const joined = run;
+    return joined.join(signal, () => {
+      if (this.#running.get(key) === joined) this.#running.delete(key);
+    });
+  }
+
+  /** Whether the image has its digest tag, and that stands for it. @throws OcicryptError */
+  async hasDigestTag(image: RegistryReference, digest: string, logins: Logins, signal: AbortSignal): Promise<boolean> {
+    const source = this.#open(image, logins);
+    return isTagSource(source) && (await source.resolveTag(formatDigestTag(digest), signal)) === digest;
+  }
+
+  close(): void {
+    this.#streams.close();
+  }
+
+  #find(image: RegistryReference, digest: string, rule: Rule, logins: Logins): Verdict | undefined {
+    const kept = this.#verdicts.get(verdictKey(image, digest, rule, logins));
+    if (kept !== undefined) this.#options.onVerdict('kept');
+    return kept;
+  }
+
+  async #look(image: RegistryReference, rule: Rule, logins: Logins, signal: AbortSignal): Promise<Verdict> {
+    const source = this.#open(image, logins);
+    const root = await source.readRoot(signal);
+    const kept = this.#find(image, root.digest, rule, logins);
+    if (kept !== undefined) return kept;
+    const { ok, reasons } = await verifyImage(new RootedSource(source, root), {
+      ...rule.demands,
+      unwrapper: this.#options.unwrapperFor(rule),
+      signal,
+    });
+    this.#options.onVerdict('made');
+    const shown = reasons.slice(0, SHOWN_REASONS).map(({ message }) => message);
+    const more = reasons.length - shown.length;
+    const problem = `${shown.join(', ')}${more > 0 ? ` (and ${more} more reason${more === 1 ? '' : 's'})` : ''}`;
+    const verdict = { digest: root.digest, ok, problem };
+    this.#verdicts.set(
+      verdictKey(image, root.digest, rule, logins),
+      verdict,
+      ok ? GOOD_MILLISECONDS : BAD_MILLISECONDS,
+    );
+    return verdict;
+  }
+
+  #open(image: RegistryReference, logins: Logins): ImageSource {
+    const key = `${logins.id} ${formatImageReference(image)}`;
+    const open = this.#sources.get(key);
+    if (open !== undefined) return open;
+    const settings = { ...this.#options.registry, streams: this.#streams, authDocuments: logins.documents };
+    const source = openImageSource(image, settings, 'inspect');
+    this.#sources.set(key, source, REPOSITORY_MILLISECONDS);
+    return source;
+  }
+
+  /** Namespaces take turns, so that one with many pods does not keep the others waiting. */
+  async #inTurn<Result>(signal: AbortSignal, work: () => Promise<Result>): Promise<Result> {
+    if (this.#taken < PLACES) this.#taken++;
+    else await this.#turns.wait(signal, { name: 'other images' }, tooMany);
+    try {
+      return await work();
+    } finally {
+      if (!this.#turns.admit()) this.#taken--;
+    }
+  }
+}
+
+/** The id of credentials, which does not tell them. */
+export function createLogins(documents: readonly AuthDocument[]): Logins {
+  if (documents.length === 0) return NO_LOGINS;
+  const hash = createHash('sha256');
+  for (const { content } of documents) hash.update(`${content.length} `).update(content);
+  return { id: hash.digest('hex'), documents };
+}
+
+/** What may be known of an image to who has some credentials is nothing for who has others. */
+function verdictKey({ host, name }: RegistryReference, digest: string, rule: Rule, logins: Logins): string {
+  return `${rule.name} ${logins.id} ${host}/${name}@${digest}`;
+}
+
+function tooMany(): OcicryptError {
+  return new OcicryptError('throttled', 'too many images are looked at already', { hint: 'try again later' });
+}
+
+/** An image whose root has been read. */
+class RootedSource implements ImageSource {
+  readonly name: string;
+  readonly transfers: number;
+  readonly #source: ImageSource;
+  readonly #root: StoredManifest;
+
+  constructor(source: ImageSource, root: StoredManifest) {
+    this.name = source.name;
+    this.transfers = source.transfers;
+    this.#source = source;
+    this.#root = root;
+  }
+
+  async readRoot(): Promise<StoredManifest> {
+    return this.#root;
+  }
+
+  readManifest(descriptor: Descriptor, signal?: AbortSignal): Promise<StoredManifest> {
+    return this.#source.readManifest(descriptor, signal);
+  }
+
+  openBlob(...words: Parameters<ImageSource['openBlob']>): ReturnType<ImageSource['openBlob']> {
+    return this.#source.openBlob(...words);
+  }
+
+  async close(): Promise<void> {}
+}

@@ -1,0 +1,26 @@
+// Keeps a bounded number of values, each for a time.
+
+/** Values by name. When there are too many, the oldest goes. */
+export class Kept<Value> {
+  readonly #most: number;
+  readonly #values = new Map<string, { readonly value: Value; readonly until: number }>();
+
+  /** @param most how many are kept */
+  constructor(most: number) {
+    this.#most = most;
+  }
+
+  get(name: string): Value | undefined {
+    const entry = this.#values.get(name);
+    if (entry === undefined || entry.until > performance.now()) return entry?.value;
+    this.#values.delete(name);
+    return undefined;
+  }
+
+  set(name: string, value: Value, milliseconds: number): void {
+    this.#values.delete(name);
+    const [oldest] = this.#values.keys();
+    if (oldest !== undefined && this.#values.size >= this.#most) this.#values.delete(oldest);
+    this.#values.set(name, { value, until: performance.now() + milliseconds });
+  }
+}

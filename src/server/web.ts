@@ -1,0 +1,199 @@
+// Answers requests over HTTP/1.1 on connections that a listener takes: one document in, one out, each within bounds.
+
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import type { Socket } from 'node:net';
+import { concatBytes } from '../base/bytes.ts';
+import { asOcicryptError, describeError } from '../base/errors.ts';
+import type { Peer } from './call.ts';
+import { CallGate } from './limits.ts';
+import type { Acceptor } from './listener.ts';
+import { Slots } from './slots.ts';
+
+/** A whole request. */
+export type WebRequest = {
+  readonly path: string;
+  readonly query: URLSearchParams;
+  readonly body: Uint8Array;
+  /** When its head came, by `performance.now()`. */
+  readonly received: number;
+  /** Ends the work when the caller has gone. */
+  readonly signal: AbortSignal;
+};
+
+export type WebReply = { readonly status: number; readonly type: string; readonly body: string };
+
+/** Answers documents that are posted; a path that it does not know is undefined. Whatever it throws is a failure of ours. */
+export type WebHandler = (request: WebRequest) => Promise<WebReply | undefined>;
+
+/** Counts, bytes and milliseconds. */
+export type WebLimits = {
+  readonly connections: number;
+  /** Requests that are worked on at the same time, and that wait for one of those to end. */
+  readonly active: number;
+  readonly queue: number;
+  /** Bytes of one request, and of all together. */
+  readonly body: number;
+  readonly buffered: number;
+  /** From the start of a connection to the end of its handshake, and on to the head of its first request. */
+  readonly firstRequest: number;
+  /** From the head of a request to its last byte. */
+  readonly request: number;
+  /** From there to its answer. */
+  readonly call: number;
+  /** A connection without a request for so long is closed. */
+  readonly idle: number;
+};
+
+export type WebOptions = {
+  readonly handler: WebHandler;
+  readonly limits: WebLimits;
+  /** Whether it takes no more work. */
+  readonly isDraining: () => boolean;
+  /** Told of a handler that has failed. */
+  readonly failed: (problem: string) => void;
+};
+
+/** Connections of callers who speak HTTP/1.1. Beside the handler's paths they find `/livez` and `/readyz`. */
+export class WebConnections implements Acceptor {
+  readonly #options: WebOptions;
+  readonly #slots: Slots;
+  readonly #gate: CallGate;
+  readonly #http: Server;
+  #buffered = 0;
+
+  constructor(options: WebOptions) {
+    this.#options = options;
+    const { connections, active, queue } = options.limits;
+    this.#slots = new Slots(connections);
+    this.#gate = new CallGate(active, queue);
+    // The times are kept by the slots.
+    this.#http = createServer({ requestTimeout: 0, headersTimeout: 0, keepAliveTimeout: 0 });
+    this.#http.on('request', (request, response) => this.#serve(request, response));
+    this.#http.on('clientError', (_error, socket) => socket.destroy());
+  }
+
+  get connections(): number {
+    return this.#slots.size;
+  }
+
+  get gate(): Pick<CallGate, 'entered' | 'waiting'> {
+    return this.#gate;
+  }
+
+  get buffered(): number {
+    return this.#buffered;
+  }
+
+  begin(socket: Socket): void {
+    socket.on('error', () => socket.destroy());
+    this.#slots.take(socket, this.#options.limits.firstRequest);
+  }
+
+  accept(socket: Socket, _peer: Peer, begun?: Socket): void {
+    socket.on('error', () => socket.destroy());
+    if (socket.destroyed) return;
+    // Node has one object for the handshake and one for what is inside, whose ends are one.
+    if (begun === undefined) this.#slots.take(socket, this.#options.limits.firstRequest);
+    else this.#outer.set(socket, begun);
+    this.#http.emit('connection', socket);
+  }
+
+  /** Ends when the answers that are due have been given. */
+  drain(): Promise<void> {
+    return this.#slots.drain();
+  }
+
+  destroy(): void {
+    this.#slots.destroy();
+  }
+
+  /** The socket that has the place of another. */
+  readonly #outer = new WeakMap<Socket, Socket>();
+
+  #limit(socket: Socket, milliseconds: number, isBusy: boolean): void {
+    this.#slots.limit(this.#outer.get(socket) ?? socket, milliseconds, isBusy);
+  }
+
+  #serve(request: IncomingMessage, response: ServerResponse): void {
+    const { limits, isDraining } = this.#options;
+    const { socket } = request;
+    const gone = new AbortController();
+    this.#limit(socket, limits.request, true);
+    response.once('close', () => {
+      gone.abort();
+      if (isDraining() || !response.writableFinished) this.#slots.free(this.#outer.get(socket) ?? socket);
+      else this.#limit(socket, limits.idle, false);
+    });
+    void this.#answer(request, gone.signal, () => this.#limit(socket, limits.call, true)).then((reply) => {
+      if (gone.signal.aborted) return;
+      const isLast = isDraining() || !request.complete;
+      const body = Buffer.from(reply.body);
+      response.writeHead(reply.status, {
+        'content-type': reply.type,
+        'content-length': body.length,
+        'cache-control': 'no-store',
+        ...(isLast ? { connection: 'close' } : {}),
+      });
+      response.end(body);
+    });
+  }
+
+  async #answer(request: IncomingMessage, signal: AbortSignal, whole: () => void): Promise<WebReply> {
+    const received = performance.now();
+    const { handler, failed } = this.#options;
+    const url = URL.parse(request.url ?? '', 'https://server');
+    if (url === null) return text(400, 'no address');
+    if (request.method === 'GET') return this.#status(url.pathname);
+    if (request.method !== 'POST') return text(405, 'only GET and POST');
+    let held = 0;
+    try {
+      const body = await this.#read(request, (bytes) => {
+        held += bytes;
+        this.#buffered += bytes;
+      });
+      if (!(body instanceof Uint8Array)) return body;
+      whole();
+      await this.#gate.enter(signal);
+      try {
+        const { pathname: path, searchParams: query } = url;
+        return (await handler({ path, query, body, received, signal })) ?? text(404, 'not found');
+      } finally {
+        this.#gate.leave();
+      }
+    } catch (error) {
+      if (signal.aborted) return text(499, 'gone');
+      const { code } = asOcicryptError(error);
+      failed(describeError(error));
+      return text(code === 'throttled' ? 503 : 500, code);
+    } finally {
+      this.#buffered -= held;
+    }
+  }
+
+  #status(path: string): WebReply {
+    if (path === '/livez') return text(200, 'alive');
+    if (path !== '/readyz') return text(404, 'not found');
+    return this.#options.isDraining() ? text(503, 'draining') : text(200, 'ready');
+  }
+
+  /** The whole body, or the answer to one that is not taken. @param hold told of bytes that are kept */
+  async #read(request: IncomingMessage, hold: (bytes: number) => void): Promise<Uint8Array | WebReply> {
+    const { body: maximum, buffered } = this.#options.limits;
+    const chunks: Uint8Array[] = [];
+    let length = 0;
+    if (Number(request.headers['content-length'] ?? 0) > maximum) return text(413, `more than ${maximum} bytes`);
+    for await (const chunk of request) {
+      const bytes: Uint8Array = chunk;
+      length += bytes.length;
+      if (length > maximum) return text(413, `more than ${maximum} bytes`);
+      if (this.#buffered + bytes.length > buffered) return text(503, 'too many requests at once');
+      hold(bytes.length);
+      chunks.push(bytes);
+    }
+    return concatBytes(...chunks);
+  }
+}
+
+function text(status: number, body: string): WebReply {
+  return { status, type: 'text/plain', body: `${body}\n` };
+}

@@ -1,0 +1,64 @@
+// What a webhook measures: the names of its metrics, and the places where reviews and images pass by.
+
+import { Counter, Gauge, Histogram, processGauges, reloadCounters, renderMetrics } from './metrics.ts';
+import type { ReloadCounter } from './upkeep.ts';
+import type { WebConnections } from './web.ts';
+
+/** Takes measurements of a webhook and writes them as Prometheus text. All labels come from closed sets. */
+export class WebhookInstruments implements ReloadCounter {
+  readonly #reviews = new Counter(
+    'ocicrypt_kms_admission_reviews_total',
+    'Reviews by path and what was said of them.',
+    ['path', 'outcome'],
+  );
+  readonly #images = new Counter(
+    'ocicrypt_kms_admission_images_total',
+    'Images of pods by what was found: ok, or an error code; integrity is an image that is not encrypted as it must be.',
+    ['outcome'],
+  );
+  readonly #times = new Histogram('ocicrypt_kms_admission_seconds', 'Time of reviews by path.', ['path']);
+  readonly #kept = new Counter(
+    'ocicrypt_kms_admission_verdicts_total',
+    'Verdicts about digests: made, or kept from before.',
+    ['source'],
+    ['made', 'kept'],
+  );
+  readonly #reloads = reloadCounters();
+  #readings: readonly Gauge[] = processGauges();
+
+  /** @param expiry when the certificate ends, in seconds since 1970 */
+  read(web: Pick<WebConnections, 'connections' | 'gate' | 'buffered'>, expiry: () => number): void {
+    this.#readings = [
+      ...this.#readings,
+      new Gauge('ocicrypt_kms_connections', 'Open connections.', () => web.connections),
+      new Gauge('ocicrypt_kms_active_calls', 'Calls that are worked on.', () => web.gate.entered),
+      new Gauge('ocicrypt_kms_queued_calls', 'Calls that wait.', () => web.gate.waiting),
+      new Gauge('ocicrypt_kms_buffered_bytes', 'Bytes of requests that are held.', () => web.buffered),
+      new Gauge('ocicrypt_kms_certificate_not_after_seconds', 'When the certificate of --tls-cert ends.', expiry),
+    ];
+  }
+
+  review(path: string, outcome: string, milliseconds: number): void {
+    this.#reviews.add(path, outcome);
+    this.#times.observe(milliseconds, path);
+  }
+
+  image(outcome: string): void {
+    this.#images.add(outcome);
+  }
+
+  verdict(source: 'kept' | 'made'): void {
+    this.#kept.add(source);
+  }
+
+  reloaded(what: 'certificates' | 'policy', result: 'ok' | 'failed'): void {
+    this.#reloads[what].add(result);
+  }
+
+  render(): string {
+    return renderMetrics([
+      ...[this.#reviews, this.#images, this.#times, this.#kept, this.#reloads.certificates, this.#reloads.policy],
+      ...this.#readings,
+    ]);
+  }
+}

@@ -1,0 +1,137 @@
+// A server for documents over HTTPS as a whole: listeners, status page, certificates and policy that are read again, drained.
+
+import { X509Certificate } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import { asOcicryptError, describeError } from '../base/errors.ts';
+import { DEFAULT_SERVER_LIMITS } from './limits.ts';
+import { type ListenTarget, openListener } from './listener.ts';
+import { type StatusPage, type StatusTarget, startStatusPage } from './status-page.ts';
+import type { TlsFiles } from './tls.ts';
+import {
+  checkTargets,
+  FILE_POLL_MILLISECONDS,
+  openAll,
+  type RunningServer,
+  reloadCertificates,
+  reopen,
+  type ServerLog,
+  withinTime,
+} from './upkeep.ts';
+import { WebConnections, type WebHandler, type WebLimits } from './web.ts';
+import type { WebhookInstruments } from './webhook-instruments.ts';
+
+/** An API server opens a connection for each request that it has open, and asks again over those that are idle. */
+export const DEFAULT_WEB_LIMITS: WebLimits = {
+  connections: 1024,
+  active: DEFAULT_SERVER_LIMITS.active,
+  queue: DEFAULT_SERVER_LIMITS.queue,
+  body: 8 * 1024 * 1024,
+  buffered: 64 * 1024 * 1024,
+  firstRequest: DEFAULT_SERVER_LIMITS.firstRequest,
+  request: 5_000,
+  call: 35_000,
+  idle: DEFAULT_SERVER_LIMITS.idle,
+};
+
+/** What decides the answers, and how it is read again. */
+export interface WebPolicy {
+  readonly handler: WebHandler;
+  /** Whether its file is not as it was when it was last read, or read in vain. */
+  hasChanged(): boolean;
+  /** Reads it again. @throws OcicryptError the one before stays */
+  reread(): Promise<void>;
+}
+
+export type WebhookOptions = {
+  readonly listen: readonly ListenTarget[];
+  readonly tls: TlsFiles;
+  readonly policy: WebPolicy;
+  readonly limits: WebLimits;
+  readonly instruments: WebhookInstruments;
+  readonly status: StatusTarget | undefined;
+  /** Goes on in the log files that have their names now; returns whether there are any. @throws OcicryptError */
+  readonly reopenLogs: () => boolean;
+  readonly log: ServerLog;
+};
+
+/**
+ * Starts a server: it listens on every target when this returns, or on none.
+ *
+ * @throws OcicryptError `configuration`
+ */
+export async function startWebhook(options: WebhookOptions): Promise<RunningServer> {
+  const { limits, instruments, log, policy, tls } = options;
+  checkTargets(options.listen);
+  let draining = false;
+  const isDraining = () => draining;
+  const web = new WebConnections({
+    handler: policy.handler,
+    limits,
+    isDraining,
+    failed: (problem) => log.warn({ problem }, 'a request failed'),
+  });
+  instruments.read(web, () => expiryOf(tls));
+  const listener = { access: { mode: 0o600, group: undefined }, tls, insecurePlaintext: false } as const;
+  const listeners = await openAll(options.listen, (target) =>
+    openListener(target, web, { ...listener, protocol: 'http/1.1' }),
+  );
+  let status: StatusPage | undefined;
+  try {
+    if (options.status !== undefined) {
+      const page = { metrics: () => instruments.render(), isReady: async () => true, isDraining };
+      status = await startStatusPage(options.status, page);
+    }
+  } catch (error) {
+    for (const one of listeners) one.close();
+    throw error;
+  }
+  const reread = async () => {
+    try {
+      await policy.reread();
+      instruments.reloaded('policy', 'ok');
+      log.info({}, 'policy read again');
+    } catch (error) {
+      instruments.reloaded('policy', 'failed');
+      log.warn({ problem: describeError(asOcicryptError(error)) }, 'policy not read again: the old one stays');
+    }
+  };
+  let isExpired = false;
+  const poll = setInterval(() => {
+    reloadCertificates(listeners, instruments, log);
+    if (policy.hasChanged()) void reread();
+    const was = isExpired;
+    isExpired = expiryOf(tls) * 1000 < Date.now();
+    if (isExpired && !was) log.warn({}, 'the certificate has expired: callers refuse it until it is replaced');
+  }, FILE_POLL_MILLISECONDS).unref();
+  const close = () => {
+    clearInterval(poll);
+    for (const one of listeners) one.close();
+    web.destroy();
+    status?.close();
+  };
+  return {
+    addresses: listeners.map(({ address }) => address),
+    status: status?.address,
+    async reload() {
+      reloadCertificates(listeners, instruments, log);
+      reopen(options.reopenLogs, log);
+      await reread();
+    },
+    async drain() {
+      draining = true;
+      for (const one of listeners) one.close();
+      await withinTime(web.drain(), limits.call);
+      close();
+    },
+    close,
+  };
+}
+
+/** When the certificate ends, in seconds since 1970; 0 if it cannot be read. */
+function expiryOf({ certificate }: TlsFiles): number {
+  try {
+    return Date.parse(new X509Certificate(readFileSync(certificate)).validTo) / 1000;
+  } catch {
+    return 0;
+  }
+}

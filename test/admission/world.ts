@@ -1,0 +1,165 @@
+// A webhook over real HTTPS beside a registry that misbehaves on demand, for tests of what an API server is answered.
+
+import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
+import { Agent, request } from 'node:https';
+import { join } from 'node:path';
+import type { TestContext } from 'node:test';
+import { parse } from 'yaml';
+import { type AdmissionEvent, createAdmission } from '../../src/admission/admission.ts';
+import type { Cluster } from '../../src/admission/decision.ts';
+import { Judge } from '../../src/admission/judge.ts';
+import { parsePolicy } from '../../src/admission/policy-file.ts';
+import type { LayerKeyUnwrapper } from '../../src/client/layer-keys.ts';
+import { encryptImage } from '../../src/image/encrypt.ts';
+import { openLayout } from '../../src/image/transports/layout.ts';
+import { createStoredManifest } from '../../src/image/transports/store.ts';
+import type { WebLimits } from '../../src/server/web.ts';
+import { DEFAULT_WEB_LIMITS, startWebhook } from '../../src/server/webhook.ts';
+import { WebhookInstruments } from '../../src/server/webhook-instruments.ts';
+import { createCertificateAuthority } from '../fixtures/certificates.ts';
+import { v2Recipient } from '../image/packet-recipients.ts';
+import { setUpRegistry } from '../image/transports/registry/harness.ts';
+
+const KEY = 'gcpkms://projects/p/locations/global/keyRings/r/cryptoKeys/a';
+
+export type Answered = {
+  readonly uid: string;
+  readonly allowed: boolean;
+  readonly status?: { readonly code: number; readonly reason: string; readonly message: string };
+  readonly warnings?: readonly string[];
+  readonly patchType?: string;
+  readonly patch?: string;
+};
+
+export type WorldOptions = {
+  /** YAML; `REGISTRY` in it is the fake's address. */
+  readonly policy?: string;
+  readonly cluster?: Cluster;
+  readonly record?: (event: AdmissionEvent) => Promise<void>;
+  readonly limits?: Partial<WebLimits>;
+  readonly unwrapper?: LayerKeyUnwrapper;
+};
+
+const POLICY = 'rules: [{name: all}]\nregistries: [REGISTRY]\nnodes: [{runtime: containerd}]\n';
+
+/** A webhook; `app:1` in its registry is encrypted and has its digest tag, `plain:2` is not encrypted. */
+export async function startWorld(t: TestContext, options: WorldOptions = {}) {
+  const { policy: text = POLICY, limits = {}, cluster, unwrapper } = options;
+  const { directory, fake, made, open } = await setUpRegistry(t, { layers: [{}] });
+  const layout = openLayout(made.directory, 'latest', 'oci:plain');
+  const wrapped = { recipients: [v2Recipient([KEY])] };
+  const { digest } = await encryptImage(layout, open('app:1', { digestTag: true }), wrapped);
+  const plain = await layout.readRoot();
+  await open('plain:2').writeRoot(createStoredManifest(plain.bytes, plain.mediaType));
+  fake.requests.splice(0);
+
+  const authority = await createCertificateAuthority(join(directory, 'webhook'));
+  const tls = { ...(await authority.issue('server', { usage: 'server' })), clientAuthority: undefined } as const;
+  const environment = { HOME: directory, SSL_CERT_FILE: fake.authority, SSL_CERT_DIR: join(directory, 'none') };
+  const events: AdmissionEvent[] = [];
+  const instruments = new WebhookInstruments();
+  const court = async (yaml: string) => ({
+    policy: await parsePolicy(parse(yaml.replaceAll('REGISTRY', fake.host))),
+    judge: new Judge({
+      registry: { environment, authFile: join(directory, 'auth.json') },
+      unwrapperFor: ({ unwrap }) => (unwrap && unwrapper !== undefined ? () => unwrapper : undefined),
+      onVerdict: (source) => instruments.verdict(source),
+    }),
+  });
+  let current = await court(text);
+  const handler = createAdmission({
+    court: () => current,
+    cluster,
+    record: options.record ?? (async (event) => void events.push(event)),
+    onReview: (...report) => instruments.review(...report),
+    onImage: (outcome) => instruments.image(outcome),
+  });
+  const log = { info: () => undefined, warn: () => undefined };
+  const server = await startWebhook({
+    ...{ tls: { ...tls, minVersion: 'TLSv1.3' }, limits: { ...DEFAULT_WEB_LIMITS, ...limits }, instruments, log },
+    listen: [{ kind: 'tls', host: '127.0.0.1', port: 0 }],
+    policy: { handler, hasChanged: () => false, reread: async () => undefined },
+    status: undefined,
+    reopenLogs: () => false,
+  });
+  const agent = new Agent({ keepAlive: true, ca: await readFile(authority.certificate) });
+  t.after(() => {
+    agent.destroy();
+    server.close();
+    current.judge.close();
+  });
+  const address = (server.addresses[0] ?? '').replace('tls:', 'https:');
+  /** Posts bytes as they are. */
+  const post = (path: string, body: string | Uint8Array) => send(agent, `${address}${path}`, body);
+  /** What is answered about a pod. */
+  const ask = async (pod: object, { path = '/validate', ...more }: { readonly path?: string } & object = {}) => {
+    const { status, body } = await post(path, JSON.stringify(review(pod, more)));
+    assert.equal(status, 200, body);
+    const { apiVersion, kind, response } = JSON.parse(body);
+    assert.deepEqual([apiVersion, kind, response.uid], ['admission.k8s.io/v1', 'AdmissionReview', UID]);
+    const answered: Answered = response;
+    return answered;
+  };
+  const adopt = async (yaml: string) => {
+    current = await court(yaml);
+  };
+  const image = (name: string) => `${fake.host}/${name}`;
+  return { ...{ directory, fake, open, digest, events, instruments, server, agent, address }, post, ask, adopt, image };
+}
+
+const UID = '705ab4f5-6393-11e8-b7cc-42010a800002';
+
+/** A review as API servers write them. @param more members of the request that differ */
+function review(pod: object, more: object = {}): object {
+  return {
+    apiVersion: 'admission.k8s.io/v1',
+    kind: 'AdmissionReview',
+    request: {
+      uid: UID,
+      kind: { group: '', version: 'v1', kind: 'Pod' },
+      resource: { group: '', version: 'v1', resource: 'pods' },
+      name: 'web',
+      namespace: 'shop',
+      operation: 'CREATE',
+      userInfo: { username: 'alice', groups: ['system:authenticated'] },
+      object: pod,
+      oldObject: null,
+      dryRun: false,
+      ...more,
+    },
+  };
+}
+
+/** A pod of containers with these images. */
+export function podOf(...images: readonly string[]) {
+  return {
+    apiVersion: 'v1',
+    kind: 'Pod',
+    metadata: { name: 'web', labels: {} },
+    spec: { containers: images.map((image, index) => ({ name: `c${index}`, image })) },
+  };
+}
+
+/** What a patch says. */
+export function patchOf({ patch = '', patchType }: Answered): unknown {
+  return patchType === 'JSONPatch' ? JSON.parse(Buffer.from(patch, 'base64').toString()) : undefined;
+}
+
+function send(
+  agent: Agent,
+  url: string,
+  body: string | Uint8Array,
+): Promise<{ readonly status: number; readonly body: string }> {
+  const { promise, resolve, reject } = Promise.withResolvers<{ readonly status: number; readonly body: string }>();
+  const length = Buffer.byteLength(body);
+  const outgoing = request(url, { agent, method: 'POST', headers: { 'content-length': length } }, (incoming) => {
+    const chunks: Buffer[] = [];
+    incoming.on('data', (chunk: Buffer) => chunks.push(chunk));
+    incoming.on('end', () => resolve({ status: incoming.statusCode ?? 0, body: Buffer.concat(chunks).toString() }));
+    incoming.on('error', reject);
+  });
+  outgoing.on('error', reject);
+  outgoing.end(body);
+  return promise;
+}
