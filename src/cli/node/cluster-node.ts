@@ -4,7 +4,7 @@
 import { createHash } from 'node:crypto';
 import { asArray, asObject, asText, type JsonObject } from '../../base/json.ts';
 import type { Kubernetes } from '../../base/kubernetes.ts';
-import { printable } from '../text.ts';
+import { printable } from '../../base/shown.ts';
 
 const READY_LABEL = 'ocicrypt-kms.io/ready';
 const CONDITION = 'OcicryptKmsReady';
