@@ -1,4 +1,4 @@
-// Reads the YAML files (or JSON, which is YAML) that operators name.
+// The only code that reads YAML: files (or JSON, which is YAML) that operators name.
 
 import { OcicryptError } from './errors.ts';
 import { readPublicFile } from './secret-file.ts';

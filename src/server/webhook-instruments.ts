@@ -34,7 +34,7 @@ export class WebhookInstruments implements ReloadCounter {
       new Gauge('ocicrypt_kms_active_calls', 'Calls that are worked on.', () => web.gate.entered),
       new Gauge('ocicrypt_kms_queued_calls', 'Calls that wait.', () => web.gate.waiting),
       new Gauge('ocicrypt_kms_buffered_bytes', 'Bytes of requests that are held.', () => web.buffered),
-      new Gauge('ocicrypt_kms_certificate_not_after_seconds', 'When the certificate of --tls-cert ends.', expiry),
+      new Gauge('ocicrypt_kms_certificate_not_after_seconds', "When the server's certificate ends.", expiry),
     ];
   }
 

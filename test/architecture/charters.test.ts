@@ -10,7 +10,7 @@ const SOURCE = fileURLToPath(new URL('../../src', import.meta.url));
 /** Files that open with "The only code that", and what nothing else of src may hold. */
 const ONLY: Readonly<Record<string, RegExp>> = {
   'base/http/roots.ts': /rootCertificates|getCACertificates/,
-  'cli/options/configuration.ts': /'yaml'/,
+  'base/yaml-file.ts': /'yaml'/,
   'cli/prompt.ts': /\/dev\/tty/,
   'cli/run.ts': /ERROR_STATUS\[.*\]\.exit/,
   'client/jwe.ts': /'jose'/,

@@ -1,4 +1,4 @@
-// The only code that reads a configuration file. Its members are the options of the table; docs/configuration.md.
+// Reads a configuration file. Its members are the options of the table; docs/configuration.md.
 
 import { OcicryptError } from '../../base/errors.ts';
 import { nearest } from '../../base/nearest.ts';
