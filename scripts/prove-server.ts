@@ -8,7 +8,7 @@ const INPUTS = count('OCICRYPT_PROVE_INPUTS', 100_000);
 const MORE_FILES: Readonly<Record<string, readonly string[]>> = {
   P7: ['test/executable/server/peers.test.ts'],
   P9: ['test/server/limits.test.ts'],
-  P11: ['test/server/limits.test.ts'],
+  P11: ['test/server/delay.test.ts', 'test/server/limits.test.ts'],
   P18: ['test/executable/server/sockets.test.ts', 'test/server/listener.test.ts'],
   P19: ['test/server/listener.test.ts'],
   P20: ['test/executable/server/peers.test.ts', 'test/server/client-names.test.ts'],

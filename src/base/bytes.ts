@@ -112,6 +112,14 @@ export function base64Text(bytes: Uint8Array): string {
   return new TextDecoder().decode(encodeBase64(bytes));
 }
 
+/**
+ * The same bytes as a Buffer. For what is read often it is better to be one from the start (`Buffer.alloc`): a view of other
+ * bytes costs the engine more than to read them.
+ */
+export function asBuffer(bytes: Uint8Array): Buffer {
+  return Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
+}
+
 /** `parts` one after the other in one new array. */
 export function concatBytes(...parts: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
   const out = new Uint8Array(parts.reduce((length, part) => length + part.length, 0));

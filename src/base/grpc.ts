@@ -28,8 +28,8 @@ export function decodeHealth(reply: Uint8Array): boolean {
 
 /** `message` as one uncompressed frame. */
 export function encodeFrame(message: Uint8Array): Uint8Array<ArrayBuffer> {
-  const frame = new Uint8Array(FRAME_HEADER + message.length);
-  new DataView(frame.buffer).setUint32(1, message.length);
+  const frame = Buffer.alloc(FRAME_HEADER + message.length);
+  frame.writeUInt32BE(message.length, 1);
   frame.set(message, FRAME_HEADER);
   return frame;
 }

@@ -1,7 +1,7 @@
 // JSON from bytes: a strict parser that leaves strings where they are, so that keys pass through requests and answers
 // without ever becoming a JavaScript string. Its twin is json-writer.ts.
 
-import { decodeBase64 } from './bytes.ts';
+import { asBuffer, decodeBase64 } from './bytes.ts';
 import { OcicryptError } from './errors.ts';
 
 /** A parsed value. Objects are maps, so that no member name can reach a prototype. */
@@ -174,7 +174,7 @@ class Parser {
   #offset = 0;
 
   constructor(bytes: Uint8Array, what: string) {
-    this.#bytes = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
+    this.#bytes = asBuffer(bytes);
     this.#what = what;
   }
 

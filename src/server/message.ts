@@ -14,8 +14,8 @@ export class MessageReceiver implements Holder {
   readonly #budget: PageBudget;
   readonly #limit: number;
   readonly #onEvicted: () => void;
-  readonly #header = new Uint8Array(FRAME_HEADER);
-  #whole: Uint8Array<ArrayBuffer> | undefined;
+  readonly #header = Buffer.alloc(FRAME_HEADER);
+  #whole: Buffer | undefined;
   #length = 0;
   #received = 0;
 
@@ -63,7 +63,7 @@ export class MessageReceiver implements Holder {
   finish(): Uint8Array | CallFailure {
     if (this.#received === 0) return NO_MESSAGE;
     if (this.#received < FRAME_HEADER + this.#length) return HALF_MESSAGE;
-    this.#whole = new Uint8Array(this.#length);
+    this.#whole = Buffer.alloc(this.#length);
     for (const [index, page] of this.pages.entries()) {
       const start = index * PAGE_BYTES;
       this.#whole.set(page.subarray(0, this.#length - start), start);
@@ -85,7 +85,7 @@ export class MessageReceiver implements Holder {
     const [flag] = this.#header;
     if (flag === 1) return COMPRESSED;
     if (flag !== 0) return { status: CALL_STATUS.INTERNAL, message: 'the frame has an unknown flag' };
-    this.#length = new DataView(this.#header.buffer).getUint32(1);
+    this.#length = this.#header.readUInt32BE(1);
     // The same code and text as when the command reads too much.
     if (this.#length > this.#limit) {
       return {

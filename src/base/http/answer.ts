@@ -1,7 +1,7 @@
 // Reads answers of HTTP/1.1 (RFC 9112), and reads each in one way only: what could be taken for
 // another length, another answer, or for none at all, is refused.
 
-import { concatBytes, wipe } from '../bytes.ts';
+import { asBuffer, wipe } from '../bytes.ts';
 import type { HttpResponse } from './contract.ts';
 import { answeredTooMuch, brokenOff, notHttp } from './errors.ts';
 
@@ -25,7 +25,7 @@ export class AnswerReader {
   readonly #url: URL;
   readonly #method: string;
   readonly #maximumBytes: number;
-  readonly #body: Uint8Array[] = [];
+  readonly #body: Buffer<ArrayBuffer>[] = [];
   #length = 0;
   /** What has come and cannot be understood yet. */
   #pending: Buffer = Buffer.alloc(0);
@@ -63,7 +63,7 @@ export class AnswerReader {
    */
   push(bytes: Uint8Array): HttpResponse | undefined {
     this.#hasBegun = true;
-    const input = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
+    const input = asBuffer(bytes);
     const whole = this.#pending.length === 0 ? input : Buffer.concat([this.#pending, input]);
     if (whole !== input) wipe(this.#pending, input);
     this.#pending = whole;
@@ -85,9 +85,19 @@ export class AnswerReader {
   #finish(): HttpResponse {
     const head = this.#head;
     if (head === undefined) throw brokenOff(this.#url);
-    const body = concatBytes(...this.#body);
+    const body = this.#joinBody();
     this.discard();
     return { status: head.status, headers: head.headers, body };
+  }
+
+  /** Most answers come in one piece, which is not copied. */
+  #joinBody(): Buffer<ArrayBuffer> {
+    const only = this.#body.length === 1 ? this.#body.pop() : undefined;
+    if (only !== undefined) return only;
+    const body = Buffer.alloc(this.#length);
+    let offset = 0;
+    for (const part of this.#body) offset += part.copy(body, offset);
+    return body;
   }
 
   /** One step further in the answer; whether there may be another. */
@@ -197,7 +207,9 @@ export class AnswerReader {
   #take(length: number): void {
     this.#expect(length);
     this.#length += length;
-    this.#body.push(new Uint8Array(this.#pending.subarray(0, length)));
+    const part = Buffer.alloc(length);
+    part.set(this.#pending.subarray(0, length));
+    this.#body.push(part);
     this.#drop(length);
   }
 
