@@ -14,6 +14,7 @@ import {
   optionSpec,
   variableOf,
 } from '../src/cli/options/table.ts';
+import { chartSchema } from './chart-schema.ts';
 import { outputSchemas } from './output-schemas.ts';
 
 /** The generated documents: path from the project's root, and content. */
@@ -21,6 +22,7 @@ export function generatedDocuments(): ReadonlyMap<string, string> {
   return new Map([
     ['docs/configuration.md', configurationDocument()],
     ['docs/configuration.schema.json', `${JSON.stringify(configurationSchema(), null, 2)}\n`],
+    ['deploy/helm/ocicrypt-kms/values.schema.json', `${JSON.stringify(chartSchema(configurationObject()), null, 2)}\n`],
     ...outputSchemas(),
     [
       'deploy/ocicrypt-kms.service',
@@ -158,6 +160,14 @@ function escapeCell(text: string): string {
 }
 
 function configurationSchema(): object {
+  return {
+    $schema: 'https://json-schema.org/draft/2020-12/schema',
+    title: 'ocicrypt-kms configuration',
+    ...configurationObject(),
+  };
+}
+
+function configurationObject(): object {
   const properties: Record<string, object> = {};
   const sections = new Map<string, Record<string, object>>();
   for (const name of OPTION_NAMES) {
@@ -167,11 +177,7 @@ function configurationSchema(): object {
     else sections.set(first, { ...sections.get(first), [second]: memberSchema(name) });
   }
   for (const [section, members] of sections) properties[section] = closedObject(members);
-  return {
-    $schema: 'https://json-schema.org/draft/2020-12/schema',
-    title: 'ocicrypt-kms configuration',
-    ...closedObject(properties),
-  };
+  return closedObject(properties);
 }
 
 function memberSchema(name: OptionName): object {

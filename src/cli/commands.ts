@@ -51,7 +51,16 @@ const OVER_TLS: CommandMode = {
 const OF_EVERY_ACTION: readonly OptionName[] = ['debugLog', 'config', ...REMOTE_OPTIONS];
 
 /** What an agent of a cluster takes. */
-const AGENT_OPTIONS = ['node', 'daemon-set', 'source', 'directory', 'period', 'status', 'insecure-status'] as const;
+const AGENT_OPTIONS = [
+  'node',
+  'daemon-set',
+  'source',
+  'directory',
+  'socket-user',
+  'period',
+  'status',
+  'insecure-status',
+] as const;
 
 /** What `node` is to do besides. */
 const NODE_ACTIONS = ['root', 'dry-run', 'no-restart', 'pull', 'json'] as const;

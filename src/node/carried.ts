@@ -3,6 +3,7 @@
 import { createHash } from 'node:crypto';
 import {
   chmodSync,
+  chownSync,
   closeSync,
   copyFileSync,
   fstatSync,
@@ -10,6 +11,7 @@ import {
   lstatSync,
   mkdirSync,
   openSync,
+  readdirSync,
   readFileSync,
   readSync,
   renameSync,
@@ -75,24 +77,43 @@ export function bringFiles({ directory, owner }: Carriage, files: readonly Carri
   const paths = [...files.map(({ path }) => path), CARRIED_PROGRAM];
   const old = (readList(directory)?.paths ?? []).filter((path) => !paths.includes(path));
   // First of all, so that also what is killed in the middle is known.
-  writeWhole(directory, LIST, (place) =>
-    writeFileSync(place, `${JSON.stringify({ owner, paths: [...paths, ...old] })}\n`, { mode: 0o600 }),
-  );
-  let changed = false;
-  for (const { path, content } of files) {
-    if (isSame(join(directory, path), content)) continue;
-    writeWhole(directory, path, (place) => writeFileSync(place, content, { mode: 0o600 }));
-    changed = true;
-  }
+  let changed = writeChanged(directory, LIST, listText(owner, [...paths, ...old]));
+  for (const { path, content } of files) changed = writeChanged(directory, path, content) || changed;
   if (digestOf(program) !== digestOf(join(directory, CARRIED_PROGRAM))) {
     writeWhole(directory, CARRIED_PROGRAM, (place) => copyFileSync(program, place), 0o755);
     changed = true;
   }
   for (const path of old) removeFile(directory, path);
-  writeWhole(directory, LIST, (place) =>
-    writeFileSync(place, `${JSON.stringify({ owner, paths })}\n`, { mode: 0o600 }),
-  );
-  return changed || old.length > 0;
+  return writeChanged(directory, LIST, listText(owner, paths)) || changed;
+}
+
+function listText(owner: string, paths: readonly string[]): Uint8Array {
+  return new TextEncoder().encode(`${JSON.stringify({ owner, paths })}\n`);
+}
+
+/** Where servers in pods have their socket: defaultSocketPath of root. */
+const SOCKET_DIRECTORY = '/run/ocicrypt-kms';
+
+/**
+ * Makes the directory of a socket, for a user who may be no other than root.
+ *
+ * @throws OcicryptError `not-written`, `configuration` if something else has it
+ */
+export function makeSocketDirectory(user: number, path = SOCKET_DIRECTORY): void {
+  try {
+    mkdirSync(path, { recursive: true, mode: 0o700 });
+    const { uid } = lstatSync(path);
+    if (uid === user) return;
+    if (readdirSync(path).length === 0) {
+      chownSync(path, user, user);
+      return;
+    }
+  } catch (cause) {
+    throw notWritten(path, cause);
+  }
+  throw new OcicryptError('configuration', `${path} is in use, and not by the user ${user}`, {
+    hint: 'a service of this node may have its socket there: stop it, or let pods have no server',
+  });
 }
 
 /** Removes all that was brought, and the directories that are empty then. */
@@ -118,6 +139,13 @@ function readList(directory: string): { readonly owner: string; readonly paths: 
 /** Whether a path stays below the directory that it is joined to. */
 export function isBelow(path: string): boolean {
   return path.split('/').every((part) => /^[\w.-]+$/.test(part) && part !== '.' && part !== '..');
+}
+
+/** @returns whether it was otherwise before */
+function writeChanged(directory: string, path: string, content: Uint8Array): boolean {
+  if (isSame(join(directory, path), content)) return false;
+  writeWhole(directory, path, (place) => writeFileSync(place, content, { mode: 0o600 }));
+  return true;
 }
 
 /** Another name first: what reads a file meanwhile sees the old one or the new one. */

@@ -24,7 +24,6 @@ const SIGNATURES = {
 
 // Numbers of Linux, the same on both processors.
 const CLONE_FS = 0x200;
-const O_RDWR = 2;
 const O_CREAT = 0o100;
 const LOCK_EX = 2;
 const LOCK_NB = 4;
@@ -70,8 +69,8 @@ export async function enterHost(): Promise<Host> {
   if (!isInside) throw noRight();
   return {
     lock(path) {
-      // Left open, by the program that this process becomes too: the lock ends with it.
-      const descriptor = open(new TextEncoder().encode(`${path}\0`), O_RDWR | O_CREAT, 0o600);
+      // For reading: a disk that became read-only has it already. Left open, by the program that this process becomes too: the lock ends with it.
+      const descriptor = open(new TextEncoder().encode(`${path}\0`), O_CREAT, 0o600);
       if (descriptor < 0) {
         throw new OcicryptError('not-written', `cannot write ${path}`, {
           hint: 'its file system must be writable: name another directory of the node',

@@ -37,6 +37,7 @@ export async function runAgent({ settings, terminal }: CommandContext): Promise<
   const task = {
     owner: daemonSet.join('/'),
     directory: settings.text('directory') ?? DIRECTORY,
+    socketUser: settings.count('socket-user'),
   };
   const stop = stopSignal();
   const agent = new Agent({

@@ -2,13 +2,14 @@
 
 import { join } from 'node:path';
 import { OcicryptError } from '../../base/errors.ts';
-import { asArray, asBytes, asObject, asText, parseJson } from '../../base/json.ts';
+import { asArray, asBytes, asNumber, asObject, asText, parseJson } from '../../base/json.ts';
 import {
   bringFiles,
   CARRIAGE_LOCK,
   CARRIED_PROGRAM,
   type CarriedFile,
   isBelow,
+  makeSocketDirectory,
   prepareDirectory,
   removeCarried,
 } from '../../node/carried.ts';
@@ -19,6 +20,8 @@ import type { CommandContext } from '../command.ts';
 export type HostTask = {
   readonly owner: string;
   readonly directory: string;
+  /** Whose socket is to have a directory. */
+  readonly socketUser?: number | undefined;
   /** What is brought before anything runs; undefined if what is there stays. */
   readonly files?: readonly CarriedFile[];
   /** The words of this program that run there; without any, all that was brought is removed. */
@@ -42,6 +45,7 @@ export async function runOnHost({ terminal }: CommandContext): Promise<void> {
       hint: 'it ends by itself, or runs in a pod that was deleted by force: see which pods of the DaemonSet there are',
     });
   }
+  if (task.socketUser !== undefined) makeSocketDirectory(task.socketUser);
   if (task.files !== undefined) bringFiles(task, task.files, '/proc/self/exe');
   if (task.words.length === 0) return removeCarried(task);
   host.become([join(task.directory, CARRIED_PROGRAM), ...task.words]);
@@ -57,7 +61,8 @@ function decodeHostTask(bytes: Uint8Array): HostTask {
     throw notTask();
   });
   if (owner === undefined || directory === undefined || words === undefined) throw notTask();
-  return { owner, directory, words, ...(files === undefined ? {} : { files }) };
+  const socketUser = asNumber(task?.get('socketUser'));
+  return { owner, directory, words, socketUser, ...(files === undefined ? {} : { files }) };
 }
 
 function notTask(): OcicryptError {

@@ -13,6 +13,7 @@ import type { HostTask } from './host.ts';
 export type RoundOptions = Carriage & {
   /** The directory that holds what is brought to the node. */
   readonly source: string;
+  readonly socketUser: number | undefined;
   /** Runs a task on the machine to its end. */
   readonly run: (task: HostTask) => Promise<Ended>;
   /** Milliseconds that only go forward. */
@@ -56,14 +57,15 @@ export class Rounds {
   }
 
   async #run(): Promise<NodeState> {
-    const { owner, directory, source, run, now } = this.#options;
+    const { source, run, now, ...options } = this.#options;
+    const task = { owner: options.owner, directory: options.directory, socketUser: options.socketUser };
     const files = readSources(source);
     const digest = digestOf(files);
     if (this.#restart !== undefined && this.#restart.digest === digest && now() < this.#restart.until)
       return notReady('NotSetUp', this.#restart.message);
     if (!this.#isHealthy || digest !== this.#installed) {
-      const words = ['node', 'install', `--config=${join(directory, CARRIED_POLICY)}`];
-      const ended = await run({ owner, directory, files, words });
+      const words = ['node', 'install', `--config=${join(task.directory, CARRIED_POLICY)}`];
+      const ended = await run({ ...task, files, words });
       const message = complaintOf(ended);
       // systemctl failed: the files are as before. All else that is wrong costs the node nothing to try again.
       const isRestart = ended.status === ERROR_STATUS.unavailable.exit;
@@ -71,7 +73,7 @@ export class Rounds {
       if (ended.status !== 0) return notReady('NotSetUp', message);
       this.#installed = digest;
     }
-    return judge(await run({ owner, directory, words: ['node', 'check', '--json'] }));
+    return judge(await run({ ...task, words: ['node', 'check', '--json'] }));
   }
 }
 

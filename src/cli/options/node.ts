@@ -61,6 +61,12 @@ export const NODE_OPTIONS = {
     member: null,
     fallback: '/opt/ocicrypt-kms/node',
   },
+  'socket-user': {
+    kind: 'count',
+    value: 'UID',
+    describe: 'the user of a server in another pod, for whom the agent makes /run/ocicrypt-kms on the node',
+    member: null,
+  },
   period: {
     kind: 'duration',
     value: 'TIME',

@@ -34,6 +34,11 @@ helm.sh/chart: {{ printf "%s-%s" .top.Chart.Name .top.Chart.Version }}
 {{- .Values.existingPolicy | default (printf "%s-policy" (include "ocicrypt-kms.name" .)) -}}
 {{- end -}}
 
+{{/* What a node is told: with servers in pods, their socket alone. */}}
+{{- define "ocicrypt-kms.nodePolicyName" -}}
+{{- if .Values.server.enabled }}{{ include "ocicrypt-kms.name" . }}-remote{{ else }}{{ include "ocicrypt-kms.policyName" . }}{{ end -}}
+{{- end -}}
+
 {{- define "ocicrypt-kms.priorityClassName" -}}
 {{- .Values.priorityClassName | default (include "ocicrypt-kms.name" .) -}}
 {{- end -}}
@@ -64,8 +69,8 @@ seccompProfile: {type: RuntimeDefault}
 {{- define "ocicrypt-kms.sourceVolumes" -}}
 - name: policy
   configMap:
-    name: {{ include "ocicrypt-kms.policyName" .top }}
-    items: [{key: {{ .policy }}, path: config.yaml}]
+    name: {{ .policy }}
+    items: [{key: config.yaml, path: config.yaml}]
 {{- range $index, $secret := .top.Values.secrets }}
 - name: secret-{{ $index }}
   secret: {secretName: {{ $secret | quote }}, defaultMode: 0400}
