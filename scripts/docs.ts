@@ -1,8 +1,10 @@
 // Writes the documents that are made from the table of options, and the units of deploy/; a test compares them. With
-// `reference`, the reference of the library, into dist/reference.
+// `reference`, the reference of the library, into dist/reference; with `kustomize`, the base of
+// deploy/kustomize, which takes Go: npm run test:emulators -- chart compares that.
 
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { renderBase } from '../test/peers/charts.ts';
 import { generatedDocuments } from '../tools/documents.ts';
 import { PROJECT, runTool } from '../tools/process.ts';
 
@@ -12,6 +14,8 @@ if (process.argv[2] === 'reference') {
   const words = ['--entryPoints', 'src/index.ts', '--out', 'dist/reference', '--readme', 'docs/library.md'];
   const strict = ['--excludeExternals', '--treatWarningsAsErrors', '--treatValidationWarningsAsErrors'];
   runTool('npm', ['exec', '--yes', ...packages, '--', 'typedoc', ...words, ...strict]);
+} else if (process.argv[2] === 'kustomize') {
+  writeFileSync(join(PROJECT, 'deploy/kustomize/base/chart.yaml'), await renderBase());
 } else {
   for (const [file, content] of generatedDocuments()) writeFileSync(join(PROJECT, file), content);
 }

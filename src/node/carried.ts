@@ -40,8 +40,9 @@ export const CARRIED_PROGRAM = 'bin/ocicrypt-kms';
 export const CARRIED_POLICY = 'policy/config.yaml';
 /** The lock of an agent at work. */
 export const CARRIAGE_LOCK = 'lock';
-/** What was brought, and by whom. */
+/** What was brought, by whom, and the first directory that was made for it. */
 const LIST = 'carried.json';
+type List = { readonly owner: string; readonly paths: readonly string[]; readonly made: string | undefined };
 
 /**
  * Makes the directory, for root alone to write.
@@ -49,8 +50,9 @@ const LIST = 'carried.json';
  * @throws OcicryptError `configuration` if others could replace what is in it, `not-written`
  */
 export function prepareDirectory({ directory, owner }: Carriage): void {
+  let made: string | undefined;
   try {
-    mkdirSync(directory, { recursive: true, mode: 0o755 });
+    made = mkdirSync(directory, { recursive: true, mode: 0o755 });
   } catch (cause) {
     throw notWritten(directory, cause);
   }
@@ -59,6 +61,7 @@ export function prepareDirectory({ directory, owner }: Carriage): void {
     throw new OcicryptError('configuration', `${directory} is no place for a program: ${weakness.problem}`, {
       hint: weakness.hint,
     });
+  if (made !== undefined) writeChanged(directory, LIST, listText({ owner, paths: [], made }));
   const before = readList(directory);
   if (before === undefined || before.owner === owner) return;
   throw new OcicryptError('configuration', `this node is set up by other agents already: those of ${before.owner}`, {
@@ -75,20 +78,22 @@ export function prepareDirectory({ directory, owner }: Carriage): void {
  */
 export function bringFiles({ directory, owner }: Carriage, files: readonly CarriedFile[], program: string): boolean {
   const paths = [...files.map(({ path }) => path), CARRIED_PROGRAM];
-  const old = (readList(directory)?.paths ?? []).filter((path) => !paths.includes(path));
+  const before = readList(directory);
+  const made = before?.made;
+  const old = (before?.paths ?? []).filter((path) => !paths.includes(path));
   // First of all, so that also what is killed in the middle is known.
-  let changed = writeChanged(directory, LIST, listText(owner, [...paths, ...old]));
+  let changed = writeChanged(directory, LIST, listText({ owner, paths: [...paths, ...old], made }));
   for (const { path, content } of files) changed = writeChanged(directory, path, content) || changed;
   if (digestOf(program) !== digestOf(join(directory, CARRIED_PROGRAM))) {
     writeWhole(directory, CARRIED_PROGRAM, (place) => copyFileSync(program, place), 0o755);
     changed = true;
   }
   for (const path of old) removeFile(directory, path);
-  return writeChanged(directory, LIST, listText(owner, paths)) || changed;
+  return writeChanged(directory, LIST, listText({ owner, paths, made })) || changed;
 }
 
-function listText(owner: string, paths: readonly string[]): Uint8Array {
-  return new TextEncoder().encode(`${JSON.stringify({ owner, paths })}\n`);
+function listText(list: List): Uint8Array {
+  return new TextEncoder().encode(`${JSON.stringify(list)}\n`);
 }
 
 /** Where servers in pods have their socket: defaultSocketPath of root. */
@@ -116,16 +121,16 @@ export function makeSocketDirectory(user: number, path = SOCKET_DIRECTORY): void
   });
 }
 
-/** Removes all that was brought, and the directories that are empty then. */
+/** Removes all that was brought, and of the directories that were made for it those that are empty then. */
 export function removeCarried({ directory }: Carriage): void {
-  for (const path of readList(directory)?.paths ?? []) removeFile(directory, path);
-  rmSync(join(directory, LIST), { force: true });
-  rmSync(join(directory, CARRIAGE_LOCK), { force: true });
-  removeEmpty(directory, '/');
+  const list = readList(directory);
+  for (const path of list?.paths ?? []) removeFile(directory, path);
+  for (const path of [LIST, CARRIAGE_LOCK]) removeFile(directory, path);
+  removeEmpty(directory, list?.made === undefined ? directory : dirname(list.made));
 }
 
 /** As a set of agents has noted it; undefined if nothing was brought here. */
-function readList(directory: string): { readonly owner: string; readonly paths: readonly string[] } | undefined {
+function readList(directory: string): List | undefined {
   const text = readText(join(directory, LIST));
   if (text === undefined) return undefined;
   const list = asObject(parseJson(new TextEncoder().encode(text), join(directory, LIST)));
@@ -133,6 +138,7 @@ function readList(directory: string): { readonly owner: string; readonly paths: 
   return {
     owner: asText(list?.get('owner')) ?? '',
     paths: paths.flatMap((path) => (path !== undefined && isBelow(path) ? [path] : [])),
+    made: asText(list?.get('made')),
   };
 }
 
@@ -212,7 +218,11 @@ function digestOf(path: string): string | undefined {
 }
 
 function removeFile(directory: string, path: string): void {
-  rmSync(join(directory, path), { force: true });
+  try {
+    rmSync(join(directory, path), { force: true });
+  } catch (cause) {
+    throw notWritten(join(directory, path), cause);
+  }
   removeEmpty(dirname(join(directory, path)), directory);
 }
 

@@ -74,6 +74,14 @@ export async function fetchGo(module: string): Promise<string> {
   return join(directory, program);
 }
 
+/** The directory of a Go module's sources, which is Go's own: it is not to be changed. @param module with its version */
+export async function fetchGoSources(module: string): Promise<string> {
+  await mkdir(CACHE, { recursive: true });
+  const { stdout } = await run('go', ['mod', 'download', '-json', module], { cwd: CACHE, timeout: PATIENCE });
+  const { Dir: directory }: { readonly Dir: string } = JSON.parse(stdout);
+  return directory;
+}
+
 /** Programs of one Go module. */
 export type GoPrograms = {
   /** with its version */

@@ -3,7 +3,7 @@
 import { createHash } from 'node:crypto';
 import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import { describeError, ERROR_STATUS, OcicryptError } from '../../base/errors.ts';
+import { asOcicryptError, describeError, ERROR_STATUS, OcicryptError } from '../../base/errors.ts';
 import { asArray, asObject, asText, type JsonObject, parseJson } from '../../base/json.ts';
 import { CARRIED_POLICY, type Carriage, type CarriedFile } from '../../node/carried.ts';
 import { type Ended, lastComplaint } from '../../node/programs.ts';
@@ -52,7 +52,7 @@ export class Rounds {
       return state;
     } catch (error) {
       this.#isHealthy = false;
-      return notReady('NotSetUp', error instanceof OcicryptError ? describeError(error) : 'unexpected failure');
+      return notReady('NotSetUp', describeError(asOcicryptError(error)));
     }
   }
 
