@@ -85,7 +85,7 @@ const RESERVE = 0.15;
 const RESERVE_MILLISECONDS = { least: 150, most: 1000 } as const;
 
 /** The time in which to answer, of that which the API server says that it waits (`?timeout=10s`, a duration of Go). */
-function timeFor(query: URLSearchParams): number {
+export function timeFor(query: URLSearchParams): number {
   const [, minutes = '0', seconds = '0', milliseconds = '0'] = DURATION.exec(query.get('timeout') ?? '') ?? [];
   const said = Number(minutes) * 60_000 + Number(seconds) * 1000 + Number(milliseconds);
   const whole = said > 0 ? Math.min(said, MAXIMUM_MILLISECONDS) : USUAL_MILLISECONDS;

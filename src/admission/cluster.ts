@@ -21,7 +21,7 @@ export function findCluster(environment: NodeJS.ProcessEnv): Cluster | undefined
 }
 
 /** @param kubernetes asked for each namespace and each secret once in five seconds */
-function createCluster(kubernetes: Pick<Kubernetes, 'ask'>): Cluster {
+export function createCluster(kubernetes: Pick<Kubernetes, 'ask'>): Cluster {
   const labels = new Kept<Labels>(MAXIMUM_KEPT);
   const documents = new Kept<AuthDocument | 'none'>(MAXIMUM_KEPT);
   const readSecret = async (namespace: string, name: string, signal: AbortSignal) => {

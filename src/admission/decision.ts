@@ -134,7 +134,8 @@ class PodDecision {
       const reference = parseImageName(name);
       this.#checkPlace(name, reference);
       const { signal, deadline, court } = this.#setup;
-      const left = Math.max(1, deadline - MARGIN_MILLISECONDS - performance.now());
+      const left = deadline - MARGIN_MILLISECONDS - performance.now();
+      if (left <= 0) throw new OcicryptError('deadline-exceeded', 'there was no time left to look at it');
       const { ok, digest, problem } = await withDeadline(left, signal, 'looking at it', async (running) =>
         court.judge.judge(reference, rule, await this.#logins(rule), running),
       );

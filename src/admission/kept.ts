@@ -3,16 +3,21 @@
 /** Values by name. When there are too many, the oldest goes. */
 export class Kept<Value> {
   readonly #most: number;
+  readonly #now: () => number;
   readonly #values = new Map<string, { readonly value: Value; readonly until: number }>();
 
-  /** @param most how many are kept */
-  constructor(most: number) {
+  /**
+   * @param most how many are kept
+   * @param now a clock in milliseconds
+   */
+  constructor(most: number, now: () => number = () => performance.now()) {
     this.#most = most;
+    this.#now = now;
   }
 
   get(name: string): Value | undefined {
     const entry = this.#values.get(name);
-    if (entry === undefined || entry.until > performance.now()) return entry?.value;
+    if (entry === undefined || entry.until > this.#now()) return entry?.value;
     this.#values.delete(name);
     return undefined;
   }
@@ -21,6 +26,6 @@ export class Kept<Value> {
     this.#values.delete(name);
     const [oldest] = this.#values.keys();
     if (oldest !== undefined && this.#values.size >= this.#most) this.#values.delete(oldest);
-    this.#values.set(name, { value, until: performance.now() + milliseconds });
+    this.#values.set(name, { value, until: this.#now() + milliseconds });
   }
 }

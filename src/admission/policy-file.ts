@@ -20,7 +20,7 @@ import {
 const MAXIMUM_FILE_BYTES = 1024 * 1024;
 
 /** The members that a file may have, and what each of its rules and nodes may have; docs/admission.md. */
-const POLICY_MEMBERS = {
+export const POLICY_MEMBERS = {
   policy: ['default', 'nodes', 'registries', 'rules'],
   rule: [
     ...['name', 'namespaces', 'namespace-labels', 'pod-labels', 'mode', 'require', 'only', 'post-quantum'],

@@ -21,7 +21,8 @@ import { createCertificateAuthority } from '../fixtures/certificates.ts';
 import { v2Recipient } from '../image/packet-recipients.ts';
 import { setUpRegistry } from '../image/transports/registry/harness.ts';
 
-const KEY = 'gcpkms://projects/p/locations/global/keyRings/r/cryptoKeys/a';
+export const KEY = 'gcpkms://projects/p/locations/global/keyRings/r/cryptoKeys/a';
+export const OTHER = 'gcpkms://projects/p/locations/global/keyRings/r/cryptoKeys/b';
 
 export type Answered = {
   readonly uid: string;
@@ -93,7 +94,10 @@ export async function startWorld(t: TestContext, options: WorldOptions = {}) {
   /** Posts bytes as they are. */
   const post = (path: string, body: string | Uint8Array) => send(agent, `${address}${path}`, body);
   /** What is answered about a pod. */
-  const ask = async (pod: object, { path = '/validate', ...more }: { readonly path?: string } & object = {}) => {
+  const ask = async (
+    pod: object,
+    { path = '/validate', ...more }: { readonly path?: string; readonly [member: string]: unknown } = {},
+  ) => {
     const { status, body } = await post(path, JSON.stringify(review(pod, more)));
     assert.equal(status, 200, body);
     const { apiVersion, kind, response } = JSON.parse(body);
@@ -108,10 +112,10 @@ export async function startWorld(t: TestContext, options: WorldOptions = {}) {
   return { ...{ directory, fake, open, digest, events, instruments, server, agent, address }, post, ask, adopt, image };
 }
 
-const UID = '705ab4f5-6393-11e8-b7cc-42010a800002';
+export const UID = '705ab4f5-6393-11e8-b7cc-42010a800002';
 
 /** A review as API servers write them. @param more members of the request that differ */
-function review(pod: object, more: object = {}): object {
+export function review(pod: object, more: object = {}): object {
   return {
     apiVersion: 'admission.k8s.io/v1',
     kind: 'AdmissionReview',

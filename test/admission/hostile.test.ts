@@ -1,0 +1,181 @@
+// Reviews that no API server writes, pods that nobody means well with, and floods: what is answered is refused or in time.
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { timeFor } from '../../src/admission/admission.ts';
+import { type Answered, podOf, review, startWorld, UID } from './world.ts';
+
+const message = ({ status }: Answered) => status?.message ?? '';
+
+describe('reviews', () => {
+  test('what has no uid or is no review is status 400, so that the API server does as its policy says', async (t) => {
+    const { post } = await startWorld(t);
+    const whole = JSON.parse(JSON.stringify(review(podOf('a/b'))));
+    for (const body of [
+      '',
+      '{',
+      '[]',
+      'null',
+      '"x"',
+      '\ufeff{}',
+      '['.repeat(100_000),
+      JSON.stringify({ ...whole, apiVersion: 'admission.k8s.io/v1beta1' }),
+      JSON.stringify({ ...whole, kind: 'Review' }),
+      JSON.stringify({ ...whole, request: undefined }),
+      JSON.stringify({ ...whole, request: [] }),
+      JSON.stringify({ ...whole, request: { ...whole.request, uid: '' } }),
+      JSON.stringify({ ...whole, request: { ...whole.request, uid: 7 } }),
+      Buffer.from([0x7b, 0xff, 0x7d]),
+    ]) {
+      const { status } = await post('/validate', body);
+      assert.equal(status, 400, String(body).slice(0, 80));
+    }
+    assert.equal((await post('/elsewhere', '{}')).status, 404);
+  });
+
+  test('what is no question about a pod’s images is let through or refused by what it is, and its uid comes back', async (t) => {
+    const { ask, post, image } = await startWorld(t);
+    const plain = podOf(image('plain:2'));
+    const pods = { group: '', version: 'v1', resource: 'pods' };
+    for (const [more, isAllowed] of [
+      [{ operation: 'DELETE', object: null, oldObject: plain }, true],
+      [{ operation: 'CONNECT', subResource: 'exec', object: { kind: 'PodExecOptions' } }, true],
+      [{ operation: 'UPDATE', subResource: 'status', oldObject: plain }, true],
+      [{ operation: 'CREATE', subResource: 'binding', object: { kind: 'Binding' } }, true],
+      [{ operation: 'UPDATE', subResource: 'resize', oldObject: plain }, true],
+      [{ resource: { group: 'apps', version: 'v1', resource: 'deployments' } }, false],
+      [{ resource: { group: 'apps', version: 'v1', resource: 'pods' } }, false],
+      [{ resource: undefined }, false],
+      [{ resource: 'pods' }, false],
+      [{ resource: pods, object: null }, false],
+      [{ object: { metadata: {} } }, false],
+      [{ object: { spec: [] } }, false],
+      [{ object: { spec: { containers: {} } } }, false],
+      [{ object: { spec: { containers: ['x'] } } }, false],
+      [{ object: { spec: { containers: [{ name: 'c' }] } } }, false],
+      [{ object: { spec: { containers: [{ name: 'c', image: 7 }] } } }, false],
+      [{ object: { spec: { volumes: [{ name: 'v', image: {} }] } } }, false],
+      [{ operation: 'PATCH' }, false],
+      [{ operation: undefined }, false],
+    ] as const) {
+      const answered = await ask(plain, more);
+      assert.equal(answered.allowed, isAllowed, JSON.stringify(more));
+    }
+    // A pod without images is for its own API server to refuse.
+    assert.equal((await ask({ spec: { containers: null } })).allowed, true);
+    const prototype = `{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{"uid":"${UID}","__proto__":{"operation":"DELETE"},"resource":{"resource":"pods"},"object":{"spec":{"containers":[{"name":"c","image":"${image('plain:2')}"}]}}}}`;
+    assert.equal(JSON.parse((await post('/validate', prototype)).body).response.allowed, false);
+  });
+
+  test('more than the limit is not read, whether its length is said or not', async (t) => {
+    const { post } = await startWorld(t, { limits: { body: 1000 } });
+    assert.equal((await post('/validate', 'x'.repeat(1001))).status, 413);
+    assert.equal((await post('/validate', 'x'.repeat(1000))).status, 400);
+  });
+
+  test('the time is the API server’s own, less what the answer needs', () => {
+    const time = (text: string) => timeFor(new URLSearchParams(text));
+    assert.deepEqual(
+      ['timeout=10s', '', 'timeout=1s', 'timeout=30s', 'timeout=2m0s', 'timeout=500ms', 'timeout=1.5s'].map(time),
+      [9000, 9000, 850, 29_000, 29_000, 350, 1275],
+    );
+    for (const text of [
+      'timeout=',
+      'timeout=-1s',
+      'timeout=0s',
+      'timeout=x',
+      'timeout=10',
+      `timeout=${'9'.repeat(99)}s`,
+    ])
+      assert.equal(time(text), 9000, text);
+  });
+});
+
+describe('names', () => {
+  test('an image that is not in a registry, or in one that is not meant, is refused and not asked for', async (t) => {
+    const nodes = 'nodes: [{runtime: cri-o}]';
+    const { ask, fake, image, adopt } = await startWorld(t);
+    for (const name of [
+      '',
+      'a'.repeat(64),
+      `sha256:${'a'.repeat(64)}`,
+      'UPPER/case',
+      'registry.example/app@sha512:abc',
+      '../../etc/passwd',
+      'http://registry.example/app',
+      'oci:/etc',
+      'user:password@registry.example/app',
+      'registry.example/app:1',
+      'localhost/app:1',
+      '127.0.0.1:1/app:1',
+      '[::1]:1/app:1',
+      '169.254.169.254/latest:1',
+      `${fake.host}.evil.example/app:1`,
+    ]) {
+      const { allowed, status } = await ask(podOf(name));
+      assert.deepEqual(
+        [allowed, / is refused: /.test(status?.message ?? '')],
+        [false, true],
+        `${name}: ${status?.message}`,
+      );
+    }
+    assert.equal(fake.requests.length, 0);
+    await adopt(`{rules: [{name: all}], ${nodes}}`);
+    for (const name of ['app:1', 'team/app:1', image('app:1')])
+      assert.match(message(await ask(podOf(name))), /is refused: not-allowed: /, 'CRI-O, and the loopback');
+    assert.equal(fake.requests.length, 0);
+  });
+
+  test('what drives terminals does not come back, and no message is longer than an event', async (t) => {
+    const { ask } = await startWorld(t);
+    const bad = '\u001b[31m\r\n\u202e\u2028\u0000';
+    const pod = {
+      metadata: { name: `x${bad}` },
+      spec: {
+        containers: Array.from({ length: 50 }, (_, index) => ({
+          name: `c${index}${bad}`,
+          image: `${bad}${'y'.repeat(5000)}`,
+        })),
+      },
+    };
+    const text = message(await ask(pod, { name: '', namespace: bad }));
+    assert.ok(text.length <= 900 && text.length > 100, String(text.length));
+    assert.doesNotMatch(text, /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/u);
+  });
+});
+
+test('a thousand containers are bounded: one name is asked for once, a thousand names end in time', async (t) => {
+  const { ask, image, fake } = await startWorld(t);
+  const one = await ask(podOf(...Array.from({ length: 1000 }, () => image('app:1'))));
+  assert.equal(one.allowed, true, message(one));
+  const manifests = fake.requests.splice(0).filter(({ path }) => path.includes('/manifests/'));
+  assert.ok(manifests.length <= 2, String(manifests.length));
+  fake.fault = () => true;
+  const started = performance.now();
+  const many = await ask(podOf(...Array.from({ length: 1000 }, (_, index) => image(`app:${index}x`))), {
+    path: '/validate?timeout=500ms',
+  });
+  assert.equal(many.allowed, false);
+  assert.match(message(many), /; and 998 more images \(rule all\)$/);
+  // The usual time would be 9 s.
+  assert.ok(performance.now() - started < 5000);
+  assert.ok(fake.requests.length <= 8, String(fake.requests.length));
+});
+
+test('a flood is answered, and what is too much is turned away', async (t) => {
+  const { ask, image, fake, instruments } = await startWorld(t);
+  const answers = await Promise.all(Array.from({ length: 50 }, () => ask(podOf(image('app:1')))));
+  assert.ok(answers.every(({ allowed }) => allowed));
+  const manifests = fake.requests.filter(({ path }) => path.includes('/manifests/'));
+  assert.ok(manifests.length < 50, 'who asks at the same time shares the answer');
+  assert.match(instruments.render(), /ocicrypt_kms_admission_reviews_total\{path="validate",outcome="allowed"\} 50\n/);
+  const small = await startWorld(t, { limits: { active: 1, queue: 1 } });
+  small.fake.fault = () => true;
+  const body = JSON.stringify(review(podOf(small.image('app:1'))));
+  const statuses = await Promise.all(Array.from({ length: 4 }, () => small.post('/validate?timeout=400ms', body)));
+  assert.deepEqual(statuses.map(({ status }) => status).toSorted(), [200, 200, 503, 503]);
+});
+
+test('a decision that cannot be recorded is a refusal', async (t) => {
+  const { ask, image } = await startWorld(t, { record: async () => Promise.reject(new Error('the disk is full')) });
+  assert.equal((await ask(podOf(image('app:1')))).allowed, false);
+});
