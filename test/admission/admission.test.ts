@@ -1,17 +1,21 @@
 // What API servers are answered about pods, whatever the registry, the pod or the request is like.
 import assert from 'node:assert/strict';
-import { describe, test } from 'node:test';
+import { after, describe, test } from 'node:test';
 import { OcicryptError } from '../../src/base/errors.ts';
 import { formatDigestTag } from '../../src/image/model/digest-tag.ts';
 import { packetKeys } from '../image/packet-recipients.ts';
 import type { Fault } from '../image/transports/registry/fake-registry.ts';
 import { end } from '../image/transports/registry/harness.ts';
+import { base64, clusterOf } from './cluster-of.ts';
 import { type Answered, KEY, OTHER, patchOf, podOf, startWorld } from './world.ts';
+
+const world = await startWorld({ after });
 
 const message = ({ status }: Answered) => status?.message ?? '';
 
-test('a pod with a plain image is refused in one sentence, and one with an encrypted image is let in and pinned', async (t) => {
-  const { ask, image, digest, events } = await startWorld(t);
+test('a pod with a plain image is refused in one sentence, and one with an encrypted image is let in and pinned', async () => {
+  await world.stage();
+  const { ask, image, digest, events } = world;
   const refused = await ask(podOf(image('plain:2')));
   assert.deepEqual([refused.allowed, refused.status?.code, refused.status?.reason], [false, 403, 'Forbidden']);
   assert.match(
@@ -38,8 +42,9 @@ test('a pod with a plain image is refused in one sentence, and one with an encry
   );
 });
 
-test('every place of a pod that names an image is judged, and pinned in its place', async (t) => {
-  const { ask, image, digest } = await startWorld(t);
+test('every place of a pod that names an image is judged, and pinned in its place', async () => {
+  await world.stage();
+  const { ask, image, digest } = world;
   const spec = (name: string) => ({
     initContainers: [{ name: 'i', image: name, restartPolicy: 'Always' }],
     containers: [{ name: 'c', image: image('app:1') }],
@@ -71,8 +76,9 @@ test('every place of a pod that names an image is judged, and pinned in its plac
   }
 });
 
-test('an update is about the images that it brings; ephemeral containers come by an update', async (t) => {
-  const { ask, image, fake } = await startWorld(t);
+test('an update is about the images that it brings; ephemeral containers come by an update', async () => {
+  await world.stage();
+  const { ask, image, fake } = world;
   const old = podOf(image('plain:2'));
   const relabeled = { ...old, metadata: { ...old.metadata, labels: { a: 'b' } } };
   assert.equal((await ask(relabeled, { operation: 'UPDATE', oldObject: old })).allowed, true);
@@ -86,7 +92,7 @@ test('an update is about the images that it brings; ephemeral containers come by
   assert.match(message(await ask(debugged, update)), /ephemeral container "d"/);
 });
 
-test('rules are chosen in their order, by namespace, its labels and those of the pod', async (t) => {
+test('rules are chosen in their order, by namespace, its labels and those of the pod', async () => {
   const cluster = {
     namespaceLabels: async (name: string) => {
       if (name === 'lost') throw new OcicryptError('unavailable', 'the API server is away');
@@ -103,7 +109,8 @@ rules:
   - {name: soft, namespaces: [soft], mode: warn}
 registries: [REGISTRY]
 `;
-  const { ask, image, adopt, events, fake } = await startWorld(t, { policy, cluster });
+  await world.stage({ policy, cluster });
+  const { ask, image, adopt, events, fake } = world;
   const plain = podOf(image('plain:2'));
   const allowed = async (namespace: string, pod: object = plain) => (await ask(pod, { namespace })).allowed;
   assert.deepEqual([await allowed('ours'), await allowed('ours-2')], [true, true]);
@@ -137,10 +144,11 @@ describe('the words of verify', () => {
     [`only: ['${OTHER}']`, false],
     [`require: ['${KEY}'], unwrap: true`, true],
   ] as const) {
-    test(words, async (t) => {
+    test(words, async () => {
       const policy = `{rules: [{name: r, ${words}}], registries: [REGISTRY]}`;
       const keys = packetKeys([KEY]);
-      const { ask, image } = await startWorld(t, { policy, unwrapper: keys });
+      await world.stage({ policy, unwrapper: keys });
+      const { ask, image } = world;
       const answered = await ask(podOf(image('app:1')));
       assert.equal(answered.allowed, isAllowed, message(answered));
       assert.equal(keys.calls(), words.includes('unwrap') ? 1 : 0, 'no key is opened unless the rule says so');
@@ -157,8 +165,9 @@ describe('pinning', () => {
     return { ...pod, spec: { ...pod.spec, ...(rt === undefined ? {} : { nodeSelector: { rt, zone: 'a' } }) } };
   };
 
-  test('is to the digest for containerd, to the digest tag for CRI-O, and to nothing where nodes are not known', async (t) => {
-    const { ask, image, digest } = await startWorld(t, { policy: policy(MIXED) });
+  test('is to the digest for containerd, to the digest tag for CRI-O, and to nothing where nodes are not known', async () => {
+    await world.stage({ policy: policy(MIXED) });
+    const { ask, image, digest } = world;
     const pinned = async (rt?: string, name = image('app:1')) => {
       const [step] = [patchOf(await ask(bound(name, rt), { path: '/mutate' }))].flat();
       return typeof step === 'object' && step !== null && 'value' in step ? step.value : undefined;
@@ -171,8 +180,9 @@ describe('pinning', () => {
     assert.equal((await ask(bound(byTag, 'crio'))).warnings, undefined);
   });
 
-  test('changes nothing if it is turned off, and refuses what is loose if it is required', async (t) => {
-    const { ask, image, adopt, digest } = await startWorld(t, { policy: policy('[{runtime: containerd}]', 'never') });
+  test('changes nothing if it is turned off, and refuses what is loose if it is required', async () => {
+    await world.stage({ policy: policy('[{runtime: containerd}]', 'never') });
+    const { ask, image, adopt, digest } = world;
     assert.equal(patchOf(await ask(podOf(image('app:1')), { path: '/mutate' })), undefined);
     assert.equal((await ask(podOf(image('app:1')))).warnings, undefined);
     await adopt(policy('[{runtime: containerd}]', 'required'));
@@ -181,8 +191,9 @@ describe('pinning', () => {
     assert.equal((await ask(podOf(image(`app:1@${digest}`)))).allowed, true, 'a tag beside a digest counts nowhere');
   });
 
-  test('a digest tag that was moved is refused, and so is a digest under which something else is found', async (t) => {
-    const { ask, image, fake, open, digest } = await startWorld(t, { policy: policy('[{runtime: cri-o}]') });
+  test('a digest tag that was moved is refused, and so is a digest under which something else is found', async () => {
+    await world.stage({ policy: policy('[{runtime: cri-o}]') });
+    const { ask, image, fake, open, digest } = world;
     const { bytes, mediaType } = await open('plain:2').readRoot();
     fake.fault = (_request, response) =>
       end(response, 200, { 'content-type': mediaType }, new TextDecoder().decode(bytes));
@@ -192,7 +203,8 @@ describe('pinning', () => {
 });
 
 test('a registry that hangs, drips, fails or leads in circles is denied in time, and says why', async (t) => {
-  const { ask, image, fake, adopt } = await startWorld(t);
+  await world.stage();
+  const { ask, image, fake, adopt } = world;
   const timed = async (pod: object) => {
     const started = performance.now();
     const answered = await ask(pod, { path: '/validate?timeout=600ms' });
@@ -220,4 +232,69 @@ test('a registry that hangs, drips, fails or leads in circles is denied in time,
   await adopt('{rules: [{name: all, unknown: allow, pin: never}], registries: [REGISTRY]}');
   const lax = await ask(podOf(image('app:1')));
   assert.deepEqual([lax.allowed, lax.warnings?.length], [true, 1]);
+});
+
+test('a registry is shown the pull secrets that the pod names, if the rule says so, and no helper of theirs is run', async () => {
+  const policy = (words: string) => `{rules: [{name: all, pin: never, ${words}}], registries: [REGISTRY]}`;
+  const objects: Record<string, unknown> = {};
+  const { cluster, asked } = clusterOf(objects);
+  await world.stage({ policy: policy('pull-secrets: true'), cluster });
+  const { ask, adopt, image, fake } = world;
+  const secret = (config: object) => ({
+    type: 'kubernetes.io/dockerconfigjson',
+    data: { '.dockerconfigjson': base64(JSON.stringify(config)) },
+  });
+  objects['namespaces/shop/secrets/right'] = secret({ auths: { [fake.host]: { auth: base64('pod:right') } } });
+  objects['namespaces/shop/secrets/helper'] = secret({ credsStore: 'evil', credHelpers: { [fake.host]: 'evil' } });
+  objects['namespaces/shop/secrets/broken'] = {
+    type: 'kubernetes.io/dockerconfigjson',
+    data: { '.dockerconfigjson': base64('{') },
+  };
+  fake.fault = ({ headers }, response) =>
+    headers.authorization === `Basic ${base64('pod:right')}`
+      ? false
+      : end(response, 401, { 'www-authenticate': 'Basic realm="fake"' });
+  const pod = (...names: readonly string[]) => {
+    const { spec, ...rest } = podOf(image('app:1'));
+    return { ...rest, spec: { ...spec, imagePullSecrets: names.map((name) => ({ name })) } };
+  };
+  const admitted = await ask(pod('right'));
+  assert.equal(admitted.allowed, true, message(admitted));
+  assert.match(message(await ask(pod())), /cannot be judged: unauthenticated: /);
+  assert.match(
+    message(await ask(pod('helper'))),
+    /cannot be judged: unauthenticated: /,
+    'the operator’s credentials are next',
+  );
+  assert.match(
+    message(await ask(pod('broken'))),
+    /cannot be judged: configuration: the secret shop\/broken is no auth file/,
+  );
+  asked.splice(0);
+  await adopt(policy(''));
+  assert.match(message(await ask(pod('right'))), /cannot be judged: unauthenticated: /);
+  assert.deepEqual(asked, []);
+});
+
+test('a verdict about a digest is kept, what a tag stands for is asked each time, and another policy begins anew', async () => {
+  await world.stage();
+  const { ask, adopt, image, digest, fake, open, instruments } = world;
+  const count = (source: string) =>
+    Number(new RegExp(`verdicts_total\\{source="${source}"\\} (\\d+)`).exec(instruments.render())?.[1]);
+  const before = { made: count('made'), kept: count('kept') };
+  const counted = (source: 'kept' | 'made') => count(source) - before[source];
+  const asked = () => fake.requests.splice(0).filter(({ path }) => path.includes('/manifests/')).length;
+  assert.equal((await ask(podOf(image(`app@${digest}`)))).allowed, true);
+  assert.equal(asked(), 1);
+  assert.equal((await ask(podOf(image(`app@${digest}`)))).allowed, true);
+  assert.equal(asked(), 0, 'kept');
+  assert.equal((await ask(podOf(image('app:1')))).allowed, true);
+  assert.equal(asked(), 1, 'the tag');
+  await open('app:1').writeRoot(await open('plain:2').readRoot());
+  assert.equal((await ask(podOf(image('app:1')))).allowed, false, 'the tag was moved');
+  assert.deepEqual([counted('made'), counted('kept')], [2, 2]);
+  asked();
+  await adopt('{rules: [{name: all}], registries: [REGISTRY]}');
+  assert.equal((await ask(podOf(image(`app@${digest}`)))).allowed, true);
+  assert.equal(asked(), 1);
 });

@@ -4,7 +4,6 @@ import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import { Agent, request } from 'node:https';
 import { join } from 'node:path';
-import type { TestContext } from 'node:test';
 import { parse } from 'yaml';
 import { type AdmissionEvent, createAdmission } from '../../src/admission/admission.ts';
 import type { Cluster } from '../../src/admission/decision.ts';
@@ -18,6 +17,7 @@ import type { WebLimits } from '../../src/server/web.ts';
 import { DEFAULT_WEB_LIMITS, startWebhook } from '../../src/server/webhook.ts';
 import { WebhookInstruments } from '../../src/server/webhook-instruments.ts';
 import { createCertificateAuthority } from '../fixtures/certificates.ts';
+import type { Lifetime } from '../image/harness.ts';
 import { v2Recipient } from '../image/packet-recipients.ts';
 import { setUpRegistry } from '../image/transports/registry/harness.ts';
 
@@ -33,27 +33,26 @@ export type Answered = {
   readonly patch?: string;
 };
 
-export type WorldOptions = {
+/** What is asked of a webhook from now on. */
+export type Stage = {
   /** YAML; `REGISTRY` in it is the fake's address. */
   readonly policy?: string;
   readonly cluster?: Cluster;
   readonly record?: (event: AdmissionEvent) => Promise<void>;
-  readonly limits?: Partial<WebLimits>;
   readonly unwrapper?: LayerKeyUnwrapper;
 };
 
 const POLICY = 'rules: [{name: all}]\nregistries: [REGISTRY]\nnodes: [{runtime: containerd}]\n';
 
-/** A webhook; `app:1` in its registry is encrypted and has its digest tag, `plain:2` is not encrypted. */
-export async function startWorld(t: TestContext, options: WorldOptions = {}) {
-  const { policy: text = POLICY, limits = {}, cluster, unwrapper } = options;
+/** A webhook; `app:1` in its registry is encrypted and has its digest tag, `plain:2` is not encrypted. Tests {@link stage} it. */
+export async function startWorld(t: Lifetime, limits: Partial<WebLimits> = {}) {
+  let now: Stage = {};
   const { directory, fake, made, open } = await setUpRegistry(t, { layers: [{}] });
   const layout = openLayout(made.directory, 'latest', 'oci:plain');
   const wrapped = { recipients: [v2Recipient([KEY])] };
   const { digest } = await encryptImage(layout, open('app:1', { digestTag: true }), wrapped);
   const plain = await layout.readRoot();
   await open('plain:2').writeRoot(createStoredManifest(plain.bytes, plain.mediaType));
-  fake.requests.splice(0);
 
   const authority = await createCertificateAuthority(join(directory, 'webhook'));
   const tls = { ...(await authority.issue('server', { usage: 'server' })), clientAuthority: undefined } as const;
@@ -64,15 +63,21 @@ export async function startWorld(t: TestContext, options: WorldOptions = {}) {
     policy: await parsePolicy(parse(yaml.replaceAll('REGISTRY', fake.host))),
     judge: new Judge({
       registry: { environment, authFile: join(directory, 'auth.json') },
-      unwrapperFor: ({ unwrap }) => (unwrap && unwrapper !== undefined ? () => unwrapper : undefined),
+      unwrapperFor({ unwrap }) {
+        const { unwrapper } = now;
+        return unwrap && unwrapper !== undefined ? () => unwrapper : undefined;
+      },
       onVerdict: (source) => instruments.verdict(source),
     }),
   });
-  let current = await court(text);
+  let current = await court(POLICY);
   const handler = createAdmission({
     court: () => current,
-    cluster,
-    record: options.record ?? (async (event) => void events.push(event)),
+    cluster: {
+      namespaceLabels: (...words) => now.cluster?.namespaceLabels(...words) ?? assert.fail('no cluster'),
+      logins: (...words) => now.cluster?.logins(...words) ?? assert.fail('no cluster'),
+    },
+    record: (event) => now.record?.(event) ?? Promise.resolve(void events.push(event)),
     onReview: (...report) => instruments.review(...report),
     onImage: (outcome) => instruments.image(outcome),
   });
@@ -106,10 +111,26 @@ export async function startWorld(t: TestContext, options: WorldOptions = {}) {
     return answered;
   };
   const adopt = async (yaml: string) => {
+    current.judge.close();
     current = await court(yaml);
   };
+  /** Begins anew: by this policy, with all that was kept, recorded and broken forgotten. */
+  const stage = async (next: Stage = {}) => {
+    now = next;
+    fake.fault = undefined;
+    await adopt(next.policy ?? POLICY);
+    fake.requests.splice(0);
+    events.splice(0);
+  };
   const image = (name: string) => `${fake.host}/${name}`;
-  return { ...{ directory, fake, open, digest, events, instruments, server, agent, address }, post, ask, adopt, image };
+  return {
+    ...{ directory, fake, open, digest, events, instruments, server, agent, address },
+    post,
+    ask,
+    adopt,
+    stage,
+    image,
+  };
 }
 
 export const UID = '705ab4f5-6393-11e8-b7cc-42010a800002';

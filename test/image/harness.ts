@@ -4,11 +4,13 @@ import { createHash } from 'node:crypto';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { TestContext } from 'node:test';
 import { type ErrorCode, OcicryptError } from '../../src/base/errors.ts';
 
+/** What ends something: a test, or all tests of a file. */
+export type Lifetime = { readonly after: (clean: () => Promise<void> | void) => void };
+
 /** A directory that is gone when the test is over. */
-export async function scratch(t: TestContext): Promise<string> {
+export async function scratch(t: Lifetime): Promise<string> {
   const directory = await mkdtemp(join(tmpdir(), 'image-'));
   t.after(() => rm(directory, { recursive: true, force: true }));
   return directory;

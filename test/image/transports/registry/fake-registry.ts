@@ -4,8 +4,8 @@ import { readFile } from 'node:fs/promises';
 import { createServer as createPlainServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import { createServer } from 'node:https';
 import { join } from 'node:path';
-import type { TestContext } from 'node:test';
 import { createCertificateAuthority } from '../../../fixtures/certificates.ts';
+import type { Lifetime } from '../../harness.ts';
 
 /** Answers a request itself (true) or leaves it to the registry. */
 export type Fault = (request: IncomingMessage, response: ServerResponse, path: string) => boolean | Promise<boolean>;
@@ -22,7 +22,7 @@ export type FakeRegistry = {
 };
 
 /** Starts one that stops with the test. */
-export async function startFakeRegistry(t: TestContext, directory: string, { tls = true } = {}): Promise<FakeRegistry> {
+export async function startFakeRegistry(t: Lifetime, directory: string, { tls = true } = {}): Promise<FakeRegistry> {
   const { certificate: authority, issue } = await createCertificateAuthority(join(directory, randomUUID()));
   const { certificate, privateKey } = await issue('server', { usage: 'server', names: ['127.0.0.1', 'registry.test'] });
   const manifests = new Map<string, { readonly type: string; readonly bytes: Buffer }>();

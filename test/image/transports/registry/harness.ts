@@ -4,11 +4,10 @@ import assert from 'node:assert/strict';
 import { writeFile } from 'node:fs/promises';
 import type { ServerResponse } from 'node:http';
 import { join } from 'node:path';
-import type { TestContext } from 'node:test';
 import { parseImageReference } from '../../../../src/image/model/reference.ts';
 import { openRegistry } from '../../../../src/image/transports/registry/store.ts';
 import { type LayerOptions, writeImage } from '../../../fixtures/images.ts';
-import { scratch } from '../../harness.ts';
+import { type Lifetime, scratch } from '../../harness.ts';
 import { type FakeRegistry, startFakeRegistry } from './fake-registry.ts';
 
 const MIB = 1024 * 1024;
@@ -17,7 +16,7 @@ export const PASSWORD = 'somebody:secret';
 
 /** A registry, an image on disk, and a way to open images of the registry with credentials. */
 export async function setUpRegistry(
-  t: TestContext,
+  t: Lifetime,
   {
     layers = [{}, { size: 5 * MIB }],
     ...options
