@@ -56,7 +56,7 @@ export function chartSchema(policy: object): object {
       },
       node: object({
         enabled: truth,
-        directory: { type: 'string', pattern: '^(/[A-Za-z0-9._-]+)+$' },
+        directory: { type: 'string', pattern: '^(/[A-Za-z0-9_-][A-Za-z0-9._-]*)+$' },
         period: time,
         port,
         restrictToOwnNode: truth,
