@@ -17,6 +17,7 @@ import { openMetadataServer } from '../../src/kms/gcpkms/metadata.ts';
 import { openServiceAccount } from '../../src/kms/gcpkms/service-account.ts';
 import { openTokens } from '../../src/kms/gcpkms/tokens.ts';
 import { openVaultTokens } from '../../src/kms/hashivault/tokens.ts';
+import { TokenCache } from '../../src/kms/token-cache.ts';
 
 const KMS = fileURLToPath(new URL('../../src/kms', import.meta.url));
 const LIFETIME_SECONDS = 3600;
@@ -191,6 +192,26 @@ describe('tokens', () => {
       else await assert.rejects(read(), { code: 'unavailable' });
     });
   }
+
+  test('are renewed at the moment of renewal, and not used at that of their end', async () => {
+    let [now, asked, isBroken] = [0, 0, false];
+    const cache = new TokenCache(
+      async () => {
+        if (isBroken) throw new OcicryptError('unavailable', 'no answer');
+        return { token: ++asked, lifetime: 1000, reserve: 100 };
+      },
+      () => now,
+    );
+    const read = () => cache.read(new AbortController().signal);
+    const at = async (time: number) => {
+      now = time;
+      return read();
+    };
+    assert.deepEqual([await at(0), await at(899), await at(900), await at(1799)], [1, 1, 2, 2]);
+    isBroken = true;
+    assert.equal(await at(1899), 2);
+    await assert.rejects(at(1900), { code: 'unavailable' });
+  });
 
   test('are kept in no other way', () => {
     const text = (file: string) => readFileSync(join(KMS, file), 'utf8');

@@ -57,8 +57,8 @@ test('an outer signal ends it, before or while it runs', async () => {
 });
 
 /** How often and how long `error` is tried again by a call of ten seconds, and what it ends with. */
-async function patienceFor(error: OcicryptError, limits: Partial<Limits> = {}) {
-  const clock = createTestClock(1);
+async function patienceFor(error: OcicryptError, limits: Partial<Limits> = {}, random = 1) {
+  const clock = createTestClock(random);
   const begun = clock.now();
   let [calls, last] = [0, 0];
   const run = async () => {
@@ -111,6 +111,14 @@ test('a service that asks for more time than there is is not waited for', async 
     new OcicryptError('throttled', 'later', { retryable: true, retryAfter: 60_000 }),
   );
   assert.deepEqual([calls, ended.code], [1, 'throttled']);
+});
+
+test('a service that asks for all the time in which an attempt may begin is given it', async () => {
+  const later = (retryAfter: number) =>
+    patienceFor(new OcicryptError('throttled', 'later', { retryable: true, retryAfter }), {}, 0);
+  // It is given 50 ms more than it asks for.
+  assert.deepEqual([(await later(7950)).last, (await later(7950)).calls], [8000, 2]);
+  assert.equal((await later(7951)).calls, 1);
 });
 
 test('the patience is that of the whole call, whatever of it has passed', async () => {

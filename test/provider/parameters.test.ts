@@ -60,6 +60,13 @@ const CASES: readonly (readonly [string, Values, NameOptions, string | undefined
     [],
   ],
   [
+    'the first character after the blank may be in it',
+    { anything: ['keyfile:///!'], other: ['x'] },
+    COMMAND,
+    'anything',
+    ['keyfile:///!'],
+  ],
+  [
     'a scheme that holds a key URI is still no provider',
     { x509s: [A], anything: ['Enabled'] },
     COMMAND,

@@ -56,6 +56,24 @@ test('bytes may be base64, an array of numbers, or for wrapping the JSON text it
   assert.throws(() => decode(unwrapText('"{\\"a\\":1}"')), isBadInput, 'an annotation is never raw text');
 });
 
+test('a request to the method of the other operation is bad input', () => {
+  const wrap = Buffer.from(wrapRequest(['gcpkms://x']));
+  assert.equal(decodeRequest(wrap, 'wrap').operation, 'wrap');
+  assert.throws(() => decodeRequest(wrap, 'unwrap'), isBadInput);
+});
+
+test('bytes in an array are whole numbers from 0 to 255, and a record has at least one', () => {
+  const record = (optsdata: unknown) => {
+    const request = decode(JSON.stringify({ op: 'keywrap', keywrapparams: { optsdata } }));
+    return request.operation === 'wrap' ? [...request.record] : [];
+  };
+  assert.deepEqual(record([0, 255]), [0, 255]);
+  assert.deepEqual(record([7]), [7]);
+  assert.deepEqual(record('Bw=='), [7]);
+  for (const none of [[256], [-1], [0.5], ['7'], [], ''])
+    assert.throws(() => record(none), isBadInput, JSON.stringify(none));
+});
+
 test('a Rust client names its keys in arrays of numbers', () => {
   const key = Buffer.from('gcpkms://x');
   const request = decode(
