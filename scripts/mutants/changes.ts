@@ -35,6 +35,8 @@ export function changesOf(file: string): readonly Change[] {
   const text = sourceOf(file);
   const found: Change[] = [];
   type Place = { readonly start: number; readonly end: number };
+  /** Where types have literals, which no program sees. */
+  const types = new Set<number>();
   const replace = ({ start, end }: Place, replacement: string, reached = start) =>
     found.push({ file, start, end, replacement, reached });
   const turn = ({ left, right, operator }: { left: Place; right: Place; operator: string }) => {
@@ -56,7 +58,11 @@ export function changesOf(file: string): readonly Change[] {
     UnaryExpression(node) {
       if (node.operator === '!') replace({ start: node.start, end: node.start + 1 }, '');
     },
+    TSLiteralType({ literal }) {
+      types.add(literal.start);
+    },
     Literal(node) {
+      if (types.has(node.start)) return;
       if (typeof node.value === 'boolean') replace(node, String(!node.value));
       if (typeof node.value === 'number') replace(node, String(node.value + 1));
     },

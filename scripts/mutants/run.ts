@@ -19,8 +19,7 @@ const GUARDED: readonly { readonly code: string; readonly tests: string }[] = [
     code: 'src/kms/{kek,sharing,store,key-rate,outage,processor-turns,token-cache}.ts',
     tests: 'test/{kms/{kek,key-rate,outage,own,processor-turns,sharing,store,token-cache},server/limits}.test.ts',
   },
-  { code: 'src/provider/!(probe).ts', tests: 'test/provider/*.test.ts' },
-  { code: 'src/provider/probe.ts', tests: 'test/{kms/versions,server/health}.test.ts' },
+  { code: 'src/provider/*.ts', tests: 'test/provider/*.test.ts' },
   {
     code: 'src/image/verify*.ts',
     tests: 'test/image/{hostile,keys,post-quantum,transform,verify-hostile,model/digest-tag}.test.ts',

@@ -5,8 +5,9 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { type ErrorCode, OcicryptError } from '../../src/base/errors.ts';
+import type { ErrorCode } from '../../src/base/errors.ts';
 import { createJweHolder, createJweWrapper } from '../../src/client/jwe.ts';
+import { isCode } from '../fixtures/codes.ts';
 
 const RECORD = new TextEncoder().encode('{"symkey":"not looked at here"}');
 const SIGNAL = new AbortController().signal;
@@ -78,5 +79,5 @@ async function keyDirectory(t: TestContext) {
 }
 
 async function rejects(code: ErrorCode, run: () => Promise<unknown>): Promise<void> {
-  await assert.rejects(run, (error: unknown) => error instanceof OcicryptError && error.code === code);
+  await assert.rejects(run, isCode(code));
 }

@@ -7,8 +7,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { createKeyfile, openImageKeys } from '../../src/index.ts';
+import { isCode } from '../fixtures/codes.ts';
 import { readImages, writeImage } from '../fixtures/images.ts';
-import { isCode } from '../kms/expect.ts';
 
 const directory = mkdtempSync(join(tmpdir(), 'image-keys-'));
 after(() => rmSync(directory, { recursive: true, force: true }));

@@ -17,8 +17,3 @@ export async function code(work: Promise<unknown>, expected: ErrorCode): Promise
 export function soon(): AbortSignal {
   return AbortSignal.timeout(20_000);
 }
-
-/** For `assert.throws` and `assert.rejects`: whether the error has this code. */
-export function isCode(expected: ErrorCode): (error: unknown) => boolean {
-  return (error) => error instanceof OcicryptError && error.code === expected;
-}

@@ -7,7 +7,7 @@ import { parseKeyUri } from '../../src/base/key-uri.ts';
 import type { Kek, WrappedKey } from '../../src/kms/kek.ts';
 import { openKek } from '../../src/kms/open.ts';
 import { parseAllowRule, selectForPacket } from '../../src/provider/policy.ts';
-import { isCode } from './expect.ts';
+import { isCode } from '../fixtures/codes.ts';
 
 const KEY = 'x-acme:images/app';
 const SIGNAL = new AbortController().signal;

@@ -4,6 +4,7 @@ import { test } from 'node:test';
 import { OcicryptError } from '../../src/base/errors.ts';
 import { formatKeyUri } from '../../src/base/key-uri.ts';
 import { type NameOptions, namedKeys } from '../../src/provider/parameters.ts';
+import { isCode } from '../fixtures/codes.ts';
 
 const A = 'gcpkms://projects/p/locations/l/keyRings/r/cryptoKeys/a';
 const B = 'awskms:///alias/b';
@@ -20,7 +21,7 @@ function find(values: Values, names: NameOptions = COMMAND) {
   return [provider, keys.map(formatKeyUri)];
 }
 
-const isBadInput = (error: unknown) => error instanceof OcicryptError && error.code === 'bad-input';
+const isBadInput = isCode('bad-input');
 
 const CASES: readonly (readonly [string, Values, NameOptions, string | undefined, readonly string[]])[] = [
   ['a configured name is ours', { mine: [A], other: [B] }, CONFIGURED, 'mine', [A]],

@@ -9,6 +9,7 @@ import {
   MAXIMUM_PACKET_BYTES,
   MAXIMUM_REQUEST_BYTES,
 } from '../../src/provider/protocol.ts';
+import { isCode } from '../fixtures/codes.ts';
 import { GOOGLE, OPTSDATA } from '../fixtures/packets.ts';
 import { type KeyDirectory, makeKeyDirectory, providerOf } from '../fixtures/provider.ts';
 import { unwrapRequest, unwrapText, wrapRequest } from '../fixtures/vectors/shape.ts';
@@ -17,7 +18,7 @@ const captured: { optsdata: string; requests: { name: string; request: string }[
   readFileSync(new URL('../vectors/requests.json', import.meta.url), 'utf8'),
 );
 const decode = (text: string) => decodeRequest(Buffer.from(text));
-const isBadInput = (error: unknown) => error instanceof OcicryptError && error.code === 'bad-input';
+const isBadInput = isCode('bad-input');
 
 describe('what real clients send', () => {
   let keys: KeyDirectory;

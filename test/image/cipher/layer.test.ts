@@ -4,10 +4,11 @@ import assert from 'node:assert/strict';
 import { createCipheriv, createHash, createHmac } from 'node:crypto';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { OcicryptError } from '../../../src/base/errors.ts';
+import { type ErrorCode, OcicryptError } from '../../../src/base/errors.ts';
 import { decryptLayer, type EncryptedLayer, encryptLayer } from '../../../src/image/cipher/layer.ts';
 import { type ByteSink, type ByteSource, sourceFromStream } from '../../../src/image/cipher/streams.ts';
 import { decodeLayerKeyRecord, decodePublicOptions } from '../../../src/image/model/layer-options.ts';
+import { isCode } from '../../fixtures/codes.ts';
 
 const MIB = 1024 * 1024;
 
@@ -195,8 +196,8 @@ async function refused(encrypted: Encrypted, changed: Uint8Array, size: number):
   assert.ok(out.bytes().length < size);
 }
 
-async function rejects(code: string, promise: Promise<unknown>): Promise<void> {
-  await assert.rejects(promise, (error: unknown) => error instanceof OcicryptError && error.code === code);
+async function rejects(code: ErrorCode, promise: Promise<unknown>): Promise<void> {
+  await assert.rejects(promise, isCode(code));
 }
 
 function sourceOf(bytes: Uint8Array, chunk: number): ByteSource {

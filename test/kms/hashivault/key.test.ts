@@ -6,13 +6,14 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { type ErrorCode, OcicryptError } from '../../../src/base/errors.ts';
+import type { ErrorCode } from '../../../src/base/errors.ts';
 import { parseKeyUri } from '../../../src/base/key-uri.ts';
 import { openHashiVault, type VaultSettings } from '../../../src/kms/hashivault/key.ts';
 import type { Kek } from '../../../src/kms/kek.ts';
 import { type FakeVault, type Policy, startFakeVault } from '../../fakes/vault.ts';
 import type { Fault } from '../../fakes/wire.ts';
 import { type CertificateAuthority, createCertificateAuthority } from '../../fixtures/certificates.ts';
+import { isCode } from '../../fixtures/codes.ts';
 import { code, soon } from '../expect.ts';
 import { describeKek } from '../kek-conformance.ts';
 import { describeWrongAnswers, type WrongAnswer } from '../wrong-answers.ts';
@@ -193,7 +194,7 @@ describe('Vault', () => {
     const refuses = (change: Record<string, string>, expected: ErrorCode = 'configuration') =>
       assert.throws(
         () => world.open('hashivault://first', { environment: { ...environmentOf(world), ...change } }),
-        (error) => error instanceof OcicryptError && error.code === expected,
+        isCode(expected),
       );
 
     test('BAO_ before VAULT_, also where it is empty', async () => {
@@ -360,7 +361,7 @@ describe('Vault', () => {
       ] as const) {
         assert.throws(
           () => world.open('hashivault://first', { ...more, environment: withoutToken() }),
-          (error) => error instanceof OcicryptError && error.code === 'configuration',
+          isCode('configuration'),
         );
       }
     });
