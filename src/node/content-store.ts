@@ -23,7 +23,12 @@ export type LayerClue = {
 };
 
 /** A layer as a manifest names it, and the file that its blob is. */
-export type StoredLayer = { readonly descriptor: Descriptor; readonly blob: string };
+export type StoredLayer = {
+  readonly descriptor: Descriptor;
+  readonly blob: string;
+  /** How many layers of its manifest that name the blob stand before it: none in an image that nobody has forged. */
+  readonly turn: number;
+};
 
 type Entry = { readonly size: number; readonly modified: number };
 
@@ -50,12 +55,15 @@ export function findStoredLayers({ directory, open }: ContentStore, clue: LayerC
   const layers = new Map<string, StoredLayer>();
   const manifests = [...entries].filter(([, { size }]) => size <= MAXIMUM_MANIFEST_BYTES);
   for (const [name, { size }] of manifests.toSorted(([, a], [, b]) => b.modified - a.modified)) {
+    let turn = 0;
     for (const descriptor of encryptedLayers(blobs, name, size, wanted)) {
       const hex = descriptor.digest.slice('sha256:'.length);
       if (clue.mediaType !== undefined && descriptor.mediaType !== clue.mediaType) continue;
       if (!wanted.includes(hex) || entries.get(hex)?.size !== descriptor.size) continue;
       const identity = identifyLayer(descriptor);
-      if (!layers.has(identity)) layers.set(identity, { descriptor, blob: join(blobs, hex) });
+      const known = layers.get(identity);
+      if (known === undefined || known.turn > turn) layers.set(identity, { descriptor, blob: join(blobs, hex), turn });
+      turn++;
     }
   }
   return [...layers.values()];

@@ -1,7 +1,6 @@
 // Decrypts the layer that a container runtime reads: by whichever of its annotations opens it, to its plain tar.
 
 import { timingSafeEqual } from 'node:crypto';
-import { open } from 'node:fs/promises';
 import { wipe } from '../base/bytes.ts';
 import { combineErrors } from '../base/combine.ts';
 import { asOcicryptError, OcicryptError } from '../base/errors.ts';
@@ -45,8 +44,9 @@ export async function openLayer(
 
 /**
  * Opens one of several layers that may be meant: one blob under the annotations of several manifests, any of which may be
- * forged. If there are several, a key counts only if the blob has its HMAC, so that no image can spoil another one. Those
- * with the fewest wrapped keys come first: a forgery may have many that fail.
+ * forged. If there are several, a key counts only if the blob has its HMAC, so that no image can spoil another one. The
+ * first of each manifest comes before the second of any, and then those with the fewest wrapped keys: a forged manifest may
+ * name the blob a thousand times, and a forged layer have many keys that fail.
  *
  * @param layers at least one
  * @param openKey opens the key of one
@@ -60,7 +60,7 @@ export async function openOneOf(
   const [first] = layers;
   if (first !== undefined && layers.length === 1) return openKey(first.descriptor);
   const failures: OcicryptError[] = [];
-  for (const layer of layers.toSorted((a, b) => countKeys(a) - countKeys(b))) {
+  for (const layer of layers.toSorted((a, b) => a.turn - b.turn || countKeys(a) - countKeys(b))) {
     try {
       const opened = await openKey(layer.descriptor);
       if (await hasMac(layer.blob, opened, signal)) return opened;
@@ -88,7 +88,9 @@ export async function writeLayer(
 ): Promise<void> {
   const compression = compressionOf(decryptedType(descriptor.mediaType) ?? '');
   const plain =
-    compression === 'none' ? undefined : (await import('../image/cipher/uncompress.ts')).createUncompressingSink(sink);
+    compression === 'none'
+      ? undefined
+      : (await import('../image/cipher/uncompress.ts')).createUncompressingSink(sink, descriptor.size);
   try {
     await decryptStream(source, plain ?? sink, descriptor, publicOptions, layerKey, { signal });
     await plain?.finish();
@@ -109,6 +111,7 @@ function countKeys({ descriptor }: StoredLayer): number {
 /** Reads the blob once more than it has to be read, and nothing of it is kept. */
 async function hasMac(path: string, { publicOptions, layerKey }: OpenedLayer, signal: AbortSignal): Promise<boolean> {
   const running = startStage(['hmac'], layerKey);
+  const { open } = await import('node:fs/promises');
   const file = await open(path);
   try {
     const source = sourceFromFile(file);

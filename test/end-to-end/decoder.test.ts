@@ -13,6 +13,7 @@ import { text } from 'node:stream/consumers';
 import { after, before, describe, type TestContext, test } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
 import { ERROR_STATUS, type ErrorCode } from '../../src/base/errors.ts';
+import { findStoredLayers } from '../../src/node/content-store.ts';
 import { blobPath, type Compression, type Descriptor, type Image, writeImage } from '../fixtures/images.ts';
 import { serve } from '../fixtures/serve.ts';
 import { decoderPayload } from '../real-clients/ctd-decoder.ts';
@@ -229,6 +230,24 @@ describe('without a payload', () => {
     }
     const third = await workspace.keygen('third.key');
     assertFailed(await decode(layerAt(GZIP), [`--key=${third.file}`, `--content-store=${root}`]), 'not-allowed', 0);
+  });
+
+  test('a manifest that names a layer a thousand times keeps no other image from it', async () => {
+    const junk = (index: number) => ({
+      ...layerAt(GZIP),
+      annotations: { ...layerAt(GZIP).annotations, [KEYS]: `junk${index}` },
+    });
+    const manifest = JSON.parse((await readFile(blobPath(layout, image.digest))).toString());
+    const layers = [...Array.from({ length: 999 }, (_, index) => junk(index)), layerAt(GZIP)];
+    const forged = Buffer.from(JSON.stringify({ ...manifest, layers }));
+    const directory = join(await makeStore('many', forged), 'io.containerd.content.v1.content');
+    const head = await readFile(blobPath(layout, layerAt(GZIP).digest));
+    const clue = { head, isWhole: true, mediaType: undefined };
+    const found = findStoredLayers({ directory, open: new Set() }, clue).toSorted((a, b) => a.turn - b.turn);
+    assert.equal(found.length, 1000);
+    // Of the honest manifest, and the first of the other one.
+    const first = found.slice(0, 2).map(({ descriptor }) => descriptor.annotations.get(KEYS));
+    assert.deepEqual(first.toSorted(), [layerAt(GZIP).annotations?.[KEYS], 'junk0'].toSorted());
   });
 
   test('names and files of a store that are none of containerd are passed over', async () => {

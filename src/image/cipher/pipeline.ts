@@ -1,27 +1,9 @@
-// Moves the bytes of a layer through its cipher: from a source, through stages on threads, to a sink.
+// Moves the bytes of a layer through its cipher: from a source, through stages, to a sink; a small one in this thread.
 
-import { existsSync } from 'node:fs';
-import { Worker } from 'node:worker_threads';
-import { wipe } from '../../base/bytes.ts';
-import { OcicryptError } from '../../base/errors.ts';
 import { type LayerKey, type RunningStage, type Stage, startStage } from './passes.ts';
-import { createSharedRing, Ring, SLOT_BYTES } from './ring.ts';
-import { isStageReply, type StageJob, type WorkerStart } from './stage-job.ts';
+import { fill, type PipelineOptions, wrongSize } from './pipeline-input.ts';
+import { SLOT_BYTES } from './ring.ts';
 import type { ByteSink, ByteSource } from './streams.ts';
-
-/** What to do with a layer, and what to be told on the way. */
-export type PipelineOptions = {
-  /** How many bytes the source will give, as the manifest says. Another number is an error. */
-  readonly size: number;
-  /**
-   * Called with the results of all `digest` and `hmac` passes, in the order of the stages, before the last bytes are
-   * given to the sink: what it throws ends the run, and the sink never gets the whole.
-   */
-  readonly check: (sums: readonly Uint8Array[]) => void;
-  /** Bytes read since the last call. */
-  readonly onProgress?: (bytes: number) => void;
-  readonly signal?: AbortSignal;
-};
 
 /** Below this the threads are not worth waking: one core makes all passes over it in about 4 ms. */
 const SMALL = 2 * SLOT_BYTES;
@@ -41,28 +23,11 @@ export async function runPipeline(
   options: PipelineOptions,
 ): Promise<void> {
   options.signal?.throwIfAborted();
-  if (options.size <= SMALL || WORKER === undefined) return runHere(source, sink, stages, layer, options);
-  const lane = idleLanes.pop() ?? new Lane();
-  await lane.run(source, sink, stages, layer, options);
-  // A lane that has failed may still have a thread at work or a read under way: only sound ones are used again.
-  if (idleLanes.length < IDLE_LANES) idleLanes.push(lane);
-  else lane.end();
+  // Loading what makes threads is a tenth of a small layer's time.
+  const threads = options.size <= SMALL ? undefined : (await import('./lane.ts')).startLane();
+  if (threads === undefined) await runHere(source, sink, stages, layer, options);
+  else await threads(source, sink, stages, layer, options);
 }
-
-/** Of the threads' code in our executable. */
-const ENTRY = './image/cipher/worker.js';
-
-const IDLE_LANES = 4;
-const idleLanes: Lane[] = [];
-
-/**
- * One layer at a time has both cores. Beside it are those that wait for a network: they need no long ring, and one
- * thread is faster than most networks. Measured with two layers at a time to a registry: 135 MiB, and 141 with all
- * threads for each, which are no faster. Rings of 12 and 16 are no faster either, and take what they hold.
- */
-const SLOTS = 8;
-const FURTHER_SLOTS = 4;
-let lanes = 0;
 
 /** In this thread, in two chunks: the last is still here when `check` decides. */
 async function runHere(
@@ -90,152 +55,4 @@ async function runHere(
   options.check(running.flatMap((stage) => stage.finish()));
   options.signal?.throwIfAborted();
   if (held !== undefined) await sink.write(held);
-}
-
-/** A ring with the threads that work on it. */
-class Lane {
-  readonly #isFirst = lanes++ === 0;
-  readonly #shared = createSharedRing(this.#isFirst ? SLOTS : FURTHER_SLOTS);
-  readonly #secrets = new SharedArrayBuffer(48);
-  readonly #ring = new Ring(this.#shared);
-  readonly #workers: Worker[] = [];
-  #writing: Promise<void> | undefined;
-
-  async run(
-    source: ByteSource,
-    sink: ByteSink,
-    wanted: readonly Stage[],
-    layer: LayerKey,
-    options: PipelineOptions,
-  ): Promise<void> {
-    // The same passes in the same order, and so the same sums.
-    const stages = this.#isFirst ? wanted : [wanted.flat()];
-    const secrets = new Uint8Array(this.#secrets);
-    secrets.set(layer.key, 0);
-    secrets.set(layer.nonce, 32);
-    this.#ring.reset();
-    const failure = Promise.withResolvers<never>();
-    const abort = () => failure.reject(options.signal?.reason);
-    options.signal?.addEventListener('abort', abort, { once: true });
-    try {
-      const results = stages.map((stage, index) => this.#start(stage, index + 1));
-      const sums = Promise.all(results).then((all) => all.flat());
-      await Promise.race([
-        failure.promise,
-        Promise.all([
-          sums,
-          this.#fill(source, stages.length, options),
-          this.#empty(sink, stages.length, sums, options),
-        ]),
-      ]);
-      for (const worker of this.#workers) worker.unref();
-    } catch (error) {
-      this.end();
-      // The sink's owner closes it next.
-      await this.#writing?.catch(() => undefined);
-      throw error;
-    } finally {
-      options.signal?.removeEventListener('abort', abort);
-      wipe(secrets);
-    }
-  }
-
-  /** Ends the threads, at work or not. */
-  end(): void {
-    lanes--;
-    for (let party = 0; party <= this.#workers.length + 1; party++) this.#ring.stop(party);
-    for (const worker of this.#workers) void worker.terminate();
-  }
-
-  async #fill(source: ByteSource, stages: number, options: PipelineOptions): Promise<void> {
-    let left = options.size;
-    for (let index = 0; await this.#ring.waitEmpty(stages + 1, index); index++) {
-      const length = await fill(source, this.#ring.slot(index), options);
-      left -= length;
-      // A source that does not stop is cut here and not at the end.
-      if (left < 0 || (length === 0 && left > 0)) throw wrongSize(options.size);
-      this.#ring.setLength(index, length);
-      this.#ring.pass(0, index);
-      if (length === 0) return;
-    }
-  }
-
-  /** One chunk behind, so that the last is still here when `check` decides. */
-  async #empty(
-    sink: ByteSink,
-    stages: number,
-    sums: Promise<readonly Uint8Array[]>,
-    options: PipelineOptions,
-  ): Promise<void> {
-    for (let index = 0; await this.#ring.wait(stages, index); index++) {
-      const last = this.#ring.chunk(index).length === 0;
-      if (last) options.check(await sums);
-      if (index > 0) {
-        this.#writing = sink.write(this.#ring.chunk(index - 1));
-        await this.#writing;
-        this.#ring.pass(stages + 1, index - 1);
-      }
-      if (last) return;
-    }
-  }
-
-  #start(stage: Stage, party: number): Promise<readonly Uint8Array[]> {
-    const worker = this.#workers[party - 1] ?? this.#startWorker();
-    this.#workers[party - 1] = worker;
-    worker.ref();
-    const { promise, resolve, reject } = Promise.withResolvers<readonly Uint8Array[]>();
-    const listen = (reply: unknown) => {
-      worker.off('error', fail);
-      if (isStageReply(reply) && reply.sums !== undefined) resolve(reply.sums);
-      else fail(undefined);
-    };
-    const fail = (cause: unknown) => {
-      worker.off('message', listen);
-      reject(new OcicryptError('internal', 'a thread of the layer cipher failed', { cause }));
-    };
-    worker.once('message', listen);
-    worker.once('error', fail);
-    const job: StageJob = { stage, party };
-    worker.postMessage(job);
-    return promise;
-  }
-
-  #startWorker(): Worker {
-    const workerData: WorkerStart = { ring: this.#shared, secrets: this.#secrets };
-    return new Worker(WORKER ?? ENTRY, { workerData });
-  }
-}
-
-/**
- * Where the code of the threads is. In the source and in the npm build it lies beside this file; in an executable made by
- * `bun build --compile`, where this code is a chunk in the root of a virtual drive, it is an entry point and keeps its
- * place below `src`. A bundle of somebody else's has it not: what is called `worker.js` there is theirs.
- */
-const WORKER: string | URL | undefined = findWorker(import.meta.url);
-
-/** @param here undefined in a bundle for CommonJS */
-function findWorker(here: string | undefined): string | URL | undefined {
-  const [, ending] = /\/image\/cipher\/pipeline(\.[jt]s)$/.exec(here ?? '') ?? [];
-  if (ending !== undefined) return new URL(`./worker${ending}`, here);
-  const compiled = /\/(?:\$bunfs|~BUN)\//.test(here ?? '');
-  return compiled && existsSync(new URL(ENTRY, here)) ? ENTRY : undefined;
-}
-
-/** Reads until `into` is full or the source ends; resolves with the number of bytes. */
-async function fill(source: ByteSource, into: Uint8Array, options: PipelineOptions): Promise<number> {
-  let length = 0;
-  while (length < into.length) {
-    options.signal?.throwIfAborted();
-    const read = await source.read(into.subarray(length));
-    if (read === 0) break;
-    length += read;
-    options.onProgress?.(read);
-  }
-  return length;
-}
-
-function wrongSize(size: number): OcicryptError {
-  return new OcicryptError('integrity', `layer is not the ${size} bytes that the manifest says`, {
-    hint: 'the image is damaged: fetch or build it again',
-  });
 }

@@ -10,9 +10,20 @@ const content = Buffer.alloc(200_000, 'layer');
 const isBun = process.versions.bun !== undefined;
 const SKIPPABLE = Buffer.concat([Buffer.from([0x5a, 0x2a, 0x4d, 0x18, 4, 0, 0, 0]), Buffer.from('toc!')]);
 
+/** A large layer streams; a small one is kept until its end if it is gzip. */
 async function uncompress(parts: readonly Uint8Array[]): Promise<Buffer> {
+  const [streamed, kept] = await Promise.allSettled([100_000_000, 1].map((size) => uncompressAs(parts, size)));
+  if (streamed?.status !== 'fulfilled') {
+    assert.equal(kept?.status, 'rejected');
+    throw streamed?.reason;
+  }
+  assert.ok(kept?.status === 'fulfilled' && kept.value.equals(streamed.value));
+  return streamed.value;
+}
+
+async function uncompressAs(parts: readonly Uint8Array[], size: number): Promise<Buffer> {
   const chunks: Buffer[] = [];
-  const sink = createUncompressingSink({ write: async (bytes) => void chunks.push(Buffer.from(bytes)) });
+  const sink = createUncompressingSink({ write: async (bytes) => void chunks.push(Buffer.from(bytes)) }, size);
   // The memory belongs to the caller again after each write.
   const memory = new Uint8Array(new SharedArrayBuffer(Math.max(...parts.map(({ length }) => length), 1)));
   for (const part of parts) {
@@ -64,9 +75,26 @@ test('what is cut, changed, or has something behind its end is refused', async (
 
 test('what the sink throws ends it', async () => {
   const failure = new OcicryptError('not-written', 'no room');
-  const sink = createUncompressingSink({ write: () => Promise.reject(failure) });
-  await assert.rejects(async () => {
-    for (const part of cut(gzipSync(content), 100)) await sink.write(part);
-    await sink.finish();
-  }, failure);
+  for (const size of [1, 100_000_000]) {
+    const sink = createUncompressingSink({ write: () => Promise.reject(failure) }, size);
+    await assert.rejects(async () => {
+      for (const part of cut(gzipSync(content), 100)) await sink.write(part);
+      await sink.finish();
+    }, failure);
+  }
+});
+
+test('a small layer that becomes large is streamed', async () => {
+  let length = 0;
+  let largest = 0;
+  const write = async (bytes: Uint8Array) => {
+    length += bytes.length;
+    largest = Math.max(largest, bytes.length);
+  };
+  const bomb = gzipSync(Buffer.alloc(48 * 1024 * 1024));
+  const sink = createUncompressingSink({ write }, bomb.length);
+  await sink.write(bomb);
+  await sink.finish();
+  assert.equal(length, 48 * 1024 * 1024);
+  assert.ok(largest <= 1024 * 1024, `${largest}`);
 });
