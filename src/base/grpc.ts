@@ -1,4 +1,4 @@
-// gRPC's encoding on the wire: frames, the one `bytes` field, time-outs and status messages.
+// gRPC's encoding on the wire: frames, fields of protobuf messages, time-outs and status messages.
 // https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
 
 import { GRPC_STATUS, OcicryptError } from './errors.ts';
@@ -40,12 +40,10 @@ export function messageLimit(bytes: number): number {
   return 6 + bytes;
 }
 
-const BYTES_FIELD_1 = 0x0a;
-
-/** A protobuf message whose field 1 is `value`; an empty value is left out, as proto3 does. */
-export function encodeBytesField(value: Uint8Array): Uint8Array<ArrayBuffer> {
+/** A protobuf message whose field 1, or another one below 16, is `value`; an empty value is left out, as proto3 does. */
+export function encodeBytesField(value: Uint8Array, field = 1): Uint8Array<ArrayBuffer> {
   if (value.length === 0) return new Uint8Array();
-  const head = [BYTES_FIELD_1];
+  const head = [field * 8 + 2];
   for (let rest = value.length; ; rest >>>= 7) {
     head.push(rest > 0x7f ? (rest & 0x7f) | 0x80 : rest);
     if (rest <= 0x7f) break;
@@ -63,23 +61,56 @@ export function encodeBytesField(value: Uint8Array): Uint8Array<ArrayBuffer> {
  * @throws OcicryptError `bad-input`
  */
 export function decodeBytesField(message: Uint8Array, wanted = 1): Uint8Array {
-  const reader = new Reader(message);
   let value = message.subarray(0, 0);
+  for (const [field, found] of fieldsOf(message)) {
+    if (field !== wanted) continue;
+    if (!(found instanceof Uint8Array)) throw malformed();
+    value = found;
+  }
+  return value;
+}
+
+/**
+ * The number of a field, as its varint reads without a sign; rounded above 2⁵³, and 0 if there is none.
+ *
+ * @throws OcicryptError `bad-input`
+ */
+export function decodeNumberField(message: Uint8Array, wanted: number): number {
+  let value = 0;
+  for (const [field, found] of fieldsOf(message)) {
+    if (field !== wanted) continue;
+    if (typeof found !== 'number') throw malformed();
+    value = found;
+  }
+  return value;
+}
+
+/** Each field in turn; what has a fixed length is undefined. */
+function* fieldsOf(message: Uint8Array): Generator<readonly [field: number, value: Uint8Array | number | undefined]> {
+  const reader = new Reader(message);
   while (!reader.done()) {
     const tag = reader.varint();
     const field = Math.floor(tag / 8);
-    const wireType = tag % 8;
     if (field === 0 || field > MAXIMUM_FIELD) throw malformed();
-    if (wireType === 2) {
-      const bytes = reader.take(reader.varint());
-      if (field === wanted) value = bytes;
-    } else if (field === wanted) throw malformed();
-    else if (wireType === 0) reader.varint();
-    else if (wireType === 1) reader.take(8);
-    else if (wireType === 5) reader.take(4);
-    else throw malformed();
+    switch (tag % 8) {
+      case 0:
+        yield [field, reader.varint()];
+        break;
+      case 1:
+        reader.take(8);
+        yield [field, undefined];
+        break;
+      case 2:
+        yield [field, reader.take(reader.varint())];
+        break;
+      case 5:
+        reader.take(4);
+        yield [field, undefined];
+        break;
+      default:
+        throw malformed();
+    }
   }
-  return value;
 }
 
 /**

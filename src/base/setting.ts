@@ -52,6 +52,7 @@ export type SettingName =
   | 'status.insecure'
   | 'tls.authority'
   | 'tls.certificate'
+  | 'tls.clientAuthority'
   | 'tls.privateKey';
 
 let spell: (name: SettingName) => string = (name) => name;

@@ -53,7 +53,7 @@ export async function runAdmission(context: CommandContext): Promise<void> {
         status:
           status === undefined
             ? undefined
-            : { address: parseListenAddress(status), insecure: settings.switch('insecure-status') },
+            : { address: parseListenAddress(status), tls, insecure: settings.switch('insecure-status') },
         reopenLogs() {
           logs.audit?.reopen();
           logs.log?.reopen();

@@ -1,7 +1,8 @@
 // The table of commands: what each is for, which options it takes, and where its code is, loaded when it is run.
 
-import type { Command, CommandMode } from './command.ts';
+import type { Command } from './command.ts';
 import { imageCommands } from './image/commands.ts';
+import { FORWARDING, LISTENING, OVER_TLS, STATUS_ON_NETWORK } from './modes.ts';
 import {
   ADMISSION_OPTIONS,
   DECODER_OPTIONS,
@@ -9,7 +10,6 @@ import {
   PROVIDER_OPTIONS,
   REMOTE_OPTIONS,
 } from './options/sets.ts';
-import type { Settings } from './options/settings.ts';
 import type { OptionName } from './options/table.ts';
 
 /** Options of requests and replies, which the doctor does not make. */
@@ -40,13 +40,6 @@ const SERVE_OPTIONS: readonly OptionName[] = [
   'key-rate',
 ];
 
-/** What a command that asks a server takes for TLS alone. */
-const OVER_TLS: CommandMode = {
-  name: '--remote=tls://HOST:PORT',
-  isOn: (settings) => settings.text('remote')?.startsWith('tls:') ?? false,
-  alone: REMOTE_OPTIONS,
-};
-
 /** What `node` takes whatever it is to do, or refuses for another reason. */
 const OF_EVERY_ACTION: readonly OptionName[] = ['debugLog', 'config', ...REMOTE_OPTIONS];
 
@@ -61,61 +54,6 @@ const AGENT_OPTIONS = [
   'status',
   'insecure-status',
 ] as const;
-
-/** What `node` is to do besides. */
-const NODE_ACTIONS = ['root', 'dry-run', 'no-restart', 'pull', 'json'] as const;
-
-/** The server that a request is forwarded to has its own keys, policy and audit. */
-const FORWARDING: readonly CommandMode[] = [
-  {
-    name: '--remote',
-    isOn: (settings) => settings.text('remote') !== undefined,
-    takes: [
-      ...['remote', 'provider', 'timeout', 'debugLog', 'config', 'content-store'],
-      ...['decoder', 'runtime-version', 'grpc', ...NODE_ACTIONS, ...REMOTE_OPTIONS],
-    ] as const,
-    alone: [],
-  },
-  OVER_TLS,
-];
-
-const STATUS_ON_TCP: CommandMode = {
-  name: '--status=tcp://HOST:PORT',
-  isOn: (settings) => settings.text('status')?.startsWith('tcp:') ?? false,
-  alone: ['insecure-status'],
-};
-
-/** A socket handed over by systemd may be of any kind, but systemd sets its mode. */
-const LISTENING: readonly CommandMode[] = [
-  {
-    name: '--listen=tls://HOST:PORT',
-    isOn: (settings, { LISTEN_FDS }) => listensOn(settings, 'tls:') || mayBeHandedOver(settings, LISTEN_FDS),
-    alone: ['tls-cert', 'tls-key', 'tls-client-ca', 'insecure-any-client', 'tls-min', 'allow-client'],
-  },
-  {
-    name: '--listen=tcp://127.0.0.1:PORT',
-    isOn: (settings, { LISTEN_FDS }) =>
-      listensOn(settings, 'tcp:') || settings.text('grpcport') !== undefined || mayBeHandedOver(settings, LISTEN_FDS),
-    alone: ['insecure-plaintext'],
-  },
-  {
-    name: '--listen=unix:///PATH',
-    isOn: (settings, { LISTEN_FDS }) =>
-      listensOn(settings, 'unix:') ||
-      (settings.list('listen').length === 0 && settings.text('grpcport') === undefined && LISTEN_FDS === undefined),
-    alone: ['socket-mode', 'socket-group'],
-  },
-  STATUS_ON_TCP,
-];
-
-/** By systemd, which hands nothing to a check. */
-function mayBeHandedOver(settings: Settings, listenFds: string | undefined): boolean {
-  return listenFds !== undefined || settings.switch('check');
-}
-
-function listensOn(settings: Settings, scheme: string): boolean {
-  return settings.list('listen').some((address) => address.startsWith(scheme));
-}
 
 export const COMMANDS: ReadonlyMap<string, Command> = new Map<string, Command>([
   [
@@ -168,7 +106,7 @@ export const COMMANDS: ReadonlyMap<string, Command> = new Map<string, Command>([
         '--policy=admission.yaml --listen=tls://0.0.0.0:8443 --tls-cert=tls.crt --tls-key=tls.key --check',
       ],
       options: ADMISSION_OPTIONS,
-      modes: [STATUS_ON_TCP],
+      modes: [STATUS_ON_NETWORK],
       run: async (context) => (await import('./admission.ts')).runAdmission(context),
     },
   ],
@@ -259,6 +197,7 @@ export const COMMANDS: ReadonlyMap<string, Command> = new Map<string, Command>([
         'runtime-version',
         'root',
         'dry-run',
+        'service',
         'no-restart',
         'pull',
         'json',
@@ -269,7 +208,7 @@ export const COMMANDS: ReadonlyMap<string, Command> = new Map<string, Command>([
         {
           name: 'node install',
           isOn: ({ operands }) => operands[0] === 'install',
-          alone: [...DECODER_OPTIONS.filter((name) => !OF_EVERY_ACTION.includes(name)), 'runtime-version'],
+          alone: [...DECODER_OPTIONS.filter((name) => !OF_EVERY_ACTION.includes(name)), 'runtime-version', 'service'],
         },
         {
           name: 'node install or uninstall',

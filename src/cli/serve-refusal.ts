@@ -1,7 +1,7 @@
 // What a server that cannot start still does for those who wait at a socket of systemd: it tells them why.
 
 import type { OcicryptError } from '../base/errors.ts';
-import { messageLimit } from '../base/grpc.ts';
+import { encodeHealth, HEALTH_METHOD, messageLimit } from '../base/grpc.ts';
 import { MAXIMUM_REQUEST_BYTES } from '../provider/protocol.ts';
 import { createConnections } from '../server/connections.ts';
 import { CallGate, DEFAULT_SERVER_LIMITS, PageBudget } from '../server/limits.ts';
@@ -23,7 +23,10 @@ export async function refuseCallers(error: OcicryptError): Promise<void> {
   };
   const limits = DEFAULT_SERVER_LIMITS;
   const connections = createConnections({
-    methods: new Map(KEY_PROVIDER_METHODS.map((path) => [path, refuse])),
+    methods: new Map([
+      ...KEY_PROVIDER_METHODS.map((path) => [path, refuse] as const),
+      [HEALTH_METHOD, async () => encodeHealth(false)] as const,
+    ]),
     maximumMessage: messageLimit(MAXIMUM_REQUEST_BYTES),
     limits,
     budget: new PageBudget(limits.buffered),

@@ -1,7 +1,7 @@
 // The command that a node or a build farm runs: the provider over gRPC, one warm process for all its clients.
 
 import { OcicryptError } from '../base/errors.ts';
-import { parseGrpcPort, parseListenAddress } from '../server/address.ts';
+import { parseGrpcPort, parseListenAddress, parseListenTarget } from '../server/address.ts';
 import { Instruments } from '../server/instruments.ts';
 import { inheritedTargets, type ListenTarget } from '../server/listener.ts';
 import { findServiceManager } from '../server/service-manager.ts';
@@ -93,7 +93,7 @@ function serverOptions(
     status:
       status === undefined
         ? undefined
-        : { address: parseListenAddress(status), insecure: settings.switch('insecure-status') },
+        : { address: parseListenAddress(status), tls, insecure: settings.switch('insecure-status') },
     log,
   };
   return { ...options, listen: listenTargets(settings, log) };
@@ -102,7 +102,7 @@ function serverOptions(
 /** No `--listen` means what systemd handed over, else the default socket. */
 function listenTargets(settings: Settings, log: ServerLog): readonly ListenTarget[] {
   const port = settings.text('grpcport');
-  const named: readonly ListenTarget[] = settings.list('listen').map(parseListenAddress);
+  const named: readonly ListenTarget[] = settings.list('listen').map(parseListenTarget);
   if (port !== undefined) {
     const target = parseGrpcPort(port);
     log.warn({ grpcport: port }, 'serving in clear on the loopback: every local user may ask for keys; see --listen');
@@ -118,7 +118,7 @@ function tlsFiles(settings: Settings): TlsFiles | undefined {
   const privateKey = settings.text('tls-key');
   const clientAuthority = settings.text('tls-client-ca');
   if (certificate !== undefined && privateKey !== undefined) {
-    checkClients(settings);
+    if (mayCallOverTls(settings)) checkClients(settings);
     const minVersion = settings.text('tls-min') === '1.2' ? 'TLSv1.2' : 'TLSv1.3';
     return { certificate, privateKey, clientAuthority, minVersion };
   }
@@ -126,6 +126,13 @@ function tlsFiles(settings: Settings): TlsFiles | undefined {
   throw new OcicryptError('configuration', 'TLS needs both a certificate and its key', {
     hint: 'give --tls-cert=FILE and --tls-key=FILE',
   });
+}
+
+/** Not if TLS is for the status page alone. A socket of systemd may be of any kind. */
+function mayCallOverTls(settings: Settings): boolean {
+  const isForStatus = settings.text('status')?.startsWith('tls:') ?? false;
+  const hasListener = settings.list('listen').some((address) => address.startsWith('tls:'));
+  return !isForStatus || hasListener || process.env.LISTEN_FDS !== undefined;
 }
 
 /** On a network a server is for those whom it knows. */

@@ -30,6 +30,16 @@ export function parseListenAddress(text: string): Address {
 }
 
 /**
+ * Reads what `--listen` says: an address, or `ttrpc:///PATH`.
+ *
+ * @throws OcicryptError `configuration`
+ */
+export function parseListenTarget(text: string): Address | { readonly kind: 'ttrpc'; readonly path: string } {
+  const [, path] = /^ttrpc:\/\/(.*)$/.exec(text) ?? [];
+  return path === undefined ? parseListenAddress(text) : { kind: 'ttrpc', path: checkPath(path) };
+}
+
+/**
  * Reads the reference server's `--grpcport`: `:50051`, which there means every interface and here the loopback only.
  *
  * @throws OcicryptError `configuration`

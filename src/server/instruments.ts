@@ -6,7 +6,7 @@ import { decorate, type Kek, oncePerKek } from '../kms/kek.ts';
 import { SHARING_EVENTS, type SharingEvent } from '../kms/sharing.ts';
 import type { Decision } from '../provider/audit.ts';
 import type { CallReport } from './call.ts';
-import { CLOSE_REASONS, type CloseReason } from './connections.ts';
+import { CLOSE_REASONS, type CloseReason } from './connection.ts';
 import { statusName } from './failure-log.ts';
 import { Counter, Gauge, Histogram, processGauges, reloadCounters, renderMetrics } from './metrics.ts';
 

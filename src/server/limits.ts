@@ -39,6 +39,11 @@ export const DEFAULT_SERVER_LIMITS: ServerLimits = {
   idle: 300_000,
 };
 
+/** Unread replies pile up: a reader in good faith is never so far behind. */
+export const MAXIMUM_UNSENT_BYTES = 1024 * 1024;
+/** What a connection whose last call has ended gets to take its leave. */
+export const LEAVE_MILLISECONDS = 500;
+
 /** Something that holds pages and can be made to give them up. */
 export interface Holder {
   /** Filled and emptied by the budget alone. */

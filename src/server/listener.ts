@@ -10,8 +10,11 @@ import type { Connections } from './connections.ts';
 import { readTlsOptions, type TlsFiles, tlsFilesState } from './tls.ts';
 import { listenOnUnixSocket, type SocketAccess } from './unix-socket.ts';
 
-/** Where to listen: an address, or a listening descriptor that systemd made. */
-export type ListenTarget = Address | { readonly kind: 'inherited'; readonly descriptor: number };
+/** Where to listen: an address, a unix socket for ttrpc, or a listening descriptor that systemd made. */
+export type ListenTarget =
+  | Address
+  | { readonly kind: 'ttrpc'; readonly path: string }
+  | { readonly kind: 'inherited'; readonly descriptor: number };
 
 export type ListenerOptions = {
   readonly access: SocketAccess;
@@ -33,6 +36,11 @@ export interface Listener {
   reload(): boolean;
   /** Takes no more connections; a unix socket of ours is removed. */
   close(): void;
+}
+
+/** As an operator writes it. */
+export function formatTarget(target: Exclude<ListenTarget, { readonly kind: 'inherited' }>): string {
+  return target.kind === 'ttrpc' ? `ttrpc://${target.path}` : formatAddress(target);
 }
 
 /** Descriptors are handed over from 3 on: sd_listen_fds(3). */
@@ -64,8 +72,8 @@ export async function openListener(
   if (target.kind === 'tls') return openTlsListener(target, connections, options);
   if (target.kind === 'inherited') return openInheritedListener(target.descriptor, connections, options);
   const server = createPlainServer({ noDelay: true });
-  if (target.kind === 'unix') {
-    const address = formatAddress(target);
+  if (target.kind === 'unix' || target.kind === 'ttrpc') {
+    const address = formatTarget(target);
     server.on('connection', (socket) => connections.accept(socket, { caller: address }));
     const { close } = await listenOnUnixSocket(server, target.path, options.access);
     return { ...plainListener(server, address), close };

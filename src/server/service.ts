@@ -59,10 +59,10 @@ function methodFor(operation: Operation, current: () => ServiceOptions): Method 
 }
 
 /**
- * Of the gRPC of ocicrypt-rs, as the agents of Confidential Containers have it: it writes base64 when it unwraps, and can
- * read arrays of numbers alone.
+ * Of ocicrypt-rs over gRPC, as the agents of Confidential Containers have it, and over ttrpc: it writes base64 when it
+ * unwraps, and can read arrays of numbers alone.
  */
-const READS_ARRAYS = /^tonic\//;
+const READS_ARRAYS = /^(?:tonic\/|ttrpc$)/;
 
 function readRequest(message: Uint8Array): Uint8Array | OcicryptError {
   try {

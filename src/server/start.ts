@@ -8,7 +8,7 @@ import { createFailureLog } from './failure-log.ts';
 import { createReadiness, healthMethods, type Probe } from './health.ts';
 import type { Instruments } from './instruments.ts';
 import { CallGate, PageBudget, type ServerLimits } from './limits.ts';
-import { type ListenerOptions, type ListenTarget, openListener } from './listener.ts';
+import { type Acceptor, type ListenerOptions, type ListenTarget, openListener } from './listener.ts';
 import { keyProviderMethods, type ServiceOptions } from './service.ts';
 import { type StatusPage, type StatusTarget, startStatusPage } from './status-page.ts';
 import {
@@ -85,7 +85,13 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     queuedCalls: () => gate.waiting,
     bufferedBytes: () => budget.total,
   });
-  const listeners = await openAll(options.listen, (target) => openListener(target, connections, options.listener));
+  const ttrpc: Acceptor = {
+    begin: (socket) => connections.begin(socket),
+    accept: (socket, peer) => connections.acceptTtrpc(socket, peer),
+  };
+  const listeners = await openAll(options.listen, (target) =>
+    openListener(target, target.kind === 'ttrpc' ? ttrpc : connections, options.listener),
+  );
   let status: StatusPage | undefined;
   try {
     if (options.status !== undefined) {
@@ -97,7 +103,9 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     for (const listener of listeners) listener.close();
     throw error;
   }
-  const poll = setInterval(() => reloadCertificates(listeners, instruments, log), FILE_POLL_MILLISECONDS).unref();
+  const withCertificates = status === undefined ? listeners : [...listeners, status];
+  const reread = () => reloadCertificates(withCertificates, instruments, log);
+  const poll = setInterval(reread, FILE_POLL_MILLISECONDS).unref();
 
   const close = () => {
     clearInterval(poll);
@@ -123,7 +131,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     addresses: listeners.map(({ address }) => address),
     status: status?.address,
     async reload() {
-      reloadCertificates(listeners, instruments, log);
+      reread();
       reopen(options.reopenLogs, log);
       await rereadPolicy();
     },

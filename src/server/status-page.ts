@@ -1,11 +1,14 @@
 // Metrics and health over HTTP/1, on a listener of their own.
 
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import type { Socket } from 'node:net';
 import { type Address, formatAddress, isLoopback } from '../base/address.ts';
 import { OcicryptError } from '../base/errors.ts';
 import { setting } from '../base/setting.ts';
+import { type Acceptor, openListener } from './listener.ts';
 import { METRICS_TYPE } from './metrics.ts';
 import { Slots } from './slots.ts';
+import type { TlsFiles } from './tls.ts';
 import { listenOnUnixSocket } from './unix-socket.ts';
 
 export type StatusPageOptions = {
@@ -16,49 +19,88 @@ export type StatusPageOptions = {
 
 export interface StatusPage {
   readonly address: string;
+  /** Reads the certificates again if they have changed; returns whether it did. @throws OcicryptError the old ones stay */
+  reload(): boolean;
   close(): void;
 }
 
-/** Where the page is served, and whether that may be an interface from which others can read it. */
-export type StatusTarget = { readonly address: Address; readonly insecure: boolean };
+export type StatusTarget = {
+  readonly address: Address;
+  /** Those of the server itself, for an address with TLS. */
+  readonly tls?: TlsFiles | undefined;
+  /** Whether everyone who can connect may read it, from whatever interface. */
+  readonly insecure: boolean;
+};
 
 /**
- * Serves `/metrics`, `/livez` and `/readyz`, without any secret: on a unix socket or the loopback, elsewhere only if the
- * operator says so.
+ * Serves `/metrics`, `/livez` and `/readyz`, without any secret: on a unix socket, on the loopback, over TLS to clients
+ * that show a certificate, and to others only if the operator says so.
  *
  * @throws OcicryptError `configuration`
  */
-export async function startStatusPage(
-  { address, insecure }: StatusTarget,
-  options: StatusPageOptions,
-): Promise<StatusPage> {
-  if (address.kind === 'tls' || (address.kind === 'tcp' && !isLoopback(address.host) && !insecure)) {
-    throw new OcicryptError('configuration', `metrics are not served on ${formatAddress(address)}`, {
-      hint: `use tcp://127.0.0.1:PORT or unix:///PATH, or add ${setting('status.insecure')} to tcp://HOST:PORT`,
-    });
-  }
+export async function startStatusPage(target: StatusTarget, options: StatusPageOptions): Promise<StatusPage> {
+  const { address, insecure } = target;
   // Each connection is for one request. None is busy in the sense of its place: the oldest gives way.
   const slots = new Slots(SLOTS);
+  /** Node has one object for the handshake, which has the place, and one for what is inside. */
+  const outer = new WeakMap<Socket, Socket>();
+  const limit = (socket: Socket, milliseconds: number) => slots.limit(outer.get(socket) ?? socket, milliseconds);
   const server = createServer((request, response) => {
-    slots.limit(request.socket, ANSWER_MILLISECONDS);
-    response.once('finish', () => slots.limit(request.socket, LEAVE_MILLISECONDS));
+    limit(request.socket, ANSWER_MILLISECONDS);
+    response.once('finish', () => limit(request.socket, LEAVE_MILLISECONDS));
     void answer(request, options).then(([status, type, body]) => send(response, status, type, body));
   });
   server.maxRequestsPerSocket = 1;
+  if (address.kind === 'tls') {
+    const acceptor: Acceptor = {
+      begin(socket) {
+        // A socket without a listener for its errors ends the process.
+        socket.on('error', () => socket.destroy());
+        slots.take(socket, REQUEST_MILLISECONDS);
+      },
+      accept(socket, _peer, begun) {
+        socket.on('error', () => socket.destroy());
+        if (begun !== undefined) outer.set(socket, begun);
+        server.emit('connection', socket);
+      },
+    };
+    const tls = { access: OWN, tls: tlsOf(target), insecurePlaintext: false, protocol: 'http/1.1' } as const;
+    const listener = await openListener(address, acceptor, tls);
+    return { ...listener, close: () => closeAll(listener, slots) };
+  }
+  if (address.kind === 'tcp' && !isLoopback(address.host) && !insecure) {
+    throw new OcicryptError('configuration', `metrics are not served in clear on ${formatAddress(address)}`, {
+      hint: `use tls://HOST:PORT, tcp://127.0.0.1:PORT or unix:///PATH, or add ${setting('status.insecure')}`,
+    });
+  }
   server.on('connection', (connection) => slots.take(connection, REQUEST_MILLISECONDS));
   const socket =
     address.kind === 'unix'
-      ? await listenOnUnixSocket(server, address.path, { mode: 0o600, group: undefined })
+      ? await listenOnUnixSocket(server, address.path, OWN)
       : await listen(server, address.host, address.port, formatAddress(address));
   const bound = server.address();
   const port = typeof bound === 'object' && bound !== null ? bound.port : 0;
   return {
     address: formatAddress(address.kind === 'unix' ? address : { ...address, port }),
-    close() {
-      socket.close();
-      server.closeAllConnections();
-    },
+    reload: () => false,
+    close: () => closeAll(socket, slots),
   };
+}
+
+function closeAll(listener: { readonly close: () => void }, slots: Slots): void {
+  listener.close();
+  slots.destroy();
+}
+
+/** Only this user reads a unix socket. */
+const OWN = { mode: 0o600, group: undefined };
+
+function tlsOf({ tls, insecure }: StatusTarget): TlsFiles | undefined {
+  if (tls === undefined || insecure) return tls && { ...tls, clientAuthority: undefined };
+  if (tls.clientAuthority !== undefined) return tls;
+  throw new OcicryptError('configuration', 'metrics are not served to clients without a certificate', {
+    hint: `give ${setting('tls.clientAuthority')}=FILE, or add ${setting('status.insecure')}`,
+  });
 }
 
 /** Connections that are open at the same time. */

@@ -1,8 +1,7 @@
 // What every server of ours does beside its answers: it listens everywhere or nowhere, and reads its files again.
 
-import { formatAddress } from '../base/address.ts';
 import { asOcicryptError, describeError, OcicryptError } from '../base/errors.ts';
-import type { Listener, ListenTarget } from './listener.ts';
+import { formatTarget, type Listener, type ListenTarget } from './listener.ts';
 
 /** Fixed texts and public values. */
 export interface ServerLog {
@@ -54,7 +53,11 @@ export async function openAll(
 }
 
 /** Reads the certificates again that have changed; old ones stay where that fails. */
-export function reloadCertificates(listeners: readonly Listener[], counter: ReloadCounter, log: ServerLog): void {
+export function reloadCertificates(
+  listeners: readonly Pick<Listener, 'address' | 'reload'>[],
+  counter: ReloadCounter,
+  log: ServerLog,
+): void {
   for (const listener of listeners) {
     try {
       if (!listener.reload()) continue;
@@ -81,8 +84,8 @@ export function reopen(reopenLogs: () => boolean, log: ServerLog): void {
 export function checkTargets(targets: readonly ListenTarget[]): void {
   const seen = new Set<string>();
   for (const target of targets) {
-    const name = target.kind === 'inherited' ? `fd ${target.descriptor}` : formatAddress(target);
-    const place = name.replace(/^tls:/, 'tcp:');
+    const name = target.kind === 'inherited' ? `fd ${target.descriptor}` : formatTarget(target);
+    const place = name.replace(/^tls:/, 'tcp:').replace(/^ttrpc:/, 'unix:');
     if (seen.has(place) && !place.endsWith(':0')) {
       throw new OcicryptError('configuration', `${name} is named twice to listen on`, { hint: 'leave one out' });
     }

@@ -12,6 +12,7 @@ import { OPTIONS } from '../../src/cli/options/table.ts';
 import type { GrpcTls } from '../../src/client/grpc-client.ts';
 import type * as library from '../../src/index.ts';
 import type { ServerOptions } from '../../src/server/start.ts';
+import type { TlsFiles } from '../../src/server/tls.ts';
 
 const SOURCE = fileURLToPath(new URL('../../src', import.meta.url));
 
@@ -56,6 +57,7 @@ type Member =
   | keyof library.RecipientChange
   | Below<'status', NonNullable<ServerOptions['status']>>
   | Below<'tls', GrpcTls>
+  | Below<'tls', TlsFiles>
   | Below<'limits', library.Limits>
   | Below<'limits', ServerOptions['limits']>
   | Below<'names', library.ProviderOptions['names']>

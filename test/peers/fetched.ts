@@ -175,6 +175,24 @@ export async function buildGoProgram(
   return join(directory, 'program');
 }
 
+/**
+ * A small program of ours in Rust. Its `Cargo.lock` says which crates it is linked with.
+ *
+ * @param source the directory of its package, whose name is that of the program
+ */
+export async function buildRustProgram(source: URL): Promise<string> {
+  const name = basename(fileURLToPath(source));
+  const files = ['Cargo.toml', 'Cargo.lock', 'src/main.rs'];
+  const bytes = await Promise.all(files.map((file) => readFile(new URL(file, source))));
+  const directory = await once(`${name} ${sha256(Buffer.concat(bytes))}`, async (scratch) => {
+    await cp(source, scratch, { recursive: true });
+    await command('cargo', ['build', '--quiet', '--release', '--locked'], scratch);
+    await rename(join(scratch, 'target/release', name), join(scratch, 'program'));
+    await rm(join(scratch, 'target'), { recursive: true });
+  });
+  return join(directory, 'program');
+}
+
 /** The unpacked sources of a crate. */
 export async function fetchCrate(name: string, version: string): Promise<string> {
   const directory = await once(`${name}@${version}`, async (scratch) => {

@@ -16,7 +16,7 @@ import type { Kek } from '../../src/kms/kek.ts';
 import { createKeyfile, openKeyfile } from '../../src/kms/keyfile/key.ts';
 import { DEFAULT_LIMITS } from '../../src/provider/attempts.ts';
 import { createProvider, type Provider, type ProviderOptions } from '../../src/provider/handle.ts';
-import { parseListenAddress } from '../../src/server/address.ts';
+import { parseListenAddress, parseListenTarget } from '../../src/server/address.ts';
 import { Instruments } from '../../src/server/instruments.ts';
 import { DEFAULT_SERVER_LIMITS, type ServerLimits } from '../../src/server/limits.ts';
 import type { ListenTarget } from '../../src/server/listener.ts';
@@ -75,7 +75,7 @@ export async function startRunning(t: TestContext, options: RunningOptions = {})
   const instruments = new Instruments();
   const server = await startServer({
     listen: (options.listen ?? [`unix://${directory}/s`]).map((one) =>
-      typeof one === 'string' ? parseListenAddress(one) : one,
+      typeof one === 'string' ? parseListenTarget(one) : one,
     ),
     listener: { access: { mode: 0o600, group: undefined }, tls: undefined, insecurePlaintext: true },
     policy: {
@@ -93,7 +93,7 @@ export async function startRunning(t: TestContext, options: RunningOptions = {})
     ...options.server,
   });
   t.after(() => server.close());
-  const targets = server.addresses.map(targetOf);
+  const targets = server.addresses.filter((address) => !address.startsWith('ttrpc:')).map(targetOf);
   const [target = { kind: 'unix', path: '' }] = targets;
   return { server, target, targets, provider, key, directory, instruments, said };
 }

@@ -52,6 +52,7 @@ const OPTION_OF: { readonly [name in SettingName]: OptionName } = {
   'status.insecure': 'insecure-status',
   'tls.authority': 'tls-ca',
   'tls.certificate': 'tls-cert',
+  'tls.clientAuthority': 'tls-client-ca',
   'tls.privateKey': 'tls-key',
 };
 

@@ -25,6 +25,11 @@ export const NODE_OPTIONS = {
     describe: 'set up the image of a machine that lies in DIR; nothing is started or restarted',
     member: null,
   },
+  service: {
+    kind: 'switch',
+    describe: 'keep the keys in a service of this node, which decoders ask: its units are written and started',
+    member: null,
+  },
   'no-restart': {
     kind: 'switch',
     describe: 'leave the restart of services to the operator',

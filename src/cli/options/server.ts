@@ -11,7 +11,7 @@ export const SERVER_OPTIONS = {
   listen: {
     kind: 'list',
     value: 'ADDRESS',
-    describe: 'where to serve: unix:///PATH, tls://HOST:PORT or tcp://HOST:PORT',
+    describe: 'where to serve: unix:///PATH, tls://HOST:PORT or tcp://HOST:PORT, or ttrpc:///PATH for ocicrypt-rs',
     fallback: 'unix:///run/ocicrypt-kms/ocicrypt-kms.sock as root, else unix://$XDG_RUNTIME_DIR/ocicrypt-kms.sock',
   },
   'socket-mode': {
@@ -41,12 +41,12 @@ export const SERVER_OPTIONS = {
   status: {
     kind: 'text',
     value: 'ADDRESS',
-    describe: 'serve /metrics, /livez and /readyz: tcp://127.0.0.1:PORT or unix:///PATH',
+    describe: 'serve /metrics, /livez and /readyz: unix:///PATH, tls://HOST:PORT or tcp://127.0.0.1:PORT',
   },
   'insecure-status': {
     kind: 'switch',
     describe:
-      'allow --status=tcp://HOST:PORT on any interface, in clear: metrics tell what is used how often, and no key',
+      'show --status to everyone who can connect: in clear on any interface, or over TLS without a client certificate; it tells what is used how often, and no key',
   },
   live: {
     kind: 'switch',

@@ -3,17 +3,20 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { copyFileSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { get } from 'node:https';
+import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, type TestContext, test } from 'node:test';
 import { asOcicryptError } from '../../../src/base/errors.ts';
 import { createKeyfile } from '../../../src/kms/keyfile/key.ts';
+import { createCertificateAuthority } from '../../fixtures/certificates.ts';
 import { runExecutable } from '../../fixtures/executable.ts';
 import { type Served, serve } from '../../fixtures/serve.ts';
 import { ACTIVATE, hasSystemd } from '../../fixtures/systemd.ts';
 import { unwrapRequest as unwrapPacket } from '../../fixtures/vectors/shape.ts';
-import { callKeyProvider, callMany, unwrapRequest, wrapRequest } from '../../server/running.ts';
+import { callKeyProvider, callMany, checkHealth, unwrapRequest, wrapRequest } from '../../server/running.ts';
 import { PROGRAMS, pause, startSubject } from './served.ts';
 
 function workspace(t: TestContext) {
@@ -100,6 +103,7 @@ for (const { name, program } of PROGRAMS) {
       const refused = await callKeyProvider({ kind: 'unix', path: socket }, wrapRequest()).catch(asOcicryptError);
       assert.ok(refused instanceof Error && refused.code === 'configuration', heard);
       assert.match(refused.message, /unknown member .{1,2}alow/);
+      assert.equal(await checkHealth({ kind: 'unix', path: socket }, ''), 2);
       assert.deepEqual(await once(child, 'exit'), [78, null]);
     });
   });
@@ -237,6 +241,56 @@ describe('ocicrypt-kms', () => {
     const bad = await check();
     assert.equal(bad.status, 78);
     assert.match(bad.stderr.toString(), /^ocicrypt-kms: configuration: .*unknown member .{1,2}alow/);
+  });
+
+  test('over TLS, health shows a certificate, and the status page wants to see one if nothing else is said', async (t) => {
+    const { path, key } = workspace(t);
+    const authority = await createCertificateAuthority(path('pki'));
+    const own = await authority.issue('server');
+    const client = await authority.issue('client', { names: ['probe.example'], usage: 'client' });
+    const words = [`--tls-cert=${own.certificate}`, `--tls-key=${own.privateKey}`, `--key=${key('one')}`];
+    const statusOf = (log: string) => /"status":"(tls:[^"]+)"/.exec(log)?.[1] ?? '';
+    const read = (address: string, options: { readonly cert?: Buffer; readonly key?: Buffer } = {}) => {
+      const { port } = new URL(address.replace('tls:', 'https:'));
+      const ca = readFileSync(authority.certificate);
+      const { promise, resolve } = Promise.withResolvers<string>();
+      get({ host: '127.0.0.1', port, path: '/livez', ca, agent: false, ...options }, (response) => {
+        response.once('data', (body: Buffer) => resolve(body.toString()));
+      }).once('error', () => resolve('refused'));
+      return promise;
+    };
+    const shown = { cert: readFileSync(client.certificate), key: readFileSync(client.privateKey) };
+
+    const closed = await serve(t, [
+      ...['--listen=tls://127.0.0.1:0', '--status=tls://127.0.0.1:0', `--tls-client-ca=${authority.certificate}`],
+      ...['--allow-client=other.example', ...words],
+    ]);
+    const trusted = [`--remote=${closed.addresses[0]}`, `--tls-ca=${authority.certificate}`];
+    const named = [`--tls-cert=${client.certificate}`, `--tls-key=${client.privateKey}`];
+    assert.deepEqual(await health(...trusted, ...named), [0, 'ready\n']);
+    assert.deepEqual(await health(...trusted, ...named, '--live'), [0, 'alive\n']);
+    const [status, said] = await health(...trusted);
+    assert.deepEqual([status, said.startsWith('ocicrypt-kms: unavailable: ')], [69, true], said);
+    const page = statusOf(closed.log());
+    assert.deepEqual([await read(page, shown), await read(page)], ['alive\n', 'refused']);
+    const next = await authority.issue('next');
+    copyFileSync(next.privateKey, own.privateKey);
+    copyFileSync(next.certificate, own.certificate);
+    closed.child.kill('SIGHUP');
+    while (closed.log().split('certificates reloaded').length < 3) await pause(20);
+    assert.equal(await read(page, shown), 'alive\n');
+
+    const local = [`--listen=unix://${path('s')}`, '--status=tls://127.0.0.1:0', ...words];
+    const refused = await runExecutable(['serve', ...local]);
+    assert.deepEqual([refused.status, /--insecure-status/.test(refused.stderr.toString())], [78, true]);
+    const open = await serve(t, [...local, '--insecure-status']);
+    assert.equal(await read(statusOf(open.log())), 'alive\n');
+    // A handshake that does not begin keeps nobody out.
+    const { port } = new URL(statusOf(open.log()).replace('tls:', 'https:'));
+    const idle = Array.from({ length: 40 }, () => connect(Number(port), '127.0.0.1').on('error', () => {}));
+    t.after(() => idle.forEach((socket) => void socket.destroy()));
+    await Promise.all(idle.map((socket) => once(socket, 'connect')));
+    for (let count = 0; count < 3; count++) assert.equal(await read(statusOf(open.log())), 'alive\n');
   });
 
   test('serve answers for its state elsewhere than on the loopback only where that is said', async (t) => {
