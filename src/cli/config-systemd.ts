@@ -66,13 +66,18 @@ WantedBy=multi-user.target
 `;
 }
 
+const SOCKET = '/run/ocicrypt-kms/ocicrypt-kms.sock';
+
+/** Where clients find the service. */
+export const SERVICE_ADDRESS = `unix://${SOCKET}`;
+
 /** The socket that starts the service: its first client does. */
 export const SOCKET_UNIT = `# Clients may connect as soon as this is there; the server is started by the first.
 [Unit]
 Description=Socket of the OCICrypt key provider
 
 [Socket]
-ListenStream=/run/ocicrypt-kms/ocicrypt-kms.sock
+ListenStream=${SOCKET}
 SocketMode=0600
 DirectoryMode=0700
 RemoveOnStop=yes

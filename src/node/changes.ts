@@ -1,6 +1,6 @@
 // Changes files of a node, all of them or none, and keeps what was there before, so that it can be brought back.
 
-import { createHash, randomBytes } from 'node:crypto';
+import { createHash } from 'node:crypto';
 import {
   chmodSync,
   chownSync,
@@ -21,16 +21,39 @@ import { dirname, join, sep } from 'node:path';
 import { OcicryptError, showSystemCode } from '../base/errors.ts';
 import { asArray, asObject, asText, parseJson } from '../base/json.ts';
 import { showPath } from '../base/shown.ts';
+import { lockFile } from '../image/transports/layout-lock.ts';
+import { removeAbandoned, temporaryName } from '../image/transports/temporary.ts';
 
 /** A file as it is to be, by its path on the node. */
 export type FileChange = { readonly path: string; readonly content: string | Uint8Array; readonly mode: number };
 
 /** A file that was written, and what was there before: a copy, or nothing. */
-type Kept = { readonly path: string; readonly before: string | undefined; readonly digest: string };
+type Kept = {
+  readonly path: string;
+  readonly before: string | undefined;
+  /** Of what we wrote, and of what we were about to write: a run that was killed may have left either. */
+  readonly digests: readonly string[];
+};
 
 /** Where the copies are, with a list of them. */
 const KEPT_DIRECTORY = '/var/lib/ocicrypt-kms/node';
 const LIST = join(KEPT_DIRECTORY, 'installed.json');
+const LOCK = '/var/lib/ocicrypt-kms/node.lock';
+
+/**
+ * Waits until no other run changes this node, and removes what one that was killed has left of `paths`.
+ *
+ * @returns ends it
+ * @throws OcicryptError `not-written`
+ */
+export async function lockNode(root: string, paths: readonly string[]): Promise<() => Promise<void>> {
+  makeDirectories(dirname(join(root, LOCK)));
+  const unlock = await lockFile(join(root, LOCK));
+  const places = [KEPT_DIRECTORY, ...paths.map((path) => dirname(path))].map((path) => join(root, path));
+  for (const place of new Set(places.filter(existsSync).map((path) => unfinishedIn(realpathSync(path)))))
+    await removeAbandoned(place);
+  return unlock;
+}
 
 /** The changes that are still to be made: files that are otherwise than they should be. */
 export function pendingChanges(root: string, changes: readonly FileChange[]): readonly FileChange[] {
@@ -76,12 +99,12 @@ export function restoreAll(root: string, adapt: (path: string, text: string) => 
   const restored: string[] = [];
   const changedSince: string[] = [];
   const kept = readKept(root);
-  for (const { path, before, digest } of kept.toReversed()) {
+  for (const { path, before, digests } of kept.toReversed()) {
     const target = join(root, path);
     const now = readBytes(target);
     const old = before === undefined ? undefined : readBytes(join(root, before));
-    if (now === undefined && old === undefined) continue;
-    if (now !== undefined && sha256(now) !== digest) {
+    if (now === undefined ? old === undefined : old?.equals(now)) continue;
+    if (now !== undefined && !digests.includes(sha256(now))) {
       const adapted = adapt(path, now.toString());
       if (adapted === undefined) changedSince.push(path);
       else {
@@ -94,14 +117,17 @@ export function restoreAll(root: string, adapt: (path: string, text: string) => 
     else writeWhole(root, { path, content: old, mode: 0o644 });
     restored.push(path);
   }
-  if (kept.length > 0 && changedSince.length === 0)
-    rmSync(join(root, KEPT_DIRECTORY), { recursive: true, force: true });
   return { restored, changedSince };
 }
 
-/** Whether anything was installed here. */
-export function isInstalled(root: string): boolean {
-  return readKept(root).length > 0;
+/** Forgets an installation all of whose files were brought back. */
+export function forgetInstalled(root: string): void {
+  rmSync(join(root, KEPT_DIRECTORY), { recursive: true, force: true });
+}
+
+/** The files that were written here, or none. */
+export function installedPaths(root: string): readonly string[] {
+  return readKept(root).map(({ path }) => path);
 }
 
 function keep(
@@ -112,16 +138,19 @@ function keep(
   undo: (() => void)[],
 ): Kept {
   const digest = sha256(Buffer.from(content));
-  if (known !== undefined) return { ...known, digest };
   const old = readBytes(join(root, path));
-  if (old === undefined) return { path, before: undefined, digest };
+  if (known !== undefined) {
+    const isOurs = old !== undefined && known.digests.includes(sha256(old));
+    return { ...known, digests: isOurs ? [sha256(old), digest] : [digest] };
+  }
+  if (old === undefined) return { path, before: undefined, digests: [digest] };
   const before = join(KEPT_DIRECTORY, sha256(Buffer.from(path)).slice(0, 16));
   undo.push(writeWhole(root, { path: before, content: old, mode: 0o600 }));
-  return { path, before, digest };
+  return { path, before, digests: [digest] };
 }
 
 function listText(kept: readonly Kept[]): string {
-  const files = kept.map(({ path, before, digest }) => ({ path, before: before ?? null, digest }));
+  const files = kept.map(({ path, before, digests }) => ({ path, before: before ?? null, digests }));
   return `${JSON.stringify({ files }, null, 2)}\n`;
 }
 
@@ -132,8 +161,8 @@ function readKept(root: string): readonly Kept[] {
   return files.flatMap((value) => {
     const one = asObject(value);
     const path = asText(one?.get('path'));
-    const digest = asText(one?.get('digest'));
-    return path === undefined || digest === undefined ? [] : [{ path, before: asText(one?.get('before')), digest }];
+    const digests = (asArray(one?.get('digests')) ?? []).flatMap((digest) => asText(digest) ?? []);
+    return path === undefined ? [] : [{ path, before: asText(one?.get('before')), digests }];
   });
 }
 
@@ -165,10 +194,19 @@ function writeWhole(root: string, { path, content, mode }: FileChange): () => vo
   };
 }
 
+/**
+ * Where a file of a directory lies until it is whole. CRI-O reads every file of `crio.conf.d`, whatever its name: so beside
+ * such a directory, if that is the same disk.
+ */
+function unfinishedIn(directory: string): string {
+  const parent = dirname(directory);
+  return directory.endsWith('.d') && statSync(parent).dev === statSync(directory).dev ? parent : directory;
+}
+
 type Owner = { readonly uid: number; readonly gid: number };
 
 function writeNew(target: string, bytes: Uint8Array, mode: number, owner: Owner | undefined): void {
-  const temporary = `${target}.${randomBytes(6).toString('hex')}`;
+  const temporary = join(unfinishedIn(dirname(target)), temporaryName());
   try {
     writeFileSync(temporary, bytes, { mode: mode & 0o7777, flag: 'wx', flush: true });
     chmodSync(temporary, mode & 0o7777);

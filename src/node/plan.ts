@@ -20,6 +20,7 @@ import {
   rancherTemplate,
 } from './drop-in.ts';
 import { readText } from './files.ts';
+import type { RunningProcess } from './processes.ts';
 import { type Containerd, type Runtimes, runtimeName } from './runtimes.ts';
 
 /** What is to be done. */
@@ -31,7 +32,12 @@ export type NodePlan = {
   readonly notes: readonly string[];
 };
 
-export type Restart = { readonly unit: string; readonly files: readonly string[] };
+export type Restart = {
+  readonly unit: string;
+  readonly files: readonly string[];
+  /** The process that reads them, if it runs. */
+  readonly running: RunningProcess | undefined;
+};
 
 export type PlanOptions = {
   readonly root: string;
@@ -62,12 +68,21 @@ export function planNode({ containerds, crio, hasDocker, hasPodman }: Runtimes, 
     }
     const changes = planContainerd(containerd, options);
     files.push(...changes);
-    if (containerd.unit !== undefined) restarts.push({ unit: containerd.unit, files: changes.map(({ path }) => path) });
+    if (containerd.unit !== undefined)
+      restarts.push({
+        unit: containerd.unit,
+        files: changes.map(({ path }) => path),
+        running: containerd.running,
+      });
     else notes.push(`no service of ${runtimeName(containerd)} was found: restart it yourself`);
   }
   if (crio !== undefined) {
     files.push(file(CRIO_FILE, CRIO_DROP_IN), file(CRIO_UNIT_FILE, CRIO_UNIT));
-    restarts.push({ unit: crio.unit ?? 'crio.service', files: [CRIO_FILE, CRIO_UNIT_FILE, PROVIDERS_FILE] });
+    restarts.push({
+      unit: crio.unit ?? 'crio.service',
+      files: [CRIO_FILE, CRIO_UNIT_FILE, PROVIDERS_FILE],
+      running: crio.running,
+    });
   }
   if (hasDocker)
     notes.push(

@@ -1,5 +1,6 @@
 // Files of a node are changed all together or not at all, and come back as they were.
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import {
   chmodSync,
   existsSync,
@@ -14,7 +15,15 @@ import {
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { asOcicryptError } from '../../src/base/errors.ts';
-import { applyChanges, isInstalled, pendingChanges, restoreAll } from '../../src/node/changes.ts';
+import {
+  applyChanges,
+  forgetInstalled,
+  installedPaths,
+  lockNode,
+  pendingChanges,
+  restoreAll,
+} from '../../src/node/changes.ts';
+import { proving } from '../fixtures/seed.ts';
 import { caught, newRoot } from './root.ts';
 
 const file = (path: string, content: string, mode = 0o644) => ({ path, content, mode });
@@ -38,12 +47,16 @@ test('what is installed comes back as it was, with its mode; directories of ours
   assert.deepEqual(pendingChanges(root, changes), []);
   assert.equal(statSync(join(root, 'etc/c.toml')).mode & 0o777, 0o640);
   assert.equal(statSync(join(root, 'opt/a/b/program')).mode & 0o777, 0o755);
-  assert.ok(isInstalled(root));
+  assert.deepEqual(
+    installedPaths(root),
+    changes.map(({ path }) => path),
+  );
   const { restored, changedSince } = restoreAll(root, never);
   assert.deepEqual([restored.length, changedSince], [3, []]);
+  forgetInstalled(root);
   assert.deepEqual(filesOf(root), before);
   assert.equal(statSync(join(root, 'etc/c.toml')).mode & 0o777, 0o640);
-  assert.ok(!isInstalled(root));
+  assert.deepEqual(installedPaths(root), []);
 });
 
 test('installed twice, what was there before the first time comes back', (t) => {
@@ -51,6 +64,7 @@ test('installed twice, what was there before the first time comes back', (t) => 
   applyChanges(root, [file('/etc/c', 'second')]);
   applyChanges(root, [file('/etc/c', 'third'), file('/etc/d', 'new')]);
   restoreAll(root, never);
+  forgetInstalled(root);
   assert.deepEqual(filesOf(root), { '/etc/c': 'first' });
 });
 
@@ -108,4 +122,75 @@ test('a link within stays a link, and what it leads to is changed', (t) => {
   assert.equal(readFileSync(join(root, 'usr/c'), 'utf8'), 'new');
   restoreAll(root, never);
   assert.equal(readFileSync(join(root, 'usr/c'), 'utf8'), 'old');
+});
+
+/** A run of its own that is killed before its step of this number, or reaches its end. */
+function runKilled(step: number, root: string, work: string): boolean {
+  const imports = `import { applyChanges, lockNode, pendingChanges, restoreAll } from '${CHANGES}';`;
+  const script = `${imports} const root = ${JSON.stringify(root)}; const all = ${JSON.stringify(ALL)};
+await lockNode(root, all.map(({ path }) => path)); ${work}`;
+  const { signal, stderr } = spawnSync(process.execPath, ['--import', HOOK, '--input-type=module', '-e', script], {
+    env: { ...process.env, KILLED_AT_STEP: String(step) },
+    encoding: 'utf8',
+  });
+  assert.ok(signal === 'SIGKILL' || stderr.endsWith('steps\n'), stderr);
+  return signal === 'SIGKILL';
+}
+
+const CHANGES = new URL('../../src/node/changes.ts', import.meta.url).href;
+const HOOK = new URL('../fixtures/killed-at-step.mjs', import.meta.url).href;
+const ALL = [file('/etc/c.toml', 'new'), file('/etc/conf.d/x', 'x'), file('/opt/p', 'p', 0o755)];
+
+test('killed at any step of an installation or of its end, every file is old or new, and both can be done again', async (t) => {
+  const old = { '/etc/c.toml': 'old', '/etc/conf.d/other': 'o' };
+  const wanted = { ...old, '/etc/c.toml': 'new', '/etc/conf.d/x': 'x', '/opt/p': 'p' };
+  const known = ({ path, content }: (typeof ALL)[number], root: string) => {
+    const now = filesOf(root)[path];
+    assert.ok(now === content || now === Reflect.get(old, path), `${path}: ${now}`);
+  };
+  const withoutKept = (root: string) =>
+    Object.fromEntries(Object.entries(filesOf(root)).filter(([path]) => !path.startsWith('/var/lib/ocicrypt-kms/')));
+  let steps = 0;
+  for (let step = 1, isKilled = true; isKilled; step += proving ? 1 : 11) {
+    const root = newRoot(t, old);
+    isKilled = runKilled(step, root, 'applyChanges(root, pendingChanges(root, all));');
+    for (const one of ALL) known(one, root);
+    // Whatever reads a directory as a whole meets no half of a file there.
+    assert.ok(readdirSync(join(root, 'etc/conf.d')).every((name) => ['x', 'other'].includes(name)));
+    const unlock = await lockNode(
+      root,
+      ALL.map(({ path }) => path),
+    );
+    if (step % 2 === 0) {
+      applyChanges(root, pendingChanges(root, ALL));
+      assert.deepEqual(withoutKept(root), wanted, `step ${step}`);
+    }
+    assert.deepEqual(restoreAll(root, never).changedSince, [], `step ${step}`);
+    assert.deepEqual(withoutKept(root), old, `step ${step}`);
+    await unlock();
+    steps = step;
+  }
+  for (let step = 1, isKilled = true; isKilled; step += proving ? 1 : 11) {
+    const root = newRoot(t, old);
+    applyChanges(root, ALL);
+    isKilled = runKilled(step, root, 'restoreAll(root, () => undefined);');
+    for (const one of ALL) known(one, root);
+    assert.deepEqual(restoreAll(root, never).changedSince, [], `step ${step}`);
+    assert.deepEqual(withoutKept(root), old, `step ${step}`);
+  }
+  assert.ok(steps > 20, `${steps}`);
+});
+
+test('two runs do not change a node at the same time', async (t) => {
+  const root = newRoot(t);
+  const unlock = await lockNode(root, []);
+  let isSecond = false;
+  const second = lockNode(root, []).then((end) => {
+    isSecond = true;
+    return end();
+  });
+  await new Promise((resolve) => setTimeout(resolve, 120));
+  assert.equal(isSecond, false);
+  await unlock();
+  await second;
 });

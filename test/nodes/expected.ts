@@ -48,6 +48,8 @@ const GIVEN: Readonly<Record<Containerd, Known>> = {
   '2.0.14': { cri: 'nothing', nerdctl: 'nothing' },
   '2.1.5': { cri: 'nothing', local: 'nothing', nerdctl: 'nothing' },
   '2.1.9': { cri: 'nothing', local: 'payload', nerdctl: 'nothing' },
+  '2.2.1': { cri: 'nothing', local: 'nothing', nerdctl: 'nothing' },
+  '2.2.9': { cri: 'nothing', local: 'payload', nerdctl: 'nothing' },
   '2.3.7': { cri: 'nothing', local: 'payload', nerdctl: 'nothing' },
   '2.4.2': { cri: 'nothing', local: 'payload', nerdctl: 'nothing' },
 };

@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { existsSync, readFileSync } from 'node:fs';
 import { after, before, test } from 'node:test';
 import { executable } from '../end-to-end/workspace.ts';
+import { assertJsonOutput } from '../fixtures/json-output.ts';
 import { pull } from './clients.ts';
 import { imageName } from './images.ts';
 import { createLab, type Lab } from './lab.ts';
@@ -14,6 +15,9 @@ import { addSystemd, SYSTEMD_PROGRAMS, systemctlCalls } from './systemd.ts';
 const CONFIG = '/etc/containerd/config.toml';
 const DROP_IN = '/etc/containerd/conf.d/ocicrypt-kms.toml';
 const POLICY = '/etc/ocicrypt-kms/config.yaml';
+
+/** Seconds: before it writes, while it does, while it restarts, and while it tries the decoder. */
+const KILLED_AFTER = [0.15, 0.3, 0.5, 0.8, 1.2, 2];
 
 let lab: Lab;
 const cleanups: (() => unknown)[] = [];
@@ -27,7 +31,9 @@ after(async () => {
 /** What a command says, on both of its outputs. */
 async function ours(node: Node, ...words: readonly string[]) {
   const { exitCode, stdout, stderr } = await node.run([executable(), 'node', ...words]);
-  return { exitCode, text: `${new TextDecoder().decode(stdout)}${stderr}` };
+  const said = new TextDecoder().decode(stdout);
+  assertJsonOutput(['node', ...words], said);
+  return { exitCode, text: `${said}${stderr}` };
 }
 
 async function succeedOurs(node: Node, ...words: readonly string[]): Promise<string> {
@@ -82,6 +88,7 @@ for (const containerd of CHOSEN) {
       assert.doesNotMatch(text, /FAIL|warn/);
       const { stdout } = await node.run(['ctr', 'namespaces', 'ls', '-q']);
       assert.ok(!new TextDecoder().decode(stdout).includes('ocicrypt-kms'));
+      assert.equal((await ours(node, 'check', '--json')).exitCode, 0);
     });
     await t.test('installed once more, nothing is written and nothing restarted', async () => {
       const calls = await systemctlCalls(node);
@@ -123,6 +130,56 @@ for (const containerd of CHOSEN) {
       );
       assert.equal((await node.run(['ctr', 'version'])).exitCode, 0);
     });
+    await t.test(
+      'with a service: decoders ask it, it has the audit log, and it ends with the installation',
+      async () => {
+        const { exitCode } = await ours(node, 'install', key, '--service', '--audit-log=/var/log/elsewhere');
+        assert.deepEqual([exitCode, existsSync(node.path(DROP_IN))], [78, false]);
+        const text = await succeedOurs(node, 'install', key, '--service');
+        for (const type of ['tar', 'tar+gzip', 'tar+zstd'])
+          assert.ok(text.includes(`decrypts ${type}+encrypted`), text);
+        assert.equal((await pull(node, 'CRI', imageName(lab.registry, 'gzip'))).exitCode, 0);
+        const lines = read(node, '/var/log/ocicrypt-kms/audit.log')
+          .trim()
+          .split('\n')
+          .map((line) => JSON.parse(line));
+        assert.ok(lines.some(({ operation, outcome }) => operation === 'unwrap' && outcome === 'ok'));
+        await succeedOurs(node, 'purge', imageName(lab.registry, 'gzip'));
+        // Another policy is read by the service, without a word of it.
+        await succeedOurs(node, 'install', key, '--allow=hashivault://images');
+        assert.ok((await systemctlCalls(node)).includes('try-restart ocicrypt-kms.service'));
+        await succeedOurs(node, 'uninstall');
+        assert.deepEqual(
+          [existsSync(node.path('/run/ocicrypt-kms/ocicrypt-kms.sock')), await dump(node)],
+          [false, dumped],
+        );
+      },
+    );
+    await t.test('two installations at once: one writes, the other finds all of it there', async () => {
+      const texts = await Promise.all([succeedOurs(node, 'install', key), succeedOurs(node, 'install', key)]);
+      assert.equal(texts.filter((text) => /nothing to write/.test(text)).length, 1, texts.join('\n'));
+      await succeedOurs(node, 'uninstall');
+      assert.equal(await dump(node), dumped);
+    });
+    await t.test(
+      'killed at any time, the node works, a second installation completes, and it can be undone',
+      async () => {
+        for (const seconds of KILLED_AFTER) {
+          const words = [executable(), 'node', 'install', key];
+          await node.run(['timeout', '--signal=KILL', String(seconds), ...words]);
+          // What was killed has perhaps begun a restart, which goes on.
+          await node.run(['sh', '-c', 'while pgrep -f "^/bin/sh .*systemctl" >/dev/null; do sleep 0.1; done']);
+          await node.run(['systemctl', 'restart', 'containerd.service']);
+          assert.equal((await node.run(['ctr', 'version'])).exitCode, 0, `${seconds}`);
+          const text = await succeedOurs(node, 'install', key);
+          assert.doesNotMatch(text, /FAIL|warn/);
+          assert.equal((await pull(node, 'CRI', imageName(lab.registry, 'gzip'))).exitCode, 0);
+          await succeedOurs(node, 'purge', imageName(lab.registry, 'gzip'));
+          await succeedOurs(node, 'uninstall');
+          assert.deepEqual([read(node, CONFIG), await dump(node)], [config, dumped], `${seconds}`);
+        }
+      },
+    );
     const version = isFirst(containerd) ? 2 : 3;
     for (const [said, before] of [
       ['no configuration', undefined],

@@ -5,10 +5,20 @@ import { fetchFromDebian } from '../real-clients/debian.ts';
 import { CLIENT_PACKAGES } from '../real-clients/tools.ts';
 
 /**
- * Every containerd that the matrix runs: Debian's by the release that carries them, the others by their version. Of 2.0
- * and 2.1 the last ones; 2.1.5 is from before 2.1.7, which gave the decoder its payload back.
+ * Every containerd that the matrix runs: Debian's by the release that carries them, the others by their version. Of each
+ * minor version the last one; 2.1.5 and 2.2.1 are from before 2.1.7 and 2.2.2, which gave the decoder its payload back.
  */
-export const CONTAINERDS = ['bookworm', 'trixie', '2.0.14', '2.1.5', '2.1.9', '2.3.7', '2.4.2'] as const;
+export const CONTAINERDS = [
+  'bookworm',
+  'trixie',
+  '2.0.14',
+  '2.1.5',
+  '2.1.9',
+  '2.2.1',
+  '2.2.9',
+  '2.3.7',
+  '2.4.2',
+] as const;
 export type Containerd = (typeof CONTAINERDS)[number];
 
 /** Those that are there without a compiler. */

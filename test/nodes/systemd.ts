@@ -1,4 +1,4 @@
-// systemctl for a node that has no systemd: it restarts containerd, and keeps what it was asked.
+// systemctl for a node that has no systemd: it restarts containerd, runs our service, and keeps what it was asked.
 import type { Node } from './node.ts';
 
 const PROGRAM = '/opt/systemctl';
@@ -26,6 +26,19 @@ restart)
     tries=$((tries + 1))
     sleep 0.1
   done ;;
+enable|try-restart)
+  # As the unit says, without its sandbox; the socket is the server's own.
+  systemctl disable
+  mkdir -p /var/log/ocicrypt-kms
+  setsid sh -c "exec $(sed -n s/^ExecStart=//p /etc/systemd/system/ocicrypt-kms.service)" >/run/service.log 2>&1 </dev/null &
+  echo $! >/run/service.pid
+  until [ -S /run/ocicrypt-kms/ocicrypt-kms.sock ]; do sleep 0.05; done ;;
+disable)
+  [ -e /run/service.pid ] || exit 0
+  pid=$(cat /run/service.pid)
+  kill "$pid"
+  while [ -e "/proc/$pid/exe" ]; do sleep 0.05; done
+  rm /run/service.pid ;;
 is-active) [ -e "/proc/$(cat /run/containerd.pid)/exe" ] ;;
 esac
 `;

@@ -11,6 +11,7 @@ import type { Finding } from '../../node/finding.ts';
 import { makeUpLayer, STRANGER } from '../../node/made-up-layer.ts';
 import { type Ended, lastComplaint, runProgram } from '../../node/programs.ts';
 import type { CommandContext } from '../command.ts';
+import { SERVICE_ADDRESS } from '../config-systemd.ts';
 import { ImageTools } from '../image/setup.ts';
 import { readConfiguration } from '../options/configuration.ts';
 import { DECODER_OPTIONS, KEYPROVIDER_OPTIONS } from '../options/sets.ts';
@@ -166,9 +167,10 @@ function withoutLogs(settings: Settings): Settings {
   return settings.keeping(['audit-log', 'debugLog'], new Settings(new Map()));
 }
 
-/** Those that are named exactly; a server's keys are its own affair. */
+/** Those that are named exactly. A server's keys are its own affair, but the service of this node reads the same file. */
 function keysOf(settings: Settings): readonly string[] {
-  if (settings.text('remote') !== undefined) return [];
+  const remote = settings.text('remote');
+  if (remote !== undefined && remote !== SERVICE_ADDRESS) return [];
   return [
     ...settings.list('key').map((file) => (/^[a-z0-9]+:/.test(file) ? file : `keyfile://${resolve(file)}`)),
     ...settings.list('allow').filter((key) => !key.endsWith('/*')),

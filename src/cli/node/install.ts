@@ -5,11 +5,12 @@ import { join, resolve } from 'node:path';
 import type { TomlTable } from 'smol-toml';
 import { OcicryptError } from '../../base/errors.ts';
 import { showPath } from '../../base/shown.ts';
-import { applyChanges, type FileChange, pendingChanges } from '../../node/changes.ts';
+import { applyChanges, type FileChange, installedPaths, lockNode, pendingChanges } from '../../node/changes.ts';
 import { encryptedProcessors, foreignDifferences, parseQuietly } from '../../node/containerd-config.ts';
 import { POLICY_FILE, PROCESSOR_IDS } from '../../node/drop-in.ts';
 import { isWritable, readText } from '../../node/files.ts';
 import { NEEDED_DIRECTORIES, type NodePlan, planNode, type Restart } from '../../node/plan.ts';
+import { isNewer } from '../../node/processes.ts';
 import { type Containerd, dumpConfig, type Runtimes, runtimeName } from '../../node/runtimes.ts';
 import { parseAllowRule } from '../../provider/policy.ts';
 import type { CommandContext } from '../command.ts';
@@ -19,6 +20,7 @@ import { thisExecutable } from '../executable.ts';
 import { optionMembers } from '../options/given.ts';
 import type { OptionName } from '../options/table.ts';
 import { asConfiguration } from '../setup.ts';
+import { concernsService, hasService, remoteMember, serviceFiles, startService } from './service.ts';
 import { hasSystemd, restartService } from './services.ts';
 import { failWith, rootOf, someRuntimes } from './setup.ts';
 
@@ -26,33 +28,84 @@ export async function installNode(context: CommandContext): Promise<void> {
   const { settings, terminal } = context;
   const root = rootOf(settings);
   const runtimes = await someRuntimes(root, settings);
-  const { words, files: programs } = executableFor(root);
-  const plan = planNode(runtimes, {
-    root,
-    decoder: { kind: 'ocicrypt-kms', words: [...words, 'decoder', `--config=${POLICY_FILE}`] },
-    provider: [...words, 'keyprovider', `--config=${POLICY_FILE}`],
-    policy: policyFor(context, root),
-  });
-  const pending = pendingChanges(root, [...programs, ...plan.files]);
   terminal.write(runtimes.containerds.map((one) => `found  ${runtimeName(one)}\n`).join(''));
   if (runtimes.crio !== undefined) terminal.write('found  CRI-O\n');
-  if (settings.switch('dry-run')) return terminal.write(describeChanges(pending, plan));
-  const undo = await writeAll(root, pending, runtimes);
-  terminal.write(pending.map(({ path }) => `wrote  ${path}\n`).join('') || 'nothing to write: all of it is there\n');
-  for (const note of plan.notes) terminal.say(`note: ${note}`);
-  const restarts = plan.restarts.filter(({ files }) => files.some((path) => pending.some((one) => one.path === path)));
-  if (root !== '/') return terminal.say('note: nothing was started or tried: run ocicrypt-kms node check on the node');
-  if (!(await restartAll(context, restarts, undo)))
-    return terminal.say('note: nothing was tried: run ocicrypt-kms node check after the restart');
+  const files = () => {
+    const { words, files: programs } = executableFor(root);
+    const isService = settings.switch('service') || hasService(installedPaths(root));
+    const plan = planNode(runtimes, {
+      root,
+      decoder: { kind: 'ocicrypt-kms', words: [...words, 'decoder', `--config=${POLICY_FILE}`] },
+      provider: [...words, 'keyprovider', `--config=${POLICY_FILE}`],
+      policy: policyFor(context, root, isService),
+    });
+    const units = isService ? serviceFiles(words, settings.text('audit-log')) : [];
+    return { plan, all: [...programs, ...units, ...plan.files], isService };
+  };
+  const { plan, all } = files();
+  if (settings.switch('dry-run')) return terminal.write(describeChanges(pendingChanges(root, all), plan));
+  const unlock = await lockNode(
+    root,
+    all.map(({ path }) => path),
+  );
+  try {
+    // What another run has written while this one waited is read again.
+    const now = files();
+    const pending = pendingChanges(root, now.all);
+    if (!(await writeAndRestart(context, runtimes, root, { ...now, pending }))) return;
+  } finally {
+    await unlock();
+  }
   const findings = await examineNode(context, await someRuntimes(root, settings));
   terminal.write(findings.map(showFinding).join(''));
   failWith(findings);
 }
 
+type Due = { readonly plan: NodePlan; readonly pending: readonly FileChange[]; readonly isService: boolean };
+
+/** @returns whether every service reads now what was written */
+async function writeAndRestart(
+  context: CommandContext,
+  runtimes: Runtimes,
+  root: string,
+  { plan, pending, isService }: Due,
+): Promise<boolean> {
+  const { settings, terminal } = context;
+  const undo = await writeAll(root, pending, runtimes);
+  terminal.write(pending.map(({ path }) => `wrote  ${path}\n`).join('') || 'nothing to write: all of it is there\n');
+  for (const note of plan.notes) terminal.say(`note: ${note}`);
+  if (root !== '/') {
+    if (isService) terminal.say('note: in the image, run systemctl enable ocicrypt-kms.socket');
+    terminal.say('note: nothing was started or tried: run ocicrypt-kms node check on the node');
+    return false;
+  }
+  if (isService) {
+    if (settings.switch('no-restart') || !hasSystemd())
+      terminal.say('note: run systemctl enable --now ocicrypt-kms.socket, and restart ocicrypt-kms.service if it runs');
+    else
+      await startService(concernsService(pending)).catch((error: unknown) => {
+        undo();
+        throw error;
+      });
+  }
+  if (await restartAll(context, dueRestarts(plan.restarts, pending), undo)) return true;
+  terminal.say('note: nothing was tried: run ocicrypt-kms node check after the restart');
+  return false;
+}
+
+/** Of the services that read what is written now, or was written since they were started. */
+function dueRestarts(restarts: readonly Restart[], pending: readonly FileChange[]): readonly Restart[] {
+  return restarts.filter(({ files, running }) =>
+    files.some((path) => pending.some((one) => one.path === path) || (running !== undefined && isNewer(path, running))),
+  );
+}
+
 /** What is in the settings, in whole paths; undefined if the file that is there says all. */
-function policyFor({ settings, given }: CommandContext, root: string): string | undefined {
-  const others: readonly OptionName[] = ['root', 'dry-run', 'no-restart', 'runtime-version', 'config'];
-  const members = settings.names().filter((name) => !others.includes(name));
+function policyFor({ settings, given }: CommandContext, root: string, isService: boolean): string | undefined {
+  const others: readonly OptionName[] = ['root', 'dry-run', 'no-restart', 'runtime-version', 'config', 'service'];
+  // The server writes the audit log; a decoder refuses one beside it.
+  const elsewhere: readonly OptionName[] = isService ? [...others, 'audit-log', 'remote'] : others;
+  const members = settings.names().filter((name) => !elsewhere.includes(name));
   const isThere = readText(join(root, POLICY_FILE)) !== undefined;
   const file = settings.text('config');
   const isOwnFile = file === undefined || resolve(file) === join(root, POLICY_FILE);
@@ -63,7 +116,7 @@ function policyFor({ settings, given }: CommandContext, root: string): string | 
     });
   }
   asConfiguration(() => settings.list('allow').map(parseAllowRule));
-  return `# Written by ocicrypt-kms node install: the keys that this node may use; every other one is refused.\n${optionMembers(settings, members)}`;
+  return `# Written by ocicrypt-kms node install: the keys that this node may use; every other one is refused.\n${isService ? remoteMember() : ''}${optionMembers(settings, members)}`;
 }
 
 /** Where runtimes find this program: here if it is installed, else a copy. */
@@ -98,10 +151,9 @@ function describeChanges(pending: readonly FileChange[], { restarts, notes }: No
     const text = typeof content === 'string' ? content : `(${content.length} bytes: this program)\n`;
     return `would write  ${path} (mode 0${mode.toString(8)})\n${text.replaceAll(/^(?=.)/gm, '    ')}`;
   });
-  const units = restarts.filter(({ files: read }) => read.some((path) => pending.some((one) => one.path === path)));
   return [
     ...files,
-    ...units.map(({ unit }) => `would restart  ${unit}\n`),
+    ...dueRestarts(restarts, pending).map(({ unit }) => `would restart  ${unit}\n`),
     ...notes.map((note) => `note: ${note}\n`),
   ].join('');
 }

@@ -20,7 +20,8 @@ export async function restartService(unit: string): Promise<void> {
   await systemctl(['is-active', '--quiet', unit]);
 }
 
-async function systemctl(words: readonly string[]): Promise<void> {
+/** @throws OcicryptError `unavailable` with what it says */
+export async function systemctl(words: readonly string[]): Promise<void> {
   const { status, complaint } = await runProgram(['systemctl', ...words], { milliseconds: PATIENCE_MILLISECONDS });
   if (status === 0) return;
   throw new OcicryptError(

@@ -1,8 +1,8 @@
-// Lets one run at a time change the index of a layout: a file beside it says which run that is.
+// Lets one run at a time change something, as the index of a layout: a file says which run that is.
 
 import { constants, readFileSync, renameSync, statSync } from 'node:fs';
 import { open, readFile, rm } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { OcicryptError, systemCode } from '../../base/errors.ts';
 import { showPath } from '../../base/shown.ts';
@@ -10,7 +10,7 @@ import { notWritten } from '../not-written.ts';
 import { createAtomicFile } from './files.ts';
 import { isRunning, temporaryName } from './temporary.ts';
 
-/** An index is read and replaced in milliseconds; a disk may be slow, and many runs may wait. */
+/** Of an index, which is read and replaced in milliseconds: a disk may be slow, and many runs may wait. */
 const PATIENCE_MILLISECONDS = 60_000;
 const INTERVAL_MILLISECONDS = 50;
 /** When the lock of a run that cannot be asked after (another machine's) counts as forgotten. */
@@ -18,18 +18,22 @@ const FORGOTTEN_MILLISECONDS = 10 * 60_000;
 /** When a lock that says nothing counts as that of a run that was killed before it could write its name there. */
 const UNNAMED_MILLISECONDS = 5_000;
 
+/** As {@link lockFile}, until no other run changes the index in `directory`. */
+export function lockIndex(directory: string, signal?: AbortSignal): Promise<() => Promise<void>> {
+  return lockFile(join(directory, 'index.json.lock'), signal);
+}
+
 /**
- * Waits until no other run changes the index in `directory`. A run that was killed does not block it.
+ * Waits until no other run holds the lock that is this file. A run that was killed does not block it.
  *
  * @returns ends it
  * @throws OcicryptError `not-written` if another run does not end within a minute
  */
-export async function lockIndex(directory: string, signal?: AbortSignal): Promise<() => Promise<void>> {
-  const path = join(directory, 'index.json.lock');
+export async function lockFile(path: string, signal?: AbortSignal): Promise<() => Promise<void>> {
   // A name that tells which run it is, and is no other lock's.
   const own = temporaryName();
   const deadline = performance.now() + PATIENCE_MILLISECONDS;
-  while (!((await create(path, own)) || (await takeOver(directory, path, own)))) {
+  while (!((await create(path, own)) || (await takeOver(path, own)))) {
     signal?.throwIfAborted();
     if (performance.now() > deadline) {
       throw new OcicryptError('not-written', `another run holds ${showPath(path)}`, {
@@ -63,10 +67,10 @@ async function create(path: string, own: string): Promise<boolean> {
 }
 
 /** Replaces the lock of a run that is gone; of two that do so at once, the later one has it. */
-async function takeOver(directory: string, path: string, own: string): Promise<boolean> {
+async function takeOver(path: string, own: string): Promise<boolean> {
   const holder = await readFile(path, 'utf8').catch(() => undefined);
   if (holder === undefined || !isForgotten(path, holder)) return false;
-  const file = await createAtomicFile(directory);
+  const file = await createAtomicFile(dirname(path));
   try {
     await file.write(new TextEncoder().encode(own));
     await file.seal();

@@ -1,0 +1,61 @@
+// The service of a node that keeps the keys, which decoders and CRI-O ask: its units, and how they are started and ended.
+
+import { OcicryptError } from '../../base/errors.ts';
+import { showPath } from '../../base/shown.ts';
+import type { FileChange } from '../../node/changes.ts';
+import { POLICY_FILE } from '../../node/drop-in.ts';
+import { AUDIT_LOG, SERVICE_ADDRESS, SOCKET_UNIT, serviceUnit } from '../config-systemd.ts';
+import { systemctl } from './services.ts';
+
+const SOCKET = 'ocicrypt-kms.socket';
+const SERVICE = 'ocicrypt-kms.service';
+/** What its unit has systemd make. */
+const LOGS = '/var/log/ocicrypt-kms/';
+const UNITS = '/etc/systemd/system';
+
+/** Whether these files, which were written on a node, have the service among them. */
+export function hasService(paths: readonly string[]): boolean {
+  return paths.includes(`${UNITS}/${SOCKET}`);
+}
+
+/** The member of a policy by which a decoder asks the service. The service itself reads the same file, and not this. */
+export function remoteMember(): string {
+  return `remote: ${JSON.stringify(SERVICE_ADDRESS)}\n`;
+}
+
+/**
+ * @param words the command line of our program
+ * @param audit a file, if it is not the usual one
+ */
+export function serviceFiles(words: readonly [string, ...string[]], audit: string | undefined): readonly FileChange[] {
+  if (audit !== undefined && !audit.startsWith(LOGS)) {
+    throw new OcicryptError('configuration', `the service can write below ${LOGS} alone, and not ${showPath(audit)}`, {
+      hint: `leave --audit-log out: it writes ${LOGS}audit.log`,
+    });
+  }
+  const log = audit === undefined ? AUDIT_LOG : `--audit-log=${audit}`;
+  const unit = serviceUnit([...words, 'serve', `--config=${POLICY_FILE}`, log], words.length > 1);
+  return [
+    { path: `${UNITS}/${SERVICE}`, content: unit, mode: 0o644 },
+    { path: `${UNITS}/${SOCKET}`, content: SOCKET_UNIT, mode: 0o644 },
+  ];
+}
+
+/** Whether the service has to read one of these files. */
+export function concernsService(pending: readonly FileChange[]): boolean {
+  return pending.some(
+    ({ path }) => path === POLICY_FILE || path === `${UNITS}/${SERVICE}` || path === `${UNITS}/${SOCKET}`,
+  );
+}
+
+/** @throws OcicryptError `unavailable` */
+export async function startService(isChanged: boolean): Promise<void> {
+  await systemctl(['daemon-reload']);
+  await systemctl(['enable', '--now', SOCKET]);
+  if (isChanged) await systemctl(['try-restart', SERVICE]);
+}
+
+/** @throws OcicryptError `unavailable` */
+export async function endService(): Promise<void> {
+  await systemctl(['disable', '--now', SOCKET, SERVICE]);
+}
