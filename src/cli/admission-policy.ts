@@ -30,10 +30,13 @@ type CourtSetup = {
   readonly onVerdict: (source: 'kept' | 'made') => void;
 };
 
+/** What of a command a policy is opened with. */
+type CourtContext = Pick<CommandContext, 'personality' | 'settings' | 'terminal'>;
+
 type OpenCourt = Court & { readonly close: () => Promise<void> };
 
 /** @throws OcicryptError `usage`, `configuration` */
-export async function openCourts(context: CommandContext, setup: CourtSetup): Promise<Courts> {
+export async function openCourts(context: CourtContext, setup: CourtSetup): Promise<Courts> {
   const file = context.settings.text('policy');
   if (file === undefined) {
     throw new OcicryptError('configuration', 'there is no policy to judge by', { hint: 'give --policy=FILE' });
@@ -57,7 +60,7 @@ export async function openCourts(context: CommandContext, setup: CourtSetup): Pr
   };
 }
 
-async function openCourt(file: string, context: CommandContext, setup: CourtSetup): Promise<OpenCourt> {
+async function openCourt(file: string, context: CourtContext, setup: CourtSetup): Promise<OpenCourt> {
   const { settings } = context;
   const policy = await readPolicyFile(file);
   checkSurroundings(policy, context, setup);
@@ -92,11 +95,7 @@ async function unwrapperOf({ demands }: Rule, keys: KeyRing): Promise<(key: stri
 }
 
 /** What the policy needs beside itself is there, and nothing is given that it does not need. */
-function checkSurroundings(
-  { rules }: AdmissionPolicy,
-  { settings }: CommandContext,
-  { isInCluster }: CourtSetup,
-): void {
+function checkSurroundings({ rules }: AdmissionPolicy, { settings }: CourtContext, { isInCluster }: CourtSetup): void {
   const asking = rules.find((rule) => rule.pullSecrets || Object.keys(rule.namespaceLabels).length > 0);
   if (asking !== undefined && !isInCluster) {
     throw new OcicryptError(

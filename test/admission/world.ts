@@ -16,7 +16,7 @@ import { createStoredManifest } from '../../src/image/transports/store.ts';
 import type { WebLimits } from '../../src/server/web.ts';
 import { DEFAULT_WEB_LIMITS, startWebhook } from '../../src/server/webhook.ts';
 import { WebhookInstruments } from '../../src/server/webhook-instruments.ts';
-import { createCertificateAuthority } from '../fixtures/certificates.ts';
+import { type CertificateOptions, createCertificateAuthority } from '../fixtures/certificates.ts';
 import type { Lifetime } from '../image/harness.ts';
 import { v2Recipient } from '../image/packet-recipients.ts';
 import { setUpRegistry } from '../image/transports/registry/harness.ts';
@@ -122,6 +122,9 @@ export async function startWorld(t: Lifetime, limits: Partial<WebLimits> = {}) {
     fake.requests.splice(0);
     events.splice(0);
   };
+  /** Replaces the webhook's certificate. */
+  const issue = (wishes: Pick<CertificateOptions, 'expired'>) =>
+    authority.issue('server', { usage: 'server', ...wishes });
   const image = (name: string) => `${fake.host}/${name}`;
   return {
     ...{ directory, fake, open, digest, events, instruments, server, agent, address },
@@ -130,6 +133,8 @@ export async function startWorld(t: Lifetime, limits: Partial<WebLimits> = {}) {
     adopt,
     stage,
     image,
+    issue,
+    certificate: tls.certificate,
   };
 }
 
