@@ -27,6 +27,7 @@ const SECTIONS: Readonly<Record<string, () => Promise<Section>>> = {
   server: () => import('./server.ts'),
   peer: () => import('./peer.ts'),
   outage: () => import('./outage.ts'),
+  admission: () => import('./admission.ts'),
 };
 
 const { values, positionals } = parseArgs({

@@ -2,7 +2,17 @@
 
 import { markCall } from '../base/deadline.ts';
 import { describeForCaller, OcicryptError } from '../base/errors.ts';
-import { type Action, type Cluster, type Court, type Decided, decide, MORE_TIME, type Outcome } from './decision.ts';
+import {
+  type Action,
+  type Cluster,
+  type Court,
+  type Decided,
+  decide,
+  judgeNames,
+  MORE_TIME,
+  type Outcome,
+} from './decision.ts';
+import { formatProviderResponse, formatSystemError, parseProviderRequest } from './external-data.ts';
 import type { ImageOutcome } from './finding.ts';
 import { podName } from './pod.ts';
 import { formatAnswer, parseReview, type Review } from './review.ts';
@@ -55,21 +65,27 @@ export type Posted = {
 
 type Reply = { readonly status: number; readonly type: string; readonly body: string };
 
-/** Makes what answers API servers on `/validate` and `/mutate`; other paths are undefined. */
+/** Makes what answers API servers on `/validate` and `/mutate`, and Gatekeeper on `/gatekeeper/RULE`; other paths are undefined. */
 export function createAdmission(options: AdmissionOptions): (posted: Posted) => Promise<Reply | undefined> {
   return async (posted) => {
     const action = ACTIONS.get(posted.path);
-    if (action === undefined) return undefined;
-    let review: Review;
+    const rule = /^\/gatekeeper\/([A-Za-z0-9._-]{1,63})$/.exec(posted.path)?.[1];
     try {
-      review = parseReview(posted.body);
+      if (rule !== undefined)
+        return json(await answerProvider(rule, parseProviderRequest(posted.body), posted, options));
+      if (action === undefined) return undefined;
+      const review = parseReview(posted.body);
+      const { answer } = await answerReview(action, review, posted, options);
+      return json(formatAnswer(review.uid, answer));
     } catch (error) {
       // Without its uid there is no answer: the API server takes this for a failure of the webhook.
       return { status: 400, type: 'text/plain', body: `${describeForCaller(error)}\n` };
     }
-    const { answer } = await answerInTime(action, review, posted, options);
-    return { status: 200, type: 'application/json', body: formatAnswer(review.uid, answer) };
   };
+}
+
+function json(body: string): Reply {
+  return { status: 200, type: 'application/json', body };
 }
 
 const ACTIONS: ReadonlyMap<string, Action> = new Map([
@@ -95,35 +111,58 @@ export function timeFor(query: URLSearchParams): number {
 
 const DURATION = /^(?:(\d{1,3})m(?!s))?(?:(\d{1,5}(?:\.\d{1,9})?)s)?(?:(\d{1,7}(?:\.\d{1,9})?)ms)?$/;
 
-async function answerInTime(
+/** Runs `work` for as long as the caller waits. @param client whose turn it is where others wait too */
+async function inTime<Result>(
+  { query, received, signal: gone }: Posted,
+  client: string,
+  work: (time: { readonly signal: AbortSignal; readonly deadline: number }) => Promise<Result>,
+): Promise<Result> {
+  const limit = timeFor(query);
+  const deadline = received + limit;
+  const expired = new AbortController();
+  const late = new OcicryptError('deadline-exceeded', `not done within ${Math.round(limit)} ms`, { hint: MORE_TIME });
+  const timer = setTimeout(() => expired.abort(late), deadline - performance.now());
+  const signal = AbortSignal.any([expired.signal, gone]);
+  markCall(signal, limit, client);
+  try {
+    return await work({ signal, deadline });
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** What Gatekeeper asks has neither pod nor namespace: its own constraints decide, and its own audit records. */
+async function answerProvider(
+  rule: string,
+  names: readonly string[],
+  posted: Posted,
+  { court, onImage }: AdmissionOptions,
+): Promise<string> {
+  try {
+    const setup = { court: court(), cluster: undefined };
+    const findings = await inTime(posted, 'gatekeeper', (time) => judgeNames({ ...setup, ...time }, rule, names));
+    for (const { outcome } of findings) onImage(outcome);
+    return formatProviderResponse(findings);
+  } catch (error) {
+    return formatSystemError(describeForCaller(error));
+  }
+}
+
+async function answerReview(
   action: Action,
   review: Review,
   posted: Posted,
   options: AdmissionOptions,
 ): Promise<Decided> {
-  const { query, received, signal: gone } = posted;
-  const limit = timeFor(query);
-  const expired = new AbortController();
-  const deadline = received + limit;
-  const late = new OcicryptError('deadline-exceeded', `not done within ${Math.round(limit)} ms`, { hint: MORE_TIME });
-  const timer = setTimeout(() => expired.abort(late), deadline - performance.now());
-  const signal = AbortSignal.any([expired.signal, gone]);
+  const { received } = posted;
+  const setup = { action, review, court: options.court(), cluster: options.cluster };
   // Namespaces take turns where they wait.
-  markCall(signal, limit, review.namespace);
-  let decided: Decided;
+  let decided = await inTime(posted, review.namespace, (time) => decide({ ...setup, ...time })).catch(refusal);
   try {
-    const setup = { action, review, court: options.court(), cluster: options.cluster, signal, deadline };
-    decided = await decide(setup);
+    const isIdle = decided.outcome === 'not-judged' || (action === 'mutate' && decided.outcome === 'allowed');
+    if (!isIdle) await options.record(eventOf(action, review, decided, performance.now() - received));
   } catch (error) {
     decided = refusal(error);
-  }
-  try {
-    const isOnRecord = decided.outcome === 'not-judged' || (action === 'mutate' && decided.outcome === 'allowed');
-    if (!isOnRecord) await options.record(eventOf(action, review, decided, performance.now() - received));
-  } catch (error) {
-    decided = refusal(error);
-  } finally {
-    clearTimeout(timer);
   }
   for (const { outcome } of decided.findings ?? []) options.onImage(outcome);
   options.onReview(action, decided.outcome, performance.now() - received);

@@ -89,6 +89,27 @@ export async function decide(setup: DecisionSetup): Promise<Decided> {
   return new PodDecision(setup, object).make();
 }
 
+/**
+ * What is found about names of images by a rule that the caller names, wherever they are to run.
+ *
+ * @throws OcicryptError `not-found` for a rule that there is not
+ */
+export async function judgeNames(
+  setup: Omit<DecisionSetup, 'action' | 'review'>,
+  ruleName: string,
+  names: readonly string[],
+): Promise<readonly Finding[]> {
+  const rule = setup.court.policy.rules.find(({ name }) => name === ruleName);
+  if (rule === undefined) throw new OcicryptError('not-found', 'the policy has no rule of this name');
+  const pod = { spec: { containers: names.map((image) => ({ name: 'image', image })) } };
+  return new PodDecision({ ...setup, action: 'validate', review: NO_REVIEW }, pod).findByRule(rule);
+}
+
+const NO_REVIEW: Review = {
+  ...{ uid: '', operation: '', resource: '', namespace: '', name: '', user: '', dryRun: false },
+  ...{ object: undefined, oldObject: undefined },
+};
+
 class PodDecision {
   readonly #setup: DecisionSetup;
   readonly #pod: UnknownRecord;
@@ -118,6 +139,11 @@ class PodDecision {
     if (images.length === 0) return { outcome: 'allowed', answer: { allowed: true }, rule };
     const findings = await this.#findAll(images, rule);
     return action === 'mutate' ? this.#pin(rule, findings) : this.#validate(rule, findings);
+  }
+
+  /** @param rule that is for it, however it was chosen */
+  findByRule(rule: Rule): Promise<readonly Finding[]> {
+    return this.#findAll(newImages(this.#pod, undefined), rule);
   }
 
   /** Each name is looked at once, however often it stands in the pod. */

@@ -43,7 +43,7 @@ export type PatchStep = { readonly op: 'replace'; readonly path: string; readonl
  * @throws OcicryptError `bad-input` if it cannot even be answered: its caller refuses then
  */
 export function parseReview(body: Uint8Array): Review {
-  const review = parse(body);
+  const review = parseObject(body);
   const { request } = review;
   if (review.apiVersion !== VERSION || review.kind !== KIND) {
     throw new OcicryptError('bad-input', `not an ${KIND} of ${VERSION}`, {
@@ -95,12 +95,13 @@ export function formatAnswer(uid: string, { allowed, message, warnings = [], pat
 }
 
 /** On one line, without what drives a terminal, and no longer than so many characters. */
-function cut(text: string, maximum: number): string {
+export function cut(text: string, maximum: number): string {
   const line = printable(text);
   return line.length <= maximum ? line : `${line.slice(0, maximum - 1).toWellFormed()}…`;
 }
 
-function parse(body: Uint8Array): UnknownRecord {
+/** A JSON object. @throws OcicryptError `bad-input` */
+export function parseObject(body: Uint8Array): UnknownRecord {
   try {
     const value: unknown = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(body));
     if (isRecord(value)) return value;

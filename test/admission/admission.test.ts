@@ -279,6 +279,8 @@ test('a registry is shown the pull secrets that the pod names, if the rule says 
 test('a verdict about a digest is kept, what a tag stands for is asked each time, and another policy begins anew', async () => {
   await world.stage();
   const { ask, adopt, image, digest, fake, open, instruments } = world;
+  await open('app:m').writeRoot(await open('app:1').readRoot());
+  fake.requests.splice(0);
   const count = (source: string) =>
     Number(new RegExp(`verdicts_total\\{source="${source}"\\} (\\d+)`).exec(instruments.render())?.[1]);
   const before = { made: count('made'), kept: count('kept') };
@@ -288,13 +290,41 @@ test('a verdict about a digest is kept, what a tag stands for is asked each time
   assert.equal(asked(), 1);
   assert.equal((await ask(podOf(image(`app@${digest}`)))).allowed, true);
   assert.equal(asked(), 0, 'kept');
-  assert.equal((await ask(podOf(image('app:1')))).allowed, true);
+  assert.equal((await ask(podOf(image('app:m')))).allowed, true);
   assert.equal(asked(), 1, 'the tag');
-  await open('app:1').writeRoot(await open('plain:2').readRoot());
-  assert.equal((await ask(podOf(image('app:1')))).allowed, false, 'the tag was moved');
+  await open('app:m').writeRoot(await open('plain:2').readRoot());
+  assert.equal((await ask(podOf(image('app:m')))).allowed, false, 'the tag was moved');
   assert.deepEqual([counted('made'), counted('kept')], [2, 2]);
   asked();
   await adopt('{rules: [{name: all}], registries: [REGISTRY]}');
   assert.equal((await ask(podOf(image(`app@${digest}`)))).allowed, true);
   assert.equal(asked(), 1);
+});
+
+test('Gatekeeper is told by a rule that it names: the digest of a good image, or what is wrong', async () => {
+  await world.stage({ policy: `{rules: [{name: strict, require: ['${KEY}']}], registries: [REGISTRY]}` });
+  const { post, image, digest } = world;
+  const ask = async (path: string, request: object) => {
+    const version = 'externaldata.gatekeeper.sh/v1beta1';
+    const { status, body } = await post(
+      path,
+      JSON.stringify({ apiVersion: version, kind: 'ProviderRequest', request }),
+    );
+    if (status !== 200) return status;
+    const { apiVersion, kind, response } = JSON.parse(body);
+    assert.deepEqual([apiVersion, kind], [version, 'ProviderResponse']);
+    return response;
+  };
+  const keys = [image('app:1'), image('plain:2'), 'elsewhere.example/app:1', ''];
+  const { idempotent, items, systemError } = await ask('/gatekeeper/strict?timeout=3s', { idempotent: true, keys });
+  assert.deepEqual([idempotent, systemError], [true, undefined]);
+  assert.deepEqual(items[0], { key: image('app:1'), value: image(`app@${digest}`), error: '' });
+  assert.deepEqual(
+    items.map(({ key, value, error }: Record<string, string>) => [key, value !== '', error !== '']),
+    keys.map((key, index) => [key, index === 0, index !== 0]),
+  );
+  assert.match(items[1].error, /is not encrypted as it must be/);
+  assert.match((await ask('/gatekeeper/other', { keys })).systemError, /^not-found: /);
+  assert.equal(await ask('/gatekeeper/strict', { keys: 'x' }), 400);
+  assert.equal(await ask('/gatekeeper/', { keys }), 404);
 });

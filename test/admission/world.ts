@@ -44,16 +44,22 @@ export type Stage = {
 
 const POLICY = 'rules: [{name: all}]\nregistries: [REGISTRY]\nnodes: [{runtime: containerd}]\n';
 
-/** A webhook; `app:1` in its registry is encrypted and has its digest tag, `plain:2` is not encrypted. Tests {@link stage} it. */
-export async function startWorld(t: Lifetime, limits: Partial<WebLimits> = {}) {
-  let now: Stage = {};
-  const { directory, fake, made, open } = await setUpRegistry(t, { layers: [{}] });
+/** A registry in which `app:1` is encrypted and has its digest tag, and `plain:2` is not encrypted. */
+export async function startImages(t: Lifetime) {
+  const registry = await setUpRegistry(t, { layers: [{}] });
+  const { made, open } = registry;
   const layout = openLayout(made.directory, 'latest', 'oci:plain');
   const wrapped = { recipients: [v2Recipient([KEY])] };
   const { digest } = await encryptImage(layout, open('app:1', { digestTag: true }), wrapped);
   const plain = await layout.readRoot();
   await open('plain:2').writeRoot(createStoredManifest(plain.bytes, plain.mediaType));
+  return { ...registry, digest };
+}
 
+/** A webhook beside a registry with {@link startImages}. Tests {@link Stage | stage} it. */
+export async function startWorld(t: Lifetime, limits: Partial<WebLimits> = {}) {
+  let now: Stage = {};
+  const { directory, fake, open, digest } = await startImages(t);
   const authority = await createCertificateAuthority(join(directory, 'webhook'));
   const tls = { ...(await authority.issue('server', { usage: 'server' })), clientAuthority: undefined } as const;
   const environment = { HOME: directory, SSL_CERT_FILE: fake.authority, SSL_CERT_DIR: join(directory, 'none') };
@@ -176,7 +182,8 @@ export function patchOf({ patch = '', patchType }: Answered): unknown {
   return patchType === 'JSONPatch' ? JSON.parse(Buffer.from(patch, 'base64').toString()) : undefined;
 }
 
-function send(
+/** Posts a document. */
+export function send(
   agent: Agent,
   url: string,
   body: string | Uint8Array,
