@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { existsSync, readFileSync, statSync } from 'node:fs';
-import { copyFile, mkdir, readFile, rename, writeFile } from 'node:fs/promises';
+import { copyFile, mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
@@ -142,12 +142,10 @@ test(`the agent on containerd ${containerd}`, async (t) => {
   await t.test('ended for a new version, it leaves everything as it is', async () => {
     await node.kill('agent');
     assert.ok(isLabelled() && existsSync(node.path(DROP_IN)));
+    const log = node.path('/run/agent.log');
+    await rm(log);
     await start();
-    await until(
-      node,
-      () =>
-        kubernetes.events.length > 0 && readFileSync(node.path('/run/agent.log'), 'utf8').includes('the node decrypts'),
-    );
+    await until(node, () => existsSync(log) && readFileSync(log, 'utf8').includes('the node decrypts'));
   });
   await t.test('ended because its DaemonSet is deleted, it undoes the node', async () => {
     kubernetes.daemonSet = { isDeleted: true, pods: 1 };
