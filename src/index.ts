@@ -47,7 +47,12 @@ export {
 export { type ImageReport, type InspectedLayer, type InspectedPlatform, inspectImage } from './image/inspect.ts';
 export type { Descriptor, Platform } from './image/model/descriptor.ts';
 export { formatDigestTag, parseDigestTag, type TagSource } from './image/model/digest-tag.ts';
-export type { PacketDescription, PacketFormat, PacketRecipient } from './image/model/packets.ts';
+export {
+  PACKET_FORMATS,
+  type PacketDescription,
+  type PacketFormat,
+  type PacketRecipient,
+} from './image/model/packets.ts';
 export { type ImageReference, parseImageReference, type RegistryReference } from './image/model/reference.ts';
 export type { WrittenImage } from './image/result.ts';
 export {
@@ -78,7 +83,7 @@ export {
   type UnnamedRemover,
 } from './image/transports/store.ts';
 export { type Verification, type VerifyOptions, verifyImage } from './image/verify.ts';
-export type { VerifyCode, VerifyReason } from './image/verify-reason.ts';
+export { VERIFY_CODES, type VerifyCode, type VerifyReason } from './image/verify-reason.ts';
 export type { AgeSettings } from './kms/age/identities.ts';
 export type { AwsKmsSettings } from './kms/awskms/key.ts';
 export type { AzureCloudSettings } from './kms/azurekms/cloud.ts';

@@ -67,6 +67,20 @@ test('every number that a public type holds says its unit', () => {
   assert.deepEqual(lacking, []);
 });
 
+test('a public type that is made of the members of a list has a public list', () => {
+  const names = new Set(symbols.map(({ name }) => name));
+  const lists = symbols.flatMap(({ node, text }) =>
+    node.type === 'TSTypeAliasDeclaration'
+      ? [...text.slice(node.start, node.end).matchAll(/\btypeof (\w+)/g)].map(([, list = '']) => list)
+      : [],
+  );
+  assert.ok(lists.length > 1);
+  assert.deepEqual(
+    lists.filter((list) => !names.has(list)),
+    [],
+  );
+});
+
 const UNIT = /\b(?:milliseconds?|seconds?|bytes?|MiB|KiB|how many|how often|status)\b/i;
 
 /** Names and the files of src that the front door takes them from. */

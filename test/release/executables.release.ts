@@ -1,4 +1,5 @@
 // The executables of a release do the main job where they are for: with glibc and with musl, and emulated for another processor.
+import assert from 'node:assert/strict';
 import { copyFileSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -22,7 +23,9 @@ const isTried = ([name, , cpu]: (typeof GLIBC)[number]) =>
 for (const [target, arch, cpu, where] of GLIBC.filter(isTried)) {
   test(`${target} encrypts and decrypts ${where}, with nothing but what is in the image`, async (t) => {
     const root = await unpackImage(directoryOf(t), arch);
-    await assertMainJob(root, await enterRoot(root, arch, cpu));
+    const milliseconds = await assertMainJob(root, await enterRoot(root, arch, cpu));
+    t.diagnostic(`figures: a key and an encrypted image within ${(milliseconds / 1000).toFixed(1)} s`);
+    if (where === 'here') assert.ok(milliseconds < 60_000, `${milliseconds} ms`);
   });
 }
 

@@ -79,8 +79,10 @@ export async function muslRoot(root: string, arch: Arch): Promise<string> {
 /**
  * The main job, by an executable in a root: a key, an image encrypted to it that `verify` finds no fault with and that
  * the executable of this machine opens too, refused with another key and opened with the right one.
+ *
+ * @returns milliseconds from the first command to the encrypted image
  */
-export async function assertMainJob(root: string, run: InRoot, program = '/usr/bin/ocicrypt-kms'): Promise<void> {
+export async function assertMainJob(root: string, run: InRoot, program = '/usr/bin/ocicrypt-kms'): Promise<number> {
   const work = join(root, 'work');
   // The second layer is large enough for threads.
   const plain = await writeImage(join(work, 'plain'), { layers: [{}, { size: 5_000_000 }] });
@@ -89,11 +91,13 @@ export async function assertMainJob(root: string, run: InRoot, program = '/usr/b
     assert.equal(exitCode, 0, `${words.join(' ')}: ${stderr}`);
     return Buffer.from(stdout).toString();
   };
+  const started = performance.now();
   const key = (await ours('keygen', '/work/app.key')).trim();
+  await ours('encrypt', 'oci:/work/plain', 'oci:/work/encrypted', `--recipient=${key}`);
+  const milliseconds = performance.now() - started;
   const other = (await ours('keygen', '/work/other.key')).trim();
   assert.match(await ours('version'), new RegExp(`^ocicrypt-kms ${readProduct().version}$`, 'm'));
   assert.match(await ours('licenses'), /^jose /m);
-  await ours('encrypt', 'oci:/work/plain', 'oci:/work/encrypted', `--recipient=${key}`);
   await ours('verify', 'oci:/work/encrypted', `--only=${key}`, '--content', '--key=/work/app.key');
   assert.equal(
     (await run(program, 'decrypt', 'oci:/work/encrypted', 'oci:/work/stolen', `--key=/work/other.key`)).exitCode,
@@ -119,4 +123,5 @@ export async function assertMainJob(root: string, run: InRoot, program = '/usr/b
     readFileSync(join(work, 'opened/index.json'), 'utf8'),
     basename(root),
   );
+  return milliseconds;
 }
