@@ -1,6 +1,7 @@
 // Runs the tests: all of them on Node against the built executable; with `bun`, those of the library on Bun; with `oldest`,
-// the same on the oldest Node that is supported; with `wide`, the random ones with more cases, the server on Node, and
-// the packed library on every runtime; with `coverage`, those of the library with a table of the lines and branches of src that they reach.
+// the same on the oldest Node that is supported; with `wide`, the random ones with more cases, the server on Node, the packed
+// library on every runtime, and its reference; with `coverage`, those of the library with a table of the lines and branches of
+// src that they reach.
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -30,6 +31,8 @@ if (process.argv[2] === 'oldest') {
   );
   runTool('node', ['scripts/build.ts']);
   runTool('node', [...options, ...random], { ...compiled, OCICRYPT_TEST_TIMES: '5' });
+  // A public symbol that the reference lacks is an error of its own.
+  runTool('node', ['scripts/docs.ts', 'reference']);
   // Fetches runtimes, compilers and bundlers from npm.
   runTool('node', ['--test', '--test-timeout=900000', ...globSync('test/release/*.wide.ts', { cwd: PROJECT })]);
 } else if (process.argv[2] === 'coverage') {
