@@ -54,6 +54,9 @@ export function suggestSpelling(text: string, isKey: (text: string) => boolean):
   if (found !== undefined) return isNamed(found) ? `here that key is ${found}` : undefined;
   if (/^pkcs11:.*[?&]pin-value=/.test(plain)) return 'a PIN does not belong in a URI: use pin-source=file:PATH';
   if (plain.startsWith('base64key:')) return 'a key does not belong in a URI: run ocicrypt-kms keygen FILE';
+  if (/^(?:keyfile:\/\/)?\/[^/]/.test(plain)) {
+    return 'the path of a key file in a URI holds ASCII alone, without spaces and , \\ # % ?, and no .. or empty part: use another path';
+  }
   if (/^(?:\.{0,2}\/|~|(?:key)?file:)|\.(?:age|key|pem|txt)$/i.test(plain)) {
     return `a key file is named with its whole path, keyfile:///DIRECTORY/FILE, or with ${setting('keys')}=FILE`;
   }

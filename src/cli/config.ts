@@ -40,6 +40,8 @@ export async function runConfig(context: CommandContext): Promise<void> {
   if (idle !== undefined) {
     throw new OcicryptError('usage', `--${idle} has no effect on config ${kind}`, { hint: 'leave it out' });
   }
+  // What a node would fail with for every image is said here, once.
+  (await import('./setup.ts')).parseRules(settings);
   terminal.write(await file.text(context));
   terminal.say(file.advice, 'advice');
 }

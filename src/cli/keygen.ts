@@ -3,6 +3,7 @@
 import { rmSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { asOcicryptError, OcicryptError } from '../base/errors.ts';
+import { parseKeyUri } from '../base/key-uri.ts';
 import { readFileName } from '../base/operator-text.ts';
 import { showPath } from '../base/shown.ts';
 import { createKeyfile } from '../kms/keyfile/key.ts';
@@ -14,8 +15,10 @@ export async function runKeygen({ settings, terminal }: CommandContext): Promise
   const name = readFileName(settings.operands[0] ?? '');
   if (typeof name !== 'string') throw new OcicryptError('usage', `FILE ${name.problem}`, { hint: name.hint });
   const file = resolve(name);
-  const thumbprint = createKeyfile(file);
   const uri = `keyfile://${file}`;
+  // It could open images, and could be named for none.
+  parseKeyUri(uri);
+  const thumbprint = createKeyfile(file);
   try {
     terminal.write(settings.switch('json') ? `${asciiJson({ uri, key: thumbprint })}\n` : `${uri}\n`);
   } catch (error) {

@@ -111,7 +111,8 @@ async function openDebug(file: string, { personality, warn }: ProviderSetup): Pr
   }
 }
 
-function parseRules(settings: Settings): readonly AllowRule[] {
+/** The keys that settings allow. @throws OcicryptError `configuration` */
+export function parseRules(settings: Settings): readonly AllowRule[] {
   const defaultKey = settings.text('kmsURI');
   return asConfiguration(() => {
     // Only --allow takes prefixes: what means one key must be one.

@@ -187,8 +187,11 @@ function removed(file: string): OcicryptError {
 /** The error where a line cannot be put into `file`. */
 export function notWritten(file: string, cause: unknown): OcicryptError {
   if (cause instanceof OcicryptError) return cause;
-  return new OcicryptError('not-written', `cannot append to ${showPath(file)}${showSystemCode(cause)}`, {
+  const isAway = systemCode(cause) === 'ENOENT';
+  return new OcicryptError('not-written', `cannot append to the file ${showPath(file)}${showSystemCode(cause)}`, {
     cause,
-    hint: 'it must be a file of its own that this user can write, with room on its disk',
+    hint: isAway
+      ? 'make its directory'
+      : 'it must be a file of its own that this user can write, with room on its disk',
   });
 }

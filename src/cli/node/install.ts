@@ -12,14 +12,13 @@ import { isWritable, readText } from '../../node/files.ts';
 import { NEEDED_DIRECTORIES, type NodePlan, planNode, type Restart } from '../../node/plan.ts';
 import { isNewer } from '../../node/processes.ts';
 import { type Containerd, dumpConfig, type Runtimes, runtimeName } from '../../node/runtimes.ts';
-import { parseAllowRule } from '../../provider/policy.ts';
 import type { CommandContext } from '../command.ts';
 import { showFinding } from '../doctor/finding.ts';
 import { examineNode } from '../doctor/node.ts';
 import { thisExecutable } from '../executable.ts';
 import { optionMembers } from '../options/given.ts';
 import type { OptionName } from '../options/table.ts';
-import { asConfiguration } from '../setup.ts';
+import { parseRules } from '../setup.ts';
 import { concernsService, hasService, remoteMember, serviceFiles, startService } from './service.ts';
 import { hasSystemd, restartService } from './services.ts';
 import { failWith, rootOf, someRuntimes } from './setup.ts';
@@ -115,7 +114,7 @@ function policyFor({ settings, given }: CommandContext, root: string, isService:
       hint: 'add --allow=KEY, --key=FILE, --config=FILE, or --remote=ADDRESS of a server that has them',
     });
   }
-  asConfiguration(() => settings.list('allow').map(parseAllowRule));
+  parseRules(settings);
   return `# Written by ocicrypt-kms node install: the keys that this node may use; every other one is refused.\n${isService ? remoteMember() : ''}${optionMembers(settings, members)}`;
 }
 

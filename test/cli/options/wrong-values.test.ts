@@ -1,0 +1,90 @@
+// A wrong value of any option ends in one line that says what is wrong and what to do, whichever command takes it.
+import assert from 'node:assert/strict';
+import { mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, test } from 'node:test';
+import { COMMANDS } from '../../../src/cli/commands.ts';
+import { type OptionName, optionSpec } from '../../../src/cli/options/table.ts';
+import { createKeyfile } from '../../../src/kms/keyfile/key.ts';
+import { wide } from '../../fixtures/seed.ts';
+import { runCommand } from '../../fixtures/terminal.ts';
+
+const directory = mkdtempSync(join(tmpdir(), 'wrong-'));
+const before = process.cwd();
+process.chdir(directory);
+after(() => {
+  process.chdir(before);
+  rmSync(directory, { recursive: true, force: true });
+});
+await runCommand(['keygen', 'app.key']);
+const key = `keyfile://${directory}/app.key`;
+
+/** Words that lead each command as far as its options are looked at, and to nothing outside of the directory. */
+const WORDS: Readonly<Record<string, readonly (readonly string[])[]>> = {
+  serve: [['--check', '--key=app.key', `--listen=unix://${directory}/socket`]],
+  health: [['--remote=unix:///nonexistent']],
+  keygen: [['/nonexistent/new.key']],
+  doctor: [[key, '--timeout=1s']],
+  config: [['ocicrypt'], ['containerd'], ['systemd'], ['policy']],
+  completion: [['bash']],
+  node: [['install', '--dry-run', `--root=${directory}`]],
+  encrypt: [['oci:nowhere', 'oci:new', `--recipient=${key}`]],
+  decrypt: [['oci:nowhere', 'oci:new', '--key=app.key']],
+  rewrap: [['oci:nowhere', '--key=app.key', `--add=${key}`]],
+  inspect: [['oci:nowhere']],
+  verify: [['oci:nowhere', `--only=${key}`]],
+};
+
+const WRONG = ['?', 'no such thing', '/nonexistent/file', '-1', '99999999999', 'http://x y/'];
+
+/** Each option once; with all commands that take it where more is tried than `npm test` has the time for. */
+const CASES: (readonly [command: string, words: readonly string[], option: OptionName])[] = [];
+const met = new Set<OptionName>();
+for (const [command, { options }] of COMMANDS) {
+  for (const words of WORDS[command] ?? [[]]) {
+    for (const option of options) {
+      if (met.has(option) && !wide) continue;
+      met.add(option);
+      CASES.push([command, words, option]);
+    }
+  }
+}
+
+test('one line says what is wrong, by a name that the user wrote, and what to do', async () => {
+  for (const [command, words, option] of CASES) {
+    const { kind } = optionSpec(option);
+    const values = kind === 'switch' ? ['=maybe', '='] : ['', '=', ...WRONG.map((value) => `=${value}`)];
+    for (const value of values) {
+      const given = [command, ...words, `--${option}${value}`];
+      const { status, stderr } = await runCommand(given);
+      const shown = `${given.join(' ')}: ${status} ${stderr}`;
+      assert.doesNotMatch(stderr, /undefined|\[object|TypeError|\n\s+at |internal:/, shown);
+      if (status === 0) continue;
+      assert.match(stderr, /^ocicrypt-kms: [a-z-]+: [^\n]+\n$/, shown);
+      // A value that has a form of its own is refused by the name of its option.
+      if (kind === 'switch' || value.length < 2)
+        assert.match(stderr, new RegExp(`: usage: option --${option} `), shown);
+      // What to do stands behind a semicolon, or what would be right behind "takes".
+      assert.match(stderr, /; | takes | was written: /, shown);
+    }
+  }
+});
+
+test('a configuration is not printed with keys that are none', async () => {
+  for (const file of ['ocicrypt', 'containerd', 'k3s', 'systemd', 'policy']) {
+    const { status, stdout, stderr } = await runCommand(['config', file, '--allow=no such key']);
+    assert.deepEqual([status, stdout], [78, ''], stderr);
+  }
+  assert.equal((await runCommand(['config', 'ocicrypt', '--kmsURI=gcpkms://x'])).status, 78);
+});
+
+test('a key file that no URI can name is not made, and one that was made elsewhere is opened by its path', async () => {
+  mkdirSync('my keys');
+  const { status, stdout, stderr } = await runCommand(['keygen', 'my keys/app.key']);
+  assert.deepEqual([status, stdout, readdirSync('my keys')], [65, '', []]);
+  assert.match(stderr, /not a key URI: .*; the path of a key file in a URI holds ASCII alone/);
+  createKeyfile('my keys/app.key');
+  const probed = await runCommand(['doctor', '--key=my keys/app.key', '--json']);
+  assert.equal(JSON.parse(probed.stdout).keys[0].ok, true, probed.stderr);
+});
