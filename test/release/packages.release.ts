@@ -114,7 +114,13 @@ for (const [target, machine, arch] of ALPINE.filter(([name]) => CHOSEN.includes(
       root,
     ]);
     const about = readFileSync(join(root, '.PKGINFO'), 'utf8');
-    for (const line of ['pkgname = ocicrypt-kms', `arch = ${machine}`, 'depend = libstdc++', 'depend = libgcc']) {
+    for (const line of [
+      'pkgname = ocicrypt-kms',
+      `arch = ${machine}`,
+      'depend = musl>=1.2.4',
+      'depend = libstdc++',
+      'depend = libgcc',
+    ]) {
       assert.match(about, new RegExp(`^${line.replaceAll('+', '\\+')}$`, 'm'));
     }
     for (const script of ['.post-install', '.post-upgrade', '.pre-deinstall']) {

@@ -21,7 +21,8 @@ export type PackageRequest = {
   readonly licenses: string;
 };
 
-const DEPENDS = { deb: ['libc6 (>= 2.17)'], rpm: ['glibc >= 2.17'], apk: ['libstdc++', 'libgcc'] };
+/** Relative relocations in the form of Bun's executables (DT_RELR) end older musls with a segmentation fault. */
+const DEPENDS = { deb: ['libc6 (>= 2.17)'], rpm: ['glibc >= 2.17'], apk: ['musl>=1.2.4', 'libstdc++', 'libgcc'] };
 
 /** Makes one package in `directory`. @param nfpm the program that {@link NFPM} is */
 export function makePackage(

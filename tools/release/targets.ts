@@ -35,13 +35,13 @@ export const TARGETS: readonly Target[] = [
   {
     name: 'linux-x64-musl',
     runtime: '@oven/bun-linux-x64-musl',
-    needs: 'musl, libstdc++, SSE4.2',
+    needs: 'musl 1.2.4, libstdc++, SSE4.2',
     tried: 'encrypts and decrypts, with musl and the libstdc++ of Alpine',
   },
   {
     name: 'linux-arm64-musl',
     runtime: '@oven/bun-linux-aarch64-musl',
-    needs: 'musl, libstdc++',
+    needs: 'musl 1.2.4, libstdc++',
     tried: 'encrypts and decrypts, emulated by qemu',
   },
   { name: 'darwin-x64', runtime: '@oven/bun-darwin-x64', needs: 'macOS 13', tried: 'not run: compiled only' },
