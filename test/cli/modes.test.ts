@@ -99,7 +99,7 @@ describe('config takes what shows in the file that it prints', () => {
   for (const kind of kinds) {
     test(kind, async () => {
       for (const name of every) {
-        const value = name === 'packet' ? 'v1' : '/nowhere/shown';
+        const value = name === 'packet' ? 'v1' : /allow|kmsURI/.test(name) ? 'hashivault://shown' : '/nowhere/shown';
         const { status, stdout } = await runCommand(['config', kind, `--${name}=${value}`]);
         const shown = stdout.includes(value === 'v1' ? '--packet=v1' : value) || stdout.includes('packet: "v1"');
         const taken = takes[kind]?.includes(name) ?? false;
