@@ -29,7 +29,10 @@ export async function readYamlFile(
   } catch (cause) {
     const line = cause instanceof YAMLParseError ? cause.linePos?.[0].line : undefined;
     const where = line === undefined ? '' : ` (line ${line})`;
-    throw new OcicryptError('configuration', `${showPath(file)} is not valid YAML${where}`, { cause });
+    throw new OcicryptError('configuration', `${showPath(file)} is not valid YAML${where}`, {
+      cause,
+      hint: 'write lines of NAME: VALUE, or JSON',
+    });
   }
   if (document === null || document === undefined) return {};
   if (!isRecord(document)) throw new OcicryptError('configuration', `${showPath(file)} must hold members`);

@@ -24,6 +24,7 @@ const key = `keyfile://${directory}/app.key`;
 const WORDS: Readonly<Record<string, readonly (readonly string[])[]>> = {
   serve: [['--check', '--key=app.key', `--listen=unix://${directory}/socket`]],
   health: [['--remote=unix:///nonexistent']],
+  admission: [['--check', '--policy=/nonexistent/policy.yaml']],
   keygen: [['/nonexistent/new.key']],
   doctor: [[key, '--timeout=1s']],
   config: [['ocicrypt'], ['containerd'], ['systemd'], ['policy']],
