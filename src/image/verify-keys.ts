@@ -112,7 +112,6 @@ async function* proveLayer(
             yield { code: 'key-mismatch', message: `${what} has another layer key for ${key} than for ${keys[0]}` };
         }
       } catch (error) {
-        signal.throwIfAborted();
         const message = `${what} is not opened by ${key ?? 'any key'}: ${asOcicryptError(error).message}`;
         yield { code: 'not-opened', message };
       }
@@ -123,7 +122,6 @@ async function* proveLayer(
       const record = opened;
       await retry((running) => readLayer(source, claimed, publicOptions, record, running), signal);
     } catch (error) {
-      signal.throwIfAborted();
       yield { code: 'content', message: `${what} is not what it claims: ${asOcicryptError(error).message}` };
     }
   } finally {
