@@ -7,7 +7,7 @@ import { test } from 'node:test';
 import { createCertificateAuthority } from '../fixtures/certificates.ts';
 import { blobPath, readImages, writeImage, writeIndex } from '../fixtures/images.ts';
 import { writeRsaKey } from '../fixtures/keys.ts';
-import { runClient } from '../real-clients/process.ts';
+import { runOnPseudoTerminal } from '../fixtures/pseudo-terminal.ts';
 import { startRegistry } from '../real-clients/registry.ts';
 import { copy } from '../real-clients/skopeo.ts';
 import { realClients } from '../real-clients/tools.ts';
@@ -320,11 +320,8 @@ test('on a terminal the progress is shown, and standard output stays data', asyn
   ];
   // A pseudo-terminal for standard error alone.
   const line = [executable(), ...words, '>', path('stdout')].join(' ');
-  const { exitCode, stdout } = await runClient(['script', '--quiet', '--return', '--command', line, '/dev/null'], {
-    env: { TERM: 'xterm' },
-  });
-  assert.equal(exitCode, 0);
-  const shown = new TextDecoder().decode(stdout);
+  const { status, written: shown } = await runOnPseudoTerminal(line, { rows: 24, columns: 120 });
+  assert.equal(status, 0);
   for (const { digest } of source.images[0].layers) assert.ok(shown.includes(`encrypt  ${digest.slice(0, 19)}`), shown);
   assert.match(shown, /total +2\.9 MiB of 2\.9 MiB/);
   assert.equal((await readFile(path('stdout'), 'utf8')).trim(), await readFile(path('digest'), 'utf8'));
