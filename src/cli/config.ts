@@ -1,7 +1,6 @@
 // The command that prints configuration files that work: paths of this executable, options as they were given.
 
 import { OcicryptError } from '../base/errors.ts';
-import { runHelper } from '../base/helper.ts';
 import { nearest } from '../base/nearest.ts';
 import { showValue } from '../base/shown.ts';
 import {
@@ -15,7 +14,8 @@ import {
   providersFile,
   rancherTemplate,
 } from '../node/drop-in.ts';
-import { formatVersion, parseVersion, payloadRule, type RuntimeVersion } from '../node/versions.ts';
+import { versionOf } from '../node/runtimes.ts';
+import { formatVersion, payloadRule } from '../node/versions.ts';
 import { USUAL_NAMES } from '../provider/parameters.ts';
 import type { CommandContext } from './command.ts';
 import { AUDIT_LOG, DEFAULT_OPTIONS, SOCKET_UNIT, serviceUnit } from './config-systemd.ts';
@@ -152,7 +152,7 @@ async function decoderOf({ settings, given }: CommandContext): Promise<Decoder> 
       hint: `it asks the providers of ${PROVIDERS_FILE}: give the option to ocicrypt-kms config ocicrypt`,
     });
   }
-  const version = saidVersion(settings) ?? (await askContainerd());
+  const version = saidVersion(settings) ?? (await versionOf('containerd'));
   const payload = version === undefined ? 'local pull' : payloadRule(version);
   if (version !== undefined && payload === 'never') {
     throw new OcicryptError('configuration', `containerd ${formatVersion(version)} gives ctd-decoder no payload`, {
@@ -161,17 +161,6 @@ async function decoderOf({ settings, given }: CommandContext): Promise<Decoder> 
   }
   return { kind: 'ctd-decoder', path: 'ctd-decoder', payload };
 }
-
-/** The version of the containerd in PATH, if there is one. */
-async function askContainerd(): Promise<RuntimeVersion | undefined> {
-  const { output } = await runHelper(
-    { name: 'containerd --version', command: ['containerd', '--version'] },
-    AbortSignal.timeout(PATIENCE_MILLISECONDS),
-  );
-  return parseVersion(new TextDecoder().decode(output));
-}
-
-const PATIENCE_MILLISECONDS = 10_000;
 
 function policyFile({ settings, given }: CommandContext): string {
   const example = 'gcpkms://projects/PROJECT/locations/LOCATION/keyRings/RING/*';

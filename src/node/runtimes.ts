@@ -67,7 +67,10 @@ export async function findRuntimes(root: string, said?: RuntimeVersion): Promise
   const hasCrio = crio.length > 0 || findProgram(root, SERVICE_DIRECTORIES, 'crio') !== undefined;
   return {
     containerds: await Promise.all(
-      found.map(async (one) => ({ ...one, version: (isHere ? await versionOf(one) : undefined) ?? said })),
+      found.map(async (one) => ({
+        ...one,
+        version: (isHere && one.program !== undefined ? await versionOf(one.program) : undefined) ?? said,
+      })),
     ),
     crio: hasCrio ? { running: crio[0], unit: unitOf(root, ['crio.service', 'cri-o.service']) } : undefined,
     hasDocker: findProgram(root, SERVICE_DIRECTORIES, 'dockerd') !== undefined,
@@ -142,8 +145,9 @@ function unitOf(root: string, names: readonly string[]): string | undefined {
   return names.find((name) => UNIT_DIRECTORIES.some((directory) => namesIn(join(root, directory)).includes(name)));
 }
 
-async function versionOf({ program }: Containerd): Promise<RuntimeVersion | undefined> {
-  return program === undefined ? undefined : parseVersion(outputText(await runProgram([program, '--version'])) ?? '');
+/** What a containerd says of itself; undefined if there is no such program. */
+export async function versionOf(program: string): Promise<RuntimeVersion | undefined> {
+  return parseVersion(outputText(await runProgram([program, '--version'])) ?? '');
 }
 
 /** How a containerd is called where a person reads of it. */
