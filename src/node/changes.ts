@@ -47,11 +47,13 @@ const LOCK = '/var/lib/ocicrypt-kms/node.lock';
  * @throws OcicryptError `not-written`
  */
 export async function lockNode(root: string, paths: readonly string[]): Promise<() => Promise<void>> {
-  makeDirectories(dirname(join(root, LOCK)));
-  const unlock = await lockFile(join(root, LOCK));
+  const lock = join(root, LOCK);
+  refuseOutside(root, lock);
+  makeDirectories(dirname(lock));
+  const unlock = await lockFile(lock);
   const places = [KEPT_DIRECTORY, ...paths.map((path) => dirname(path))].map((path) => join(root, path));
-  for (const place of new Set(places.filter(existsSync).map((path) => unfinishedIn(realpathSync(path)))))
-    await removeAbandoned(place);
+  const found = places.filter((path) => existsSync(path) && isWithin(root, join(path, 'any')));
+  for (const place of new Set(found.map((path) => unfinishedIn(realpathSync(path))))) await removeAbandoned(place);
   return unlock;
 }
 
@@ -169,13 +171,10 @@ function readKept(root: string): readonly Kept[] {
 /** @returns what puts the file back as it was */
 function writeWhole(root: string, { path, content, mode }: FileChange): () => void {
   const place = join(root, path);
+  refuseOutside(root, place);
   const made = makeDirectories(dirname(place));
   const target = existsSync(place) ? realpathSync(place) : place;
-  if (!isWithin(root, target)) {
-    throw new OcicryptError('not-written', `${showPath(place)} leads out of ${showPath(root)}`, {
-      hint: 'a link there has a whole path: replace it by one that is relative',
-    });
-  }
+  if (!isWithin(root, target)) throw leadsOut(root, place);
   const old = readBytes(target);
   const status = statSync(target, { throwIfNoEntry: false });
   try {
@@ -249,6 +248,19 @@ function removeDirectories(directories: readonly string[]): void {
       return;
     }
   }
+}
+
+/** Before a directory is made: links of an image that is being built may lead to this machine. */
+function refuseOutside(root: string, place: string): void {
+  let directory = dirname(place);
+  while (!existsSync(directory)) directory = dirname(directory);
+  if (!isWithin(root, join(directory, 'any'))) throw leadsOut(root, place);
+}
+
+function leadsOut(root: string, place: string): OcicryptError {
+  return new OcicryptError('not-written', `${showPath(place)} leads out of ${showPath(root)}`, {
+    hint: 'a link there has a whole path: replace it by one that is relative',
+  });
 }
 
 function isWithin(root: string, path: string): boolean {

@@ -105,14 +105,18 @@ test('a file that was changed since stays, or loses what is ours alone', (t) => 
   assert.deepEqual([a, b, c], ['old and more', 'old', 'of the operator']);
 });
 
-test('a link to a whole path leads out of the image that is being built, and is refused', (t) => {
+test('a link to a whole path leads out of the image that is being built, and is refused', async (t) => {
   const outside = newRoot(t, { '/x': 'theirs' });
   const root = newRoot(t);
   symlinkSync(outside, join(root, 'etc'));
   for (const path of ['/etc/x', '/etc/new']) {
     assert.equal(asOcicryptError(caught(() => applyChanges(root, [file(path, 'ours')]))).code, 'not-written');
   }
+  assert.equal(asOcicryptError(caught(() => applyChanges(root, [file('/etc/more/new', 'ours')]))).code, 'not-written');
+  symlinkSync(outside, join(root, 'var'));
+  await assert.rejects(lockNode(root, []), { code: 'not-written' });
   assert.deepEqual(filesOf(outside), { '/x': 'theirs' });
+  assert.deepEqual(readdirSync(outside), ['x']);
 });
 
 test('a link within stays a link, and what it leads to is changed', (t) => {
