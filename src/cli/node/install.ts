@@ -78,16 +78,12 @@ async function writeAndRestart(
     terminal.say('note: nothing was started or tried: run ocicrypt-kms node check on the node');
     return false;
   }
-  if (isService) {
-    if (settings.switch('no-restart') || !hasSystemd())
-      terminal.say('note: run systemctl enable --now ocicrypt-kms.socket, and restart ocicrypt-kms.service if it runs');
-    else
-      await startService(concernsService(pending)).catch((error: unknown) => {
-        undo();
-        throw error;
-      });
-  }
-  if (await restartAll(context, dueRestarts(plan.restarts, pending), undo)) return true;
+  const isRestarted = await restartAll(context, dueRestarts(plan.restarts, pending), undo);
+  // If it does not start, the files stay: what is wrong is mostly the policy, which it names.
+  if (isService && !settings.switch('no-restart') && hasSystemd()) await startService(concernsService(pending));
+  else if (isService)
+    terminal.say('note: run systemctl enable --now ocicrypt-kms.socket, and restart ocicrypt-kms.service if it runs');
+  if (isRestarted) return true;
   terminal.say('note: nothing was tried: run ocicrypt-kms node check after the restart');
   return false;
 }
@@ -105,7 +101,9 @@ function policyFor({ settings, given }: CommandContext, root: string, isService:
   // The server writes the audit log; a decoder refuses one beside it.
   const elsewhere: readonly OptionName[] = isService ? [...others, 'audit-log', 'remote'] : others;
   const members = settings.names().filter((name) => !elsewhere.includes(name));
-  const isThere = readText(join(root, POLICY_FILE)) !== undefined;
+  const text = readText(join(root, POLICY_FILE));
+  // One that was not for a service does not say that decoders ask it.
+  const isThere = text !== undefined && (!isService || text.includes(remoteMember()));
   const file = settings.text('config');
   const isOwnFile = file === undefined || resolve(file) === join(root, POLICY_FILE);
   if (isThere && isOwnFile && given.every((name) => others.includes(name))) return undefined;
