@@ -135,6 +135,9 @@ for (const containerd of CHOSEN) {
       async () => {
         const { exitCode } = await ours(node, 'install', key, '--service', '--audit-log=/var/log/elsewhere');
         assert.deepEqual([exitCode, existsSync(node.path(DROP_IN))], [78, false]);
+        // The keys that a node had without a service do not become those of one by themselves.
+        await succeedOurs(node, 'install', key);
+        assert.equal((await ours(node, 'install', '--service')).exitCode, 78);
         const text = await succeedOurs(node, 'install', key, '--service');
         for (const type of ['tar', 'tar+gzip', 'tar+zstd'])
           assert.ok(text.includes(`decrypts ${type}+encrypted`), text);
@@ -145,6 +148,7 @@ for (const containerd of CHOSEN) {
           .map((line) => JSON.parse(line));
         assert.ok(lines.some(({ operation, outcome }) => operation === 'unwrap' && outcome === 'ok'));
         await succeedOurs(node, 'purge', imageName(lab.registry, 'gzip'));
+        assert.match(await succeedOurs(node, 'install'), /nothing to write/);
         // Another policy is read by the service, without a word of it.
         await succeedOurs(node, 'install', key, '--allow=hashivault://images');
         assert.ok((await systemctlCalls(node)).includes('try-restart ocicrypt-kms.service'));
