@@ -9,7 +9,8 @@ import { execFile } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { cp, mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
-import { basename, join } from 'node:path';
+import { tmpdir } from 'node:os';
+import { basename, join, posix } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { CURRENT, debianSource, fetchFromDebian } from '../real-clients/debian.ts';
@@ -92,24 +93,46 @@ export type GoPrograms = {
   readonly tags?: readonly string[];
   /** Strings that the linker sets, by package and name. */
   readonly variables?: Readonly<Record<string, string>>;
+  /** The version of the modules that it replaces by folders of its own, and publishes besides: Kubernetes does that. */
+  readonly staging?: string;
 };
 
 /** The directory of the built programs. A module that replaces others, which `go install` refuses, is built without that. */
-export async function fetchGoPrograms({ module, programs, tags = [], variables = {} }: GoPrograms): Promise<string> {
+export async function fetchGoPrograms(options: GoPrograms): Promise<string> {
+  const { module, programs, tags = [], variables = {}, staging } = options;
   const [path = ''] = module.split('@');
-  const packages = programs.map((program) => `${path}/${program}`);
+  const packages = programs.map((program) => posix.join(path, program));
   const flags = ['-s -w', ...Object.entries(variables).map(([name, value]) => `-X ${name}=${value}`)];
   const directory = await once(module, async (scratch) => {
     for (const words of [
       ['mod', 'init', 'peer/programs'],
       // `go get` asks for a list of versions, too, which not every proxy has of every module.
-      ['mod', 'edit', `-require=${module}`],
-      ['build', '-mod=mod', `-ldflags=${flags.join(' ')}`, `-tags=${tags.join()}`, '-o', 'bin/', ...packages],
+      ['mod', 'edit', `-require=${module}`, ...(staging === undefined ? [] : await replacements(module, staging))],
+      // One at a time: of some, all together take longer than one command may.
+      ...packages.map((name) => [
+        'build',
+        '-mod=mod',
+        `-ldflags=${flags.join(' ')}`,
+        `-tags=${tags.join()}`,
+        '-o',
+        'bin/',
+        name,
+      ]),
     ]) {
       await command('go', words, scratch, GO_ENVIRONMENT);
     }
   });
   return join(directory, 'bin');
+}
+
+/** Words of `go mod edit` for what a module replaces by its own folders. */
+async function replacements(module: string, version: string): Promise<readonly string[]> {
+  const { stdout } = await run('go', ['mod', 'download', '-json', module], { cwd: tmpdir(), env: GO_ENVIRONMENT });
+  const { GoMod: file }: { readonly GoMod: string } = JSON.parse(stdout);
+  const { stdout: text } = await run('go', ['mod', 'edit', '-json', file], { cwd: tmpdir(), env: GO_ENVIRONMENT });
+  const { Replace: replaced }: { readonly Replace: readonly { readonly Old: { readonly Path: string } }[] } =
+    JSON.parse(text);
+  return replaced.map(({ Old: { Path: name } }) => `-replace=${name}=${name}@${version}`);
 }
 
 /**

@@ -1,0 +1,243 @@
+// The admission webhook before a real API server: what kubectl prints, what becomes of pods, and what an attacker may try.
+
+import assert from 'node:assert/strict';
+import { after, before, test } from 'node:test';
+import { writeImage } from '../fixtures/images.ts';
+import { startFakeRegistry } from '../image/transports/registry/fake-registry.ts';
+import { imageName } from '../nodes/images.ts';
+import { createLab, type Lab } from '../nodes/lab.ts';
+import { copy } from '../real-clients/skopeo.ts';
+import { type ControlPlane, startControlPlane, until } from './control-plane.ts';
+import { guard, startWebhook, TIMEOUT, WEBHOOK, type Webhook } from './webhook.ts';
+
+const MANY_PODS = 200;
+const MANY_CONTAINERS = 1000;
+const DIGEST = /@sha256:[0-9a-f]{64}$/;
+
+let lab: Lab;
+let plane: ControlPlane;
+let webhook: Webhook;
+let silent: string;
+const cleanups: (() => unknown)[] = [];
+const context = { after: (cleanup: () => unknown) => void cleanups.push(cleanup) };
+
+before(async () => {
+  lab = await createLab(context, ['gzip', 'zstd']);
+  const { directory } = lab;
+  const plain = await writeImage(`${directory}/plain`, {});
+  await copy(plain.reference, lab.registry.reference('plain:1'), { registry: lab.registry });
+  plane = await startControlPlane();
+  cleanups.push(plane.stop);
+  const fake = await startFakeRegistry(context, directory);
+  // It takes every request and never answers.
+  fake.fault = () => true;
+  silent = fake.host;
+  webhook = await startWebhook(context, plane, directory, policy(), [
+    `--ca=${lab.registry.authority}`,
+    `--ca=${fake.authority}`,
+    `--key=${lab.key.file}`,
+  ]);
+  for (const name of ['guarded', 'warned', 'tried', 'crowd', 'hostile', 'renewed', 'reloaded'])
+    await guard(plane, name);
+});
+after(async () => {
+  for (const cleanup of cleanups.reverse()) await cleanup();
+});
+
+/** @param rule members of the rule of the namespace `reloaded` */
+function policy(rule: object = { require: [lab.key.uri] }) {
+  const demands = { require: [lab.key.uri] };
+  return {
+    registries: [lab.registry.host, silent],
+    nodes: [{ runtime: 'containerd' }],
+    rules: [
+      { name: 'warned', namespaces: ['warned'], mode: 'warn', ...demands },
+      { name: 'tried', namespaces: ['tried'], mode: 'dry-run', ...demands },
+      { name: 'reloaded', namespaces: ['reloaded'], ...rule },
+      { name: 'encrypted', ...demands },
+    ],
+  };
+}
+
+const run = (namespace: string, name: string, image: string, ...words: readonly string[]) =>
+  plane.kubectl(['run', name, `--namespace=${namespace}`, `--image=${image}`, '--restart=Never', ...words]);
+const imageOf = (namespace: string, name: string) =>
+  plane.succeed(['get', `pod/${name}`, `--namespace=${namespace}`, '--output=jsonpath={.spec.containers[*].image}']);
+const plain = () => `${lab.registry.host}/plain:1`;
+const denial = (sentence: string) =>
+  `Error from server (Forbidden): admission webhook "${WEBHOOK}" denied the request: ${sentence}\n`;
+
+test('a plain image is denied, and kubectl prints why', async () => {
+  const { exitCode, stderr } = await run('guarded', 'plain', plain());
+  assert.equal(exitCode, 1);
+  assert.equal(
+    stderr,
+    denial(
+      `pod guarded/plain: container "plain" ${plain()} is not encrypted as it must be: ` +
+        'linux/amd64: layer 1 of 1 is not encrypted (rule encrypted)',
+    ),
+  );
+});
+
+test('an encrypted image is admitted, and pinned to its digest', async () => {
+  const { exitCode, stderr } = await run('guarded', 'encrypted', imageName(lab.registry, 'gzip'));
+  assert.deepEqual([exitCode, stderr], [0, '']);
+  const image = await imageOf('guarded', 'encrypted');
+  assert.ok(image.startsWith(`${lab.registry.host}/gzip@`) && DIGEST.test(image), image);
+});
+
+test('every container counts: those of initialization, and those that are added later', async () => {
+  const containers = [{ name: 'main', image: imageName(lab.registry, 'gzip') }];
+  const pod = (name: string, spec: object) => ({ ...podOf('guarded', name, containers[0]?.image ?? ''), spec });
+  const { status, body } = await plane.post(
+    PODS('guarded'),
+    pod('first', { containers, initContainers: [{ name: 'early', image: plain() }] }),
+  );
+  assert.equal(status, 403, body);
+  assert.match(body, /init container \\"early\\"/);
+  await run('guarded', 'debugged', imageName(lab.registry, 'gzip'));
+  const { exitCode, stderr } = await plane.kubectl([
+    ...['debug', 'pod/debugged', '--namespace=guarded', `--image=${plain()}`, '--container=late', '--attach=false'],
+  ]);
+  assert.ok(exitCode !== 0 && stderr.includes('ephemeral container "late"'), stderr);
+});
+
+test('an event says it of pods that a controller makes', async () => {
+  await plane.succeed(['create', 'deployment', 'web', '--namespace=guarded', `--image=${plain()}`]);
+  const events = ['events', '--namespace=guarded', '--types=Warning', '--output=jsonpath={.items[*].message}'];
+  const expected = `container "plain" ${plain()} is not encrypted as it must be`;
+  await until(60_000, expected, async () => (await plane.succeed(events)).includes(expected));
+});
+
+test('a registry that never answers: denied in time, and what waits beside is not kept', async () => {
+  const begun = performance.now();
+  const waiting = run('guarded', 'silent', `${silent}/image:1`);
+  const { exitCode, stderr } = await run('guarded', 'beside', imageName(lab.registry, 'zstd'));
+  assert.deepEqual([exitCode, stderr], [0, '']);
+  const beside = performance.now() - begun;
+  const { exitCode: refused, stderr: said } = await waiting;
+  const milliseconds = performance.now() - begun;
+  assert.equal(refused, 1);
+  assert.match(said, /denied the request: .* cannot be judged: /);
+  assert.ok(milliseconds < (TIMEOUT + 1) * 1000 && beside < milliseconds, `${milliseconds} ms, ${beside} ms beside`);
+});
+
+test('a registry that is down: denied, and the reason is said', async () => {
+  const { exitCode, stderr } = await run('guarded', 'down', '127.0.0.1:1/image:1');
+  assert.equal(exitCode, 1);
+  assert.match(stderr, /does not list its registry 127\.0\.0\.1:1/);
+});
+
+test('a rule that warns: kubectl prints it, and the pod is made', async () => {
+  const { exitCode, stderr } = await run('warned', 'plain', plain());
+  assert.equal(exitCode, 0, stderr);
+  assert.match(stderr, /^Warning: container "plain" \S+ is not encrypted as it must be: .*\n$/);
+});
+
+test('a rule that only counts: nothing is printed, and the metrics know', async () => {
+  const { exitCode, stderr } = await run('tried', 'plain', plain());
+  assert.deepEqual([exitCode, stderr], [0, '']);
+  assert.match(await webhook.metrics(), /outcome="would-deny"\} [1-9]/);
+});
+
+test('what is only tried with --dry-run=server is judged as well', async () => {
+  const { exitCode, stderr } = await run('guarded', 'tried', plain(), '--dry-run=server');
+  assert.ok(exitCode === 1 && stderr.includes('is not encrypted as it must be'), stderr);
+  const good = await run('guarded', 'tried', imageName(lab.registry, 'gzip'), '--dry-run=server');
+  assert.deepEqual([good.exitCode, good.stderr], [0, '']);
+});
+
+test('another policy holds once it is read', async () => {
+  const other = await lab.keygen('other.key');
+  const image = imageName(lab.registry, 'gzip');
+  assert.equal((await run('reloaded', 'before', image)).exitCode, 0);
+  await webhook.setPolicy(policy({ require: [other.uri] }));
+  const { exitCode, stderr } = await run('reloaded', 'after', image);
+  assert.ok(exitCode === 1 && stderr.includes('(rule reloaded)'), stderr);
+  await webhook.setPolicy(policy());
+  assert.equal((await run('reloaded', 'again', image)).exitCode, 0);
+});
+
+test(`${MANY_PODS} pods at once are admitted and pinned`, async (t) => {
+  const image = imageName(lab.registry, 'gzip');
+  const times = await Promise.all(
+    Array.from({ length: MANY_PODS }, async (_, index) => {
+      const begun = performance.now();
+      const { status, body } = await plane.post(PODS('crowd'), podOf('crowd', `pod-${index}`, image));
+      assert.equal(status, 201, body);
+      assert.match(imagesOf(body).join(), DIGEST);
+      return performance.now() - begun;
+    }),
+  );
+  const sorted = times.toSorted((one, other) => one - other);
+  const [p50 = 0, p99 = 0] = [0.5, 0.99].map((part) => sorted[Math.ceil(part * sorted.length) - 1]);
+  t.diagnostic(`${MANY_PODS} creations at once: p50 ${Math.round(p50)} ms, p99 ${Math.round(p99)} ms`);
+  assert.ok(p99 < TIMEOUT * 1000, `${p99} ms`);
+});
+
+test(`a pod of ${MANY_CONTAINERS} containers`, async (t) => {
+  const image = imageName(lab.registry, 'gzip');
+  const containers = Array.from({ length: MANY_CONTAINERS }, (_, index) => ({ name: `c${index}`, image }));
+  const begun = performance.now();
+  const { status, body } = await plane.post(PODS('hostile'), {
+    ...podOf('hostile', 'many', image),
+    spec: { containers },
+  });
+  t.diagnostic(`${MANY_CONTAINERS} containers of one image: ${Math.round(performance.now() - begun)} ms`);
+  assert.equal(status, 201, body.slice(0, 2000));
+  const images = imagesOf(body);
+  assert.ok(images.length === MANY_CONTAINERS && images.every((one) => DIGEST.test(one)));
+  // Each has another image, which is not there: all are asked for, or the time is up.
+  const others = containers.map(({ name }, index) => ({ name, image: `${lab.registry.host}/none-${index}:1` }));
+  const { status: refused, body: said } = await plane.post(PODS('hostile'), {
+    ...podOf('hostile', 'others', image),
+    spec: { containers: others },
+  });
+  assert.equal(refused, 403, said.slice(0, 2000));
+  assert.ok(said.length < 4000, said.slice(0, 2000));
+  assert.equal((await run('hostile', 'afterwards', image)).exitCode, 0);
+});
+
+test('what drives a terminal is not printed', async () => {
+  const evil = '\u001b[2Jgood\u202e\r\n';
+  const pod = podOf('hostile', 'evil', `${lab.registry.host}/plain:1${evil}x`);
+  const { status, body } = await plane.post(PODS('hostile'), {
+    ...pod,
+    metadata: { ...pod.metadata, annotations: { note: evil } },
+  });
+  assert.ok(status === 403 || status === 422, body);
+  const { message } = JSON.parse(body);
+  for (const character of evil.match(/[^ -~]/gu) ?? [])
+    assert.ok(!message.includes(character), JSON.stringify(message));
+  assert.ok(![...webhook.log()].some((character) => character !== '\n' && /[^ -~]/.test(character)), webhook.log());
+});
+
+test('a certificate that has expired keeps every pod out until it is renewed', async () => {
+  await webhook.renew({ expired: true });
+  // The API server keeps the connections that it has.
+  await until(120_000, 'it is refused', async () => {
+    const { exitCode, stderr } = await run('renewed', `pod-${Date.now()}`, imageName(lab.registry, 'gzip'));
+    return exitCode !== 0 && /certificate has expired/.test(stderr);
+  });
+  await webhook.renew();
+  await until(60_000, 'pods are made again', async () => {
+    return (await run('renewed', `pod-${Date.now()}`, imageName(lab.registry, 'gzip'))).exitCode === 0;
+  });
+});
+
+const PODS = (namespace: string) => `/api/v1/namespaces/${namespace}/pods`;
+
+function podOf(namespace: string, name: string, image: string) {
+  return {
+    apiVersion: 'v1',
+    kind: 'Pod',
+    metadata: { name, namespace },
+    spec: { containers: [{ name: 'main', image }] },
+  };
+}
+
+/** The images of the pod that the API server has answered with. */
+function imagesOf(body: string): readonly string[] {
+  const pod: { readonly spec: { readonly containers: readonly { readonly image: string }[] } } = JSON.parse(body);
+  return pod.spec.containers.map(({ image }) => image);
+}

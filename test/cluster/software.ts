@@ -1,0 +1,39 @@
+// Obtains the programs of a cluster, all of one release of Kubernetes: they come as Go modules, and are built once.
+import { join } from 'node:path';
+import { fetchGoPrograms } from '../peers/fetched.ts';
+
+/** The last line of Kubernetes that runs beside control groups of version 1, which many machines still have. */
+const MINOR = 34;
+const PATCH = 4;
+const KUBERNETES = `v1.${MINOR}.${PATCH}`;
+const ETCD = 'go.etcd.io/etcd/server/v3@v3.6.16';
+
+const PROGRAMS = ['kubectl', 'kube-apiserver', 'kube-controller-manager', 'kube-scheduler', 'kubelet'] as const;
+export type KubernetesProgram = (typeof PROGRAMS)[number];
+
+/** The directory that holds them, each under its name. It takes about twenty minutes of two cores to build them. */
+export function fetchKubernetes(): Promise<string> {
+  const version = 'k8s.io/component-base/version';
+  return fetchGoPrograms({
+    module: `k8s.io/kubernetes@${KUBERNETES}`,
+    programs: PROGRAMS.map((program) => `cmd/${program}`),
+    staging: `v0.${MINOR}.${PATCH}`,
+    variables: {
+      [`${version}.gitVersion`]: KUBERNETES,
+      [`${version}.gitMajor`]: '1',
+      [`${version}.gitMinor`]: String(MINOR),
+    },
+  });
+}
+
+/** etcd's server. */
+export async function fetchEtcd(): Promise<string> {
+  return join(await fetchGoPrograms({ module: ETCD, programs: ['.'] }), 'server');
+}
+
+const HELM = 'helm.sh/helm/v3@v3.19.5';
+
+/** The program that renders charts. */
+export async function fetchHelm(): Promise<string> {
+  return join(await fetchGoPrograms({ module: HELM, programs: ['cmd/helm'] }), 'helm');
+}

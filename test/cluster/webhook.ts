@@ -1,0 +1,122 @@
+// Starts the admission webhook beside the API server, and registers it as an operator does.
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { readFile, rename, writeFile } from 'node:fs/promises';
+import type { TestContext } from 'node:test';
+import { executable } from '../end-to-end/workspace.ts';
+import { type CertificateAuthority, createCertificateAuthority } from '../fixtures/certificates.ts';
+import { findPort, waitUntilListening } from '../peers/started.ts';
+import { clientEnvironment } from '../real-clients/process.ts';
+import type { ControlPlane } from './control-plane.ts';
+
+/** Seconds that the API server waits for an answer. */
+export const TIMEOUT = 10;
+export const WEBHOOK = 'images.ocicrypt-kms.io';
+/** A namespace is judged if it has this label. */
+const JUDGED = { 'images.ocicrypt-kms.io/judged': 'true' };
+
+export interface Webhook {
+  readonly authority: CertificateAuthority;
+  /** What it has written to standard error so far. */
+  log(): string;
+  /** What the status page counts. */
+  metrics(): Promise<string>;
+  /** Replaces its policy, and waits until it has read it. @param rules as in docs/admission.md */
+  setPolicy(policy: object): Promise<void>;
+  /** Replaces its certificate by another one. */
+  renew(options?: { readonly expired?: boolean }): Promise<void>;
+}
+
+/** Starts it with a policy. It judges the pods of all namespaces that {@link guard} makes. */
+export async function startWebhook(
+  t: Pick<TestContext, 'after'>,
+  plane: ControlPlane,
+  directory: string,
+  policy: object,
+  options: readonly string[],
+): Promise<Webhook> {
+  const authority = await createCertificateAuthority(directory, 'webhook-ca');
+  const file = `${directory}/policy.yaml`;
+  await replace(file, JSON.stringify(policy));
+  const { certificate, privateKey } = await authority.issue('webhook', { usage: 'server' });
+  const port = await findPort();
+  const status = await findPort();
+  const words = [
+    ...['admission', `--policy=${file}`, `--listen=tcp://127.0.0.1:${port}`, `--status=tcp://127.0.0.1:${status}`],
+    ...[`--tls-cert=${certificate}`, `--tls-key=${privateKey}`, ...options],
+  ];
+  const child = spawn(executable(), words, { env: clientEnvironment(), stdio: ['ignore', 'ignore', 'pipe'] });
+  t.after(() => end(child));
+  let log = '';
+  child.stderr.on('data', (chunk: Buffer) => (log += chunk));
+  await Promise.race([waitUntilListening(port), once(child, 'exit').then(() => Promise.reject(new Error(log)))]);
+  await plane.apply(...registrations(port, await readFile(authority.certificate)));
+  return {
+    authority,
+    log: () => log,
+    metrics: async () => (await fetch(`http://127.0.0.1:${status}/metrics`)).text(),
+    async setPolicy(next) {
+      const before = log.length;
+      await replace(file, JSON.stringify(next));
+      child.kill('SIGHUP');
+      await heard(child, () => log.slice(before).includes('policy read again'));
+    },
+    async renew(certificateOptions = {}) {
+      const before = log.length;
+      await authority.issue('webhook', { usage: 'server', ...certificateOptions });
+      child.kill('SIGHUP');
+      await heard(child, () => /certificate/.test(log.slice(before)));
+    },
+  };
+}
+
+/** Makes a namespace whose pods are judged. */
+export async function guard(plane: ControlPlane, name: string): Promise<void> {
+  await plane.apply({ apiVersion: 'v1', kind: 'Namespace', metadata: { name, labels: JUDGED } });
+  // Pods need it, and the controller manager makes it a moment later.
+  await plane.succeed(['wait', `--namespace=${name}`, '--for=create', 'serviceaccount/default', '--timeout=60s']);
+}
+
+/** A registration that changes names of images, and one that refuses pods. */
+function registrations(port: number, authority: Uint8Array): readonly object[] {
+  const webhook = (path: string) => ({
+    name: WEBHOOK,
+    clientConfig: { url: `https://127.0.0.1:${port}${path}`, caBundle: Buffer.from(authority).toString('base64') },
+    rules: [
+      {
+        ...{ apiGroups: [''], apiVersions: ['v1'], operations: ['CREATE', 'UPDATE'] },
+        resources: ['pods', 'pods/ephemeralcontainers'],
+      },
+    ],
+    namespaceSelector: { matchLabels: JUDGED },
+    ...{ sideEffects: 'None', admissionReviewVersions: ['v1'], failurePolicy: 'Fail', timeoutSeconds: TIMEOUT },
+  });
+  const registration = (kind: string, path: string) => ({
+    ...{ apiVersion: 'admissionregistration.k8s.io/v1', kind, metadata: { name: 'ocicrypt-kms' } },
+    webhooks: [webhook(path)],
+  });
+  return [
+    registration('MutatingWebhookConfiguration', '/mutate'),
+    registration('ValidatingWebhookConfiguration', '/validate'),
+  ];
+}
+
+/** As editors do it: the new file is there whole or not at all. */
+async function replace(file: string, text: string): Promise<void> {
+  await writeFile(`${file}.new`, text);
+  await rename(`${file}.new`, file);
+}
+
+async function heard(child: ChildProcess, holds: () => boolean): Promise<void> {
+  while (!holds()) {
+    if (child.stderr === null || child.exitCode !== null) throw new Error('the webhook has ended');
+    await once(child.stderr, 'data', { signal: AbortSignal.timeout(30_000) });
+  }
+}
+
+async function end(child: ChildProcess): Promise<void> {
+  if (child.exitCode !== null) return;
+  const ended = once(child, 'exit');
+  child.kill('SIGKILL');
+  await ended;
+}
