@@ -37,7 +37,7 @@ before(async () => {
     `--ca=${fake.authority}`,
     `--key=${lab.key.file}`,
   ]);
-  for (const name of ['guarded', 'warned', 'tried', 'crowd', 'hostile', 'renewed', 'reloaded'])
+  for (const name of ['guarded', 'opened', 'warned', 'tried', 'crowd', 'hostile', 'renewed', 'reloaded'])
     await guard(plane, name);
 });
 after(async () => {
@@ -53,6 +53,7 @@ function policy(rule: object = { require: [lab.key.uri] }) {
     rules: [
       { name: 'warned', namespaces: ['warned'], mode: 'warn', ...demands },
       { name: 'tried', namespaces: ['tried'], mode: 'dry-run', ...demands },
+      { name: 'opened', namespaces: ['opened'], unwrap: true, ...demands },
       { name: 'reloaded', namespaces: ['reloaded'], ...rule },
       { name: 'encrypted', ...demands },
     ],
@@ -84,6 +85,12 @@ test('an encrypted image is admitted, and pinned to its digest', async () => {
   assert.deepEqual([exitCode, stderr], [0, '']);
   const image = await imageOf('guarded', 'encrypted');
   assert.ok(image.startsWith(`${lab.registry.host}/gzip@`) && DIGEST.test(image), image);
+});
+
+test('a rule may ask that keys really open the layers', async () => {
+  const { exitCode, stderr } = await run('opened', 'encrypted', imageName(lab.registry, 'gzip'));
+  assert.deepEqual([exitCode, stderr], [0, '']);
+  assert.equal((await run('opened', 'plain', plain())).exitCode, 1);
 });
 
 test('every container counts: those of initialization, and those that are added later', async () => {

@@ -42,7 +42,7 @@ export async function startWebhook(
   const port = await findPort();
   const status = await findPort();
   const words = [
-    ...['admission', `--policy=${file}`, `--listen=tcp://127.0.0.1:${port}`, `--status=tcp://127.0.0.1:${status}`],
+    ...['admission', `--policy=${file}`, `--listen=tls://127.0.0.1:${port}`, `--status=tcp://127.0.0.1:${status}`],
     ...[`--tls-cert=${certificate}`, `--tls-key=${privateKey}`, ...options],
   ];
   const child = spawn(executable(), words, { env: clientEnvironment(), stdio: ['ignore', 'ignore', 'pipe'] });

@@ -16,16 +16,26 @@ const SETTINGS = '/etc/kubernetes/kubelet.json';
 /** A node is called ready as soon as one network is configured. The pods of the tests use the machine's. */
 const NETWORK = { cniVersion: '0.4.0', name: 'none', plugins: [{ type: 'loopback' }] };
 
-/** What the kubelet would change of the machine is out of its sight, or cannot be written. Services find systemctl. */
+/** What the kubelet wants the kernel to be set to: it reads that here, and leaves the machine as it is. */
+const KERNEL = [
+  ...['vm/overcommit_memory=1', 'vm/panic_on_oom=0', 'kernel/panic=10', 'kernel/panic_on_oops=1'],
+  ...['kernel/keys/root_maxkeys=1000000', 'kernel/keys/root_maxbytes=25000000'],
+];
+
+/** $1 is the control group, $2 the systemctl that services are to find, and then what is set of the kernel. */
 const ENCLOSE = `set -e
 mount -t tmpfs -o mode=755 tmpfs /var/log
-mount --bind /proc/sys /proc/sys
-mount -o remount,bind,ro /proc/sys
-mkdir -p /etc/cni/net.d
 mount -t tmpfs -o mode=755 tmpfs /usr/local/sbin
 ln -s "$2" /usr/local/sbin/systemctl
 [ -e /sys/fs/cgroup/cgroup.procs ] && hierarchies=/sys/fs/cgroup || hierarchies='/sys/fs/cgroup/*'
-for hierarchy in $hierarchies; do [ ! -e "$hierarchy/cgroup.procs" ] || mkdir -p "$hierarchy$1"; done`;
+for hierarchy in $hierarchies; do [ ! -e "$hierarchy/cgroup.procs" ] || mkdir -p "$hierarchy$1"; done
+shift 2
+for setting; do
+  [ -e "/proc/sys/\${setting%=*}" ] || continue
+  mkdir -p "/run/kernel/\${setting%=*}"
+  echo "\${setting#*=}" >"/run/kernel/\${setting%=*}/value"
+  mount --bind "/run/kernel/\${setting%=*}/value" "/proc/sys/\${setting%=*}"
+done`;
 
 /** Starts a node, and resolves once the API server calls it ready. */
 export async function startWorker(
@@ -40,18 +50,11 @@ export async function startWorker(
     programs: {
       ...SYSTEMD_PROGRAMS,
       kubelet: join(plane.programs, 'kubelet'),
-      kubectl: join(plane.programs, 'kubectl'),
     },
   });
   await addSystemd(node);
-  const { exitCode, stderr } = await node.run([
-    'sh',
-    '-c',
-    ENCLOSE,
-    'sh',
-    node.controlGroup,
-    SYSTEMD_PROGRAMS.systemctl,
-  ]);
+  const words = [node.controlGroup, SYSTEMD_PROGRAMS.systemctl, ...KERNEL];
+  const { exitCode, stderr } = await node.run(['sh', '-c', ENCLOSE, 'sh', ...words]);
   if (exitCode !== 0) throw new Error(stderr);
   await node.write('/etc/cni/net.d/10-none.conflist', JSON.stringify(NETWORK));
   await node.write(SETTINGS, JSON.stringify(settings(node, plane, await findPort())));
@@ -88,8 +91,8 @@ function settings(node: Node, plane: ControlPlane, port: number): object {
     containerRuntimeEndpoint: `unix://${CONTAINERD_SOCKET}`,
     ...{ cgroupDriver: 'cgroupfs', cgroupRoot: node.controlGroup, enforceNodeAllocatable: ['none'] },
     ...{ failSwapOn: false, failCgroupV1: false, localStorageCapacityIsolation: false },
-    // Settings of the kernel and of its firewall are the machine's.
-    ...{ featureGates: { KubeletInUserNamespace: true }, makeIPTablesUtilChains: false },
+    // The firewall is the machine's.
+    makeIPTablesUtilChains: false,
     ...{ resolvConf: '', podLogsDir: '/var/log/pods', volumePluginDir: '/var/lib/kubelet/plugins' },
     evictionHard: { 'memory.available': '1Mi' },
     ...{ nodeStatusUpdateFrequency: '2s', syncFrequency: '10s' },
