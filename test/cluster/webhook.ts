@@ -3,13 +3,14 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readFile, rename, writeFile } from 'node:fs/promises';
 import type { TestContext } from 'node:test';
+import { parseAllDocuments } from 'yaml';
 import { executable } from '../end-to-end/workspace.ts';
 import { type CertificateAuthority, createCertificateAuthority } from '../fixtures/certificates.ts';
 import { findPort, waitUntilListening } from '../peers/started.ts';
 import { clientEnvironment } from '../real-clients/process.ts';
 import type { ControlPlane } from './control-plane.ts';
 
-/** Seconds that the API server waits for an answer. */
+/** Seconds that the API server waits for an answer of each of the two, as docs/admission.md has it. */
 export const TIMEOUT = 10;
 export const WEBHOOK = 'images.ocicrypt-kms.io';
 /** A namespace is judged if it has this label. */
@@ -50,7 +51,7 @@ export async function startWebhook(
   let log = '';
   child.stderr.on('data', (chunk: Buffer) => (log += chunk));
   await Promise.race([waitUntilListening(port), once(child, 'exit').then(() => Promise.reject(new Error(log)))]);
-  await plane.apply(...registrations(port, await readFile(authority.certificate)));
+  await plane.apply(...(await registrations(port, await readFile(authority.certificate))));
   return {
     authority,
     log: () => log,
@@ -77,28 +78,26 @@ export async function guard(plane: ControlPlane, name: string): Promise<void> {
   await plane.succeed(['wait', `--namespace=${name}`, '--for=create', 'serviceaccount/default', '--timeout=60s']);
 }
 
-/** A registration that changes names of images, and one that refuses pods. */
-function registrations(port: number, authority: Uint8Array): readonly object[] {
-  const webhook = (path: string) => ({
-    name: WEBHOOK,
-    clientConfig: { url: `https://127.0.0.1:${port}${path}`, caBundle: Buffer.from(authority).toString('base64') },
-    rules: [
-      {
-        ...{ apiGroups: [''], apiVersions: ['v1'], operations: ['CREATE', 'UPDATE'] },
-        resources: ['pods', 'pods/ephemeralcontainers'],
+type Registration = {
+  readonly webhooks: readonly { readonly clientConfig: { readonly service: { readonly path: string } } }[];
+};
+
+/** Those of docs/admission.md, but for where the webhook is and which namespaces it judges. */
+async function registrations(port: number, authority: Uint8Array): Promise<readonly object[]> {
+  const text = await readFile(new URL('../../docs/admission.md', import.meta.url), 'utf8');
+  const block = text.split(/^```(?:yaml)?\n/m).find((one) => one.startsWith('apiVersion: admissionregistration'));
+  return parseAllDocuments(block ?? '').map((document) => {
+    const registration: Registration = document.toJS();
+    const webhooks = registration.webhooks.map((webhook) => ({
+      ...webhook,
+      clientConfig: {
+        url: `https://127.0.0.1:${port}${webhook.clientConfig.service.path}`,
+        caBundle: Buffer.from(authority).toString('base64'),
       },
-    ],
-    namespaceSelector: { matchLabels: JUDGED },
-    ...{ sideEffects: 'None', admissionReviewVersions: ['v1'], failurePolicy: 'Fail', timeoutSeconds: TIMEOUT },
+      namespaceSelector: { matchLabels: JUDGED },
+    }));
+    return { ...registration, webhooks };
   });
-  const registration = (kind: string, path: string) => ({
-    ...{ apiVersion: 'admissionregistration.k8s.io/v1', kind, metadata: { name: 'ocicrypt-kms' } },
-    webhooks: [webhook(path)],
-  });
-  return [
-    registration('MutatingWebhookConfiguration', '/mutate'),
-    registration('ValidatingWebhookConfiguration', '/validate'),
-  ];
 }
 
 /** As editors do it: the new file is there whole or not at all. */
