@@ -33,10 +33,11 @@ before(async () => {
   for (const tag of ['first', 'second']) {
     await succeed(copy(archive, lab.registry.reference(`${RELEASE}:${tag}`), { registry: lab.registry }));
   }
-  plane = await startControlPlane();
+  plane = await startControlPlane(true);
   cleanups.push(plane.stop);
   node = await startWorker(context, lab, plane, WORKER);
   await plane.succeed(['create', 'namespace', RELEASE]);
+  await plane.succeed(['wait', '--for=create', 'serviceaccount/default', '--timeout=60s']);
   await setKey(lab.key.file);
 });
 after(async () => {

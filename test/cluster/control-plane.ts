@@ -1,4 +1,4 @@
-// Starts the control plane of a cluster on loopback: etcd, kube-apiserver, the controller manager and the scheduler.
+// Starts the control plane of a cluster on loopback: etcd and kube-apiserver, and controllers and a scheduler if pods are to run.
 
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { Agent, request } from 'node:https';
@@ -20,8 +20,6 @@ export interface ControlPlane {
   /** `https://127.0.0.1:PORT` */
   readonly url: string;
   readonly authority: CertificateAuthority;
-  /** Where the programs of Kubernetes are. */
-  readonly programs: string;
   /** kubectl of the cluster's administrator, to its end. */
   kubectl(words: readonly string[], options?: RunOptions): Promise<Said>;
   /** What kubectl prints. @throws Error with what it said if it fails */
@@ -41,9 +39,13 @@ export interface ControlPlane {
 
 const PATIENCE = 60_000;
 
-/** Starts it with certificates of its own; it answers, and has its first accounts, when the promise resolves. */
-export async function startControlPlane(): Promise<ControlPlane> {
-  const programs = await fetchKubernetes();
+/**
+ * Starts it with certificates of its own; it answers when the promise resolves.
+ *
+ * @param isWhole whether there are controllers and a scheduler: without them, what is created is kept, and nothing comes of it
+ */
+export async function startControlPlane(isWhole: boolean): Promise<ControlPlane> {
+  const client = await fetchKubernetes('kubectl');
   const etcd = await fetchEtcd();
   const directory = await mkdtemp(join(tmpdir(), 'cluster-'));
   const path = (name: string) => join(directory, name);
@@ -54,7 +56,7 @@ export async function startControlPlane(): Promise<ControlPlane> {
   const url = `https://127.0.0.1:${port}`;
   const started = new Map<string, StartedProgram>();
   const start = async (name: KubernetesProgram | 'etcd', listens: number, words: readonly string[]) => {
-    const program = name === 'etcd' ? etcd : join(programs, name);
+    const program = name === 'etcd' ? etcd : await fetchKubernetes(name);
     started.set(name, await startProgram(program, words, { port: listens, environment: { HOME: directory } }));
   };
   const kubeconfig = async (file: string, subject: string) => {
@@ -69,6 +71,20 @@ export async function startControlPlane(): Promise<ControlPlane> {
     };
     await writeFile(path(`${file}.conf`), JSON.stringify(settings));
     return path(`${file}.conf`);
+  };
+  const startControllers = async () => {
+    const controllers = await kubeconfig('controllers', 'system:kube-controller-manager');
+    const manager = await findPort();
+    await start('kube-controller-manager', manager, [
+      ...[`--kubeconfig=${controllers}`, '--leader-elect=false', '--use-service-account-credentials'],
+      ...['--bind-address=127.0.0.1', `--secure-port=${manager}`, `--cert-dir=${path('manager')}`],
+      ...[`--service-account-private-key-file=${accounts.privateKey}`, `--root-ca-file=${authority.certificate}`],
+    ]);
+    const scheduler = await findPort();
+    await start('kube-scheduler', scheduler, [
+      ...[`--kubeconfig=${await kubeconfig('scheduler', 'system:kube-scheduler')}`, '--leader-elect=false'],
+      ...['--bind-address=127.0.0.1', `--secure-port=${scheduler}`, `--cert-dir=${path('scheduler')}`],
+    ]);
   };
   const stop = async () => {
     for (const one of [...started.values()].reverse()) await one.stop();
@@ -95,7 +111,7 @@ export async function startControlPlane(): Promise<ControlPlane> {
     ]);
     const admin = await kubeconfig('admin', 'admin, O=system:masters');
     const say = async (words: readonly string[], options: RunOptions = {}) => {
-      const result = await runClient([join(programs, 'kubectl'), ...words], options);
+      const result = await runClient([client, ...words], options);
       return { ...result, stdout: new TextDecoder().decode(result.stdout) };
     };
     const kubectl = (words: readonly string[], options: RunOptions = {}) =>
@@ -105,25 +121,12 @@ export async function startControlPlane(): Promise<ControlPlane> {
       if (exitCode !== 0) throw new Error(`kubectl ${words.join(' ')}: ${stderr}`);
       return stdout;
     };
-    const controllers = await kubeconfig('controllers', 'system:kube-controller-manager');
     await until(
       PATIENCE,
       'the API server is ready',
       async () => (await kubectl(['get', '--raw=/readyz'])).exitCode === 0,
     );
-    const manager = await findPort();
-    await start('kube-controller-manager', manager, [
-      ...[`--kubeconfig=${controllers}`, '--leader-elect=false', '--use-service-account-credentials'],
-      ...['--bind-address=127.0.0.1', `--secure-port=${manager}`, `--cert-dir=${path('manager')}`],
-      ...[`--service-account-private-key-file=${accounts.privateKey}`, `--root-ca-file=${authority.certificate}`],
-    ]);
-    const scheduler = await findPort();
-    await start('kube-scheduler', scheduler, [
-      ...[`--kubeconfig=${await kubeconfig('scheduler', 'system:kube-scheduler')}`, '--leader-elect=false'],
-      ...['--bind-address=127.0.0.1', `--secure-port=${scheduler}`, `--cert-dir=${path('scheduler')}`],
-    ]);
-    const account = ['get', 'serviceaccount/default', 'configmap/kube-root-ca.crt'];
-    await until(PATIENCE, 'accounts are made', async () => (await kubectl(account)).exitCode === 0);
+    if (isWhole) await startControllers();
     const agent = new Agent({
       keepAlive: true,
       ca: await readFile(authority.certificate),
@@ -131,7 +134,7 @@ export async function startControlPlane(): Promise<ControlPlane> {
       key: await readFile(path('admin.key')),
     });
     return {
-      ...{ url, authority, programs, kubectl, succeed, kubeconfig },
+      ...{ url, authority, kubectl, succeed, kubeconfig },
       asAccount: (token, words) =>
         say([`--server=${url}`, `--certificate-authority=${authority.certificate}`, `--token=${token}`, ...words]),
       apply: (...objects) =>

@@ -8,15 +8,14 @@ const PATCH = 4;
 const KUBERNETES = `v1.${MINOR}.${PATCH}`;
 const ETCD = 'go.etcd.io/etcd/server/v3@v3.6.16';
 
-const PROGRAMS = ['kubectl', 'kube-apiserver', 'kube-controller-manager', 'kube-scheduler', 'kubelet'] as const;
-export type KubernetesProgram = (typeof PROGRAMS)[number];
+export type KubernetesProgram = 'kube-apiserver' | 'kube-controller-manager' | 'kube-scheduler' | 'kubectl' | 'kubelet';
 
-/** The directory that holds them, each under its name. It takes about twenty minutes of two cores to build them. */
-export function fetchKubernetes(): Promise<string> {
+/** One of its programs. Two cores that have nothing else to do build the first in some minutes, and the others in less. */
+export async function fetchKubernetes(program: KubernetesProgram): Promise<string> {
   const version = 'k8s.io/component-base/version';
-  return fetchGoPrograms({
+  const directory = await fetchGoPrograms({
     module: `k8s.io/kubernetes@${KUBERNETES}`,
-    programs: PROGRAMS.map((program) => `cmd/${program}`),
+    programs: [`cmd/${program}`],
     staging: `v0.${MINOR}.${PATCH}`,
     variables: {
       [`${version}.gitVersion`]: KUBERNETES,
@@ -24,6 +23,7 @@ export function fetchKubernetes(): Promise<string> {
       [`${version}.gitMinor`]: String(MINOR),
     },
   });
+  return join(directory, program);
 }
 
 /** etcd's server. */

@@ -73,9 +73,9 @@ export async function startWebhook(
 
 /** Makes a namespace whose pods are judged. */
 export async function guard(plane: ControlPlane, name: string): Promise<void> {
-  await plane.apply({ apiVersion: 'v1', kind: 'Namespace', metadata: { name, labels: JUDGED } });
-  // Pods need it, and the controller manager makes it a moment later.
-  await plane.succeed(['wait', `--namespace=${name}`, '--for=create', 'serviceaccount/default', '--timeout=60s']);
+  const account = { apiVersion: 'v1', kind: 'ServiceAccount', metadata: { name: 'default', namespace: name } };
+  // Pods need the account, which a controller would make.
+  await plane.apply({ apiVersion: 'v1', kind: 'Namespace', metadata: { name, labels: JUDGED } }, account);
 }
 
 type Registration = {

@@ -1,12 +1,12 @@
 // Makes a node of a cluster: containerd in namespaces as on every node of the tests, and a kubelet that registers it.
 import { readFile } from 'node:fs/promises';
-import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import type { Lab } from '../nodes/lab.ts';
 import { CONTAINERD_SOCKET, type Node } from '../nodes/node.ts';
 import { addSystemd, SYSTEMD_PROGRAMS } from '../nodes/systemd.ts';
 import { findPort } from '../peers/started.ts';
 import { type ControlPlane, until } from './control-plane.ts';
+import { fetchKubernetes } from './software.ts';
 
 /** How long a machine of two cores takes at most to register a node, or to start a pod. */
 export const PATIENCE = 120_000;
@@ -49,7 +49,7 @@ export async function startWorker(
     containerd: 'trixie',
     programs: {
       ...SYSTEMD_PROGRAMS,
-      kubelet: join(plane.programs, 'kubelet'),
+      kubelet: await fetchKubernetes('kubelet'),
     },
   });
   await addSystemd(node);

@@ -100,24 +100,18 @@ export type GoPrograms = {
 /** The directory of the built programs. A module that replaces others, which `go install` refuses, is built without that. */
 export async function fetchGoPrograms(options: GoPrograms): Promise<string> {
   const { module, programs, tags = [], variables = {}, staging } = options;
-  const [path = ''] = module.split('@');
+  const [path = '', version = ''] = module.split('@');
   const packages = programs.map((program) => posix.join(path, program));
+  // One of many programs is kept by itself: the others may never be wanted.
+  const [only] = packages;
+  const name = packages.length === 1 && only !== undefined ? `${only}@${version}` : module;
   const flags = ['-s -w', ...Object.entries(variables).map(([name, value]) => `-X ${name}=${value}`)];
-  const directory = await once(module, async (scratch) => {
+  const directory = await once(name, async (scratch) => {
     for (const words of [
       ['mod', 'init', 'peer/programs'],
       // `go get` asks for a list of versions, too, which not every proxy has of every module.
       ['mod', 'edit', `-require=${module}`, ...(staging === undefined ? [] : await replacements(module, staging))],
-      // One at a time: of some, all together take longer than one command may.
-      ...packages.map((name) => [
-        'build',
-        '-mod=mod',
-        `-ldflags=${flags.join(' ')}`,
-        `-tags=${tags.join()}`,
-        '-o',
-        'bin/',
-        name,
-      ]),
+      ['build', '-mod=mod', `-ldflags=${flags.join(' ')}`, `-tags=${tags.join()}`, '-o', 'bin/', ...packages],
     ]) {
       await command('go', words, scratch, GO_ENVIRONMENT);
     }
