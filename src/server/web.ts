@@ -34,8 +34,8 @@ export type WebLimits = {
   /** Bytes of one request, and of all together. */
   readonly body: number;
   readonly buffered: number;
-  /** From the start of a connection to the end of its handshake, and on to the head of its first request. */
-  readonly firstRequest: number;
+  /** From the start of a connection to the end of its handshake. */
+  readonly handshake: number;
   /** From the head of a request to its last byte. */
   readonly request: number;
   /** From there to its answer. */
@@ -86,15 +86,18 @@ export class WebConnections implements Acceptor {
 
   begin(socket: Socket): void {
     socket.on('error', () => socket.destroy());
-    this.#slots.take(socket, this.#options.limits.firstRequest);
+    this.#slots.take(socket, this.#options.limits.handshake);
   }
 
   accept(socket: Socket, _peer: Peer, begun?: Socket): void {
     socket.on('error', () => socket.destroy());
     if (socket.destroyed) return;
     // Node has one object for the handshake and one for what is inside, whose ends are one.
-    if (begun === undefined) this.#slots.take(socket, this.#options.limits.firstRequest);
+    const { limits } = this.#options;
+    if (begun === undefined) this.#slots.take(socket, limits.handshake);
     else this.#outer.set(socket, begun);
+    // Clients written in Go open connections that they need only later, and do not ask again if one of those is closed.
+    this.#limit(socket, limits.idle, false);
     this.#http.emit('connection', socket);
   }
 

@@ -27,7 +27,8 @@ export const DEFAULT_WEB_LIMITS: WebLimits = {
   queue: DEFAULT_SERVER_LIMITS.queue,
   body: 8 * 1024 * 1024,
   buffered: 64 * 1024 * 1024,
-  firstRequest: DEFAULT_SERVER_LIMITS.firstRequest,
+  // Go gives a handshake ten seconds, and hundreds may begin at once.
+  handshake: 10_000,
   request: 5_000,
   call: 35_000,
   idle: DEFAULT_SERVER_LIMITS.idle,
