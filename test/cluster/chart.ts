@@ -2,9 +2,9 @@
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { fetchHelm } from '../peers/charts.ts';
 import { runClient } from '../real-clients/process.ts';
 import type { ControlPlane } from './control-plane.ts';
-import { fetchHelm } from './software.ts';
 
 const CHART = fileURLToPath(new URL('../../deploy/helm/ocicrypt-kms', import.meta.url));
 
@@ -29,8 +29,16 @@ export async function applyChart(
   const file = join(directory, 'values.json');
   await writeFile(file, JSON.stringify(values));
   const { exitCode, stdout, stderr } = await runClient([
-    await fetchHelm(),
-    ...['template', RELEASE, CHART, `--namespace=${RELEASE}`, `--values=${file}`, '--no-hooks'],
+    await fetchHelm(3),
+    ...[
+      'template',
+      RELEASE,
+      CHART,
+      `--namespace=${RELEASE}`,
+      `--values=${file}`,
+      '--no-hooks',
+      '--kube-version=1.34.0',
+    ],
   ]);
   if (exitCode !== 0) throw new Error(stderr);
   await writeFile(join(directory, 'rendered.yaml'), stdout);

@@ -30,10 +30,3 @@ export async function fetchKubernetes(program: KubernetesProgram): Promise<strin
 export async function fetchEtcd(): Promise<string> {
   return join(await fetchGoPrograms({ module: ETCD, programs: ['.'] }), 'server');
 }
-
-const HELM = 'helm.sh/helm/v3@v3.19.5';
-
-/** The program that renders charts. */
-export async function fetchHelm(): Promise<string> {
-  return join(await fetchGoPrograms({ module: HELM, programs: ['cmd/helm'] }), 'helm');
-}

@@ -72,10 +72,16 @@ export async function startWebhook(
 }
 
 /** Makes a namespace whose pods are judged. */
-export async function guard(plane: ControlPlane, name: string): Promise<void> {
-  const account = { apiVersion: 'v1', kind: 'ServiceAccount', metadata: { name: 'default', namespace: name } };
-  // Pods need the account, which a controller would make.
-  await plane.apply({ apiVersion: 'v1', kind: 'Namespace', metadata: { name, labels: JUDGED } }, account);
+export function guard(plane: ControlPlane, name: string): Promise<void> {
+  return addNamespace(plane, name, JUDGED);
+}
+
+/** Makes a namespace, with the account that pods need and a controller would make. */
+export async function addNamespace(plane: ControlPlane, name: string, labels: object = {}): Promise<void> {
+  await plane.apply(
+    { apiVersion: 'v1', kind: 'Namespace', metadata: { name, labels } },
+    { apiVersion: 'v1', kind: 'ServiceAccount', metadata: { name: 'default', namespace: name } },
+  );
 }
 
 type Registration = {

@@ -102,9 +102,8 @@ export async function fetchGoPrograms(options: GoPrograms): Promise<string> {
   const { module, programs, tags = [], variables = {}, staging } = options;
   const [path = '', version = ''] = module.split('@');
   const packages = programs.map((program) => posix.join(path, program));
-  // One of many programs is kept by itself: the others may never be wanted.
-  const [only] = packages;
-  const name = packages.length === 1 && only !== undefined ? `${only}@${version}` : module;
+  // Of a module with many large programs, each is kept by itself: the others may never be wanted.
+  const name = staging === undefined ? module : `${packages.join(' ')}@${version}`;
   const flags = ['-s -w', ...Object.entries(variables).map(([name, value]) => `-X ${name}=${value}`)];
   const directory = await once(name, async (scratch) => {
     for (const words of [
