@@ -28,7 +28,7 @@ before(async () => {
   const { directory } = lab;
   const plain = await writeImage(`${directory}/plain`, {});
   await copy(plain.reference, lab.registry.reference('plain:1'), { registry: lab.registry });
-  plane = await startControlPlane(false);
+  plane = await startControlPlane();
   cleanups.push(plane.stop);
   const fake = await startFakeRegistry(context, directory);
   // It takes every request and never answers.

@@ -1,11 +1,11 @@
-// Starts the control plane of a cluster on loopback: etcd and kube-apiserver, and controllers and a scheduler if pods are to run.
+// Starts the API server of a cluster on loopback, with etcd. Nothing runs there: what is created is kept, and nothing comes of it.
 
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { Agent, request } from 'node:https';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
-import { type CertificateAuthority, createCertificateAuthority } from '../fixtures/certificates.ts';
+import { createCertificateAuthority } from '../fixtures/certificates.ts';
 import { findPort, type StartedProgram, startProgram } from '../peers/started.ts';
 import { type RunOptions, runClient } from '../real-clients/process.ts';
 import { fetchEtcd, fetchKubernetes, type KubernetesProgram } from './software.ts';
@@ -17,34 +17,21 @@ export type Said = { readonly exitCode: number; readonly stdout: string; readonl
 export type Answer = { readonly status: number; readonly body: string };
 
 export interface ControlPlane {
-  /** `https://127.0.0.1:PORT` */
-  readonly url: string;
-  readonly authority: CertificateAuthority;
   /** kubectl of the cluster's administrator, to its end. */
   kubectl(words: readonly string[], options?: RunOptions): Promise<Said>;
   /** What kubectl prints. @throws Error with what it said if it fails */
   succeed(words: readonly string[], options?: RunOptions): Promise<string>;
-  /** kubectl of an account that has this token. */
-  asAccount(token: string, words: readonly string[]): Promise<Said>;
   /** Creates or replaces objects. */
   apply(...objects: readonly object[]): Promise<string>;
   /** One call of the administrator, without the time that kubectl takes to start. */
   post(path: string, object: object): Promise<Answer>;
-  /** Writes a kubeconfig for a user, with the groups as in `CN=NAME, O=GROUP`. */
-  kubeconfig(file: string, subject: string): Promise<string>;
-  /** What a program of it has logged. */
-  log(program: KubernetesProgram | 'etcd'): string;
   stop(): Promise<void>;
 }
 
 const PATIENCE = 60_000;
 
-/**
- * Starts it with certificates of its own; it answers when the promise resolves.
- *
- * @param isWhole whether there are controllers and a scheduler: without them, what is created is kept, and nothing comes of it
- */
-export async function startControlPlane(isWhole: boolean): Promise<ControlPlane> {
+/** Starts it with certificates of its own; it answers when the promise resolves. */
+export async function startControlPlane(): Promise<ControlPlane> {
   const client = await fetchKubernetes('kubectl');
   const etcd = await fetchEtcd();
   const directory = await mkdtemp(join(tmpdir(), 'cluster-'));
@@ -71,20 +58,6 @@ export async function startControlPlane(isWhole: boolean): Promise<ControlPlane>
     };
     await writeFile(path(`${file}.conf`), JSON.stringify(settings));
     return path(`${file}.conf`);
-  };
-  const startControllers = async () => {
-    const controllers = await kubeconfig('controllers', 'system:kube-controller-manager');
-    const manager = await findPort();
-    await start('kube-controller-manager', manager, [
-      ...[`--kubeconfig=${controllers}`, '--leader-elect=false', '--use-service-account-credentials'],
-      ...['--bind-address=127.0.0.1', `--secure-port=${manager}`, `--cert-dir=${path('manager')}`],
-      ...[`--service-account-private-key-file=${accounts.privateKey}`, `--root-ca-file=${authority.certificate}`],
-    ]);
-    const scheduler = await findPort();
-    await start('kube-scheduler', scheduler, [
-      ...[`--kubeconfig=${await kubeconfig('scheduler', 'system:kube-scheduler')}`, '--leader-elect=false'],
-      ...['--bind-address=127.0.0.1', `--secure-port=${scheduler}`, `--cert-dir=${path('scheduler')}`],
-    ]);
   };
   const stop = async () => {
     for (const one of [...started.values()].reverse()) await one.stop();
@@ -126,7 +99,6 @@ export async function startControlPlane(isWhole: boolean): Promise<ControlPlane>
       'the API server is ready',
       async () => (await kubectl(['get', '--raw=/readyz'])).exitCode === 0,
     );
-    if (isWhole) await startControllers();
     const agent = new Agent({
       keepAlive: true,
       ca: await readFile(authority.certificate),
@@ -134,15 +106,13 @@ export async function startControlPlane(isWhole: boolean): Promise<ControlPlane>
       key: await readFile(path('admin.key')),
     });
     return {
-      ...{ url, authority, kubectl, succeed, kubeconfig },
-      asAccount: (token, words) =>
-        say([`--server=${url}`, `--certificate-authority=${authority.certificate}`, `--token=${token}`, ...words]),
+      kubectl,
+      succeed,
       apply: (...objects) =>
         succeed(['apply', '--server-side', '--force-conflicts', '--filename=-'], {
           stdin: Buffer.from(JSON.stringify({ apiVersion: 'v1', kind: 'List', items: objects })),
         }),
       post: (name, object) => post(agent, `${url}${name}`, JSON.stringify(object)),
-      log: (program) => started.get(program)?.output() ?? '',
       async stop() {
         agent.destroy();
         await stop();
