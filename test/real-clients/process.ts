@@ -17,12 +17,14 @@ export type RunOptions = {
   readonly cwd?: string;
   readonly stdin?: Readable | Uint8Array;
   readonly descriptor3?: Uint8Array;
+  /** Milliseconds until it is killed; two minutes if it is left out. */
+  readonly limit?: number;
 };
 
-/** How a client ended. A client killed by a signal, or by us after two minutes, has exit code 128 + 9, as in a shell. */
+/** How a client ended. A client killed by a signal, or by us at its limit, has exit code 128 + 9, as in a shell. */
 export type RunResult = { readonly exitCode: number; readonly stdout: Uint8Array; readonly stderr: string };
 
-const limit = 120_000;
+const LIMIT = 120_000;
 let home: string | undefined;
 
 /**
@@ -34,7 +36,7 @@ export async function runClient(argv: readonly [string, ...string[]], options: R
   const child = spawn(command, args, {
     stdio: ['pipe', 'pipe', 'pipe', options.descriptor3 === undefined ? 'ignore' : 'pipe'],
     env: clientEnvironment(options.env),
-    timeout: limit,
+    timeout: options.limit ?? LIMIT,
     killSignal: 'SIGKILL',
     ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
   });

@@ -44,6 +44,8 @@ export async function enterRoot(root: string, arch: Arch = 'amd64', cpu = 'max')
   return (...words) =>
     runClient(['unshare', '--mount', '--pid', '--fork', 'sh', '-c', enter, 'sh', root, ...emulator, ...words], {
       env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin' },
+      // An emulated processor takes a minute for what takes a second, and more beside other work.
+      limit: emulator.length > 0 ? 600_000 : 120_000,
     });
 }
 
