@@ -6,12 +6,11 @@ import { formatKeyUri, type KeyUri } from '../base/key-uri.ts';
 import { createKekSharing } from '../kms/sharing.ts';
 import { DEFAULT_LIMITS } from '../provider/attempts.ts';
 import { createProvider, type ProviderOptions } from '../provider/handle.ts';
-import { type AllowRule, parseAllowRule } from '../provider/policy.ts';
+import { type AllowRule, countedAs, parseAllowRule } from '../provider/policy.ts';
 import { parseClientName } from '../server/client-names.ts';
 import type { Probe } from '../server/health.ts';
 import type { Instruments } from '../server/instruments.ts';
 import { DEFAULT_SERVER_LIMITS, type ServerLimits } from '../server/limits.ts';
-import type { ClientRule } from '../server/service.ts';
 import type { ServerPolicy } from '../server/start.ts';
 import type { ServerLog } from '../server/upkeep.ts';
 import type { Personality } from './command.ts';
@@ -35,8 +34,12 @@ export async function openPolicy(settings: Settings, setup: PolicySetup): Promis
   const { personality, logs, instruments, log } = setup;
   const warn = (problem: string) => log.warn({ problem }, 'a key works, but check its configuration');
   const { options, close } = await openProvider(settings, { personality, door: 'server', warn }, logs);
-  const shared = shareKeys(options, settings, instruments);
-  const clients = clientRules(settings, shared);
+  const named = clientRules(settings);
+  const shared = shareKeys(options, settings, instruments, [...options.rules, ...[...named.values()].flat()]);
+  const clients = [...named].map(([name, own]) => ({
+    name,
+    provider: createProvider(own.length === 0 ? shared : { ...shared, rules: own }),
+  }));
   if (shared.rules.length === 0 && clients.length === 0) throw noKeyAllowed();
   await warnOfKeyFiles(shared, log);
   return { service: { provider: createProvider(shared), clients }, probes: probesOf(shared), close };
@@ -60,8 +63,17 @@ function noKeyAllowed(): OcicryptError {
   });
 }
 
-/** The same keys for all clients: measured, limited, and shared by those that ask the same. */
-function shareKeys(options: ProviderOptions, settings: Settings, instruments: Instruments): ProviderOptions {
+/**
+ * The same keys for all clients: measured, limited, and shared by those that ask the same.
+ *
+ * @param rules of all clients
+ */
+function shareKeys(
+  options: ProviderOptions,
+  settings: Settings,
+  instruments: Instruments,
+  rules: readonly AllowRule[],
+): ProviderOptions {
   const perSecond = settings.count('key-rate') ?? DEFAULT_KEY_RATE;
   // Half of the server is for keys whose services are there.
   const waiting = Math.ceil(serverLimits(settings).active / 2);
@@ -70,7 +82,7 @@ function shareKeys(options: ProviderOptions, settings: Settings, instruments: In
   const measure = instruments.kekMeasure();
   return {
     ...options,
-    openKek: async (uri) => share(measure(await options.openKek(uri), uri.scheme)),
+    openKek: async (uri) => share(measure(await options.openKek(uri), uri.scheme), countedAs(rules, uri)),
     onDecision: (decision) => instruments.decision(decision),
   };
 }
@@ -78,7 +90,7 @@ function shareKeys(options: ProviderOptions, settings: Settings, instruments: In
 const DEFAULT_KEY_RATE = 200;
 
 /** Who is called `NAME` in a certificate may use the server's keys, `NAME=KEY` only the keys that are given with this name. */
-function clientRules(settings: Settings, shared: ProviderOptions): readonly ClientRule[] {
+function clientRules(settings: Settings): ReadonlyMap<string, readonly AllowRule[]> {
   const rules = new Map<string, AllowRule[]>();
   for (const text of settings.list('allow-client')) {
     const [, written = '', operation, key] = /^([^=]+)(?:=(?:(wrap|unwrap):)?(.*))?$/s.exec(text) ?? [];
@@ -94,10 +106,7 @@ function clientRules(settings: Settings, shared: ProviderOptions): readonly Clie
       hint: 'give --tls-client-ca=FILE',
     });
   }
-  return [...rules].map(([name, own]) => ({
-    name,
-    provider: createProvider(own.length === 0 ? shared : { ...shared, rules: own }),
-  }));
+  return rules;
 }
 
 /** A key file that cannot be used is told now, not with the first image; the server's other keys are none the worse. */

@@ -14,9 +14,9 @@ export type KeyRate = {
   readonly burst: number;
 };
 
-/** The rate of one key: a bucket of tokens, whose next ones are promised in turns. */
+/** The rate of one key, or of several together: a bucket of tokens, whose next ones are promised in turns. */
 export class KeyRateLimit {
-  readonly #key: string;
+  readonly #subject: string;
   readonly #rate: KeyRate;
   readonly #clock: Clock;
   readonly #turns: Turns;
@@ -24,8 +24,9 @@ export class KeyRateLimit {
   #filled: number;
   #isFilling = false;
 
-  constructor(key: string, rate: KeyRate, clock: Clock) {
-    this.#key = key;
+  /** @param subject as it stands after "calls for": `key gcpkms://…` */
+  constructor(subject: string, rate: KeyRate, clock: Clock) {
+    this.#subject = subject;
     this.#rate = rate;
     this.#clock = clock;
     this.#turns = new Turns(clock);
@@ -55,7 +56,7 @@ export class KeyRateLimit {
     // Others may come meanwhile who have waited less.
     const waiting = this.#turns.wait(
       signal,
-      { name: `its turn with key ${this.#key} (${setting('limits.rate')})` },
+      { name: `its turn with ${this.#subject} (${setting('limits.rate')})` },
       () => refuse(this.#untilToken(this.#turns.ahead(signal) + 1)),
     );
     this.#serve();
@@ -88,10 +89,10 @@ export class KeyRateLimit {
   }
 
   #tooOften(wait: number): OcicryptError {
-    return new OcicryptError(
-      'throttled',
-      `key ${this.#key} is asked for more than ${this.#rate.perSecond} times a second`,
-      { hint: `try again later, or raise ${setting('limits.rate')}`, retryable: true, retryAfter: Math.ceil(wait) },
-    );
+    return new OcicryptError('throttled', `more than ${this.#rate.perSecond} calls a second for ${this.#subject}`, {
+      hint: `try again later, or raise ${setting('limits.rate')}`,
+      retryable: true,
+      retryAfter: Math.ceil(wait),
+    });
   }
 }

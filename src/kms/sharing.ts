@@ -12,7 +12,7 @@ import { OutageGuard, type WaitingRoom } from './outage.ts';
 import { ProcessorTurns } from './processor-turns.ts';
 
 export type SharingLimits = {
-  /** For each key of a service. */
+  /** For each key of a service, or all keys that are counted together. */
   readonly rate: KeyRate;
   /** Calls that may wait for services that are down, in all. */
   readonly waiting: number;
@@ -30,24 +30,38 @@ export type SharingEvent = (typeof SHARING_EVENTS)[number];
  * Makes the function that gives every opened key its shared form, always the same for the same key. A key of a service:
  * identical unwraps in progress share one call, the service is called no more often than its rate, and while it is down
  * by one call at a time. A local key that costs processor time is used by one call at a time; another stays as it is.
+ *
+ * Keys that are `counted` as the same have one rate: a key, or a prefix that ends with a slash.
  */
 export function createKekSharing(
   { rate, waiting }: SharingLimits,
   tell: (event: SharingEvent) => void = () => {},
   clock: Clock = SYSTEM_CLOCK,
-): (kek: Kek) => Kek {
+): (kek: Kek, counted?: string) => Kek {
   const room: WaitingRoom = { size: waiting, taken: 0 };
   const processor = new ProcessorTurns();
-  return oncePerKek((kek) => {
-    if (!kek.local) return shareFlights(limit(kek, rate, room, tell, clock), tell);
+  const limits = new Map<string, KeyRateLimit>();
+  const limitOf = (counted: string) => {
+    const subject = counted.endsWith('/') ? 'all keys that one prefix allows' : `key ${counted}`;
+    const limited = limits.get(counted) ?? new KeyRateLimit(subject, rate, clock);
+    limits.set(counted, limited);
+    return limited;
+  };
+  return oncePerKek((kek, counted = kek.key) => {
+    if (!kek.local) return shareFlights(limit(kek, limitOf(counted), room, tell, clock), tell);
     return kek.costly ? processor.share(kek, () => tell('waited')) : kek;
   });
 }
 
 /** Each call waits until the service is there, and then for its turn. */
-function limit(kek: Kek, rate: KeyRate, room: WaitingRoom, tell: (event: SharingEvent) => void, clock: Clock): Kek {
+function limit(
+  kek: Kek,
+  limited: KeyRateLimit,
+  room: WaitingRoom,
+  tell: (event: SharingEvent) => void,
+  clock: Clock,
+): Kek {
   const guard = new OutageGuard(kek.key, room, clock);
-  const limited = new KeyRateLimit(kek.key, rate, clock);
   const guarded = <Value>(signal: AbortSignal, call: () => Promise<Value>) =>
     guard.run(signal, {
       onWait: () => tell('held'),

@@ -111,6 +111,22 @@ export function hasOperatorParts(uri: KeyUri): boolean {
   return uri.scheme === 'awskms' && uri.endpoint !== undefined;
 }
 
+/**
+ * What the calls of a key are counted with: the key whatever its version, or the prefix that allows it if no line names the
+ * key. Versions, and keys below a prefix, are chosen by packets and callers, without end.
+ */
+export function countedAs(rules: readonly AllowRule[], uri: KeyUri): string {
+  const key = withoutVersion(uri);
+  const isListed = rules.some((rule) => rule.kind === 'key' && withoutVersion(rule.uri) === key);
+  const prefixes = rules.flatMap((rule) => (rule.kind === 'prefix' && !isListed ? [rule.prefix] : []));
+  return prefixes.find((prefix) => key.startsWith(prefix)) ?? key;
+}
+
+function withoutVersion(uri: KeyUri): string {
+  if (uri.scheme === 'gcpkms') return formatKeyUri({ scheme: 'gcpkms', key: uri.key });
+  return formatKeyUri(uri.scheme === 'azurekms' ? { scheme: 'azurekms', host: uri.host, key: uri.key } : uri);
+}
+
 /** Whether the operator's entry is the asked key, or every version of it if the entry names none. */
 export function covers(
   entry: KeyUri,

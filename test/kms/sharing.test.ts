@@ -82,6 +82,22 @@ describe('the rate of a key', () => {
     }
   });
 
+  test('keys that are counted as one have one rate together, whenever they were opened', async () => {
+    const clock = createTestClock();
+    const share = createKekSharing({ rate: { perSecond: 1, burst: 2 }, waiting: 128 }, undefined, clock);
+    const calls: number[] = [];
+    const call = async (index: number) => {
+      const { kek, since } = service(clock, () => undefined);
+      await wrap(share({ ...kek, key: `${KEY}${index}` }, 'gcpkms://projects/p/'), signalFor('one'));
+      calls.push(since());
+    };
+    await clock.settle(Promise.all([0, 1, 2, 3].map(call)));
+    assert.deepEqual(
+      calls.map((time) => Math.round(time / 100) / 10),
+      [0, 0, 1, 2],
+    );
+  });
+
   test('a client that floods waits behind itself, and no other client is refused', async () => {
     const clock = createTestClock();
     const { kek, since } = service(clock, () => undefined);

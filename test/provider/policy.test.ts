@@ -4,6 +4,7 @@ import fc from 'fast-check';
 import { OcicryptError } from '../../src/base/errors.ts';
 import { formatKeyUri, type KeyUri, parseKeyUri } from '../../src/base/key-uri.ts';
 import {
+  countedAs,
   hasOperatorParts,
   isByAlias,
   isForWrappingOnly,
@@ -68,6 +69,22 @@ test('a prefix ends on a segment boundary', () => {
     'gcpkms://projects/p//*',
   ]) {
     assert.throws(() => parseAllowRule(text), OcicryptError, text);
+  }
+});
+
+test('what packets and callers may name without end is counted as one: versions of a key, keys below a prefix', () => {
+  const [ring, azure] = ['gcpkms://projects/p/locations/l/keyRings/r', 'azurekms://v.vault.azure.net'];
+  const rules = [`${ring}/cryptoKeys/own`, `${azure}/own/${'1'.repeat(32)}`, `${ring}/*`, `${azure}/*`].map(parseAllowRule);
+  for (const [key, counted] of [
+    [`${ring}/cryptoKeys/own`, `${ring}/cryptoKeys/own`],
+    [`${ring}/cryptoKeys/own/cryptoKeyVersions/7`, `${ring}/cryptoKeys/own`],
+    [`${ring}/cryptoKeys/k1`, `${ring}/`],
+    [`${ring}/cryptoKeys/k2/cryptoKeyVersions/7`, `${ring}/`],
+    [`${azure}/own/${'5'.repeat(32)}`, `${azure}/own`],
+    [`${azure}/k1`, `${azure}/`],
+    ['hashivault://k', 'hashivault://k'],
+  ] as const) {
+    assert.equal(countedAs(rules, parseKeyUri(key)), counted);
   }
 });
 

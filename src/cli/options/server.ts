@@ -100,7 +100,8 @@ export const LIMIT_OPTIONS = {
   'key-rate': {
     kind: 'count',
     value: 'N',
-    describe: 'calls a second to a key of a key service; five times as many at once, more wait',
+    describe:
+      'calls a second to a key of a key service, or to all keys of one prefix; five times as many at once, more wait',
     fallback: '200',
   },
 } as const satisfies OptionGroup;

@@ -91,24 +91,28 @@ for (const { name, program } of PROGRAMS) {
 
     test(seeded('a manifest with thousands of bad annotations costs as many calls as the rate allows'), async (t) => {
       const annotations = runs(500);
-      const { path } = await startSubject(t, program, { keys: keys(), words: ['--key-rate=10', '--timeout=3s'] });
+      const words = ['--key-rate=10', '--timeout=3s', `--allow=gcpkms://${RING}/*`];
+      const { path } = await startSubject(t, program, { keys: keys(), words });
       const called = decryptions();
       const started = performance.now();
       const statuses = new Set<string>();
       for (let sent = 0; sent < annotations; sent += 500) {
-        const forged = Array.from({ length: 500 }, () =>
-          Buffer.from(unwrapPacket(packetV1(`gcpkms://${FIRST}`, randomBytes(60)))),
-        );
+        // Every second one names a key of its own, below the prefix.
+        const forged = Array.from({ length: 500 }, (_, index) => {
+          const key = index % 2 === 0 ? FIRST : `${RING}/cryptoKeys/k${sent + index}`;
+          return Buffer.from(unwrapPacket(packetV1(`gcpkms://${key}`, randomBytes(60))));
+        });
         for (const { status } of await callMany(path, forged)) statuses.add(status);
       }
       const seconds = (performance.now() - started) / 1000;
       const calls = decryptions() - called;
       t.diagnostic(`figures: ${annotations} annotations, ${calls} calls in ${seconds.toFixed(1)} s`);
-      assert.ok(calls <= 50 + 10 * (seconds + 1), `${calls} calls in ${seconds} s`);
-      // RESOURCE_EXHAUSTED if the service was not asked, DATA_LOSS if it was, DEADLINE_EXCEEDED if a busy machine answered late.
+      assert.ok(calls <= 2 * (50 + 10 * (seconds + 1)), `${calls} calls in ${seconds} s`);
+      // RESOURCE_EXHAUSTED if the service was not asked, DATA_LOSS or NOT_FOUND if it was, DEADLINE_EXCEEDED if a busy machine
+      // answered late.
       assert.ok(statuses.delete('8'));
       assert.ok(
-        statuses.size > 0 && [...statuses].every((status) => ['15', '4'].includes(status)),
+        statuses.size > 0 && [...statuses].every((status) => ['15', '5', '4'].includes(status)),
         [...statuses].join(),
       );
     });
