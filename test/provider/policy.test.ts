@@ -74,7 +74,9 @@ test('a prefix ends on a segment boundary', () => {
 
 test('what packets and callers may name without end is counted as one: versions of a key, keys below a prefix', () => {
   const [ring, azure] = ['gcpkms://projects/p/locations/l/keyRings/r', 'azurekms://v.vault.azure.net'];
-  const rules = [`${ring}/cryptoKeys/own`, `${azure}/own/${'1'.repeat(32)}`, `${ring}/*`, `${azure}/*`].map(parseAllowRule);
+  const rules = [`${ring}/cryptoKeys/own`, `${azure}/own/${'1'.repeat(32)}`, `${ring}/*`, `${azure}/*`].map(
+    parseAllowRule,
+  );
   for (const [key, counted] of [
     [`${ring}/cryptoKeys/own`, `${ring}/cryptoKeys/own`],
     [`${ring}/cryptoKeys/own/cryptoKeyVersions/7`, `${ring}/cryptoKeys/own`],
