@@ -1,6 +1,6 @@
 // Reads the name of an image as pods have it, which runtimes take for an image in a registry.
 
-import { isLoopback } from '../base/address.ts';
+import { bareHost, isLoopback } from '../base/address.ts';
 import { OcicryptError } from '../base/errors.ts';
 import { printable } from '../base/shown.ts';
 import { parseDigestTag } from '../image/model/digest-tag.ts';
@@ -41,7 +41,10 @@ export function isWhole(name: string): boolean {
 
 /** Whether the registry is what is meant on every machine. */
 export function isOnThisMachine({ host }: RegistryReference): boolean {
-  return isLoopback(host.replace(/:\d+$/, '').replace(/^\[(.*)\]$/, '$1'));
+  const url = URL.parse(`https://${host}`);
+  // Spelled in whichever way: 127.1 and 2130706433 are addresses too.
+  const name = url === null ? host : bareHost(url);
+  return isLoopback(name) || /^(?:0\.0\.0\.0|::|::ffff:7f[0-9a-f]{2}:[0-9a-f]+|.*\.localhost)$/.test(name);
 }
 
 /**

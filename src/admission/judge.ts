@@ -1,7 +1,9 @@
 // Judges images in registries by the demands of rules, many at once, and keeps what was found about digests.
 
 import { createHash } from 'node:crypto';
+import { clientOf } from '../base/deadline.ts';
 import { OcicryptError } from '../base/errors.ts';
+import type { Client } from '../base/fair-queue.ts';
 import { createHttpStreams, type HttpStreams } from '../base/http/stream.ts';
 import { SharedRun } from '../base/share.ts';
 import { Turns } from '../base/turns.ts';
@@ -36,8 +38,8 @@ export type JudgeOptions = {
   readonly onVerdict: (source: 'kept' | 'made') => void;
 };
 
-/** Images that are looked at side by side, for all pods together. */
-const PLACES = 64;
+/** Images that are looked at side by side, for all pods of a namespace and for all pods together. */
+const PLACES = { namespace: 16, all: 256 } as const;
 const MAXIMUM_VERDICTS = 4096;
 /** A manifest with a digest never changes; whether a key opens a layer, and what an index names beside, may. */
 const GOOD_MILLISECONDS = 10 * 60_000;
@@ -45,17 +47,20 @@ const BAD_MILLISECONDS = 10_000;
 /** An open repository has its token and its credentials, which may change. */
 const MAXIMUM_REPOSITORIES = 256;
 const REPOSITORY_MILLISECONDS = 60_000;
+/** The longest that a review takes. */
+const REVIEW_MILLISECONDS = 35_000;
 const SHOWN_REASONS = 2;
 
 /** The judge of one policy: another one has other demands, and another judge. */
 export class Judge {
   readonly #options: JudgeOptions;
-  readonly #streams: HttpStreams;
+  #streams: HttpStreams;
+  #renewed = performance.now();
   readonly #verdicts = new Kept<Verdict>(MAXIMUM_VERDICTS);
   readonly #sources = new Kept<ImageSource>(MAXIMUM_REPOSITORIES);
   readonly #running = new Map<string, SharedRun<Verdict>>();
-  readonly #turns = new Turns();
-  #taken = 0;
+  readonly #all = new Gate(PLACES.all);
+  readonly #namespaces = new Map<Client, Gate>();
 
   constructor(options: JudgeOptions) {
     this.#options = options;
@@ -130,15 +135,51 @@ export class Judge {
     const key = `${logins.id} ${formatImageReference(image)}`;
     const open = this.#sources.get(key);
     if (open !== undefined) return open;
-    const settings = { ...this.#options.registry, streams: this.#streams, authDocuments: logins.documents };
+    const settings = { ...this.#options.registry, streams: this.#connect(), authDocuments: logins.documents };
     const source = openImageSource(image, settings, 'inspect');
     this.#sources.set(key, source, REPOSITORY_MILLISECONDS);
     return source;
   }
 
-  /** Namespaces take turns, so that one with many pods does not keep the others waiting. */
+  /** Connections are given up now and then: pods name hosts as they like, each of which could keep one open for ever. */
+  #connect(): HttpStreams {
+    if (performance.now() - this.#renewed < REPOSITORY_MILLISECONDS) return this.#streams;
+    const old = this.#streams;
+    this.#renewed = performance.now();
+    this.#streams = createHttpStreams(this.#options.registry);
+    setTimeout(() => old.close(), REPOSITORY_MILLISECONDS + REVIEW_MILLISECONDS).unref();
+    return this.#streams;
+  }
+
+  /** A namespace whose registry hangs keeps its own pods waiting, and no others. */
   async #inTurn<Result>(signal: AbortSignal, work: () => Promise<Result>): Promise<Result> {
-    if (this.#taken < PLACES) this.#taken++;
+    const namespace = clientOf(signal);
+    const gate = this.#namespaces.get(namespace) ?? new Gate(PLACES.namespace);
+    this.#namespaces.set(namespace, gate);
+    try {
+      return await gate.pass(signal, () => this.#all.pass(signal, work));
+    } finally {
+      if (gate.isIdle) this.#namespaces.delete(namespace);
+    }
+  }
+}
+
+/** Lets so many in at the same time; the others take turns. */
+class Gate {
+  readonly #places: number;
+  readonly #turns = new Turns();
+  #taken = 0;
+
+  constructor(places: number) {
+    this.#places = places;
+  }
+
+  get isIdle(): boolean {
+    return this.#taken === 0;
+  }
+
+  async pass<Result>(signal: AbortSignal, work: () => Promise<Result>): Promise<Result> {
+    if (this.#taken < this.#places) this.#taken++;
     else await this.#turns.wait(signal, { name: 'other images' }, tooMany);
     try {
       return await work();

@@ -53,6 +53,9 @@ export type WebOptions = {
   readonly failed: (problem: string) => void;
 };
 
+/** What a connection whose last answer was given gets to take its leave. */
+const LEAVE_MILLISECONDS = 500;
+
 /** Connections of callers who speak HTTP/1.1. Beside the handler's paths they find `/livez` and `/readyz`. */
 export class WebConnections implements Acceptor {
   readonly #options: WebOptions;
@@ -122,10 +125,14 @@ export class WebConnections implements Acceptor {
     const { socket } = request;
     const gone = new AbortController();
     this.#limit(socket, limits.request, true);
-    response.once('close', () => {
-      gone.abort();
-      if (isDraining() || !response.writableFinished) this.#slots.free(this.#outer.get(socket) ?? socket);
+    response.once('finish', () => {
+      if (isDraining()) this.#limit(socket, LEAVE_MILLISECONDS, true);
       else this.#limit(socket, limits.idle, false);
+    });
+    response.once('close', () => {
+      if (response.writableFinished) return;
+      gone.abort();
+      this.#slots.free(this.#outer.get(socket) ?? socket);
     });
     void this.#answer(request, gone.signal, () => this.#limit(socket, limits.call, true)).then((reply) => {
       if (gone.signal.aborted) return;

@@ -26,7 +26,7 @@ export const DEFAULT_WEB_LIMITS: WebLimits = {
   active: DEFAULT_SERVER_LIMITS.active,
   queue: DEFAULT_SERVER_LIMITS.queue,
   body: 8 * 1024 * 1024,
-  buffered: 64 * 1024 * 1024,
+  buffered: 32 * 1024 * 1024,
   // Go gives a handshake ten seconds, and hundreds may begin at once.
   handshake: 10_000,
   request: 5_000,
@@ -86,6 +86,7 @@ export async function startWebhook(options: WebhookOptions): Promise<RunningServ
     for (const one of listeners) one.close();
     throw error;
   }
+  const withCertificates = status === undefined ? listeners : [...listeners, status];
   const reread = async () => {
     try {
       await policy.reread();
@@ -98,7 +99,7 @@ export async function startWebhook(options: WebhookOptions): Promise<RunningServ
   };
   let isExpired = false;
   const poll = setInterval(() => {
-    reloadCertificates(listeners, instruments, log);
+    reloadCertificates(withCertificates, instruments, log);
     if (policy.hasChanged()) void reread();
     const was = isExpired;
     isExpired = expiryOf(tls) * 1000 < Date.now();
@@ -114,7 +115,7 @@ export async function startWebhook(options: WebhookOptions): Promise<RunningServ
     addresses: listeners.map(({ address }) => address),
     status: status?.address,
     async reload() {
-      reloadCertificates(listeners, instruments, log);
+      reloadCertificates(withCertificates, instruments, log);
       reopen(options.reopenLogs, log);
       await reread();
     },
