@@ -14,6 +14,7 @@ import {
   optionSpec,
   variableOf,
 } from '../src/cli/options/table.ts';
+import { admissionSchema } from './admission-schema.ts';
 import { chartSchema } from './chart-schema.ts';
 import { outputSchemas } from './output-schemas.ts';
 
@@ -23,6 +24,7 @@ export function generatedDocuments(): ReadonlyMap<string, string> {
     ['docs/configuration.md', configurationDocument()],
     ['docs/configuration.schema.json', `${JSON.stringify(configurationSchema(), null, 2)}\n`],
     ['deploy/helm/ocicrypt-kms/values.schema.json', `${JSON.stringify(chartSchema(configurationObject()), null, 2)}\n`],
+    admissionSchema(),
     ...outputSchemas(),
     [
       'deploy/ocicrypt-kms.service',

@@ -1,9 +1,10 @@
 // Policy files: read whole, or refused in one line that names the file and the member.
 import assert from 'node:assert/strict';
-import { writeFile } from 'node:fs/promises';
+import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { POLICY_MEMBERS, readPolicyFile } from '../../src/admission/policy-file.ts';
+import { parse } from 'yaml';
+import { POLICY_MEMBERS, parsePolicy, readPolicyFile } from '../../src/admission/policy-file.ts';
 import { rejects, scratch } from '../image/harness.ts';
 
 const KEY = 'gcpkms://projects/p/locations/l/keyRings/r/cryptoKeys/k';
@@ -88,7 +89,6 @@ test('what is wrong, contradictory or of no effect is refused', async (t) => {
     /another runtime/,
   );
   await refused(`a: &a [1]\nrules: [*a]`, /is not valid YAML/);
-  assert.ok(POLICY_MEMBERS.rule.length > 0);
 });
 
 test('rules that differ in one thing are both reached', async (t) => {
@@ -98,4 +98,14 @@ test('rules that differ in one thing are both reached', async (t) => {
     'rules: [{name: a, namespaces: [x], pod-labels: {p: q}}, {name: b, namespaces: [x]}, {name: c, namespaces: ["x*"]}, {name: d}]',
   );
   assert.equal((await readPolicyFile(file)).rules.length, 4);
+});
+
+test('the document has an example that is a policy, and tells of every member', async () => {
+  const document = await readFile(new URL('../../docs/admission.md', import.meta.url), 'utf8');
+  const blocks = [...document.matchAll(/```yaml\n(.*?)```/gs)].map(([, yaml = '']) => yaml);
+  const [example = '', nodes = ''] = blocks.filter((yaml) => /^(?:rules|nodes):/.test(yaml));
+  assert.equal((await parsePolicy(parse(example))).rules.length, 3);
+  assert.equal((await parsePolicy({ ...parse(nodes), rules: [{ name: 'all' }] })).nodes.length, 2);
+  const told = new Set([...document.matchAll(/^\| `([a-z-]+)` \|/gm)].map(([, name]) => name));
+  for (const name of [...POLICY_MEMBERS.rule, 'default', 'nodes', 'registries']) assert.ok(told.has(name), name);
 });
