@@ -29,7 +29,7 @@ export function remoteMember(): string {
  */
 export function serviceFiles(words: readonly [string, ...string[]], audit: string | undefined): readonly FileChange[] {
   if (audit !== undefined && !audit.startsWith(LOGS)) {
-    throw new OcicryptError('configuration', `the service can write below ${LOGS} alone, and not ${showPath(audit)}`, {
+    throw new OcicryptError('configuration', `the service can write below ${LOGS} alone, not to ${showPath(audit)}`, {
       hint: `leave --audit-log out: it writes ${LOGS}audit.log`,
     });
   }
