@@ -41,7 +41,7 @@ export async function readPolicyFile(file: string): Promise<AdmissionPolicy> {
     return await parsePolicy(document);
   } catch (error) {
     throw error instanceof OcicryptError
-      ? error.with({ code: 'configuration', before: `the policy ${showPath(file)}: ` })
+      ? error.with({ code: 'configuration', before: `the policy file ${showPath(file)}: ` })
       : error;
   }
 }

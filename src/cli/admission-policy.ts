@@ -51,8 +51,9 @@ export async function openCourts(context: CourtContext, setup: CourtSetup): Prom
     async reread() {
       // Remembered also where it fails, so that one bad file is reported once.
       state = filesState([file]);
+      const court = await openCourt(file, context, setup);
       const old = current;
-      current = await openCourt(file, context, setup);
+      current = court;
       // Reviews that have begun with the old one may yet open its keys.
       setTimeout(() => void old.close(), DEFAULT_WEB_LIMITS.call).unref();
     },
