@@ -300,6 +300,7 @@ test('no command asks anybody where the environment turns the checking of certif
     doctor: ['hashivault://k', image, ...vault],
     config: ['ocicrypt'],
     completion: ['bash'],
+    admission: ['--check', `--policy=${trusted}`, '--listen=tls://127.0.0.1:0'],
     health: [`--remote=tls://${impostor.host}`, `--tls-ca=${trusted}`],
     decoder: vault,
     node: ['check'],
