@@ -14,6 +14,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { fileURLToPath } from 'node:url';
 import { asOcicryptError } from '../../src/base/errors.ts';
 import {
   applyChanges,
@@ -133,7 +134,7 @@ function runKilled(step: number, root: string, work: string): boolean {
   const imports = `import { applyChanges, lockNode, pendingChanges, restoreAll } from '${CHANGES}';`;
   const script = `${imports} const root = ${JSON.stringify(root)}; const all = ${JSON.stringify(ALL)};
 await lockNode(root, all.map(({ path }) => path)); ${work}`;
-  const { signal, stderr } = spawnSync(process.execPath, ['--import', HOOK, '--input-type=module', '-e', script], {
+  const { signal, stderr } = spawnSync(NODE, ['--import', HOOK, '--input-type=module', '-e', script], {
     env: { ...process.env, KILLED_AT_STEP: String(step) },
     encoding: 'utf8',
   });
@@ -142,6 +143,8 @@ await lockNode(root, all.map(({ path }) => path)); ${work}`;
 }
 
 const CHANGES = new URL('../../src/node/changes.ts', import.meta.url).href;
+/** Also in a test on Bun, which does not let the hook replace what modules have imported. */
+const NODE = fileURLToPath(new URL('../../node_modules/.bin/node', import.meta.url));
 const HOOK = new URL('../fixtures/killed-at-step.mjs', import.meta.url).href;
 const ALL = [file('/etc/c.toml', 'new'), file('/etc/conf.d/x', 'x'), file('/opt/p', 'p', 0o755)];
 

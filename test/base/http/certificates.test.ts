@@ -104,6 +104,6 @@ test('clients that trust the same roots have one context, and those that trust o
   const [one = '', other = ''] = PEM;
   const context = trustingContext([one]);
   assert.equal(trustingContext([Buffer.from(one)]), context);
-  const others = [[other], [one, other], [one + other], []].map(trustingContext);
+  const others = [[other], [one, other], [`${one}\n${other}`], []].map(trustingContext);
   assert.equal(new Set([context, ...others]).size, 5);
 });
