@@ -4,8 +4,11 @@
 import { globSync } from 'node:fs';
 import { PROJECT, runTool } from '../tools/process.ts';
 
-/** Runs when it is named: Vault's engine alone takes longer than everything else, and OpenBao's is a fork of it. */
-const ON_DEMAND = ['vault'];
+/**
+ * Run when they are named: Vault's engine alone takes longer than everything else, and OpenBao's is a fork of it; the chart
+ * takes two versions of Helm, and its dashboard Prometheus's engine.
+ */
+const ON_DEMAND = ['chart', 'dashboard', 'vault'];
 
 const files = globSync('test/emulators/*.{emulator,vectors}.ts', { cwd: PROJECT }).sort();
 const nameOf = (file: string) => /([^/]+)\.(?:emulator|vectors)\.ts$/.exec(file)?.[1] ?? '';
