@@ -1,26 +1,17 @@
 // Layers that containerd unpacks into images of EROFS, several at once: through our decoder, as into directories.
 
 import assert from 'node:assert/strict';
-import { after, before, test } from 'node:test';
+import { test } from 'node:test';
 import { executable } from '../end-to-end/workspace.ts';
 import { fetchFromDebian } from '../real-clients/debian.ts';
 import { pull } from './clients.ts';
 import { streamProcessors } from './configuration.ts';
 import { type ImageKind, imageName } from './images.ts';
-import { createLab, type Lab } from './lab.ts';
+import { createLab } from './lab.ts';
 import { CHOSEN, isFirst } from './software.ts';
 
 const KINDS = ['gzip', 'zstd', '30 layers'] as const satisfies readonly ImageKind[];
 const MAKER = '/opt/mkfs.erofs';
-
-let lab: Lab;
-const cleanups: (() => unknown)[] = [];
-before(async () => {
-  lab = await createLab({ after: (cleanup) => void cleanups.push(cleanup) }, KINDS);
-});
-after(async () => {
-  for (const cleanup of cleanups.reverse()) await cleanup();
-});
 
 /** Its options of 2.1, and how many layers are unpacked at once from 2.2 on. */
 function configuration(containerd: string): string {
@@ -48,6 +39,7 @@ exec "$libraries"/ld-linux-*.so.* --library-path "$libraries" ${root}/usr/bin/mk
 
 for (const containerd of CHOSEN.filter((one) => !isFirst(one) && !one.startsWith('2.0.'))) {
   test(`containerd ${containerd}`, async (t) => {
+    const lab = await createLab(t, KINDS);
     const decoder = streamProcessors({ path: executable(), args: ['decoder', `--key=${lab.key.file}`] });
     const node = await lab.start(t, {
       containerd,
