@@ -159,14 +159,14 @@ for (const { name, program } of PROGRAMS) {
       });
 
     test('with the deadline of the server, where the client has none to speak of', async (t) => {
-      const { target } = await startSubject(t, program, { keys: keys(), words: ['--timeout=500ms'] });
+      const { target } = await startSubject(t, program, { keys: keys(), words: ['--timeout=2s'] });
       const request = await newUnwrap(target);
       silent();
       t.after(() => world.kms.server.setFault(undefined));
       const started = performance.now();
       const forever = new AbortController().signal;
       assert.equal(await codeOf(call(target, request, 3_600_000, forever)), 'deadline-exceeded');
-      assert.ok(performance.now() - started < 5000);
+      assert.ok(performance.now() - started < 20_000);
     });
 
     test('with the deadline of the client, where it is the shorter, and the work with it', async (t) => {
