@@ -22,8 +22,9 @@ import {
 import { dirname, join } from 'node:path';
 import { OcicryptError, showSystemCode } from '../base/errors.ts';
 import { asArray, asObject, asText, parseJson } from '../base/json.ts';
+import { showPath } from '../base/shown.ts';
 import { findWeakness, stepsTo } from '../base/trusted-path.ts';
-import { readText } from './files.ts';
+import { namesIn, readText } from './files.ts';
 
 /** A file by its path below the directory. */
 export type CarriedFile = { readonly path: string; readonly content: Uint8Array };
@@ -47,7 +48,8 @@ type List = { readonly owner: string; readonly paths: readonly string[]; readonl
 /**
  * Makes the directory, for root alone to write.
  *
- * @throws OcicryptError `configuration` if others could replace what is in it, `not-written`
+ * @throws OcicryptError `configuration` if others could replace what is in it or something else is in it, `refused` if
+ * other agents bring their files there, `not-written`
  */
 export function prepareDirectory({ directory, owner }: Carriage): void {
   let made: string | undefined;
@@ -63,10 +65,30 @@ export function prepareDirectory({ directory, owner }: Carriage): void {
     });
   if (made !== undefined) writeChanged(directory, LIST, listText({ owner, paths: [], made }));
   const before = readList(directory);
+  if (before === undefined) refuseForeign(directory);
   if (before === undefined || before.owner === owner) return;
-  throw new OcicryptError('configuration', `this node is set up by other agents already: those of ${before.owner}`, {
+  throw new OcicryptError('refused', `this node is set up by other agents already: those of ${before.owner}`, {
     hint: 'remove one of the two, or have them select different nodes',
   });
+}
+
+/** What is brought would replace files of the same name, and remove them later. */
+function refuseForeign(directory: string): void {
+  // A run that was killed may have left these.
+  const [foreign] = namesIn(directory).filter((name) => name !== CARRIAGE_LOCK && name !== `${LIST}.new`);
+  if (foreign === undefined) return;
+  throw new OcicryptError(
+    'configuration',
+    `${directory} is not empty, and not of node agent: it holds ${showPath(foreign)}`,
+    {
+      hint: 'name a directory of its own, which need not be there',
+    },
+  );
+}
+
+/** Whose files were brought there; undefined if none were. */
+export function carrierOf(directory: string): string | undefined {
+  return readList(directory)?.owner;
 }
 
 /**
@@ -97,14 +119,14 @@ function listText(list: List): Uint8Array {
 }
 
 /** Where servers in pods have their socket: defaultSocketPath of root. */
-const SOCKET_DIRECTORY = '/run/ocicrypt-kms';
+export const SOCKET_DIRECTORY = '/run/ocicrypt-kms';
 
 /**
  * Makes the directory of a socket, for a user who may be no other than root.
  *
  * @throws OcicryptError `not-written`, `configuration` if something else has it
  */
-export function makeSocketDirectory(user: number, path = SOCKET_DIRECTORY): void {
+export function makeSocketDirectory(user: number, path: string): void {
   try {
     mkdirSync(path, { recursive: true, mode: 0o700 });
     const { uid } = lstatSync(path);
@@ -119,6 +141,11 @@ export function makeSocketDirectory(user: number, path = SOCKET_DIRECTORY): void
   throw new OcicryptError('configuration', `${path} is in use, and not by the user ${user}`, {
     hint: 'a service of this node may have its socket there: stop it, or let pods have no server',
   });
+}
+
+/** Removes the directory of a socket if it is empty: a service of this node may have its own there. */
+export function removeSocketDirectory(path: string): void {
+  removeEmpty(path, dirname(path));
 }
 
 /** Removes all that was brought, and of the directories that were made for it those that are empty then. */

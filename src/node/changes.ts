@@ -19,7 +19,7 @@ import {
 } from 'node:fs';
 import { dirname, join, sep } from 'node:path';
 import { OcicryptError, showSystemCode } from '../base/errors.ts';
-import { asArray, asObject, asText, parseJson } from '../base/json.ts';
+import { asArray, asNumber, asObject, asText, type JsonValue, parseJson } from '../base/json.ts';
 import { showPath } from '../base/shown.ts';
 import { lockFile } from '../image/transports/layout-lock.ts';
 import { removeAbandoned, temporaryName } from '../image/transports/temporary.ts';
@@ -31,14 +31,20 @@ export type FileChange = { readonly path: string; readonly content: string | Uin
 type Kept = {
   readonly path: string;
   readonly before: string | undefined;
+  /** What a copy does not say of it; lists of earlier versions do not have it. */
+  readonly status: FileStatus | undefined;
   /** Of what we wrote, and of what we were about to write: a run that was killed may have left either. */
   readonly digests: readonly string[];
 };
 
+type FileStatus = { readonly mode: number; readonly uid: number; readonly gid: number };
+
 /** Where the copies are, with a list of them. */
-const KEPT_DIRECTORY = '/var/lib/ocicrypt-kms/node';
+export const KEPT_DIRECTORY = '/var/lib/ocicrypt-kms/node';
 const LIST = join(KEPT_DIRECTORY, 'installed.json');
 const LOCK = '/var/lib/ocicrypt-kms/node.lock';
+/** Another run may wait for services that it restarts, each of them for minutes. */
+const PATIENCE_MILLISECONDS = 900_000;
 
 /**
  * Waits until no other run changes this node, and removes what one that was killed has left of `paths`.
@@ -50,7 +56,7 @@ export async function lockNode(root: string, paths: readonly string[]): Promise<
   const lock = join(root, LOCK);
   refuseOutside(root, lock);
   makeDirectories(dirname(lock));
-  const unlock = await lockFile(lock);
+  const unlock = await lockFile(lock, { patience: PATIENCE_MILLISECONDS });
   const places = [KEPT_DIRECTORY, ...paths.map((path) => dirname(path))].map((path) => join(root, path));
   const found = places.filter((path) => existsSync(path) && isWithin(root, join(path, 'any')));
   for (const place of new Set(found.map((path) => unfinishedIn(realpathSync(path))))) await removeAbandoned(place);
@@ -96,12 +102,14 @@ export type Restored = { readonly restored: readonly string[]; readonly changedS
 /**
  * Brings back what was there before the first installation. A file that was changed since is handed to `adapt`, which may
  * know what to take out of it; else it stays.
+ *
+ * @param adapt gives back the text without what is ours, as it is if nothing in it is; undefined if that is not known
  */
 export function restoreAll(root: string, adapt: (path: string, text: string) => string | undefined): Restored {
   const restored: string[] = [];
   const changedSince: string[] = [];
   const kept = readKept(root);
-  for (const { path, before, digests } of kept.toReversed()) {
+  for (const { path, before, status, digests } of kept.toReversed()) {
     const target = join(root, path);
     const now = readBytes(target);
     const old = before === undefined ? undefined : readBytes(join(root, before));
@@ -109,14 +117,14 @@ export function restoreAll(root: string, adapt: (path: string, text: string) => 
     if (now !== undefined && !digests.includes(sha256(now))) {
       const adapted = adapt(path, now.toString());
       if (adapted === undefined) changedSince.push(path);
-      else {
+      else if (adapted !== now.toString()) {
         writeWhole(root, { path, content: adapted, mode: 0o644 });
         restored.push(path);
       }
       continue;
     }
     if (old === undefined) rmSync(target, { force: true });
-    else writeWhole(root, { path, content: old, mode: 0o644 });
+    else writeWhole(root, { path, content: old, mode: status?.mode ?? 0o644 }, status);
     restored.push(path);
   }
   return { restored, changedSince };
@@ -145,14 +153,17 @@ function keep(
     const isOurs = old !== undefined && known.digests.includes(sha256(old));
     return { ...known, digests: isOurs ? [sha256(old), digest] : [digest] };
   }
-  if (old === undefined) return { path, before: undefined, digests: [digest] };
+  if (old === undefined) return { path, before: undefined, status: undefined, digests: [digest] };
   const before = join(KEPT_DIRECTORY, sha256(Buffer.from(path)).slice(0, 16));
   undo.push(writeWhole(root, { path: before, content: old, mode: 0o600 }));
-  return { path, before, digests: [digest] };
+  const { mode, uid, gid } = statSync(join(root, path));
+  return { path, before, status: { mode: mode & 0o7777, uid, gid }, digests: [digest] };
 }
 
 function listText(kept: readonly Kept[]): string {
-  const files = kept.map(({ path, before, digests }) => ({ path, before: before ?? null, digests }));
+  const files = kept.map(({ path, before, status, digests }) => ({
+    ...{ path, before: before ?? null, status: status ?? null, digests },
+  }));
   return `${JSON.stringify({ files }, null, 2)}\n`;
 }
 
@@ -164,12 +175,22 @@ function readKept(root: string): readonly Kept[] {
     const one = asObject(value);
     const path = asText(one?.get('path'));
     const digests = (asArray(one?.get('digests')) ?? []).flatMap((digest) => asText(digest) ?? []);
-    return path === undefined ? [] : [{ path, before: asText(one?.get('before')), digests }];
+    return path === undefined
+      ? []
+      : [{ path, before: asText(one?.get('before')), status: statusOf(one?.get('status')), digests }];
   });
 }
 
-/** @returns what puts the file back as it was */
-function writeWhole(root: string, { path, content, mode }: FileChange): () => void {
+function statusOf(value: JsonValue | undefined): FileStatus | undefined {
+  const [mode, uid, gid] = ['mode', 'uid', 'gid'].map((name) => asNumber(asObject(value)?.get(name)));
+  return mode === undefined || uid === undefined || gid === undefined ? undefined : { mode, uid, gid };
+}
+
+/**
+ * @param owner of a file that is not there
+ * @returns what puts the file back as it was
+ */
+function writeWhole(root: string, { path, content, mode }: FileChange, owner?: Owner): () => void {
   const place = join(root, path);
   refuseOutside(root, place);
   const made = makeDirectories(dirname(place));
@@ -178,7 +199,7 @@ function writeWhole(root: string, { path, content, mode }: FileChange): () => vo
   const old = readBytes(target);
   const status = statSync(target, { throwIfNoEntry: false });
   try {
-    writeNew(target, Buffer.from(content), status?.mode ?? mode, status);
+    writeNew(target, Buffer.from(content), status?.mode ?? mode, status ?? owner);
   } catch (cause) {
     removeDirectories(made);
     throw new OcicryptError('not-written', `cannot write ${showPath(place)}${showSystemCode(cause)}`, {

@@ -156,14 +156,16 @@ function removeBlock(text: string): string {
   return text.replace(new RegExp(`\\n*${BEGIN}\\n[^]*?${END}\\n`), '\n');
 }
 
-/** What `uninstall` takes out of a file that was changed since: our line, our block, and nothing else. */
+/**
+ * What `uninstall` takes out of a file that was changed since: our line, our block, and nothing else.
+ *
+ * @returns the text as it is if nothing of ours is in it; undefined if what is ours cannot be told from the rest
+ */
 export function withoutOurs(path: string, text: string): string | undefined {
-  const without = path.endsWith('.tmpl')
-    ? removeBlock(text)
-    : path.endsWith('.toml')
-      ? removeImport(text, join(dirname(path), 'conf.d/*.toml'))
-      : text;
-  return without === text ? undefined : without;
+  const pattern = join(dirname(path), 'conf.d/*.toml');
+  if (!/\.(?:tmpl|toml)$/.test(path)) return undefined;
+  const without = path.endsWith('.tmpl') ? removeBlock(text) : removeImport(text, pattern);
+  return without === text && (text.includes('ocicrypt') || text.includes(pattern)) ? undefined : without;
 }
 
 function file(path: string, content: string, mode = 0o644): FileChange {

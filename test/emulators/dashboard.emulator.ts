@@ -155,6 +155,7 @@ async function readAgent(isReady: boolean, isReported: boolean): Promise<string>
         queueMicrotask(() => stop.abort());
         if (!isReported) throw new OcicryptError('unavailable', 'away');
       },
+      complain: () => assert.fail('the node is that of no other agents'),
     },
     period: 1,
     log: () => undefined,

@@ -65,13 +65,26 @@ test('a directory of others, or that others may write, is refused; what is not o
   const { root, program, carriage } = start(t);
   prepareDirectory(carriage);
   bringFiles(carriage, [file('policy/config.yaml', 'a')], program);
-  assert.throws(() => prepareDirectory({ ...carriage, owner: 'other/agents' }), { code: 'configuration' });
+  assert.throws(() => prepareDirectory({ ...carriage, owner: 'other/agents' }), { code: 'refused' });
   chmodSync(join(root, 'opt'), 0o777);
   assert.throws(() => prepareDirectory(carriage), { code: 'configuration' });
   chmodSync(join(root, 'opt'), 0o755);
   writeFileSync(join(carriage.directory, 'policy/mine'), '');
   removeCarried(carriage);
   assert.ok(existsSync(join(carriage.directory, 'policy/mine')));
+});
+
+test('a directory that holds something else is refused, and nothing in it is touched; one that is empty is not', (t) => {
+  const { carriage } = start(t);
+  const { directory } = carriage;
+  mkdirSync(join(directory, 'bin'), { recursive: true });
+  writeFileSync(join(directory, 'bin/ocicrypt-kms'), 'theirs');
+  assert.throws(() => prepareDirectory(carriage), { code: 'configuration' });
+  assert.deepEqual(readdirSync(directory), ['bin']);
+  rmSync(join(directory, 'bin'), { recursive: true });
+  // What a run leaves that was killed while it removed everything.
+  writeFileSync(join(directory, 'lock'), '');
+  prepareDirectory(carriage);
 });
 
 test('no path leads out of the directory', () => {

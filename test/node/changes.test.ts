@@ -106,6 +106,26 @@ test('a file that was changed since stays, or loses what is ours alone', (t) => 
   assert.deepEqual([a, b, c], ['old and more', 'old', 'of the operator']);
 });
 
+test('a file that was removed since comes back with its mode and owner', (t) => {
+  const root = newRoot(t, { '/etc/c': 'old' });
+  chmodSync(join(root, 'etc/c'), 0o640);
+  applyChanges(root, [file('/etc/c', 'ours')]);
+  applyChanges(root, [file('/etc/c', 'ours again')]);
+  rmSync(join(root, 'etc/c'));
+  assert.deepEqual(restoreAll(root, never).restored, ['/etc/c']);
+  assert.equal(statSync(join(root, 'etc/c')).mode & 0o777, 0o640);
+});
+
+test('what has lost what is ours stays as it is when that is done again, and is not named', (t) => {
+  const root = newRoot(t, { '/c': 'theirs' });
+  applyChanges(root, [file('/c', 'theirs ours')]);
+  writeFileSync(join(root, 'c'), 'theirs ours and more');
+  const adapt = (_: string, text: string) => text.replace(' ours', '');
+  assert.deepEqual(restoreAll(root, adapt), { restored: ['/c'], changedSince: [] });
+  assert.deepEqual(restoreAll(root, adapt), { restored: [], changedSince: [] });
+  assert.equal(readFileSync(join(root, 'c'), 'utf8'), 'theirs and more');
+});
+
 test('a link to a whole path leads out of the image that is being built, and is refused', async (t) => {
   const outside = newRoot(t, { '/x': 'theirs' });
   const root = newRoot(t);

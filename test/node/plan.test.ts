@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { asOcicryptError } from '../../src/base/errors.ts';
-import type { Decoder } from '../../src/node/drop-in.ts';
+import { containerdDropIn, type Decoder, rancherTemplate } from '../../src/node/drop-in.ts';
 import { planNode, withoutOurs } from '../../src/node/plan.ts';
 import { findRuntimes } from '../../src/node/runtimes.ts';
 import { newRoot } from './root.ts';
@@ -125,4 +125,14 @@ test('CRI-O gets its directory of keys, its unit the variable, docker and podman
     ['crio.service'],
   );
   assert.equal(notes.length, 2);
+});
+
+test('a file that was changed since: without ours, as it is if nothing of ours is in it, or not known', () => {
+  const config = '/etc/containerd/config.toml';
+  assert.equal(withoutOurs(config, 'imports = ["/etc/containerd/conf.d/*.toml"]\nversion = 2\n'), 'version = 2\n');
+  assert.equal(withoutOurs(config, 'version = 2\n'), 'version = 2\n');
+  assert.equal(withoutOurs(config, "imports = ['/etc/containerd/conf.d/*.toml']\n"), undefined);
+  assert.equal(withoutOurs('/etc/containerd/conf.d/ocicrypt-kms.toml', containerdDropIn(DECODER)), undefined);
+  assert.equal(withoutOurs('/a/config.toml.tmpl', rancherTemplate(DECODER)), undefined);
+  assert.equal(withoutOurs('/etc/ocicrypt-kms/config.yaml', 'key: []\n'), undefined);
 });

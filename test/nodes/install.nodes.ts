@@ -114,7 +114,8 @@ for (const containerd of CHOSEN) {
       assert.equal((await ours(node, 'purge', image)).exitCode, 66);
     });
     await t.test('uninstalled, what was changed since is named, and all else is as it was', async () => {
-      const { text } = await ours(node, 'uninstall');
+      const { exitCode, text } = await ours(node, 'uninstall');
+      assert.equal(exitCode, 78, text);
       assert.match(text, new RegExp(`${POLICY} was changed since`));
       assert.deepEqual([read(node, CONFIG), existsSync(node.path(DROP_IN))], [config, false]);
       assert.equal(await dump(node), dumped);

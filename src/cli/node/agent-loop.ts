@@ -12,7 +12,7 @@ const FIRST_PAUSE_MILLISECONDS = 15_000;
 const GLANCE_MILLISECONDS = 10_000;
 
 export type AgentOptions = {
-  readonly node: Pick<ClusterNode, 'report'>;
+  readonly node: Pick<ClusterNode, 'complain' | 'report'>;
   readonly rounds: Pick<Rounds, 'hasNews' | 'run'>;
   readonly period: number;
   readonly log: (level: 'info' | 'warn', fields: Readonly<Record<string, unknown>>, message: string) => void;
@@ -39,8 +39,10 @@ export class Agent {
   async run(): Promise<void> {
     const { rounds, period, stop } = this.#options;
     for (let failures = 0; !stop.aborted; ) {
+      const before = this.#state?.reason;
       this.#state = await rounds.run();
-      this.#isReported = false;
+      // Said once, by an event: the label and the condition are those of the other agents.
+      this.#isReported = this.isRefused() && before === 'OtherAgents';
       this.#checks.add(this.#state.isReady ? 'ok' : 'failed');
       this.#say(this.#state);
       failures = this.#state.isReady ? 0 : failures + 1;
@@ -53,6 +55,11 @@ export class Agent {
         }).catch(() => undefined);
       } while (!stop.aborted && performance.now() < next && !rounds.hasNews());
     }
+  }
+
+  /** Whether the node is that of other agents. */
+  isRefused(): boolean {
+    return this.#state?.reason === 'OtherAgents';
   }
 
   isReady(): boolean {
@@ -70,7 +77,8 @@ export class Agent {
 
   async #report(state: NodeState): Promise<void> {
     try {
-      await this.#options.node.report(state);
+      if (state.reason === 'OtherAgents') await this.#options.node.complain(state.reason, state.message);
+      else await this.#options.node.report(state);
       this.#isReported = true;
     } catch (error) {
       this.#options.log('warn', { problem: describeError(asOcicryptError(error)) }, 'the API server was not told');

@@ -1,12 +1,10 @@
 // `node agent`: a pod on every node of a cluster that sets its node up, tries it again and again, and says how it is.
 
-import { setTimeout as sleep } from 'node:timers/promises';
 import { checkedEnvironment } from '../../base/environment.ts';
-import { asOcicryptError, OcicryptError } from '../../base/errors.ts';
-import { asObject } from '../../base/json.ts';
-import { type Kubernetes, openKubernetes } from '../../base/kubernetes.ts';
+import { OcicryptError } from '../../base/errors.ts';
+import { openKubernetes } from '../../base/kubernetes.ts';
 import { showValue } from '../../base/shown.ts';
-import { type Ended, lastComplaint, runProgram } from '../../node/programs.ts';
+import { type Ended, runProgram } from '../../node/programs.ts';
 import { parseListenAddress } from '../../server/address.ts';
 import { startStatusPage } from '../../server/status-page.ts';
 import type { CommandContext } from '../command.ts';
@@ -14,11 +12,11 @@ import { thisExecutable } from '../executable.ts';
 import { formatLogLine } from '../logs/log-line.ts';
 import type { Settings } from '../options/settings.ts';
 import type { TextName } from '../options/table.ts';
-import type { Terminal } from '../terminal.ts';
 import { Agent } from './agent-loop.ts';
 import { ClusterNode } from './cluster-node.ts';
 import { encodeHostTask, type HostTask } from './host.ts';
 import { Rounds } from './rounds.ts';
+import { isDismissed, type Undoing, undoNode } from './undo.ts';
 
 const DIRECTORY = '/opt/ocicrypt-kms/node';
 const PERIOD_MILLISECONDS = 600_000;
@@ -35,18 +33,20 @@ export async function runAgent({ settings, terminal }: CommandContext): Promise<
     directory: settings.text('directory') ?? DIRECTORY,
     socketUser: settings.count('socket-user'),
   };
+  const log: Undoing['log'] = (level, fields, message) => terminal.say(formatLogLine(level, fields, message));
   const stop = stopSignal();
   const agent = new Agent({
     node,
     rounds: new Rounds({ ...task, source: needed(settings, 'source'), run: runTask, now: () => performance.now() }),
     period: settings.duration('period') ?? PERIOD_MILLISECONDS,
-    log: (level, fields, message) => terminal.say(formatLogLine(level, fields, message)),
+    log,
     stop: stop.signal,
   });
   const page = await openPage(settings, agent, stop.signal);
   try {
     await agent.run();
-    if (await isDeleted(kubernetes, daemonSet)) await undo(node, task, terminal);
+    if (agent.isRefused()) log('info', {}, 'nothing is undone: the node is that of other agents');
+    else if (await isDismissed(kubernetes, daemonSet, { log })) await undoNode(task, { node, run: runTask, log });
   } finally {
     page?.close();
     kubernetes.close();
@@ -58,37 +58,6 @@ export async function runAgent({ settings, terminal }: CommandContext): Promise<
 function runTask(task: HostTask): Promise<Ended> {
   const words = [...thisExecutable(), 'node', 'host'] as const;
   return runProgram([...words], { input: encodeHostTask(task), milliseconds: TASK_MILLISECONDS });
-}
-
-/** Whether the agents were dismissed: that this pod ends alone may be a new version, or a node that is emptied. */
-async function isDeleted(kubernetes: Kubernetes, [namespace, name]: readonly [string, string]): Promise<boolean> {
-  for (let attempts = 0; attempts < 5; attempts++) {
-    try {
-      const path = ['apis', 'apps', 'v1', 'namespaces', namespace, 'daemonsets', name];
-      const found = await kubernetes.ask({ method: 'GET', path });
-      return asObject(found.get('metadata'))?.has('deletionTimestamp') === true;
-    } catch (error) {
-      const { code, retryable } = asOcicryptError(error);
-      if (code === 'not-found') return true;
-      if (!retryable) return false;
-      await sleep(2000);
-    }
-  }
-  return false;
-}
-
-/** The label goes first, so that no pod comes that the node cannot run. */
-async function undo(node: ClusterNode, task: Pick<HostTask, 'owner' | 'directory'>, terminal: Terminal): Promise<void> {
-  await node.forget();
-  const undone = await runTask({ ...task, words: ['node', 'uninstall'] });
-  if (undone.status === 0) {
-    await runTask({ ...task, words: [] });
-    terminal.say(formatLogLine('info', {}, 'the node is as it was before'));
-    return;
-  }
-  const message = lastComplaint(undone, 1000).replace(/^ocicrypt-kms: /, '');
-  await node.complain(message);
-  throw new OcicryptError('configuration', `the node is not as it was before: ${message}`);
 }
 
 async function openPage(settings: Settings, agent: Agent, stop: AbortSignal) {

@@ -12,7 +12,9 @@ const CONDITION = 'OcicryptKmsReady';
 const MAXIMUM_MESSAGE = 1000;
 
 /** Why a node is as it is, as conditions and events name it. */
-export type NodeReason = 'Decrypts' | 'NotSetUp' | 'CheckFailed' | 'RestartNeeded' | 'UninstallFailed';
+export type NodeReason = 'Decrypts' | 'NotSetUp' | 'CheckFailed' | 'RestartNeeded' | Complaint;
+/** What events alone say. */
+export type Complaint = 'OtherAgents' | 'UninstallFailed';
 
 export type NodeState = { readonly isReady: boolean; readonly reason: NodeReason; readonly message: string };
 
@@ -62,10 +64,10 @@ export class ClusterNode {
     await this.#patchStatus({ type: CONDITION, $patch: 'delete' });
   }
 
-  /** Says why a node is not as it was before the agents came. */
-  async complain(message: string): Promise<void> {
+  /** Says by an event alone why a node is not set up by these agents, or is not as it was before they came. */
+  async complain(reason: Complaint, message: string): Promise<void> {
     const node = await this.#kubernetes.ask({ method: 'GET', path: this.#path });
-    await this.#tell(node, 'Warning', 'UninstallFailed', printable(message).slice(0, MAXIMUM_MESSAGE));
+    await this.#tell(node, 'Warning', reason, printable(message).slice(0, MAXIMUM_MESSAGE));
   }
 
   get #path(): readonly string[] {

@@ -8,12 +8,18 @@ import {
   CARRIAGE_LOCK,
   CARRIED_PROGRAM,
   type CarriedFile,
+  carrierOf,
   isBelow,
   makeSocketDirectory,
   prepareDirectory,
   removeCarried,
+  removeSocketDirectory,
+  SOCKET_DIRECTORY,
 } from '../../node/carried.ts';
-import { enterHost } from '../../node/host-namespaces.ts';
+import { installedPaths } from '../../node/changes.ts';
+import { isExecutable } from '../../node/files.ts';
+import { enterHost, type Host } from '../../node/host-namespaces.ts';
+import { claimNode, ownerOf, refuseOthers, releaseNode } from '../../node/owner.ts';
 import type { CommandContext } from '../command.ts';
 
 /** What is to be done on the machine; the agent writes it to standard input, as JSON. */
@@ -39,16 +45,54 @@ export function encodeHostTask({ files, ...task }: HostTask): Uint8Array {
 export async function runOnHost({ terminal }: CommandContext): Promise<void> {
   const task = decodeHostTask(await terminal.read(MAXIMUM_TASK_BYTES));
   const host = await enterHost();
-  prepareDirectory(task);
-  if (!host.lock(join(task.directory, CARRIAGE_LOCK))) {
-    throw new OcicryptError('configuration', 'another agent is at work on this node', {
-      hint: 'it ends by itself, or runs in a pod that was deleted by force: see which pods of the DaemonSet there are',
+  const words = prepareTask(task, { root: '/', program: '/proc/self/exe', lock: (path) => host.lock(path) });
+  if (words !== undefined) host.become(words);
+}
+
+/** A machine: its root, the file of this program, and what takes a lock that this process holds to its end. */
+export type Machine = { readonly root: string; readonly program: string } & Pick<Host, 'lock'>;
+
+/**
+ * Does what comes before a program of the machine: sees that the node is that of these agents, and brings their files.
+ *
+ * @returns what runs then; undefined if all was done
+ * @throws OcicryptError `refused` if the node is that of other agents, `not-found` if these have set up nothing,
+ * `configuration`, `not-written`
+ */
+export function prepareTask(
+  task: HostTask,
+  { root, program, lock }: Machine,
+): readonly [program: string, ...words: string[]] | undefined {
+  const { owner, directory, files, words } = task;
+  const carried = join(directory, CARRIED_PROGRAM);
+  const isOurs = carrierOf(directory) === owner;
+  if (files !== undefined) claimNode(root, owner, isOurs);
+  else refuseOthers(root, owner);
+  if (files !== undefined || isOurs) {
+    prepareDirectory(task);
+    if (!lock(join(directory, CARRIAGE_LOCK))) {
+      throw new OcicryptError('configuration', 'another agent is at work on this node', {
+        hint: 'it ends by itself, or runs in a pod that was deleted by force: see which pods of the DaemonSet there are',
+      });
+    }
+  }
+  const socket = join(root, SOCKET_DIRECTORY);
+  if (task.socketUser !== undefined) makeSocketDirectory(task.socketUser, socket);
+  if (files !== undefined) bringFiles(task, files, program);
+  if (words.length === 0) {
+    if (isOurs) removeCarried(task);
+    removeSocketDirectory(socket);
+    releaseNode(root, owner);
+    return undefined;
+  }
+  if (ownerOf(root) !== owner || (!isExecutable(carried) && installedPaths(root).length === 0))
+    throw new OcicryptError('not-found', 'these agents have set up nothing on this node');
+  if (!isExecutable(carried)) {
+    throw new OcicryptError('configuration', `${carried} is gone, and the node is still set up`, {
+      hint: 'run ocicrypt-kms node uninstall there',
     });
   }
-  if (task.socketUser !== undefined) makeSocketDirectory(task.socketUser);
-  if (task.files !== undefined) bringFiles(task, task.files, '/proc/self/exe');
-  if (task.words.length === 0) return removeCarried(task);
-  host.become([join(task.directory, CARRIED_PROGRAM), ...task.words]);
+  return [carried, ...words];
 }
 
 function decodeHostTask(bytes: Uint8Array): HostTask {

@@ -6,9 +6,10 @@ import { join } from 'node:path';
 import { asOcicryptError, describeError, ERROR_STATUS, OcicryptError } from '../../base/errors.ts';
 import { asArray, asObject, asText, type JsonObject, parseJson } from '../../base/json.ts';
 import { CARRIED_POLICY, type Carriage, type CarriedFile } from '../../node/carried.ts';
-import { type Ended, lastComplaint } from '../../node/programs.ts';
+import type { Ended } from '../../node/programs.ts';
 import type { NodeReason, NodeState } from './cluster-node.ts';
 import type { HostTask } from './host.ts';
+import { complaintOf } from './undo.ts';
 
 export type RoundOptions = Carriage & {
   /** The directory that holds what is brought to the node. */
@@ -20,12 +21,13 @@ export type RoundOptions = Carriage & {
   readonly now: () => number;
 };
 
-const MAXIMUM_COMPLAINT = 1000;
 /** How long a node is left alone whose runtime did not come up: each attempt restarts it twice. */
 const RESTART_PAUSE_MILLISECONDS = 3_600_000;
 
 export class Rounds {
   readonly #options: RoundOptions;
+  /** What was to be brought when it was last tried, whatever came of that. */
+  #tried: string | undefined;
   /** What was brought when the node was last set up without a failure. */
   #installed: string | undefined;
   #isHealthy = false;
@@ -35,10 +37,10 @@ export class Rounds {
     this.#options = options;
   }
 
-  /** Whether what is to be brought differs from what was. */
+  /** Whether there is something else to bring than what was tried last. */
   hasNews(): boolean {
     try {
-      return digestOf(readSources(this.#options.source)) !== (this.#restart?.digest ?? this.#installed);
+      return digestOf(readSources(this.#options.source)) !== this.#tried;
     } catch {
       return false;
     }
@@ -61,19 +63,24 @@ export class Rounds {
     const task = { owner: options.owner, directory: options.directory, socketUser: options.socketUser };
     const files = readSources(source);
     const digest = digestOf(files);
+    this.#tried = digest;
     if (this.#restart !== undefined && this.#restart.digest === digest && now() < this.#restart.until)
       return notReady('NotSetUp', this.#restart.message);
     if (!this.#isHealthy || digest !== this.#installed) {
       const words = ['node', 'install', `--config=${join(task.directory, CARRIED_POLICY)}`];
       const ended = await run({ ...task, files, words });
       const message = complaintOf(ended);
-      // systemctl failed: the files are as before. All else that is wrong costs the node nothing to try again.
+      // systemctl failed, and what it failed for was restarted. All else that is wrong costs the node nothing to try again.
       const isRestart = ended.status === ERROR_STATUS.unavailable.exit;
       this.#restart = isRestart ? { digest, until: now() + RESTART_PAUSE_MILLISECONDS, message } : undefined;
+      if (ended.status === ERROR_STATUS.refused.exit) return notReady('OtherAgents', message);
       if (ended.status !== 0) return notReady('NotSetUp', message);
       this.#installed = digest;
     }
-    return judge(await run({ ...task, words: ['node', 'check', '--json'] }));
+    const checked = await run({ ...task, words: ['node', 'check', '--json'] });
+    return checked.status === ERROR_STATUS.refused.exit
+      ? notReady('OtherAgents', complaintOf(checked))
+      : judge(checked);
   }
 }
 
@@ -85,7 +92,10 @@ function judge(ended: Ended): NodeState {
   const stale = findings.find((one) => asText(one.get('reason')) === 'restart-needed');
   if (stale !== undefined) return notReady('RestartNeeded', describe(stale));
   if (ended.status !== 0) return notReady('CheckFailed', complaintOf(ended));
-  const message = findings.map(describe).join('; ') || 'set up, and tried';
+  const message = findings.map(describe).join('; ');
+  // Without a runtime that was asked nothing is known: podman alone has nothing that can be tried.
+  if (!findings.some((one) => asText(one.get('level')) === 'ok'))
+    return notReady('CheckFailed', message || 'no runtime was found that can be tried');
   return { isReady: true, reason: 'Decrypts', message };
 }
 
@@ -98,11 +108,6 @@ function findingsOf({ output }: Ended): readonly JsonObject[] {
 function describe(finding: JsonObject): string {
   const [subject, message, hint] = ['subject', 'message', 'hint'].map((name) => asText(finding.get(name)));
   return `${subject}: ${message}${hint === undefined ? '' : `; ${hint}`}`;
-}
-
-function complaintOf(ended: Ended): string {
-  const line = lastComplaint(ended, MAXIMUM_COMPLAINT).replace(/^ocicrypt-kms: /, '');
-  return line || `it ended without a word (status ${ended.status ?? 'unknown'})`;
 }
 
 function notReady(reason: NodeReason, message: string): NodeState {

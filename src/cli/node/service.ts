@@ -1,5 +1,7 @@
 // The service of a node that keeps the keys, which decoders and CRI-O ask: its units, and how they are started and ended.
 
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
 import { OcicryptError } from '../../base/errors.ts';
 import { showPath } from '../../base/shown.ts';
 import type { FileChange } from '../../node/changes.ts';
@@ -57,5 +59,11 @@ export async function startService(isChanged: boolean): Promise<void> {
 
 /** @throws OcicryptError `unavailable` */
 export async function endService(): Promise<void> {
-  await systemctl(['disable', '--now', SOCKET, SERVICE]);
+  const units = unitsIn('/');
+  if (units.length > 0) await systemctl(['disable', '--now', ...units]);
+}
+
+/** The units whose files are there: systemd ends no other ones, and an uninstallation that was killed has ended them. */
+export function unitsIn(root: string): readonly string[] {
+  return [SOCKET, SERVICE].filter((unit) => existsSync(join(root, UNITS, unit)));
 }

@@ -1,12 +1,13 @@
 // Takes back what `node install` did: the files are as they were before it.
 
 import { OcicryptError } from '../../base/errors.ts';
+import { showPath } from '../../base/shown.ts';
 import { forgetInstalled, installedPaths, lockNode, restoreAll } from '../../node/changes.ts';
 import { withoutOurs } from '../../node/plan.ts';
 import { findRuntimes } from '../../node/runtimes.ts';
 import type { CommandContext } from '../command.ts';
 import { endService, hasService } from './service.ts';
-import { hasSystemd, restartService } from './services.ts';
+import { hasSystemd, restartService, systemctl } from './services.ts';
 import { rootOf } from './setup.ts';
 
 export async function uninstallNode(context: CommandContext): Promise<void> {
@@ -29,7 +30,7 @@ async function restore({ settings, terminal }: CommandContext, root: string): Pr
   if (hasUnits) await endService();
   const { restored, changedSince } = restoreAll(root, withoutOurs);
   terminal.write(restored.map((path) => `as before  ${path}\n`).join(''));
-  for (const path of changedSince) terminal.say(`note: ${path} was changed since, and stays as it is`);
+  if (hasUnits) await systemctl(['daemon-reload']);
   if (root === '/') {
     const units = [...containerds, ...(crio === undefined ? [] : [crio])].flatMap(({ unit }) => unit ?? []);
     if (settings.switch('no-restart') || !hasSystemd()) {
@@ -40,6 +41,20 @@ async function restore({ settings, terminal }: CommandContext, root: string): Pr
         await restartService(unit);
       }
   }
+  failIfChanged(changedSince);
   // Last: what is killed before can be done again, with the restarts.
-  if (changedSince.length === 0) forgetInstalled(root);
+  forgetInstalled(root);
+}
+
+/** @throws OcicryptError `configuration` if a file stays as it is, which may still name this program */
+export function failIfChanged(paths: readonly string[]): void {
+  if (paths.length === 0) return;
+  const named = paths.map(showPath).join(', ');
+  throw new OcicryptError(
+    'configuration',
+    `${named} ${paths.length === 1 ? 'was' : 'were'} changed since, and not undone`,
+    {
+      hint: 'keep elsewhere what is yours in it, remove the file, and run ocicrypt-kms node uninstall again',
+    },
+  );
 }

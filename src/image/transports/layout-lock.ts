@@ -20,19 +20,28 @@ const UNNAMED_MILLISECONDS = 5_000;
 
 /** As {@link lockFile}, until no other run changes the index in `directory`. */
 export function lockIndex(directory: string, signal?: AbortSignal): Promise<() => Promise<void>> {
-  return lockFile(join(directory, 'index.json.lock'), signal);
+  return lockFile(join(directory, 'index.json.lock'), { signal });
 }
+
+export type LockOptions = {
+  readonly signal?: AbortSignal | undefined;
+  /** How many milliseconds another run may take: a minute if left out. */
+  readonly patience?: number;
+};
 
 /**
  * Waits until no other run holds the lock that is this file. A run that was killed does not block it.
  *
  * @returns ends it
- * @throws OcicryptError `not-written` if another run does not end within a minute
+ * @throws OcicryptError `not-written` if another run does not end in time
  */
-export async function lockFile(path: string, signal?: AbortSignal): Promise<() => Promise<void>> {
+export async function lockFile(
+  path: string,
+  { signal, patience = PATIENCE_MILLISECONDS }: LockOptions = {},
+): Promise<() => Promise<void>> {
   // A name that tells which run it is, and is no other lock's.
   const own = temporaryName();
-  const deadline = performance.now() + PATIENCE_MILLISECONDS;
+  const deadline = performance.now() + patience;
   while (!((await create(path, own)) || (await takeOver(path, own)))) {
     signal?.throwIfAborted();
     if (performance.now() > deadline) {

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { mkdir, rm, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
+import { Agent } from '../../../src/cli/node/agent-loop.ts';
 import { encodeHostTask, type HostTask } from '../../../src/cli/node/host.ts';
 import { Rounds } from '../../../src/cli/node/rounds.ts';
 import type { Ended } from '../../../src/node/programs.ts';
@@ -59,6 +60,53 @@ test('a node is set up once, then only tried; news and failures set it up again'
   assert.deepEqual(did(), ['install', 'check']);
 });
 
+test('what was tried is no news, also if it failed: the first policy, another one', async (t) => {
+  const { source, rounds, world } = await start(t);
+  assert.ok(rounds.hasNews());
+  world.install = ended(78, undefined, 'ocicrypt-kms: configuration: x');
+  await rounds.run();
+  assert.ok(!rounds.hasNews());
+  world.install = ended(0, undefined);
+  await rounds.run();
+  world.install = ended(78, undefined, 'ocicrypt-kms: configuration: x');
+  await writeFile(join(source, 'policy/config.yaml'), 'key: [/k]\n');
+  assert.ok(rounds.hasNews());
+  await rounds.run();
+  assert.ok(!rounds.hasNews());
+});
+
+test('a node of other agents is told apart, whichever task finds it', async (t) => {
+  const { rounds, world } = await start(t);
+  world.check = ended(77, undefined, 'ocicrypt-kms: refused: those of b/c');
+  assert.equal((await rounds.run()).reason, 'OtherAgents');
+  world.install = ended(77, undefined, 'ocicrypt-kms: refused: those of b/c');
+  assert.equal((await rounds.run()).reason, 'OtherAgents');
+});
+
+test('an agent whose node is that of others says so once, and reports nothing of it', async () => {
+  const stop = new AbortController();
+  const complaints: string[] = [];
+  let rounds = 0;
+  const agent = new Agent({
+    rounds: {
+      run: async () => {
+        if (++rounds === 3) stop.abort();
+        return { isReady: false, reason: 'OtherAgents', message: 'those of b/c' };
+      },
+      hasNews: () => true,
+    },
+    node: {
+      report: () => assert.fail('the label is that of others'),
+      complain: async (reason) => void complaints.push(reason),
+    },
+    period: 1,
+    log: () => undefined,
+    stop: stop.signal,
+  });
+  await agent.run();
+  assert.deepEqual([rounds, complaints, agent.isRefused(), agent.isReady()], [3, ['OtherAgents'], true, false]);
+});
+
 test('a runtime that did not come up is left alone for an hour, or until there is something new', async (t) => {
   const { source, rounds, world, did } = await start(t);
   world.install = ended(69, undefined, 'ocicrypt-kms: unavailable: systemctl restart failed');
@@ -86,7 +134,12 @@ test('what must be restarted, and a check that says nothing, are no node that de
   assert.equal((await rounds.run()).reason, 'RestartNeeded');
   world.check = ended(-1, undefined);
   assert.equal((await rounds.run()).reason, 'CheckFailed');
-  world.check = ended(0, { node: [{ level: 'warn', subject: 's', message: 'may be intended' }] });
+  // Nothing was tried: a runtime that cannot be asked, or podman alone.
+  for (const node of [[{ level: 'warn', subject: 's', message: 'cannot be asked' }], []]) {
+    world.check = ended(0, { node });
+    assert.equal((await rounds.run()).reason, 'CheckFailed');
+  }
+  world.check = ended(0, { node: [...OK.node, { level: 'warn', subject: 's', message: 'may be intended' }] });
   assert.ok((await rounds.run()).isReady);
   await rm(join(source, 'policy/config.yaml'));
   const state = await rounds.run();
