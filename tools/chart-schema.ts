@@ -49,7 +49,8 @@ export function chartSchema(policy: object): object {
             name: {
               type: 'string',
               pattern: '^[a-z0-9]([a-z0-9-]*[a-z0-9])?$',
-              not: { enum: ['policy', 'secrets', 'bin', 'socket'] },
+              // What the chart and the agent have of their own.
+              not: { pattern: '^(policy|secrets|bin|lock|socket|secret-[0-9]+)$' },
             },
           },
         },

@@ -20,8 +20,8 @@ import { isDismissed, type Undoing, undoNode } from './undo.ts';
 
 const DIRECTORY = '/opt/ocicrypt-kms/node';
 const PERIOD_MILLISECONDS = 600_000;
-/** systemctl waits for k3s and RKE2 for minutes. */
-const TASK_MILLISECONDS = 900_000;
+/** systemctl waits for k3s and RKE2 for minutes. The pod is given longer to end. */
+export const TASK_MILLISECONDS = 900_000;
 
 export async function runAgent({ settings, terminal }: CommandContext): Promise<void> {
   const name = nodeName(settings);

@@ -1,53 +1,65 @@
-// `node dismiss`: deletes the DaemonSet of the agents, and waits until each of them has undone its node.
+// `node dismiss`: deletes the DaemonSet of the agents, and waits until each of them has ended.
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { checkedEnvironment } from '../../base/environment.ts';
 import { asOcicryptError, OcicryptError } from '../../base/errors.ts';
 import { asNumber, asObject, type JsonObject } from '../../base/json.ts';
-import { openKubernetes } from '../../base/kubernetes.ts';
+import { type Kubernetes, openKubernetes } from '../../base/kubernetes.ts';
 import type { CommandContext } from '../command.ts';
 import { untilInterrupted } from '../interrupt.ts';
 import { count } from '../text.ts';
 import { daemonSetOf } from './agent.ts';
+import { mayPass } from './undo.ts';
 
 const GLANCE_MILLISECONDS = 2000;
 
 export async function dismissAgents({ settings, terminal }: CommandContext): Promise<void> {
-  const [namespace, name] = daemonSetOf(settings);
-  const path = ['apis', 'apps', 'v1', 'namespaces', namespace, 'daemonsets', name];
+  const daemonSet = daemonSetOf(settings);
   const kubernetes = openKubernetes({ environment: checkedEnvironment(process.env) });
-  let left: number | undefined;
-  const describe = () =>
-    new OcicryptError('unavailable', `${left ?? 'some'} nodes of ${namespace}/${name} are not undone`, {
-      hint: 'see which: kubectl get pods -o wide; undo them with ocicrypt-kms node uninstall, or delete their pods by force',
-    });
-  const ask = (method: 'DELETE' | 'GET', query: string, signal: AbortSignal) =>
-    kubernetes.ask({ method, path, query }, signal).catch((error: unknown) => {
-      const known = asOcicryptError(error);
-      if (known.code === 'not-found') return undefined;
-      // It is asked again.
-      if (known.retryable && left !== undefined) return left;
-      throw known;
-    });
+  const say = (line: string) => terminal.say(line);
   try {
     await untilInterrupted(
       terminal,
-      async (signal) => {
-        // In the foreground: the DaemonSet is there, and marked, until the last of its pods is gone.
-        let found = await ask('DELETE', 'propagationPolicy=Foreground', signal);
-        while (found !== undefined) {
-          const now = typeof found === 'number' ? found : scheduledOf(found);
-          if (now !== left) terminal.say(`waiting for ${count(now, 'node')}`);
-          left = now;
-          await sleep(GLANCE_MILLISECONDS, undefined, { signal });
-          found = await ask('GET', '', signal);
-        }
-      },
-      describe,
+      (signal) => endAgents(kubernetes, daemonSet, { say, signal, glance: GLANCE_MILLISECONDS }),
+      () =>
+        new OcicryptError('unavailable', `not every node of ${daemonSet.join('/')} is undone`, {
+          hint: 'see which: kubectl get pods -o wide; undo them with ocicrypt-kms node uninstall, or delete their pods by force',
+        }),
     );
-    terminal.write('every node is as it was before the agents came, or has an event that says why not\n');
+    terminal.write('the agents have ended; a node that they could not undo has an event UninstallFailed\n');
   } finally {
     kubernetes.close();
+  }
+}
+
+export type Waiting = {
+  readonly say: (line: string) => void;
+  readonly signal: AbortSignal;
+  /** Milliseconds between two looks. */
+  readonly glance: number;
+};
+
+/** @throws OcicryptError as of {@link Kubernetes.ask}; what may pass is waited for once the DaemonSet is being deleted */
+export async function endAgents(
+  kubernetes: Pick<Kubernetes, 'ask'>,
+  [namespace, name]: readonly [string, string],
+  { say, signal, glance }: Waiting,
+): Promise<void> {
+  const path = ['apis', 'apps', 'v1', 'namespaces', namespace, 'daemonsets', name];
+  try {
+    // In the foreground: the DaemonSet is there, and marked, until the last of its pods is gone.
+    const query = 'propagationPolicy=Foreground';
+    // Said once: its status is not kept up while it is deleted.
+    const agents = scheduledOf(await kubernetes.ask({ method: 'DELETE', path, query }, signal));
+    say(`waiting for the agents of ${count(agents, 'node')}`);
+    for (;;) {
+      await sleep(glance, undefined, { signal });
+      await kubernetes.ask({ method: 'GET', path }, signal).catch((error: unknown) => {
+        if (!mayPass(error)) throw error;
+      });
+    }
+  } catch (error) {
+    if (asOcicryptError(error).code !== 'not-found') throw error;
   }
 }
 

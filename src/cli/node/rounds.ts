@@ -1,11 +1,12 @@
 // What an agent does to its node each time: brings what has changed, sets the node up if that is due, and tries it.
 
 import { createHash } from 'node:crypto';
-import { readdirSync, readFileSync, statSync } from 'node:fs';
+import { lstatSync, readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { asOcicryptError, describeError, ERROR_STATUS, OcicryptError } from '../../base/errors.ts';
 import { asArray, asObject, asText, type JsonObject, parseJson } from '../../base/json.ts';
-import { CARRIED_POLICY, type Carriage, type CarriedFile } from '../../node/carried.ts';
+import { showPath } from '../../base/shown.ts';
+import { CARRIED_POLICY, type Carriage, type CarriedFile, isBelow } from '../../node/carried.ts';
 import type { Ended } from '../../node/programs.ts';
 import type { NodeReason, NodeState } from './cluster-node.ts';
 import type { HostTask } from './host.ts';
@@ -114,46 +115,71 @@ function notReady(reason: NodeReason, message: string): NodeState {
   return { isReady: false, reason, message };
 }
 
-const MAXIMUM_FILES = 1000;
+const MAXIMUM_ENTRIES = 1000;
 const MAXIMUM_BYTES = 16 * 1024 * 1024;
 
 /**
- * All files below a directory. Volumes of Kubernetes have a link for each, and what they lead to in directories whose names
- * begin with two dots.
+ * All files below a directory. Volumes of Kubernetes have a link for each of their members, and what they lead to in
+ * directories whose names begin with two dots. No other link to a directory is followed: it may lead up again.
  *
  * @throws OcicryptError `configuration`, `not-found`
  */
 function readSources(directory: string): readonly CarriedFile[] {
-  const paths = filesBelow(directory, '');
-  let left = MAXIMUM_BYTES;
-  const files = paths.map((path): CarriedFile => {
-    const content = readFileSync(join(directory, path));
-    left -= content.length;
-    return { path, content };
-  });
-  if (left < 0 || files.length > MAXIMUM_FILES) {
-    throw new OcicryptError('configuration', 'the policy and the files of Secrets are too many or too large', {
-      hint: `at most ${MAXIMUM_FILES} files with ${MAXIMUM_BYTES / 1024 / 1024} MiB in all are brought to a node`,
-    });
-  }
+  const paths = filesBelow(directory);
   if (!paths.includes(CARRIED_POLICY)) {
     throw new OcicryptError('not-found', `there is no ${CARRIED_POLICY} to bring to the node`, {
       hint: 'the ConfigMap of the policy needs a member config.yaml',
     });
   }
-  return files;
+  return paths.map((path) => ({ path, content: readFileSync(join(directory, path)) }));
 }
 
-function filesBelow(directory: string, below: string): readonly string[] {
-  return readdirSync(join(directory, below))
-    .toSorted()
-    .filter((name) => !name.startsWith('..'))
-    .flatMap((name) => {
-      const path = below === '' ? name : `${below}/${name}`;
-      const status = statSync(join(directory, path));
-      if (status.isDirectory()) return filesBelow(directory, path);
-      return status.isFile() ? [path] : [];
-    });
+/** Nothing is read before all of it is known to be few and small. */
+function filesBelow(directory: string): readonly string[] {
+  let entries = 0;
+  let bytes = 0;
+  const below = (parent: string): readonly string[] =>
+    readdirSync(join(directory, parent))
+      .toSorted()
+      .filter((name) => !name.startsWith('..'))
+      .flatMap((name) => {
+        const path = parent === '' ? name : `${parent}/${name}`;
+        const status = statSync(join(directory, path));
+        if (!status.isDirectory() && !status.isFile()) return [];
+        entries += 1;
+        bytes += status.isFile() ? status.size : 0;
+        if (entries > MAXIMUM_ENTRIES || bytes > MAXIMUM_BYTES) {
+          throw new OcicryptError('configuration', 'the policy and the files of Secrets are too many or too large', {
+            hint: `at most ${MAXIMUM_ENTRIES} files and directories with ${MAXIMUM_BYTES / 1024 / 1024} MiB in all are brought to a node`,
+          });
+        }
+        if (!isBelow(path)) {
+          throw new OcicryptError(
+            'configuration',
+            `no file of this name is brought to a node: ${showPath(join(directory, path))}`,
+            {
+              hint: 'names have letters, digits, ".", "_" and "-" alone',
+            },
+          );
+        }
+        if (status.isFile()) return [path];
+        if (isForeignLink(join(directory, path), name)) {
+          throw new OcicryptError(
+            'configuration',
+            `a link to a directory is not followed: ${showPath(join(directory, path))}`,
+            {
+              hint: 'only those that the kubelet makes are',
+            },
+          );
+        }
+        return below(path);
+      });
+  return below('');
+}
+
+/** The kubelet's own lead into the volume's `..data`: https://pkg.go.dev/k8s.io/kubernetes/pkg/volume/util#AtomicWriter */
+function isForeignLink(path: string, name: string): boolean {
+  return lstatSync(path).isSymbolicLink() && readlinkSync(path) !== `..data/${name}`;
 }
 
 function digestOf(files: readonly CarriedFile[]): string {

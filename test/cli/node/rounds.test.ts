@@ -1,6 +1,6 @@
 // What an agent does each time: when it sets its node up, when it leaves it alone, and what it makes of what was found.
 import assert from 'node:assert/strict';
-import { mkdir, rm, symlink, writeFile } from 'node:fs/promises';
+import { mkdir, rm, symlink, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { Agent } from '../../../src/cli/node/agent-loop.ts';
@@ -146,6 +146,30 @@ test('what must be restarted, and a check that says nothing, are no node that de
   assert.deepEqual([state.reason, /not-found/.test(state.message)], ['NotSetUp', true]);
   await rm(source, { recursive: true });
   assert.equal((await rounds.run()).reason, 'NotSetUp');
+});
+
+test('directories that the kubelet makes are followed, no other links to directories; what is too much is not read', async (t) => {
+  const { source, rounds, world } = await start(t);
+  await mkdir(join(source, 'secrets/keys/..2026/more'));
+  await writeFile(join(source, 'secrets/keys/..2026/more/b.key'), 'b');
+  await symlink('..data/more', join(source, 'secrets/keys/more'));
+  assert.ok((await rounds.run()).isReady);
+  assert.ok(world.tasks[0]?.files?.some(({ path }) => path === 'secrets/keys/more/b.key'));
+  const isRefused = async (said: RegExp) => {
+    const { reason, message } = await rounds.run();
+    assert.ok(reason === 'NotSetUp' && said.test(message), message);
+  };
+  await symlink('.', join(source, 'volume'));
+  await isRefused(/volume/);
+  await rm(join(source, 'volume'));
+  await writeFile(join(source, 'secrets/a key'), '');
+  await isRefused(/secrets\/a key/);
+  await rm(join(source, 'secrets/a key'));
+  await writeFile(join(source, 'huge'), '');
+  await truncate(join(source, 'huge'), 2 ** 40);
+  await isRefused(/too large/);
+  await rm(join(source, 'huge'));
+  assert.ok((await rounds.run()).isReady);
 });
 
 test('a task is JSON that names no secret outside of its content', () => {

@@ -1,8 +1,10 @@
 // What an agent does last: the node is undone, whatever the API server says meanwhile, or it is said why not.
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { OcicryptError } from '../../../src/base/errors.ts';
 import { asObject, parseJson } from '../../../src/base/json.ts';
+import { TASK_MILLISECONDS } from '../../../src/cli/node/agent.ts';
 import type { HostTask } from '../../../src/cli/node/host.ts';
 import { isDismissed, type Undoing, undoNode } from '../../../src/cli/node/undo.ts';
 import { failIfChanged } from '../../../src/cli/node/uninstall.ts';
@@ -103,4 +105,12 @@ function fail(error: OcicryptError): never {
 test('a node with a file that was changed since is not undone', () => {
   failIfChanged([]);
   assert.throws(() => failIfChanged(['/etc/a', '/etc/b']), { code: 'configuration', message: /\/etc\/a, \/etc\/b/ });
+});
+
+test('the pod is given the time that a task which has begun takes, and that of another one which undoes it', () => {
+  for (const path of ['helm/ocicrypt-kms/templates/node/daemonset.yaml', 'kustomize/base/chart.yaml']) {
+    const text = readFileSync(new URL(`../../../deploy/${path}`, import.meta.url), 'utf8');
+    const [, seconds] = /terminationGracePeriodSeconds: (\d+)/.exec(text) ?? [];
+    assert.ok(Number(seconds) * 1000 >= 2 * TASK_MILLISECONDS, path);
+  }
 });
