@@ -14,11 +14,15 @@ export function ownerOf(root: string): string | undefined {
   return readText(join(root, OWNER)) || undefined;
 }
 
+/** Whether this node is that of other agents. */
+export function isOthers(root: string, owner: string): boolean {
+  return (ownerOf(root) ?? owner) !== owner;
+}
+
 /** @throws OcicryptError `refused` if this node is that of other agents */
 export function refuseOthers(root: string, owner: string): void {
-  const other = ownerOf(root);
-  if (other === undefined || other === owner) return;
-  throw new OcicryptError('refused', `this node is set up by other agents already: those of ${other}`, {
+  if (!isOthers(root, owner)) return;
+  throw new OcicryptError('refused', `this node is set up by other agents already: those of ${ownerOf(root)}`, {
     hint: 'remove one of the two, or have them select different nodes',
   });
 }

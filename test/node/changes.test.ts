@@ -16,6 +16,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { asOcicryptError } from '../../src/base/errors.ts';
+import { lockFile } from '../../src/image/transports/layout-lock.ts';
 import {
   applyChanges,
   forgetInstalled,
@@ -217,6 +218,9 @@ test('two runs do not change a node at the same time', async (t) => {
   });
   await new Promise((resolve) => setTimeout(resolve, 120));
   assert.equal(isSecond, false);
+  await assert.rejects(lockFile(join(root, 'var/lib/ocicrypt-kms/node.lock'), { patience: 0 }), {
+    code: 'not-written',
+  });
   await unlock();
   await second;
 });

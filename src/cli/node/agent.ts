@@ -45,8 +45,8 @@ export async function runAgent({ settings, terminal }: CommandContext): Promise<
   const page = await openPage(settings, agent, stop.signal);
   try {
     await agent.run();
-    if (agent.isRefused()) log('info', {}, 'nothing is undone: the node is that of other agents');
-    else if (await isDismissed(kubernetes, daemonSet, { log })) await undoNode(task, { node, run: runTask, log });
+    if (await isDismissed(kubernetes, daemonSet, { log }))
+      await undoNode(task, { isRefused: agent.isRefused(), node, run: runTask, log });
   } finally {
     page?.close();
     kubernetes.close();

@@ -19,7 +19,7 @@ import {
 import { installedPaths } from '../../node/changes.ts';
 import { isExecutable } from '../../node/files.ts';
 import { enterHost, type Host } from '../../node/host-namespaces.ts';
-import { claimNode, ownerOf, refuseOthers, releaseNode } from '../../node/owner.ts';
+import { claimNode, isOthers, ownerOf, refuseOthers, releaseNode } from '../../node/owner.ts';
 import type { CommandContext } from '../command.ts';
 
 /** What is to be done on the machine; the agent writes it to standard input, as JSON. */
@@ -67,7 +67,7 @@ export function prepareTask(
   const carried = join(directory, CARRIED_PROGRAM);
   const isOurs = carrierOf(directory) === owner;
   if (files !== undefined) claimNode(root, owner, isOurs);
-  else refuseOthers(root, owner);
+  else if (words.length > 0) refuseOthers(root, owner);
   if (files !== undefined || isOurs) {
     prepareDirectory(task);
     if (!lock(join(directory, CARRIAGE_LOCK))) {
@@ -81,7 +81,7 @@ export function prepareTask(
   if (files !== undefined) bringFiles(task, files, program);
   if (words.length === 0) {
     if (isOurs) removeCarried(task);
-    removeSocketDirectory(socket);
+    if (!isOthers(root, owner)) removeSocketDirectory(socket);
     releaseNode(root, owner);
     return undefined;
   }

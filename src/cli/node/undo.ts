@@ -11,6 +11,8 @@ import type { ClusterNode } from './cluster-node.ts';
 import type { HostTask } from './host.ts';
 
 export type Undoing = {
+  /** Whether the node was last found to be that of other agents, whose label and condition stay. */
+  readonly isRefused: boolean;
   readonly node: Pick<ClusterNode, 'complain' | 'forget'>;
   /** Runs a task on the machine to its end. */
   readonly run: (task: HostTask) => Promise<Ended>;
@@ -48,7 +50,10 @@ export async function isDismissed(
  *
  * @throws OcicryptError `configuration` if something of ours is still there
  */
-export async function undoNode({ owner, directory }: Carriage, { node, run, log, clock }: Undoing): Promise<void> {
+export async function undoNode(
+  { owner, directory }: Carriage,
+  { isRefused, node, run, log, clock }: Undoing,
+): Promise<void> {
   const tell = async (what: () => Promise<void>, message: string) => {
     try {
       await patiently(what, clock);
@@ -56,19 +61,22 @@ export async function undoNode({ owner, directory }: Carriage, { node, run, log,
       log('warn', { problem: describeError(asOcicryptError(error)) }, message);
     }
   };
-  await tell(() => node.forget(), 'the label and the condition of the node could not be removed');
+  if (!isRefused) await tell(() => node.forget(), 'the label and the condition of the node could not be removed');
   const undone = await run({ owner, directory, words: ['node', 'uninstall'] });
-  if (undone.status === ERROR_STATUS.refused.exit)
-    return log('info', {}, 'nothing is undone: the node is that of other agents');
-  // Not found: no installation came so far that it wrote something.
-  const isUndone = undone.status === 0 || undone.status === ERROR_STATUS['not-found'].exit;
-  const last = isUndone ? await run({ owner, directory, words: [] }) : undone;
-  if (last.status === 0) return log('info', {}, 'the node is as it was before');
+  const last = NOTHING_LEFT.has(undone.status) ? await run({ owner, directory, words: [] }) : undone;
+  if (last.status === 0) return log('info', {}, 'the node is as it was before these agents came');
   const problem = complaintOf(last);
   log('warn', { problem }, 'the node is not as it was before');
   await tell(() => node.complain('UninstallFailed', problem), 'the API server was not told');
   throw new OcicryptError('configuration', `the node is not as it was before: ${problem}`);
 }
+
+/** It is undone, no installation came so far that it wrote something, or what is installed is that of other agents. */
+const NOTHING_LEFT: ReadonlySet<number | undefined> = new Set([
+  0,
+  ERROR_STATUS['not-found'].exit,
+  ERROR_STATUS.refused.exit,
+]);
 
 const MAXIMUM_COMPLAINT = 1000;
 

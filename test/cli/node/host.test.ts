@@ -33,9 +33,12 @@ test('agents of another DaemonSet, with another directory too, are refused until
     ...['node', 'install'],
   ]);
   install();
-  for (const word of ['install', 'uninstall', 'remove'] as const)
+  for (const word of ['install', 'uninstall'] as const)
     assert.throws(() => prepareTask(task('second', word), machine), { code: 'refused' });
-  assert.deepEqual(readdirSync(join(root, 'opt')), ['first']);
+  // What they once brought is theirs to remove, and nothing else.
+  prepareTask(task('second', 'remove'), machine);
+  prepareTask({ ...task('second', 'remove'), directory: join(root, 'opt/first') }, machine);
+  assert.deepEqual(readdirSync(join(root, 'opt/first')), ['bin', 'carried.json', 'secrets']);
   forgetInstalled(root);
   assert.equal(prepareTask(task('first', 'remove'), machine), undefined);
   assert.ok(!existsSync(join(root, 'opt')));
@@ -87,7 +90,12 @@ test('the directory of a socket goes at the end if it is empty', (t) => {
   prepareTask(task('first', 'remove'), machine);
   assert.ok(existsSync(join(root, 'run/ocicrypt-kms/socket')));
   rmSync(join(root, 'run/ocicrypt-kms/socket'));
+  prepareTask({ ...task('second', 'install'), socketUser }, machine);
   prepareTask(task('first', 'remove'), machine);
+  assert.deepEqual(readdirSync(join(root, 'run')), ['ocicrypt-kms']);
+  // As `node uninstall` leaves it.
+  forgetInstalled(root);
+  prepareTask(task('second', 'remove'), machine);
   assert.deepEqual(readdirSync(join(root, 'run')), []);
 });
 

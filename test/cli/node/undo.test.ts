@@ -22,6 +22,7 @@ function start(statuses: Readonly<Record<string, number>> = {}) {
   const world = { tasks: [] as HostTask[], forget: async () => {}, complain: async () => {} };
   const undoing: Undoing = {
     clock,
+    isRefused: false,
     run: async (task) => {
       const word = task.words[1] ?? 'remove';
       world.tasks.push(task);
@@ -53,7 +54,10 @@ test('the label goes, then what was written, then what was brought; nothing of a
 test('what was brought goes also if no installation ever succeeded', async () => {
   const { did, said, undoing } = start({ uninstall: 66 });
   await undo(undoing);
-  assert.deepEqual([did, said], [['forget', 'uninstall', 'remove'], ['the node is as it was before {}']]);
+  assert.deepEqual(
+    [did, said],
+    [['forget', 'uninstall', 'remove'], ['the node is as it was before these agents came {}']],
+  );
 });
 
 test('if the node is not undone, or what was brought stays, it is logged, and an event says so', async () => {
@@ -75,10 +79,10 @@ test('an API server that does not answer is asked again, and stops nothing', asy
   assert.match(said.join(), /could not be removed.*deadline-exceeded/);
 });
 
-test('a node of other agents stays as it is, without a word to the API server', async () => {
+test('on a node of other agents only what these brought goes, without a word to the API server', async () => {
   const { did, undoing } = start({ uninstall: 77 });
-  await undo(undoing);
-  assert.deepEqual(did, ['forget', 'uninstall']);
+  await undo({ ...undoing, isRefused: true });
+  assert.deepEqual(did, ['uninstall', 'remove']);
 });
 
 test('agents are dismissed if their DaemonSet is deleted or gone; if nothing says so, that is logged', async () => {
