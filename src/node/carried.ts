@@ -79,7 +79,7 @@ function refuseForeign(directory: string): void {
   if (foreign === undefined) return;
   throw new OcicryptError(
     'configuration',
-    `${directory} is not empty, and not of node agent: it holds ${showPath(foreign)}`,
+    `${directory} is not empty, and not of node agent: it holds ${showPath(join(directory, foreign))}`,
     {
       hint: 'name a directory of its own, which need not be there',
     },

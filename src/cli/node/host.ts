@@ -85,9 +85,10 @@ export function prepareTask(
     releaseNode(root, owner);
     return undefined;
   }
-  if (ownerOf(root) !== owner || (!isExecutable(carried) && installedPaths(root).length === 0))
+  const isThere = (files !== undefined || isOurs) && isExecutable(carried);
+  if (ownerOf(root) !== owner || (!isThere && installedPaths(root).length === 0))
     throw new OcicryptError('not-found', 'these agents have set up nothing on this node');
-  if (!isExecutable(carried)) {
+  if (!isThere) {
     throw new OcicryptError('configuration', `${carried} is gone, and the node is still set up`, {
       hint: 'run ocicrypt-kms node uninstall there',
     });

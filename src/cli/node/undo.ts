@@ -72,11 +72,8 @@ export async function undoNode(
 }
 
 /** It is undone, no installation came so far that it wrote something, or what is installed is that of other agents. */
-const NOTHING_LEFT: ReadonlySet<number | undefined> = new Set([
-  0,
-  ERROR_STATUS['not-found'].exit,
-  ERROR_STATUS.refused.exit,
-]);
+const { 'not-found': notFound, refused } = ERROR_STATUS;
+const NOTHING_LEFT: ReadonlySet<number | undefined> = new Set([0, notFound.exit, refused.exit]);
 
 const MAXIMUM_COMPLAINT = 1000;
 

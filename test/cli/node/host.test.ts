@@ -79,6 +79,12 @@ test('without a program there is nothing to undo, and Secrets go; unless somethi
   install();
   rmSync(join(root, 'opt/first/bin/ocicrypt-kms'));
   assert.throws(() => prepareTask(task('first', 'uninstall'), machine), { code: 'configuration' });
+  // A program that these agents did not bring is not run.
+  const other = join(root, 'opt/other');
+  mkdirSync(join(other, 'bin'), { recursive: true });
+  writeFileSync(join(other, 'bin/ocicrypt-kms'), '', { mode: 0o755 });
+  const elsewhere = { ...task('first', 'uninstall'), directory: other };
+  assert.throws(() => prepareTask(elsewhere, machine), { code: 'configuration' });
 });
 
 test('the directory of a socket goes at the end if it is empty', (t) => {
