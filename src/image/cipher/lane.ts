@@ -23,30 +23,36 @@ const idleLanes: Lane[] = [];
  */
 const SLOTS = 8;
 const FURTHER_SLOTS = 4;
-let lanes = 0;
+/** The one with all threads and the long ring, as long as it lives. */
+let firstLane: Lane | undefined;
 
 type Run = Lane['run'];
 
 /** A run on threads, of those that are idle if there are any; undefined if a bundle lacks their code. */
 export function startLane(): Run | undefined {
   if (WORKER === undefined) return undefined;
-  const lane = idleLanes.pop() ?? new Lane();
+  const lane = (firstLane === undefined ? undefined : idleLanes.pop()) ?? new Lane();
   return async (...run) => {
     await lane.run(...run);
     // A lane that has failed may still have a thread at work or a read under way: only sound ones are used again.
-    if (idleLanes.length < IDLE_LANES) idleLanes.push(lane);
-    else lane.end();
+    if (idleLanes.length >= IDLE_LANES) lane.end();
+    else if (lane === firstLane) idleLanes.push(lane);
+    else idleLanes.unshift(lane);
   };
 }
 
 /** A ring with the threads that work on it. */
 class Lane {
-  readonly #isFirst = lanes++ === 0;
+  readonly #isFirst = firstLane === undefined;
   readonly #shared = createSharedRing(this.#isFirst ? SLOTS : FURTHER_SLOTS);
   readonly #secrets = new SharedArrayBuffer(48);
   readonly #ring = new Ring(this.#shared);
   readonly #workers: Worker[] = [];
   #writing: Promise<void> | undefined;
+
+  constructor() {
+    firstLane ??= this;
+  }
 
   async run(
     source: ByteSource,
@@ -89,7 +95,7 @@ class Lane {
 
   /** Ends the threads, at work or not. */
   end(): void {
-    lanes--;
+    if (firstLane === this) firstLane = undefined;
     for (let party = 0; party <= this.#workers.length + 1; party++) this.#ring.stop(party);
     for (const worker of this.#workers) void worker.terminate();
   }

@@ -9,9 +9,9 @@ import type { ByteSink, ByteSource } from './streams.ts';
 const SMALL = 2 * SLOT_BYTES;
 
 /**
- * Runs every byte of `source` through `stages`, one thread each, into `sink`; in this thread alone if a bundle lacks the
- * code of the threads. Memory is one ring of at most 8 MiB
- * whatever the size. The source is read to its end, the sink is neither committed nor closed.
+ * Runs every byte of `source` through `stages`, one thread each, into `sink`; in this thread alone if the layer is small,
+ * or if a bundle lacks the code of the threads. Memory is one ring of at most 8 MiB whatever the size. The source is
+ * read to its end, the sink is neither committed nor closed.
  *
  * @throws what the source, the sink or `check` throw, the signal's reason, or OcicryptError `integrity` for a wrong size
  */
