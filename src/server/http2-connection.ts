@@ -5,14 +5,8 @@ import type { Socket } from 'node:net';
 import type { Client } from '../base/fair-queue.ts';
 import { Call, type CallListener, type Peer } from './call.ts';
 import type { CloseReason, Connection, ConnectionHolder } from './connection.ts';
+import { Credit } from './credit.ts';
 import { LEAVE_MILLISECONDS, MAXIMUM_UNSENT_BYTES } from './limits.ts';
-
-/** A connection may open so many streams, and send so many pings and settings, without a useful call between them. */
-const MAXIMUM_CREDIT = 200;
-/** What a new connection may cause, beside twice the streams it may have open: a stream costs Node 6 KB. */
-const FIRST_CREDIT = 8;
-const CREDIT_FOR_CALL = 5;
-const CREDIT_FOR_SWEEP = 1;
 
 /** One HTTP/2 connection. */
 export class Http2Connection implements Connection, CallListener {
@@ -22,7 +16,7 @@ export class Http2Connection implements Connection, CallListener {
   readonly #pool: ConnectionHolder;
   readonly #session: ServerHttp2Session;
   readonly #calls = new Set<Call>();
-  #credit: number;
+  readonly #credit: Credit;
   #proved = false;
   /** Whether it takes no more calls, because one of them dripped. */
   #isRetired = false;
@@ -32,7 +26,7 @@ export class Http2Connection implements Connection, CallListener {
     this.socket = socket;
     this.#pool = pool;
     this.client = peer.names?.join('\n') || this;
-    this.#credit = FIRST_CREDIT + 2 * pool.options.limits.streams;
+    this.#credit = new Credit(pool.options.limits.streams);
     this.#session = performServerHandshake(socket, sessionOptions(pool.options.limits.streams));
     this.#session.on('error', () => socket.destroy());
     this.#session.once('close', () => {
@@ -66,7 +60,7 @@ export class Http2Connection implements Connection, CallListener {
 
   closed(call: Call, useful: boolean): void {
     this.#calls.delete(call);
-    if (useful) this.#credit = Math.min(MAXIMUM_CREDIT, this.#credit + CREDIT_FOR_CALL);
+    if (useful) this.#credit.earn();
     if (this.#calls.size > 0) return;
     if (this.#isRetired) this.leave('slow');
     this.#restingSince = performance.now();
@@ -78,7 +72,7 @@ export class Http2Connection implements Connection, CallListener {
       this.close('unread');
       return;
     }
-    this.#credit = Math.min(MAXIMUM_CREDIT, this.#credit + CREDIT_FOR_SWEEP);
+    this.#credit.refresh();
     for (const call of this.#calls) {
       if (!call.isStuck(now)) continue;
       // Who once was answered could otherwise keep a connection for ever, by one call after the other that drips.
@@ -105,7 +99,7 @@ export class Http2Connection implements Connection, CallListener {
 
   /** Whether the connection lives on. */
   #spend(): boolean {
-    if (--this.#credit >= 0) return true;
+    if (this.#credit.spend()) return true;
     if (!this.#session.destroyed) this.close('nuisance');
     return false;
   }

@@ -11,7 +11,7 @@ export type ServerLimits = {
   readonly connections: number;
   /** Calls that one connection may have open. */
   readonly streams: number;
-  /** Bytes of unfinished requests that all connections together may hold. */
+  /** Bytes of requests that all connections together may hold. */
   readonly buffered: number;
   /** Calls that are worked on at the same time. */
   readonly active: number;
@@ -57,13 +57,14 @@ export const PAGE_BYTES = 4096;
 const SLAB_PAGES = 64;
 
 /**
- * The bytes of unfinished requests over all connections, in pages that are used again: nothing waits for the garbage
+ * The bytes of requests over all connections, in pages that are used again: nothing waits for the garbage
  * collection, so that memory is bounded by the limit whatever clients send. Where pages are too few, the request that
- * has been unfinished for longest gives way: callers send theirs at once, and only an attacker's stay half sent.
+ * has been unfinished for longest gives way: callers send theirs at once, and only an attacker's stay half sent. What is
+ * whole is worked on and keeps its pages until then: to take them would lose the work and free nothing.
  */
 export class PageBudget {
   readonly #pages: number;
-  /** Insertion order is age. */
+  /** Of unfinished requests. Insertion order is age. */
   readonly #holders = new Set<Holder>();
   readonly #free: Uint8Array[] = [];
   #taken = 0;
@@ -78,7 +79,7 @@ export class PageBudget {
     return this.#taken * PAGE_BYTES;
   }
 
-  /** One more page for `holder`, {@link PAGE_BYTES} long; undefined if even evicting all others is not enough. */
+  /** One more page for `holder`, {@link PAGE_BYTES} long; undefined if even evicting all that give way is not enough. */
   take(holder: Holder): Uint8Array | undefined {
     while (this.#taken >= this.#pages) {
       const [oldest] = this.#holders;
@@ -93,6 +94,11 @@ export class PageBudget {
     this.#holders.add(holder);
     holder.pages.push(page);
     return page;
+  }
+
+  /** The request of `holder` is whole: it gives way to no other until {@link release}. */
+  settle(holder: Holder): void {
+    this.#holders.delete(holder);
   }
 
   /** Wipes all pages of `holder` and takes them back. */

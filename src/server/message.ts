@@ -58,11 +58,12 @@ export class MessageReceiver implements Holder {
 
   /**
    * The whole message, in a buffer of its own that {@link release} wipes, or why there is none. Its pages stay counted
-   * until then.
+   * until then, and are taken away no more.
    */
   finish(): Uint8Array | CallFailure {
     if (this.#received === 0) return NO_MESSAGE;
     if (this.#received < FRAME_HEADER + this.#length) return HALF_MESSAGE;
+    this.#budget.settle(this);
     this.#whole = Buffer.alloc(this.#length);
     for (const [index, page] of this.pages.entries()) {
       const start = index * PAGE_BYTES;
@@ -105,5 +106,5 @@ const HALF_MESSAGE: CallFailure = { status: CALL_STATUS.INTERNAL, message: 'the 
 /** Also for a request whose bytes were taken away. */
 export const NO_ROOM: CallFailure = {
   status: ERROR_STATUS.throttled.grpc,
-  message: 'throttled: the server holds too many unfinished requests',
+  message: 'throttled: the server holds too many requests',
 };

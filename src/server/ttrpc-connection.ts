@@ -9,8 +9,9 @@ import { CALL_STATUS, type CallStatus, FRAME_HEADER } from '../base/grpc.ts';
 import { releaseBytes } from '../base/memory.ts';
 import type { Peer } from './call.ts';
 import type { CloseReason, Connection, ConnectionHolder } from './connection.ts';
+import { Credit } from './credit.ts';
 import { LEAVE_MILLISECONDS, MAXIMUM_UNSENT_BYTES } from './limits.ts';
-import { type CallFailure, MessageReceiver } from './message.ts';
+import { type CallFailure, MessageReceiver, NO_ROOM } from './message.ts';
 import {
   decodeTtrpcHeader,
   decodeTtrpcRequest,
@@ -32,6 +33,16 @@ type Frame = {
 /** A call that ends without a reply; `problem` is the whole line, of which the caller may have only a part. */
 type Failure = CallFailure & { readonly problem?: string };
 
+/** What is known of a call while it is at work. */
+type Called = {
+  /** The path of a method that exists, or "unknown". */
+  method: string;
+  queued: number;
+  handled: number;
+  /** Its method, which may go on after the deadline; undefined if none was called. */
+  work?: Promise<Uint8Array>;
+};
+
 /** Of names and metadata beside the message of a method. */
 const ENVELOPE_BYTES = 16 * 1024;
 /** What calls say of the client: only ocicrypt-rs calls key providers over ttrpc. */
@@ -42,10 +53,13 @@ export class TtrpcConnection implements Connection {
   readonly since = performance.now();
   readonly #holder: ConnectionHolder;
   readonly #peer: Peer;
+  readonly #credit: Credit;
   readonly #calls = new Set<AbortController>();
   readonly #head = new Uint8Array(TTRPC_HEADER);
   #headed = 0;
   #frame: Frame | undefined;
+  /** Why no more frames are read, if none are. */
+  #retired: CloseReason | undefined;
   /** When the frame began that is coming in. */
   #frameSince = this.since;
   #lastStream = 0;
@@ -56,6 +70,7 @@ export class TtrpcConnection implements Connection {
     this.socket = socket;
     this.#holder = holder;
     this.#peer = peer;
+    this.#credit = new Credit(holder.options.limits.streams);
     socket.on('data', (chunk: Uint8Array) => this.#read(chunk));
     socket.once('close', () => this.#closed());
   }
@@ -66,8 +81,9 @@ export class TtrpcConnection implements Connection {
 
   sweep(now: number): void {
     const { idle, request } = this.#holder.options.limits;
+    this.#credit.refresh();
     if (this.socket.writableLength > MAXIMUM_UNSENT_BYTES) this.close('unread');
-    else if (this.#headed > 0 && now - this.#frameSince > request) this.close('slow');
+    else if (this.#headed > 0 && now - this.#frameSince > request) this.#retire('slow');
     else if (now - this.#restingSince > idle) this.leave('idle');
   }
 
@@ -86,7 +102,7 @@ export class TtrpcConnection implements Connection {
 
   #read(chunk: Uint8Array): void {
     let rest = chunk;
-    while (rest.length > 0 && !this.socket.destroyed && !this.socket.writableEnded) {
+    while (rest.length > 0 && this.#retired === undefined && !this.socket.destroyed && !this.socket.writableEnded) {
       const frame = this.#frame;
       rest = frame === undefined ? this.#readHeader(rest) : this.#readMessage(frame, rest);
     }
@@ -94,7 +110,7 @@ export class TtrpcConnection implements Connection {
     releaseBytes(chunk);
   }
 
-  /** Returns what follows the header. Whatever is no request of a new stream ends the connection. */
+  /** Returns what follows the header. What is no request of a new stream ends the connection, and so does one too many. */
   #readHeader(bytes: Uint8Array): Uint8Array {
     if (this.#headed === 0) this.#frameSince = performance.now();
     const part = bytes.subarray(0, TTRPC_HEADER - this.#headed);
@@ -103,13 +119,17 @@ export class TtrpcConnection implements Connection {
     const rest = bytes.subarray(part.length);
     if (this.#headed < TTRPC_HEADER) return rest;
     const header = decodeTtrpcHeader(this.#head);
-    if (!header.isRequest || header.stream % 2 === 0 || header.stream <= this.#lastStream) {
+    const isNext = header.isRequest && header.stream % 2 === 1 && header.stream > this.#lastStream;
+    // Paid back where the call turns out to be one.
+    if (!isNext || !this.#credit.spend()) {
       this.close('nuisance');
       return rest;
     }
     this.#lastStream = header.stream;
     const { budget, maximumMessage } = this.#holder.options;
-    const receiver = new MessageReceiver(budget, maximumMessage + ENVELOPE_BYTES, () => this.close('slow'));
+    const receiver = new MessageReceiver(budget, maximumMessage + ENVELOPE_BYTES, () =>
+      this.#fail(frame, NO_ROOM, 'slow'),
+    );
     const frame: Frame = { header, receiver, rest: header.length };
     this.#frame = frame;
     // The receiver knows gRPC's header, which says the same.
@@ -128,26 +148,36 @@ export class TtrpcConnection implements Connection {
 
   /** After each part of a frame: a whole one becomes a call, and one that fails is the last of its connection. */
   #received(frame: Frame, failure: CallFailure | undefined): void {
-    if (failure !== undefined) {
-      this.#conclude(frame, failure, { method: 'unknown', queued: 0, handled: 0 });
-      frame.receiver.release();
-      this.leave('nuisance');
+    const message = failure ?? (frame.rest === 0 ? frame.receiver.finish() : undefined);
+    if (message === undefined) return;
+    if (!(message instanceof Uint8Array)) {
+      this.#fail(frame, message, 'nuisance');
       return;
     }
-    if (frame.rest > 0) return;
     this.#frame = undefined;
     this.#headed = 0;
-    const message = frame.receiver.finish();
-    if (!this.#proved) this.#holder.prove(this);
-    this.#proved = true;
-    if (message instanceof Uint8Array) void this.#work(frame, message);
+    void this.#work(frame, message);
+  }
+
+  #fail(frame: Frame, failure: CallFailure, reason: CloseReason): void {
+    this.#conclude(frame, failure, { method: 'unknown', queued: 0, handled: 0 });
+    this.#retire(reason);
+  }
+
+  /** Drops what is coming in and all that follows, and leaves as soon as the open calls have ended. */
+  #retire(reason: CloseReason): void {
+    this.#retired = reason;
+    this.#frame?.receiver.release();
+    this.#frame = undefined;
+    this.#headed = 0;
+    this.leave(reason);
   }
 
   async #work(frame: Frame, message: Uint8Array): Promise<void> {
     const controller = new AbortController();
     this.#calls.add(controller);
     const started = performance.now();
-    const called = { method: 'unknown', queued: 0, handled: 0 };
+    const called: Called = { method: 'unknown', queued: 0, handled: 0 };
     let outcome: Uint8Array | Failure;
     try {
       const request = decodeTtrpcRequest(message);
@@ -161,12 +191,16 @@ export class TtrpcConnection implements Connection {
         problem: describeError(error),
       };
     }
-    frame.receiver.release();
+    // A method reads its request until it ends, which may be after the caller has got its answer.
+    void Promise.allSettled([called.work]).then(() => frame.receiver.release());
+    if (called.work !== undefined) this.#credit.earn();
     called.handled = performance.now() - started - called.queued;
     this.#calls.delete(controller);
     this.#conclude(frame, outcome, called);
     this.#restingSince = performance.now();
-    if (!this.isBusy() && !this.socket.destroyed) this.#holder.rest(this);
+    if (this.isBusy() || this.socket.destroyed) return;
+    if (this.#retired !== undefined) this.leave(this.#retired);
+    this.#holder.rest(this);
   }
 
   #refusal({ header }: Frame, { path }: TtrpcRequest): Failure | undefined {
@@ -177,18 +211,16 @@ export class TtrpcConnection implements Connection {
     return methods.has(path) ? undefined : { status: CALL_STATUS.UNIMPLEMENTED, message: 'no such method' };
   }
 
-  async #handle(
-    { path, payload, timeout }: TtrpcRequest,
-    ended: AbortSignal,
-    called: { queued: number },
-  ): Promise<Uint8Array> {
+  #handle({ path, payload, timeout }: TtrpcRequest, ended: AbortSignal, called: Called): Promise<Uint8Array> {
     const { gate, limits, methods } = this.#holder.options;
     const limit = Math.min(timeout ?? limits.call, limits.call);
     // Timers count whole milliseconds, from one on.
     if (limit < 1) throw new OcicryptError('deadline-exceeded', 'the time of the call is over');
+    if (!this.#proved) this.#holder.prove(this);
+    this.#proved = true;
     markCall(ended, limit, this);
     const started = performance.now();
-    return withDeadline(limit, ended, 'the call', async (signal) => {
+    const work = async (signal: AbortSignal) => {
       await gate.enter(signal);
       try {
         called.queued = performance.now() - started;
@@ -200,16 +232,15 @@ export class TtrpcConnection implements Connection {
       } finally {
         gate.leave();
       }
+    };
+    return withDeadline(limit, ended, 'the call', (signal) => {
+      called.work = work(signal);
+      return called.work;
     });
   }
 
-  #conclude(
-    { header }: Frame,
-    outcome: Uint8Array | Failure,
-    called: { readonly method: string; readonly queued: number; readonly handled: number },
-  ): void {
+  #conclude({ header }: Frame, outcome: Uint8Array | Failure, { method, queued, handled }: Called): void {
     const { failed, report } = this.#holder.options;
-    const { method } = called;
     let status: CallStatus = CALL_STATUS.OK;
     if (outcome instanceof Uint8Array) {
       this.#send(encodeTtrpcReply(header.stream, outcome));
@@ -220,12 +251,16 @@ export class TtrpcConnection implements Connection {
       failed({ method, status, caller: this.#peer.caller, problem });
       this.#send(encodeTtrpcFailure(header.stream, status, outcome.message));
     }
-    report({ ...called, status, received: 0 });
+    report({ method, queued, handled, status, received: 0 });
   }
 
   #send(frame: Uint8Array): void {
-    if (!this.socket.writable) wipe(frame);
-    else this.socket.write(frame, () => wipe(frame));
+    if (!this.socket.writable) {
+      wipe(frame);
+      return;
+    }
+    this.socket.write(frame, () => wipe(frame));
+    if (this.socket.writableLength > MAXIMUM_UNSENT_BYTES) this.close('unread');
   }
 
   #closed(): void {

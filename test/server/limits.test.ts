@@ -241,6 +241,18 @@ describe('the counters that connections share', () => {
     assert.equal(budget.take(three), undefined);
   });
 
+  test('a request that is whole gives way to none, and is counted until its work has ended', () => {
+    const budget = new PageBudget(2 * PAGE_BYTES);
+    const receive = (length: number) => {
+      const receiver = new MessageReceiver(budget, length, () => assert.fail('it was evicted'));
+      return { receiver, failure: receiver.push(encodeFrame(new Uint8Array(length))) };
+    };
+    const first = receive(PAGE_BYTES).receiver;
+    assert.ok(first.finish() instanceof Uint8Array);
+    assert.equal(receive(2 * PAGE_BYTES).failure?.status, 8);
+    first.release();
+  });
+
   test('a message is the same whatever pieces it comes in, and leaves its pages', () => {
     const budget = new PageBudget(64 * PAGE_BYTES);
     const message = randomBytes(3 * PAGE_BYTES + 1);

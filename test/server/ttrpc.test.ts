@@ -1,7 +1,7 @@
 // ttrpc on a unix socket: the same calls, statuses and limits as over gRPC, and arrays of numbers for ocicrypt-rs.
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { connect, type Socket } from 'node:net';
+import { connect, createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { describe, type TestContext, test } from 'node:test';
 import { concatBytes } from '../../src/base/bytes.ts';
@@ -9,7 +9,11 @@ import { decodeBytesField, decodeNumberField, encodeBytesField } from '../../src
 import { parseKeyUri } from '../../src/base/key-uri.ts';
 import type { Kek } from '../../src/kms/kek.ts';
 import type { AuditEvent } from '../../src/provider/audit.ts';
+import type { CallReport, Method } from '../../src/server/call.ts';
+import type { CloseReason } from '../../src/server/connection.ts';
+import { CallGate, DEFAULT_SERVER_LIMITS, PAGE_BYTES, PageBudget, type ServerLimits } from '../../src/server/limits.ts';
 import { KEY_PROVIDER_SERVICE } from '../../src/server/service.ts';
+import { TtrpcConnection } from '../../src/server/ttrpc-connection.ts';
 import { type RunningOptions, startRunning, temporaryDirectory, wrapRequest } from './running.ts';
 
 const [REQUEST, RESPONSE, DATA] = [1, 2, 3];
@@ -214,7 +218,7 @@ describe('a call of ttrpc', () => {
     const { client, running } = await start(t, { limits, kek: hanging, provider: { rules } });
     const silent = client();
     const dripping = client();
-    assert.equal((await dripping.send(frame(callOf({ method: 'Other' }))))?.status, 12);
+    assert.equal((await dripping.send(frame(callOf())))?.status, 4);
     dripping.socket.write(frame(callOf(), { stream: 3 }).subarray(0, 40));
     const started = performance.now();
     await Promise.all([silent, dripping].map(({ socket }) => once(socket, 'close')));
@@ -246,4 +250,205 @@ describe('a call of ttrpc', () => {
     if (first !== undefined && !first.socket.destroyed) await once(first.socket, 'close');
     assert.equal((await client().send(frame(callOf())))?.status, 0);
   });
+});
+
+/** What {@link withMethod} serves: a call of it, whose payload says by its first byte what to do. */
+const METHOD = `/${KEY_PROVIDER_SERVICE}/WrapKey`;
+const [AT_ONCE, HELD] = [1, 2];
+const callWith = (what: number, length = 1) => callOf({ payload: new Uint8Array(length).fill(what) });
+
+/** One method of the test's own, on connections that nothing sweeps but the test. */
+async function withMethod(t: TestContext, method: Method, changed: Partial<ServerLimits> = {}) {
+  const limits = { ...DEFAULT_SERVER_LIMITS, ...changed };
+  const budget = new PageBudget(limits.buffered);
+  const closed: CloseReason[] = [];
+  const reports: CallReport[] = [];
+  const proved = new Set<Socket>();
+  const connections: TtrpcConnection[] = [];
+  const holder = {
+    options: {
+      methods: new Map([[METHOD, method]]),
+      maximumMessage: 128 * 1024,
+      limits,
+      budget,
+      gate: new CallGate(limits.active, limits.queue),
+      draining: () => false,
+      report: (report: CallReport) => void reports.push(report),
+      failed: () => {},
+      closedBecause: (reason: CloseReason) => void closed.push(reason),
+    },
+    prove: ({ socket }: TtrpcConnection) => void proved.add(socket),
+    rest: () => {},
+    forget: () => {},
+  };
+  const server = createServer((socket) => {
+    socket.on('error', () => {});
+    connections.push(new TtrpcConnection(socket, { caller: 'test' }, holder));
+  });
+  const path = join(await temporaryDirectory(t), 't');
+  server.listen(path);
+  await once(server, 'listening');
+  t.after(() => {
+    for (const { socket } of connections) socket.destroy();
+    server.close();
+  });
+  const start = async () => {
+    const client = new Client(t, path);
+    await once(server, 'connection');
+    const connection = connections.at(-1);
+    assert.ok(connection !== undefined);
+    /** Sends bytes, and waits until the server has read them all. */
+    const sendOnly = async (bytes: Uint8Array) => {
+      const wanted = client.socket.bytesWritten + bytes.length;
+      client.socket.write(bytes);
+      while (connection.socket.bytesRead < wanted) await once(connection.socket, 'data');
+    };
+    return { client, connection, sendOnly };
+  };
+  return { start, budget, closed, reports, proved };
+}
+
+/** A method that answers at once, or holds its call until it is told to go on. */
+function holding() {
+  const go = Promise.withResolvers<void>();
+  const method: Method = async (request) => {
+    if (request[0] === HELD) await go.promise;
+    return new Uint8Array(request);
+  };
+  return { method, go: go.resolve };
+}
+
+const turn = () => new Promise<void>((resolve) => setImmediate(resolve));
+
+/** Also with an error, as for bytes that the server has not read. */
+const closing = ({ socket }: Client) =>
+  new Promise<void>((resolve) => (socket.closed ? resolve() : socket.once('close', () => resolve())));
+
+const shown = ({ answers }: Client) => answers.map(({ stream, status }) => [stream, status]);
+
+describe('a client of ttrpc that misbehaves', () => {
+  test('is read no more after a frame that is too long; what is at work ends, and then the connection', async (t) => {
+    const { method, go } = holding();
+    const { start, budget, closed, reports } = await withMethod(t, method);
+    const { client, sendOnly } = await start();
+    await sendOnly(frame(callWith(HELD)));
+    const held = budget.total;
+    const head = frame(new Uint8Array(), { stream: 3 });
+    head.writeUInt32BE(0xffffffff);
+    assert.equal((await client.send(head))?.stream, 3);
+    for (let sent = 0; sent < 3; sent++) await sendOnly(new Uint8Array(200 * 1024));
+    await sendOnly(frame(callWith(AT_ONCE), { stream: 5 }));
+    assert.deepEqual([budget.total, reports.length, closed, shown(client)], [held, 1, [], [[3, 3]]]);
+    go();
+    await closing(client);
+    assert.deepEqual(shown(client), [
+      [3, 3],
+      [1, 0],
+    ]);
+    assert.deepEqual([budget.total, closed], [0, ['nuisance']]);
+  });
+
+  test('may send few frames without a useful call between them, and as many useful ones as it likes', async (t) => {
+    const { method } = holding();
+    const { start, closed, reports } = await withMethod(t, method);
+    const useful = await start();
+    for (let call = 0; call < 90; call++)
+      assert.equal((await useful.client.send(frame(callWith(AT_ONCE), { stream: 2 * call + 1 })))?.status, 0);
+    reports.length = 0;
+    const { client } = await start();
+    const frames = Array.from({ length: 1000 }, (_, call) => frame(callOf({ method: 'x' }), { stream: 2 * call + 1 }));
+    client.socket.write(Buffer.concat(frames));
+    await closing(client);
+    assert.deepEqual(closed, ['nuisance']);
+    assert.equal(reports.length, 8 + 2 * DEFAULT_SERVER_LIMITS.streams);
+  });
+
+  test('cannot have replies pile up that it does not read', async (t) => {
+    const go = Promise.withResolvers<void>();
+    const { start, closed } = await withMethod(t, async () => {
+      await go.promise;
+      return new Uint8Array(512 * 1024);
+    });
+    const { client, sendOnly } = await start();
+    client.socket.pause();
+    for (let call = 0; call < 16; call++) await sendOnly(frame(callWith(HELD), { stream: 2 * call + 1 }));
+    go.resolve();
+    await turn();
+    assert.deepEqual(closed, ['unread']);
+  });
+
+  test('proves itself by a method that exists, as over HTTP/2', async (t) => {
+    const { method } = holding();
+    const { start, proved } = await withMethod(t, method);
+    const { client } = await start();
+    const useless: readonly (readonly [Uint8Array, FrameOptions])[] = [
+      [Buffer.from([0x0a, 0xff]), {}],
+      [new Uint8Array(), {}],
+      [callOf({ method: 'Other' }), {}],
+      [callWith(AT_ONCE), { flags: REMOTE_OPEN }],
+      [callOf({ nanoseconds: [1] }), {}],
+    ];
+    for (const [index, [message, options]] of useless.entries())
+      assert.notEqual((await client.send(frame(message, { stream: 2 * index + 1, ...options })))?.status, 0);
+    assert.equal(proved.size, 0);
+    assert.equal((await client.send(frame(callWith(AT_ONCE), { stream: 99 })))?.status, 0);
+    assert.equal(proved.size, 1);
+  });
+
+  test('loses an unfinished request to others, and nobody a call that is at work', async (t) => {
+    const { method, go } = holding();
+    const { start, budget, closed } = await withMethod(t, method, { buffered: 4 * PAGE_BYTES });
+    const [one, other] = [await start(), await start()];
+    await one.sendOnly(frame(callWith(HELD, PAGE_BYTES)));
+    const half = frame(callWith(AT_ONCE, 3 * PAGE_BYTES), { stream: 3 });
+    await one.sendOnly(half.subarray(0, PAGE_BYTES + 100));
+    assert.equal(budget.total, 4 * PAGE_BYTES);
+    assert.equal((await other.client.send(frame(callWith(AT_ONCE))))?.status, 0);
+    await one.sendOnly(half.subarray(PAGE_BYTES + 100));
+    assert.deepEqual([closed, one.client.socket.destroyed], [[], false]);
+    // What is left is at work: the next one is refused, and takes nothing away.
+    assert.equal((await other.client.send(frame(callWith(AT_ONCE, 3 * PAGE_BYTES), { stream: 3 })))?.status, 8);
+    go();
+    await closing(one.client);
+    assert.deepEqual(shown(one.client), [
+      [3, 8],
+      [1, 0],
+    ]);
+    assert.equal(budget.total, 0);
+  });
+
+  test('that drips loses no call that is at work', async (t) => {
+    const { method, go } = holding();
+    const { start, closed } = await withMethod(t, method);
+    const { client, connection, sendOnly } = await start();
+    await sendOnly(frame(callWith(HELD)));
+    await sendOnly(frame(callWith(AT_ONCE), { stream: 3 }).subarray(0, 20));
+    connection.sweep(performance.now() + DEFAULT_SERVER_LIMITS.request + 1);
+    assert.deepEqual([closed, connection.socket.destroyed], [[], false]);
+    go();
+    await closing(client);
+    assert.deepEqual([shown(client), closed], [[[1, 0]], ['slow']]);
+  });
+});
+
+test('a method of ttrpc has its request until it ends, however late that is', async (t) => {
+  const go = Promise.withResolvers<void>();
+  const seen = Promise.withResolvers<Uint8Array>();
+  const { start, budget } = await withMethod(
+    t,
+    async (request) => {
+      await go.promise;
+      seen.resolve(Uint8Array.from(request));
+      return new Uint8Array(1);
+    },
+    { call: 20 },
+  );
+  const { client } = await start();
+  assert.equal((await client.send(frame(callWith(HELD, 100))))?.status, 4);
+  await turn();
+  assert.equal(budget.total, PAGE_BYTES);
+  go.resolve();
+  assert.deepEqual(await seen.promise, new Uint8Array(100).fill(HELD));
+  await turn();
+  assert.equal(budget.total, 0);
 });
