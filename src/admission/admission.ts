@@ -29,7 +29,7 @@ export type AdmissionEvent = {
   readonly pod: string;
   readonly user: string;
   readonly rule?: string | undefined;
-  /** The first of them. */
+  /** The first of them, those before the others that are not ok. */
   readonly images: readonly RecordedImage[];
   readonly problem?: string | undefined;
   readonly milliseconds: number;
@@ -48,6 +48,8 @@ export type AdmissionOptions = {
   readonly cluster: Cluster | undefined;
   /** Rejects if the decision cannot be recorded: then the pod is refused. */
   readonly record: (event: AdmissionEvent) => Promise<void>;
+  /** Reviews of one namespace that are worked on at the same time. */
+  readonly perNamespace: number;
   readonly onReview: (action: Action, outcome: Outcome, milliseconds: number) => void;
   readonly onImage: (outcome: ImageOutcome) => void;
 };
@@ -63,26 +65,46 @@ export type Posted = {
   readonly signal: AbortSignal;
 };
 
+type Call = Omit<Posted, 'body'>;
+
 type Reply = { readonly status: number; readonly type: string; readonly body: string };
 
 /** Makes what answers API servers on `/validate` and `/mutate`, and Gatekeeper on `/gatekeeper/RULE`; other paths are undefined. */
 export function createAdmission(options: AdmissionOptions): (posted: Posted) => Promise<Reply | undefined> {
-  return async (posted) => {
-    const action = ACTIONS.get(posted.path);
-    const rule = /^\/gatekeeper\/([A-Za-z0-9._-]{1,63})$/.exec(posted.path)?.[1];
+  const open = new Map<string, number>();
+  /** A namespace whose registry hangs has all its reviews open, and must leave places for those of others. */
+  const limited = async (namespace: string, work: () => Promise<Decided>) => {
+    const others = open.get(namespace) ?? 0;
+    if (others >= options.perNamespace) throw new OcicryptError('throttled', TOO_MANY, { hint: 'try again later' });
+    open.set(namespace, others + 1);
     try {
-      if (rule !== undefined)
-        return json(await answerProvider(rule, parseProviderRequest(posted.body), posted, options));
-      if (action === undefined) return undefined;
-      const review = parseReview(posted.body);
-      const { answer } = await answerReview(action, review, posted, options);
-      return json(formatAnswer(review.uid, answer));
+      return await work();
+    } finally {
+      const left = (open.get(namespace) ?? 1) - 1;
+      if (left > 0) open.set(namespace, left);
+      else open.delete(namespace);
+    }
+  };
+  // Not async, and each document is read at once: while its answer is waited for, nothing here holds its bytes.
+  return ({ body, ...call }) => {
+    const action = ACTIONS.get(call.path);
+    const rule = /^\/gatekeeper\/([A-Za-z0-9._-]{1,63})$/.exec(call.path)?.[1];
+    try {
+      if (rule !== undefined) return answerProvider(rule, parseProviderRequest(body), call, options).then(json);
+      if (action === undefined) return Promise.resolve(undefined);
+      const review = parseReview(body);
+      return answerReview(action, review, call, { ...options, limited }).then(({ answer }) =>
+        json(formatAnswer(review.uid, answer)),
+      );
     } catch (error) {
       // Without its uid there is no answer: the API server takes this for a failure of the webhook.
-      return { status: 400, type: 'text/plain', body: `${describeForCaller(error)}\n` };
+      return Promise.resolve({ status: 400, type: 'text/plain', body: `${describeForCaller(error)}\n` });
     }
   };
 }
+
+const TOO_MANY = 'too many pods of this namespace are looked at already';
+type Limited = (namespace: string, work: () => Promise<Decided>) => Promise<Decided>;
 
 function json(body: string): Reply {
   return { status: 200, type: 'application/json', body };
@@ -113,7 +135,7 @@ const DURATION = /^(?:(\d{1,3})m(?!s))?(?:(\d{1,5}(?:\.\d{1,9})?)s)?(?:(\d{1,7}(
 
 /** Runs `work` for as long as the caller waits. @param client whose turn it is where others wait too */
 async function inTime<Result>(
-  { query, received, signal: gone }: Posted,
+  { query, received, signal: gone }: Call,
   client: string,
   work: (time: { readonly signal: AbortSignal; readonly deadline: number }) => Promise<Result>,
 ): Promise<Result> {
@@ -135,12 +157,12 @@ async function inTime<Result>(
 async function answerProvider(
   rule: string,
   names: readonly string[],
-  posted: Posted,
+  call: Call,
   { court, onImage }: AdmissionOptions,
 ): Promise<string> {
   try {
     const setup = { court: court(), cluster: undefined };
-    const findings = await inTime(posted, 'gatekeeper', (time) => judgeNames({ ...setup, ...time }, rule, names));
+    const findings = await inTime(call, 'gatekeeper', (time) => judgeNames({ ...setup, ...time }, rule, names));
     for (const { outcome } of findings) onImage(outcome);
     return formatProviderResponse(findings);
   } catch (error) {
@@ -151,13 +173,16 @@ async function answerProvider(
 async function answerReview(
   action: Action,
   review: Review,
-  posted: Posted,
-  options: AdmissionOptions,
+  call: Call,
+  options: AdmissionOptions & { readonly limited: Limited },
 ): Promise<Decided> {
-  const { received } = posted;
+  const { received } = call;
   const setup = { action, review, court: options.court(), cluster: options.cluster };
-  // Namespaces take turns where they wait.
-  let decided = await inTime(posted, review.namespace, (time) => decide({ ...setup, ...time })).catch(refusal);
+  const { namespace } = review;
+  // Namespaces take turns where they wait; none is called as Gatekeeper is, which has its own.
+  let decided = await options
+    .limited(namespace, () => inTime(call, `namespace ${namespace}`, (time) => decide({ ...setup, ...time })))
+    .catch(refusal);
   try {
     const isIdle = decided.outcome === 'not-judged' || (action === 'mutate' && decided.outcome === 'allowed');
     if (!isIdle) await options.record(eventOf(action, review, decided, performance.now() - received));
@@ -181,8 +206,10 @@ const MAXIMUM_NAME = 512;
 function eventOf(action: Action, review: Review, decided: Decided, milliseconds: number): AdmissionEvent {
   const { uid: id, dryRun, namespace, user, object = {}, name } = review;
   const { outcome, rule, findings = [], answer } = decided;
+  // What is wrong comes first: of a pod of a thousand containers it may be the last.
+  const sorted = findings.toSorted((one, other) => Number(one.outcome === 'ok') - Number(other.outcome === 'ok'));
   const images = new Map(
-    findings.map(({ image, outcome: found, digest }) => [
+    sorted.map(({ image, outcome: found, digest }) => [
       image.name,
       { image: image.name.slice(0, MAXIMUM_NAME), outcome: found, digest },
     ]),

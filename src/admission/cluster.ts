@@ -3,6 +3,7 @@
 import { OcicryptError } from '../base/errors.ts';
 import { asBytes, asObject, asText, type JsonObject } from '../base/json.ts';
 import { type Kubernetes, openKubernetes } from '../base/kubernetes.ts';
+import { SharedRuns } from '../base/share.ts';
 import { printable } from '../base/shown.ts';
 import type { AuthDocument } from '../image/transports/registry/credentials.ts';
 import type { Cluster } from './decision.ts';
@@ -11,7 +12,9 @@ import { Kept } from './kept.ts';
 import type { Labels } from './policy.ts';
 
 const MAXIMUM_SECRETS = 16;
-/** What was read holds for so long: a burst of pods asks once. */
+/** A secret may hold a mebibyte, and a login needs some hundred bytes: what is kept must not be for its author to say. */
+const MAXIMUM_DOCUMENT_BYTES = 64 * 1024;
+/** What was read holds for so long; who asks while it is read waits for it: a burst of pods asks once. */
 const HOLD_MILLISECONDS = 5_000;
 const MAXIMUM_KEPT = 256;
 
@@ -24,25 +27,30 @@ export function findCluster(environment: NodeJS.ProcessEnv): Cluster | undefined
 export function createCluster(kubernetes: Pick<Kubernetes, 'ask'>): Cluster {
   const labels = new Kept<Labels>(MAXIMUM_KEPT);
   const documents = new Kept<AuthDocument | 'none'>(MAXIMUM_KEPT);
+  const labelRuns = new SharedRuns<Labels>();
+  const documentRuns = new SharedRuns<AuthDocument | 'none'>();
   const readSecret = async (namespace: string, name: string, signal: AbortSignal) => {
     const path = ['api', 'v1', 'namespaces', namespace, 'secrets', name];
     const key = path.join('/');
     const kept = documents.get(key);
     if (kept !== undefined) return kept;
-    const secret = await kubernetes.ask({ method: 'GET', path }, signal).catch(orNothing);
-    const document = documentOf(secret, `the secret ${printable(`${namespace}/${name}`)}`) ?? 'none';
-    documents.set(key, document, HOLD_MILLISECONDS);
-    return document;
+    return documentRuns.run(key, signal, async (running) => {
+      const secret = await kubernetes.ask({ method: 'GET', path }, running).catch(orNothing);
+      const document = documentOf(secret, `the secret ${printable(`${namespace}/${name}`)}`) ?? 'none';
+      documents.set(key, document, HOLD_MILLISECONDS);
+      return document;
+    });
   };
   return {
     async namespaceLabels(namespace, signal) {
       const kept = labels.get(namespace);
       if (kept !== undefined) return kept;
-      const read = labelsOf(
-        await kubernetes.ask({ method: 'GET', path: ['api', 'v1', 'namespaces', namespace] }, signal),
-      );
-      labels.set(namespace, read, HOLD_MILLISECONDS);
-      return read;
+      return labelRuns.run(namespace, signal, async (running) => {
+        const path = ['api', 'v1', 'namespaces', namespace];
+        const read = labelsOf(await kubernetes.ask({ method: 'GET', path }, running));
+        labels.set(namespace, read, HOLD_MILLISECONDS);
+        return read;
+      });
     },
     async logins(namespace, secrets, signal) {
       if (secrets.length > MAXIMUM_SECRETS) {
@@ -67,9 +75,22 @@ function orNothing(error: unknown): undefined {
 /** Of a secret of another type nothing is taken, as the kubelet takes nothing. */
 function documentOf(secret: JsonObject | undefined, name: string): AuthDocument | undefined {
   const data = asObject(secret?.get('data'));
-  const isOld = asText(secret?.get('type')) === 'kubernetes.io/dockercfg';
-  const content = asBytes(data?.get(isOld ? '.dockercfg' : '.dockerconfigjson'));
+  const type = asText(secret?.get('type')) ?? '';
+  const content = asBytes(data?.get(MEMBERS.get(type) ?? ''));
   if (content === undefined) return undefined;
+  if (content.length > MAXIMUM_DOCUMENT_BYTES) {
+    throw new OcicryptError('bad-input', `${name} is larger than ${MAXIMUM_DOCUMENT_BYTES} bytes`, {
+      hint: 'leave in it the registries alone that the pod needs',
+    });
+  }
+  if (type !== OLD) return { name, content };
   const rows = new TextDecoder().decode(content);
-  return { name, content: isOld ? new TextEncoder().encode(`{"auths":${rows}}`) : content };
+  return { name, content: new TextEncoder().encode(`{"auths":${rows}}`) };
 }
+
+const OLD = 'kubernetes.io/dockercfg';
+/** Types of pull secrets, and the member of each that counts. */
+const MEMBERS: ReadonlyMap<string, string> = new Map([
+  [OLD, '.dockercfg'],
+  ['kubernetes.io/dockerconfigjson', '.dockerconfigjson'],
+]);

@@ -156,22 +156,25 @@ class PodDecision {
   }
 
   async #find(name: string, rule: Rule): Promise<Omit<Finding, 'image'>> {
+    let reference: RegistryReference | undefined;
     try {
-      const reference = parseImageName(name);
+      reference = parseImageName(name);
       this.#checkPlace(name, reference);
       const { signal, deadline, court } = this.#setup;
+      const image = reference;
       const left = deadline - MARGIN_MILLISECONDS - performance.now();
       if (left <= 0) throw new OcicryptError('deadline-exceeded', 'there was no time left to look at it');
       const { ok, digest, problem } = await withDeadline(left, signal, 'looking at it', async (running) =>
-        court.judge.judge(reference, rule, await this.#logins(rule), running),
+        court.judge.judge(image, rule, await this.#logins(rule), running),
       );
       if (ok) return { outcome: 'ok', digest, reference, problem: '' };
-      return { outcome: 'integrity', problem: `is not encrypted as it must be: ${problem}` };
+      return { outcome: 'integrity', reference, problem: `is not encrypted as it must be: ${problem}` };
     } catch (error) {
       const { code } = asOcicryptError(error);
       const said = code === 'deadline-exceeded' ? asOcicryptError(error).with({ hint: MORE_TIME }) : error;
       const how = isAtFault(code) ? 'is refused' : 'cannot be judged';
-      return { outcome: code, problem: `${how}: ${describeForCaller(said)}` };
+      const problem = `${how}: ${describeForCaller(said)}`;
+      return reference === undefined ? { outcome: code, problem } : { outcome: code, reference, problem };
     }
   }
 
@@ -192,7 +195,9 @@ class PodDecision {
   #validate(rule: Rule, findings: readonly Finding[]): Decided {
     const bad = findings.filter(({ outcome }) => outcome !== 'ok');
     const denying = bad.filter(({ outcome }) => isAtFault(outcome) || rule.unknown === 'deny');
-    const loose = rule.pin === 'never' ? [] : findings.flatMap((one) => looseName(one, this.#runtime) ?? []);
+    // A node may yet find what is not to be known now: where a fixed name is demanded, that image needs one as well.
+    const named = findings.filter((one) => one.outcome === 'ok' || (rule.pin === 'required' && !denying.includes(one)));
+    const loose = rule.pin === 'never' ? [] : named.flatMap((one) => looseName(one, this.#runtime) ?? []);
     const refusals = [...denying.map(sentenceOf), ...(rule.pin === 'required' ? loose : [])];
     const warnings = [
       ...bad.filter((one) => !denying.includes(one)).map(sentenceOf),

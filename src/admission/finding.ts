@@ -14,8 +14,9 @@ export type Finding = {
   readonly outcome: ImageOutcome;
   /** What is wrong, to stand behind the image's name. */
   readonly problem: string;
-  /** Both are there if it was judged. */
+  /** What the name says, if it is one. */
   readonly reference?: RegistryReference;
+  /** Of an image that is ok. */
   readonly digest?: string;
 };
 
@@ -31,12 +32,9 @@ export function sentenceOf({ image, problem }: Finding): string {
   return `${image.where} ${showImage(image.name)} ${problem}`;
 }
 
-/** That another image than this good one may run, and why; undefined if none can. */
-export function looseName(
-  { image, reference, outcome }: Finding,
-  runtime: NodeRuntime | undefined,
-): string | undefined {
-  if (outcome !== 'ok' || reference === undefined || isFixed(reference, runtime)) return undefined;
+/** That another image than the one that was looked at may run, and why; undefined if none can. */
+export function looseName({ image, reference }: Finding, runtime: NodeRuntime | undefined): string | undefined {
+  if (reference === undefined || isFixed(reference, runtime)) return undefined;
   const name = `${image.where} ${showImage(image.name)}`;
   if (reference.digest !== undefined) return `${name} is named by its digest, and CRI-O decrypts no image that is`;
   return `${name} is not pinned: nodes may run another image by this name, because ${LOOSE[runtime ?? 'unknown']}`;
@@ -45,7 +43,7 @@ export function looseName(
 const LOOSE = {
   containerd: 'no mutating webhook has put its digest there',
   'cri-o': 'it has no digest tag, or no mutating webhook has put that there',
-  unknown: 'the policy does not say which runtime the nodes have',
+  unknown: 'the policy does not say which runtime its nodes have, or they may have more than one',
 } as const;
 
 /** The first sentences, and how many more there are. */

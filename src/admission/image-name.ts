@@ -44,7 +44,7 @@ export function isOnThisMachine({ host }: RegistryReference): boolean {
   const url = URL.parse(`https://${host}`);
   // Spelled in whichever way: 127.1 and 2130706433 are addresses too.
   const name = url === null ? host : bareHost(url);
-  return isLoopback(name) || /^(?:0\.0\.0\.0|::|::ffff:7f[0-9a-f]{2}:[0-9a-f]+|.*\.localhost)$/.test(name);
+  return isLoopback(name) || /^(?:0\.0\.0\.0|::|::ffff:0:0|::ffff:7f[0-9a-f]{2}:[0-9a-f]+|.*\.localhost)$/.test(name);
 }
 
 /**

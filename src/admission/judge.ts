@@ -5,7 +5,7 @@ import { clientOf } from '../base/deadline.ts';
 import { OcicryptError } from '../base/errors.ts';
 import type { Client } from '../base/fair-queue.ts';
 import { createHttpStreams, type HttpStreams } from '../base/http/stream.ts';
-import { SharedRun } from '../base/share.ts';
+import { SharedRuns } from '../base/share.ts';
 import { Turns } from '../base/turns.ts';
 import type { LayerKeyUnwrapper } from '../client/layer-keys.ts';
 import type { Descriptor } from '../image/model/descriptor.ts';
@@ -47,6 +47,8 @@ const BAD_MILLISECONDS = 10_000;
 /** An open repository has its token and its credentials, which may change. */
 const MAXIMUM_REPOSITORIES = 256;
 const REPOSITORY_MILLISECONDS = 60_000;
+/** With a pod's credentials it is kept no longer than those are. */
+const LENT_REPOSITORY_MILLISECONDS = 5_000;
 /** The longest that a review takes. */
 const REVIEW_MILLISECONDS = 35_000;
 const SHOWN_REASONS = 2;
@@ -58,7 +60,7 @@ export class Judge {
   #renewed = performance.now();
   readonly #verdicts = new Kept<Verdict>(MAXIMUM_VERDICTS);
   readonly #sources = new Kept<ImageSource>(MAXIMUM_REPOSITORIES);
-  readonly #running = new Map<string, SharedRun<Verdict>>();
+  readonly #running = new SharedRuns<Verdict>();
   readonly #all = new Gate(PLACES.all);
   readonly #namespaces = new Map<Client, Gate>();
 
@@ -68,34 +70,26 @@ export class Judge {
   }
 
   /**
-   * Judges an image. What a tag stands for is asked each time; pods that ask at the same time share the answer.
+   * Judges an image. What a tag stands for is asked each time; pods of a namespace that ask at the same time
+   * share the answer.
    *
    * @throws OcicryptError why nothing can be known of it, or the signal's reason
    */
   async judge(image: RegistryReference, rule: Rule, logins: Logins, signal: AbortSignal): Promise<Verdict> {
     const kept = image.digest === undefined ? undefined : this.#find(image, image.digest, rule, logins);
     if (kept !== undefined) return kept;
-    const key = `${rule.name} ${logins.id} ${formatImageReference(image)}`;
-    let run = this.#running.get(key);
-    if (run === undefined) {
-      run = new SharedRun(signal, (running) => this.#inTurn(running, () => this.#look(image, rule, logins, running)));
-      const started = run;
-      this.#running.set(key, started);
-      const end = () => {
-        if (this.#running.get(key) === started) this.#running.delete(key);
-      };
-      started.result.then(end, end);
-    }
-    const joined = run;
-    return joined.join(signal, () => {
-      if (this.#running.get(key) === joined) this.#running.delete(key);
-    });
+    // Who joins the run of another namespace would wait where that one waits.
+    const key = JSON.stringify([clientOf(signal), rule.name, logins.id, formatImageReference(image)]);
+    return this.#running.run(key, signal, (running) =>
+      this.#inTurn(running, () => this.#look(image, rule, logins, running)),
+    );
   }
 
   /** Whether the image has its digest tag, and that stands for it. @throws OcicryptError */
   async hasDigestTag(image: RegistryReference, digest: string, logins: Logins, signal: AbortSignal): Promise<boolean> {
     const source = this.#open(image, logins);
-    return isTagSource(source) && (await source.resolveTag(formatDigestTag(digest), signal)) === digest;
+    if (!isTagSource(source)) return false;
+    return (await this.#inTurn(signal, () => source.resolveTag(formatDigestTag(digest), signal))) === digest;
   }
 
   close(): void {
@@ -137,7 +131,8 @@ export class Judge {
     if (open !== undefined) return open;
     const settings = { ...this.#options.registry, streams: this.#connect(), authDocuments: logins.documents };
     const source = openImageSource(image, settings, 'inspect');
-    this.#sources.set(key, source, REPOSITORY_MILLISECONDS);
+    const isLent = logins.documents.length > 0;
+    this.#sources.set(key, source, isLent ? LENT_REPOSITORY_MILLISECONDS : REPOSITORY_MILLISECONDS);
     return source;
   }
 

@@ -1,6 +1,6 @@
 // Keeps a bounded number of values, each for a time.
 
-/** Values by name. When there are too many, the oldest goes. */
+/** Values by name. Those whose time is over go when another is kept; when there are too many, the oldest goes. */
 export class Kept<Value> {
   readonly #most: number;
   readonly #now: () => number;
@@ -15,6 +15,10 @@ export class Kept<Value> {
     this.#now = now;
   }
 
+  get size(): number {
+    return this.#values.size;
+  }
+
   get(name: string): Value | undefined {
     const entry = this.#values.get(name);
     if (entry === undefined || entry.until > this.#now()) return entry?.value;
@@ -24,6 +28,7 @@ export class Kept<Value> {
 
   set(name: string, value: Value, milliseconds: number): void {
     this.#values.delete(name);
+    for (const [other, { until }] of this.#values) if (until <= this.#now()) this.#values.delete(other);
     const [oldest] = this.#values.keys();
     if (oldest !== undefined && this.#values.size >= this.#most) this.#values.delete(oldest);
     this.#values.set(name, { value, until: this.#now() + milliseconds });

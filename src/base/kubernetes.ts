@@ -8,6 +8,7 @@ import { createHttpClient } from './http/client.ts';
 import type { HttpRequest } from './http/contract.ts';
 import { asObject, type JsonObject, parseJson } from './json.ts';
 import { readPublicFile } from './secret-file.ts';
+import { printable } from './shown.ts';
 
 export type KubernetesSettings = {
   readonly environment: NodeJS.ProcessEnv;
@@ -15,7 +16,7 @@ export type KubernetesSettings = {
   readonly account?: string | undefined;
 };
 
-/** What is asked. The segments of the path are escaped here, so that none can be more than one. */
+/** What is asked. The segments of the path are escaped here, so that none can be more than one; none may lead up. */
 export type KubernetesRequest =
   | { readonly method: 'DELETE' | 'GET'; readonly path: readonly string[]; readonly query?: string | undefined }
   | { readonly method: 'POST'; readonly path: readonly string[]; readonly body: object }
@@ -64,6 +65,8 @@ export function openKubernetes({ environment, account = ACCOUNT }: KubernetesSet
   return {
     async ask(request, signal) {
       const what = `${request.method} /${request.path.join('/')}`;
+      if (request.path.some((segment) => /^\.{0,2}$/.test(segment)))
+        throw new OcicryptError('bad-input', `no object of the API server has this path: ${printable(what)}`);
       const answer = await withDeadline(PATIENCE_MILLISECONDS, signal, `${what} of the API server`, (running) =>
         http.request({
           ...written(request),

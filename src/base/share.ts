@@ -58,6 +58,26 @@ export class SharedRun<Result> {
   }
 }
 
+/** Runs by name: who asks for what is run already waits for that. */
+export class SharedRuns<Result> {
+  readonly #running = new Map<string, SharedRun<Result>>();
+
+  /** @throws what the work throws; the signal's reason */
+  run(name: string, signal: AbortSignal, work: Work<Result>): Promise<Result> {
+    let run = this.#running.get(name);
+    if (run === undefined) {
+      run = new SharedRun(signal, work);
+      this.#running.set(name, run);
+    }
+    const joined = run;
+    const end = () => {
+      if (this.#running.get(name) === joined) this.#running.delete(name);
+    };
+    joined.result.then(end, end);
+    return joined.join(signal, end);
+  }
+}
+
 /** The work, run once at a time: everybody who asks while it runs waits for the same result. */
 export function share<Result>(work: Work<Result>): Work<Result> {
   let running: SharedRun<Result> | undefined;

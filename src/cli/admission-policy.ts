@@ -43,6 +43,7 @@ export async function openCourts(context: CourtContext, setup: CourtSetup): Prom
   }
   let state = filesState([file]);
   let current = await openCourt(file, context, setup);
+  let latest = 0;
   return {
     get current() {
       return current;
@@ -51,7 +52,10 @@ export async function openCourts(context: CourtContext, setup: CourtSetup): Prom
     async reread() {
       // Remembered also where it fails, so that one bad file is reported once.
       state = filesState([file]);
+      const mine = ++latest;
       const court = await openCourt(file, context, setup);
+      // The file may have been read again meanwhile: what was read last holds, whichever was opened first.
+      if (mine !== latest) return court.close();
       const old = current;
       current = court;
       // Reviews that have begun with the old one may yet open its keys.

@@ -17,6 +17,9 @@ import { createServerLog } from './logs/server-log.ts';
 import type { Settings } from './options/settings.ts';
 import { openLogs } from './setup.ts';
 
+/** So many namespaces whose registries hang may take all places between them. */
+const NAMESPACES = 4;
+
 /** Serves until it is told to stop; with `--check` it only finds out whether it could. */
 export async function runAdmission(context: CommandContext): Promise<void> {
   const { settings, terminal, personality } = context;
@@ -27,6 +30,7 @@ export async function runAdmission(context: CommandContext): Promise<void> {
   const listen = listenTargets(settings);
   const logs = await openLogs(settings, { personality, door: 'server', warn });
   const instruments = new WebhookInstruments();
+  const limits = webLimits(settings);
   const cluster = findCluster(process.env);
   const onVerdict = (source: 'kept' | 'made') => instruments.verdict(source);
   const courts = await openCourts(context, { logs, isInCluster: cluster !== undefined, onVerdict });
@@ -35,6 +39,7 @@ export async function runAdmission(context: CommandContext): Promise<void> {
     const handler = createAdmission({
       court: () => courts.current,
       cluster,
+      perNamespace: Math.max(1, Math.floor(limits.active / NAMESPACES)),
       async record(event) {
         logs.log?.debug(event, 'admission');
         await logs.audit?.record(event);
@@ -48,7 +53,7 @@ export async function runAdmission(context: CommandContext): Promise<void> {
     );
     const start = () =>
       startWebhook({
-        ...{ listen, tls, limits: webLimits(settings), instruments, log },
+        ...{ listen, tls, limits, instruments, log },
         policy: { handler, hasChanged: () => courts.hasChanged(), reread: () => courts.reread() },
         status:
           status === undefined

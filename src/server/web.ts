@@ -2,8 +2,8 @@
 
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
-import { concatBytes } from '../base/bytes.ts';
 import { asOcicryptError, describeError } from '../base/errors.ts';
+import { type Body, BodyBudget } from './bodies.ts';
 import type { Peer } from './call.ts';
 import { CallGate } from './limits.ts';
 import type { Acceptor } from './listener.ts';
@@ -22,7 +22,10 @@ export type WebRequest = {
 
 export type WebReply = { readonly status: number; readonly type: string; readonly body: string };
 
-/** Answers documents that are posted; a path that it does not know is undefined. Whatever it throws is a failure of ours. */
+/**
+ * Answers documents that are posted; a path that it does not know is undefined. Whatever it throws is a failure of ours. It
+ * reads the body before it waits for anything, because the bytes are not counted from then on.
+ */
 export type WebHandler = (request: WebRequest) => Promise<WebReply | undefined>;
 
 /** Counts, bytes and milliseconds. */
@@ -31,7 +34,7 @@ export type WebLimits = {
   /** Requests that are worked on at the same time, and that wait for one of those to end. */
   readonly active: number;
   readonly queue: number;
-  /** Bytes of one request, and of all together. */
+  /** Bytes of one request, and of all together that have not been read yet. */
   readonly body: number;
   readonly buffered: number;
   /** From the start of a connection to the end of its handshake. */
@@ -62,13 +65,14 @@ export class WebConnections implements Acceptor {
   readonly #slots: Slots;
   readonly #gate: CallGate;
   readonly #http: Server;
-  #buffered = 0;
+  readonly #bodies: BodyBudget;
 
   constructor(options: WebOptions) {
     this.#options = options;
-    const { connections, active, queue } = options.limits;
+    const { connections, active, queue, buffered } = options.limits;
     this.#slots = new Slots(connections);
     this.#gate = new CallGate(active, queue);
+    this.#bodies = new BodyBudget(buffered);
     // The times are kept by the slots.
     this.#http = createServer({ requestTimeout: 0, headersTimeout: 0, keepAliveTimeout: 0 });
     this.#http.on('request', (request, response) => this.#serve(request, response));
@@ -84,7 +88,7 @@ export class WebConnections implements Acceptor {
   }
 
   get buffered(): number {
-    return this.#buffered;
+    return this.#bodies.total;
   }
 
   begin(socket: Socket): void {
@@ -129,44 +133,42 @@ export class WebConnections implements Acceptor {
       if (isDraining()) this.#limit(socket, LEAVE_MILLISECONDS, true);
       else this.#limit(socket, limits.idle, false);
     });
-    response.once('close', () => {
-      if (response.writableFinished) return;
+    const end = () => {
       gone.abort();
       this.#slots.free(this.#outer.get(socket) ?? socket);
+    };
+    response.once('close', () => {
+      if (!response.writableFinished) end();
     });
-    void this.#answer(request, gone.signal, () => this.#limit(socket, limits.call, true)).then((reply) => {
+    const body: Body = { chunks: [], isWhole: false, evict: end };
+    void this.#answer(request, body, gone.signal, () => this.#limit(socket, limits.call, true)).then((reply) => {
       if (gone.signal.aborted) return;
       const isLast = isDraining() || !request.complete;
-      const body = Buffer.from(reply.body);
+      const content = Buffer.from(reply.body);
       response.writeHead(reply.status, {
         'content-type': reply.type,
-        'content-length': body.length,
+        'content-length': content.length,
         'cache-control': 'no-store',
         ...(isLast ? { connection: 'close' } : {}),
       });
-      response.end(body);
+      response.end(content);
     });
   }
 
-  async #answer(request: IncomingMessage, signal: AbortSignal, whole: () => void): Promise<WebReply> {
+  async #answer(request: IncomingMessage, body: Body, signal: AbortSignal, whole: () => void): Promise<WebReply> {
     const received = performance.now();
-    const { handler, failed } = this.#options;
+    const { failed } = this.#options;
     const url = URL.parse(request.url ?? '', 'https://server');
     if (url === null) return text(400, 'no address');
     if (request.method === 'GET') return this.#status(url.pathname);
     if (request.method !== 'POST') return text(405, 'only GET and POST');
-    let held = 0;
     try {
-      const body = await this.#read(request, (bytes) => {
-        held += bytes;
-        this.#buffered += bytes;
-      });
-      if (!(body instanceof Uint8Array)) return body;
+      const refusal = await this.#read(request, body);
+      if (refusal !== undefined) return refusal;
       whole();
       await this.#gate.enter(signal);
       try {
-        const { pathname: path, searchParams: query } = url;
-        return (await handler({ path, query, body, received, signal })) ?? text(404, 'not found');
+        return (await this.#handle(url, body, received, signal)) ?? text(404, 'not found');
       } finally {
         this.#gate.leave();
       }
@@ -176,8 +178,14 @@ export class WebConnections implements Acceptor {
       failed(describeError(error));
       return text(code === 'throttled' ? 503 : 500, code);
     } finally {
-      this.#buffered -= held;
+      this.#bodies.release(body);
     }
+  }
+
+  /** Not async: while the answer is waited for, nothing here holds the bytes. */
+  #handle(url: URL, body: Body, received: number, signal: AbortSignal): Promise<WebReply | undefined> {
+    const { pathname: path, searchParams: query } = url;
+    return this.#options.handler({ path, query, body: this.#bodies.take(body), received, signal });
   }
 
   #status(path: string): WebReply {
@@ -186,21 +194,19 @@ export class WebConnections implements Acceptor {
     return this.#options.isDraining() ? text(503, 'draining') : text(200, 'ready');
   }
 
-  /** The whole body, or the answer to one that is not taken. @param hold told of bytes that are kept */
-  async #read(request: IncomingMessage, hold: (bytes: number) => void): Promise<Uint8Array | WebReply> {
-    const { body: maximum, buffered } = this.#options.limits;
-    const chunks: Uint8Array[] = [];
+  /** Reads a whole body. @returns the answer to one that is not taken */
+  async #read(request: IncomingMessage, body: Body): Promise<WebReply | undefined> {
+    const { body: maximum } = this.#options.limits;
     let length = 0;
     if (Number(request.headers['content-length'] ?? 0) > maximum) return text(413, `more than ${maximum} bytes`);
     for await (const chunk of request) {
       const bytes: Uint8Array = chunk;
       length += bytes.length;
       if (length > maximum) return text(413, `more than ${maximum} bytes`);
-      if (this.#buffered + bytes.length > buffered) return text(503, 'too many requests at once');
-      hold(bytes.length);
-      chunks.push(bytes);
+      if (!this.#bodies.add(body, bytes)) return text(503, 'too many requests at once');
     }
-    return concatBytes(...chunks);
+    body.isWhole = true;
+    return undefined;
   }
 }
 

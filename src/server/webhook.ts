@@ -20,13 +20,19 @@ import {
 import { WebConnections, type WebHandler, type WebLimits } from './web.ts';
 import type { WebhookInstruments } from './webhook-instruments.ts';
 
+/**
+ * The largest review: two objects, each of the three mebibytes that an API server takes, in which every byte may be a `<`.
+ * Go writes that as six; and what is around them. A review that is not read is not judged, so its author must not be able to make one.
+ */
+const MAXIMUM_REVIEW_BYTES = (2 * 3 * 6 + 1) * 1024 * 1024;
+
 /** An API server opens a connection for each request that it has open, and asks again over those that are idle. */
 export const DEFAULT_WEB_LIMITS: WebLimits = {
   connections: 1024,
   active: DEFAULT_SERVER_LIMITS.active,
   queue: DEFAULT_SERVER_LIMITS.queue,
-  body: 8 * 1024 * 1024,
-  buffered: 32 * 1024 * 1024,
+  body: MAXIMUM_REVIEW_BYTES,
+  buffered: 3 * MAXIMUM_REVIEW_BYTES,
   // Go gives a handshake ten seconds, and hundreds may begin at once.
   handshake: 10_000,
   request: 5_000,
@@ -71,7 +77,8 @@ export async function startWebhook(options: WebhookOptions): Promise<RunningServ
     isDraining,
     failed: (problem) => log.warn({ problem }, 'a request failed'),
   });
-  instruments.read(web, () => expiryOf(tls));
+  const expiry = watchExpiry(tls);
+  instruments.read(web, expiry);
   const listener = { access: { mode: 0o600, group: undefined }, tls, insecurePlaintext: false } as const;
   const listeners = await openAll(options.listen, (target) =>
     openListener(target, web, { ...listener, protocol: 'http/1.1' }),
@@ -97,12 +104,16 @@ export async function startWebhook(options: WebhookOptions): Promise<RunningServ
       log.warn({ problem: describeError(asOcicryptError(error)) }, 'policy not read again: the old one stays');
     }
   };
+  const renew = () => {
+    reloadCertificates(withCertificates, instruments, log);
+    expiry();
+  };
   let isExpired = false;
   const poll = setInterval(() => {
-    reloadCertificates(withCertificates, instruments, log);
+    renew();
     if (policy.hasChanged()) void reread();
     const was = isExpired;
-    isExpired = expiryOf(tls) * 1000 < Date.now();
+    isExpired = expiry() * 1000 < Date.now();
     if (isExpired && !was) log.warn({}, 'the certificate has expired: callers refuse it until it is replaced');
   }, FILE_POLL_MILLISECONDS).unref();
   const close = () => {
@@ -115,7 +126,7 @@ export async function startWebhook(options: WebhookOptions): Promise<RunningServ
     addresses: listeners.map(({ address }) => address),
     status: status?.address,
     async reload() {
-      reloadCertificates(withCertificates, instruments, log);
+      renew();
       reopen(options.reopenLogs, log);
       await reread();
     },
@@ -129,11 +140,15 @@ export async function startWebhook(options: WebhookOptions): Promise<RunningServ
   };
 }
 
-/** When the certificate ends, in seconds since 1970; 0 if it cannot be read. */
-function expiryOf({ certificate }: TlsFiles): number {
-  try {
-    return Date.parse(new X509Certificate(readFileSync(certificate)).validTo) / 1000;
-  } catch {
-    return 0;
-  }
+/** Tells when the certificate ends, in seconds since 1970. While a new one cannot be read, the one before is served. */
+function watchExpiry({ certificate }: TlsFiles): () => number {
+  let last = 0;
+  return () => {
+    try {
+      last = Date.parse(new X509Certificate(readFileSync(certificate)).validTo) / 1000;
+    } catch {
+      // That it is not read is said, and counted, where it is loaded.
+    }
+    return last;
+  };
 }

@@ -42,6 +42,15 @@ test('a pod with a plain image is refused in one sentence, and one with an encry
   );
 });
 
+test('what is wrong with a pod is on record first, however many images are good', async () => {
+  await world.stage();
+  const { ask, image, events } = world;
+  const good = Array.from({ length: 70 }, (_, index) => image(`app:1@${world.digest}`.replace('1@', `t${index}@`)));
+  assert.equal((await ask(podOf(...good, image('plain:2')))).allowed, false);
+  const [{ images = [] } = {}] = events;
+  assert.deepEqual([images.length, images[0]?.outcome, images[1]?.outcome], [64, 'integrity', 'ok']);
+});
+
 test('every place of a pod that names an image is judged, and pinned in its place', async () => {
   await world.stage();
   const { ask, image, digest } = world;
@@ -189,6 +198,19 @@ describe('pinning', () => {
     assert.match(message(await ask(podOf(image('app:1')))), /is not pinned/);
     assert.equal((await ask(podOf(image(`app@${digest}`)))).allowed, true);
     assert.equal((await ask(podOf(image(`app:1@${digest}`)))).allowed, true, 'a tag beside a digest counts nowhere');
+  });
+
+  test('that is required holds for what cannot be judged too, whatever is said of the unknown', async () => {
+    const rule = (pin: string) => `{rules: [{name: all, unknown: allow, pin: ${pin}}], registries: [REGISTRY]}`;
+    await world.stage({ policy: rule('required') });
+    const { ask, image, fake, digest, adopt } = world;
+    fake.fault = (_request, response) => end(response, 404);
+    assert.match(message(await ask(podOf(image('app:1')))), /is not pinned: .*, or they may have more than one/);
+    // A node that finds it finds what was named, and none decrypts what it was not encrypted for.
+    assert.equal((await ask(podOf(image(`app@${digest}`)))).allowed, true);
+    await adopt(rule('possible'));
+    const lax = await ask(podOf(image('app:1')));
+    assert.deepEqual([lax.allowed, lax.warnings?.length], [true, 1]);
   });
 
   test('a digest tag that was moved is refused, and so is a digest under which something else is found', async () => {

@@ -18,6 +18,26 @@ test('labels of a namespace are asked for once in a burst; one that is not there
   assert.deepEqual(asked, ['GET namespaces/shop', 'GET namespaces/bare', 'GET namespaces/gone']);
 });
 
+test('who asks while labels or a secret are read waits for that', async () => {
+  const { cluster, asked } = clusterOf({ 'namespaces/shop': {} });
+  await Promise.all(Array.from({ length: 9 }, () => cluster.namespaceLabels('shop', signal)));
+  await Promise.all(Array.from({ length: 9 }, () => cluster.logins('shop', ['gone'], signal)));
+  assert.deepEqual(asked, ['GET namespaces/shop', 'GET namespaces/shop/secrets/gone']);
+});
+
+test('of a secret only the member counts that its type is for, and no more than 64 KiB of it', async () => {
+  const data = (size: number) => ({ '.dockerconfigjson': base64('{}'.padEnd(size)), '.dockercfg': base64('{}') });
+  const { cluster } = clusterOf({
+    'namespaces/shop/secrets/opaque': { type: 'Opaque', data: data(2) },
+    'namespaces/shop/secrets/none': { data: data(2) },
+    'namespaces/shop/secrets/full': { type: 'kubernetes.io/dockerconfigjson', data: data(65_536) },
+    'namespaces/shop/secrets/large': { type: 'kubernetes.io/dockerconfigjson', data: data(65_537) },
+  });
+  assert.deepEqual((await cluster.logins('shop', ['opaque', 'none'], signal)).documents, []);
+  assert.equal((await cluster.logins('shop', ['full'], signal)).documents.length, 1);
+  await rejects('bad-input', cluster.logins('shop', ['large'], signal));
+});
+
 test('pull secrets of both types count, others and those that are not there do not', async () => {
   const rows = JSON.stringify({ 'registry.example': { auth: base64('a:b') } });
   const { cluster } = clusterOf({

@@ -1,6 +1,9 @@
 // Reviews that no API server writes, pods that nobody means well with, and floods: what is answered is refused or in time.
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { request } from 'node:https';
 import { after, describe, test } from 'node:test';
+import { setTimeout } from 'node:timers/promises';
 import { timeFor } from '../../src/admission/admission.ts';
 import { type Answered, podOf, review, startWorld, UID } from './world.ts';
 
@@ -76,6 +79,37 @@ describe('reviews', () => {
     assert.equal((await post('/validate', 'x'.repeat(1000))).status, 400);
   });
 
+  test('a review as large as an author can make one is judged', async () => {
+    await world.stage();
+    const { post, image } = world;
+    // Go writes each of them as six bytes.
+    const much = '\\u003c'.repeat(3 * 1024 * 1024);
+    const pod = { ...podOf(image('plain:2')), metadata: { annotations: { much: '<' } } };
+    const body = JSON.stringify(review(pod, { oldObject: pod })).replaceAll('<', much);
+    const answered = await post('/validate', body);
+    assert.deepEqual([answered.status, JSON.parse(answered.body).response.allowed], [200, false]);
+  });
+
+  test('who holds bytes back, and who waits for a registry, keeps out nobody', async (t) => {
+    const { post, image, fake, address, agent, instruments } = await startWorld(t, { body: 1000, buffered: 1200 });
+    const held = () => Number(/buffered_bytes (\d+)/.exec(instruments.render())?.[1]);
+    const half = request(`${address}/validate`, { agent, method: 'POST', headers: { 'content-length': 1000 } });
+    const ended = once(half, 'error');
+    half.write('x'.repeat(900));
+    while (held() < 900) await setTimeout(5);
+    assert.equal((await post('/validate', 'x'.repeat(1000))).status, 400, 'the oldest unfinished one gave way');
+    await ended;
+    fake.fault = () => true;
+    const body = JSON.stringify(review(podOf(image('app:1'))));
+    assert.ok(body.length > 300 && body.length <= 1000, String(body.length));
+    const answers = await Promise.all(Array.from({ length: 5 }, () => post('/validate?timeout=400ms', body)));
+    assert.deepEqual(
+      answers.map(({ status }) => status),
+      [200, 200, 200, 200, 200],
+    );
+    assert.equal(held(), 0);
+  });
+
   test('the time is the API server’s own, less what the answer needs', () => {
     const time = (text: string) => timeFor(new URLSearchParams(text));
     assert.deepEqual(
@@ -119,6 +153,7 @@ describe('names', () => {
       '0.0.0.0:1/app:1',
       '[::ffff:127.0.0.1]:1/app:1',
       '[::1]:1/app:1',
+      '[::ffff:0.0.0.0]:1/app:1',
       '169.254.169.254/latest:1',
       `${fake.host}.evil.example/app:1`,
     ]) {
@@ -186,6 +221,32 @@ test('a flood is answered, and what is too much is turned away', async (t) => {
   const body = JSON.stringify(review(podOf(small.image('app:1'))));
   const statuses = await Promise.all(Array.from({ length: 4 }, () => small.post('/validate?timeout=400ms', body)));
   assert.deepEqual(statuses.map(({ status }) => status).toSorted(), [200, 200, 503, 503]);
+});
+
+test('a namespace whose registry hangs keeps out no other, nor Gatekeeper, and none has all places', async (t) => {
+  const { ask, post, image, fake, instruments } = await startWorld(t, { active: 16 }, 4);
+  let isOpen = false;
+  fake.fault = ({ url = '' }) => url.includes('/hangs') || (url.includes('/manifests/') && !isOpen);
+  // Three pods whose images hang take the sixteen places of their namespace; the fourth waits behind them with a good image.
+  const names = Array.from({ length: 24 }, (_, index) => image(`hangs${index}:1`));
+  const pods = [0, 8, 16].map((start) => podOf(...names.slice(start, start + 8)));
+  const path = '/validate?timeout=1500ms';
+  let isPending = true;
+  const hanging = [...pods, podOf(image('app:1'))].map((pod) => ask(pod, { namespace: 'gatekeeper', path }));
+  const all = Promise.all(hanging).finally(() => {
+    isPending = false;
+  });
+  while (!/active_calls 4\n/.test(instruments.render()) || fake.requests.length < 16) await setTimeout(5);
+  isOpen = true;
+  const more = await ask(podOf(image('app:1')), { namespace: 'gatekeeper', path });
+  assert.match(message(more), /^throttled: too many pods of this namespace/);
+  const other = await ask(podOf(image('app:1')), { namespace: 'other' });
+  assert.equal(other.allowed, true, message(other));
+  const version = { apiVersion: 'externaldata.gatekeeper.sh/v1beta1', kind: 'ProviderRequest' };
+  const { body } = await post('/gatekeeper/all', JSON.stringify({ ...version, request: { keys: [image('app:1')] } }));
+  assert.equal(JSON.parse(body).response.items[0].error, '');
+  assert.ok(isPending, 'the others did not wait for it');
+  for (const answered of await all) assert.equal(answered.allowed, false);
 });
 
 test('a decision that cannot be recorded is a refusal', async () => {

@@ -3,6 +3,16 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Kept } from '../../src/admission/kept.ts';
 
+test('what is over goes when something else is kept, not only when it is asked for', () => {
+  let now = 0;
+  const kept = new Kept<number>(9, () => now);
+  kept.set('a', 1, 10);
+  kept.set('b', 2, 30);
+  now = 20;
+  kept.set('c', 3, 10);
+  assert.equal(kept.size, 2);
+});
+
 test('so many values are kept, each for its time', () => {
   let now = 0;
   const kept = new Kept<number>(2, () => now);

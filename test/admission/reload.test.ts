@@ -47,6 +47,21 @@ test('a policy is read again when its file changes; a broken or removed one leav
   await courts.close();
 });
 
+test('of two readings at once that of the newer file holds, whichever ends first', async () => {
+  const courts = await open('rules: [{name: one}]');
+  // A policy that opens keys takes longer than one that does not.
+  await writeFile(file, 'rules: [{name: two, unwrap: true}]');
+  const first = courts.reread();
+  await writeFile(file, 'rules: [{name: three}]');
+  const second = courts.reread();
+  await Promise.all([second, first]);
+  assert.deepEqual(
+    courts.current.policy.rules.map(({ name }) => name),
+    ['three'],
+  );
+  await courts.close();
+});
+
 test('keys are for rules that say unwrap, and the API server is there inside a cluster alone', async () => {
   const key = join(directory, 'app.key');
   const thumbprint = createKeyfile(key);
@@ -97,4 +112,5 @@ test('a certificate that has expired is refused by callers until it is replaced;
   await server.reload();
   assert.equal(await isServed(), true);
   assert.match(instruments.render(), /certificate_reloads_total\{result="failed"\} 1\n/);
+  assert.ok(expiry() * 1000 > Date.now(), 'one that cannot be read is not one that has expired');
 });

@@ -57,7 +57,7 @@ export async function startImages(t: Lifetime) {
 }
 
 /** A webhook beside a registry with {@link startImages}. Tests {@link Stage | stage} it. */
-export async function startWorld(t: Lifetime, limits: Partial<WebLimits> = {}) {
+export async function startWorld(t: Lifetime, limits: Partial<WebLimits> = {}, perNamespace = 64) {
   let now: Stage = {};
   const { directory, fake, open, digest } = await startImages(t);
   const authority = await createCertificateAuthority(join(directory, 'webhook'));
@@ -83,6 +83,7 @@ export async function startWorld(t: Lifetime, limits: Partial<WebLimits> = {}) {
       namespaceLabels: (...words) => now.cluster?.namespaceLabels(...words) ?? assert.fail('no cluster'),
       logins: (...words) => now.cluster?.logins(...words) ?? assert.fail('no cluster'),
     },
+    perNamespace,
     record: (event) => now.record?.(event) ?? Promise.resolve(void events.push(event)),
     onReview: (...report) => instruments.review(...report),
     onImage: (outcome) => instruments.image(outcome),

@@ -93,7 +93,12 @@ export const TLS_OPTIONS = {
 } as const satisfies OptionGroup;
 
 export const LIMIT_OPTIONS = {
-  'max-connections': { kind: 'count', value: 'N', describe: 'connections of all clients together', fallback: '256' },
+  'max-connections': {
+    kind: 'count',
+    value: 'N',
+    describe: 'connections of all clients together',
+    fallback: '256; of admission 1024',
+  },
   'max-streams': { kind: 'count', value: 'N', describe: 'open calls on one connection', fallback: '32' },
   'max-calls': { kind: 'count', value: 'N', describe: 'calls that are worked on at the same time', fallback: '256' },
   'max-queue': { kind: 'count', value: 'N', describe: 'calls that wait; more are refused', fallback: '1024' },

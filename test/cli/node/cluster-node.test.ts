@@ -100,6 +100,10 @@ test('each refusal has its code and none of the server’s words; a renewed toke
   await assert.rejects(kubernetes.ask({ method: 'GET', path: ['api', 'v1', 'nodes', `../nodes/${NAME}`] }), {
     code: 'not-found',
   });
+  for (const segment of ['', '.', '..']) {
+    const path = ['api', 'v1', 'namespaces', 'shop', 'secrets', segment];
+    await assert.rejects(kubernetes.ask({ method: 'GET', path }), { code: 'bad-input' }, segment);
+  }
 });
 
 test('outside of a pod, and before the token is there, it is said', async (t) => {
