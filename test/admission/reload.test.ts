@@ -1,5 +1,6 @@
 // What changes while a webhook runs: its policy file, its certificate; and what it is started with.
 import assert from 'node:assert/strict';
+import { writeFileSync } from 'node:fs';
 import { rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
@@ -48,11 +49,14 @@ test('a policy is read again when its file changes; a broken or removed one leav
 });
 
 test('of two readings at once that of the newer file holds, whichever ends first', async () => {
-  const courts = await open('rules: [{name: one}]');
-  // A policy that opens keys takes longer than one that does not.
-  await writeFile(file, 'rules: [{name: two, unwrap: true}]');
+  const key = join(directory, 'slow.key');
+  const required = `unwrap: true, require: ['${createKeyfile(key)}']`;
+  const courts = await open(`rules: [{name: one, ${required}}]`, `--key=${key}`);
+  // A policy of many rules takes longer than one of a single rule.
+  const many = Array.from({ length: 50 }, (_, index) => `{name: two${index}, namespaces: [n${index}], ${required}}`);
+  writeFileSync(file, `rules: [${many.join()}]`);
   const first = courts.reread();
-  await writeFile(file, 'rules: [{name: three}]');
+  writeFileSync(file, 'rules: [{name: three, unwrap: true}]');
   const second = courts.reread();
   await Promise.all([second, first]);
   assert.deepEqual(

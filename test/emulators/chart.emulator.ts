@@ -56,10 +56,20 @@ const VALUES: Readonly<Record<string, object>> = {
       readNamespaces: true,
       args: ['--allow=age1"quoted"'],
       secrets: ['unwrap'],
+      clientCA: 'api-servers',
+      auditLog: on,
       namespaceExpressions: [{ key: 'judged', operator: 'In', values: ['yes'] }],
     },
     monitoring: { labels: { release: 'p' }, podMonitor: on, rules: on, dashboard: on },
-    networkPolicy: { ...on, metricsFrom: [{ namespaceSelector: {} }] },
+    networkPolicy: {
+      ...on,
+      metricsFrom: [{ namespaceSelector: {} }],
+      webhookFrom: [{ ipBlock: { cidr: '192.0.2.0/24' } }],
+    },
+  },
+  'the webhook alone': {
+    node: { enabled: false },
+    admission: { ...on, policy: { rules: [{ name: 'all' }] }, certificate: { secretName: 'tls', caBundle: 'LS0t' } },
   },
   'a certificate of the operator': {
     existingPolicy: 'mine',
@@ -141,6 +151,18 @@ test('objects of a namespace say so, and no two have one name', async () => {
   for (const { kind, metadata } of objects) assert.equal(metadata.namespace === undefined, free.test(kind), kind);
 });
 
+test('the webhook alone brings nothing of the nodes; it ends after the API server has heard of that', async () => {
+  const text = await render(3, VALUES['the webhook alone'] ?? {});
+  assert.ok(!text.includes('DaemonSet') && !text.includes('config.yaml'), 'no key policy is needed');
+  assert.match(text, /preStop: \{sleep: \{seconds: 5\}\}/);
+  assert.match(text, /terminationGracePeriodSeconds: 45/);
+  const everything = await render(3, VALUES.everything ?? {});
+  assert.match(everything, /--tls-client-ca=\/etc\/ocicrypt-kms\/client-ca\/ca\.crt/);
+  assert.match(everything, /--audit-log=\/var\/log\/ocicrypt-kms\/audit\.jsonl/);
+  assert.doesNotMatch(everything, /serviceaccounts/);
+  assert.equal(everything.match(/isCA: true/g)?.length, 1);
+});
+
 test('values that mean nothing are refused', async () => {
   const wrong: readonly (readonly [object, RegExp])[] = [
     [{}, /policy is empty/],
@@ -150,7 +172,15 @@ test('values that mean nothing are refused', async () => {
     [{ ...POLICY, node: { directory: 'opt' } }, /directory/],
     [{ ...POLICY, secrets: ['../etc'] }, /secrets/],
     [{ ...POLICY, volumes: [{ name: 'policy' }] }, /volumes/],
-    [{ ...POLICY, admission: on }, /needs a certificate/],
+    [{ ...POLICY, admission: { ...on, policy: { rules: [{ name: 'all' }] } } }, /needs a certificate/],
+    [{ ...POLICY, admission: { ...on, certificate: { certManager: on } } }, /admission\.policy is empty/],
+    [
+      {
+        ...POLICY,
+        admission: { ...on, port: 8443, policy: { rules: [{ name: 'all' }] }, certificate: { certManager: on } },
+      },
+      /choose another one/,
+    ],
     [{ ...POLICY, server: on, node: { enabled: false } }, /needs node.enabled/],
   ];
   for (const [values, message] of wrong) await assert.rejects(render(3, values), message, JSON.stringify(values));
