@@ -14,7 +14,7 @@ import {
 } from './decision.ts';
 import { formatProviderResponse, formatSystemError, parseProviderRequest } from './external-data.ts';
 import type { ImageOutcome } from './finding.ts';
-import { podName } from './pod.ts';
+import { essentialsOf, podName } from './pod.ts';
 import { formatAnswer, parseReview, type Review } from './review.ts';
 
 /** One decision, without any secret; docs/audit.md documents the JSON lines that are made of it. */
@@ -92,7 +92,9 @@ export function createAdmission(options: AdmissionOptions): (posted: Posted) => 
     try {
       if (rule !== undefined) return answerProvider(rule, parseProviderRequest(body), call, options).then(json);
       if (action === undefined) return Promise.resolve(undefined);
-      const review = parseReview(body);
+      const whole = parseReview(body);
+      const [object, oldObject] = [whole.object, whole.oldObject].map((pod) => pod && essentialsOf(pod));
+      const review = { ...whole, object, oldObject };
       return answerReview(action, review, call, { ...options, limited }).then(({ answer }) =>
         json(formatAnswer(review.uid, answer)),
       );

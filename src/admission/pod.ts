@@ -56,6 +56,41 @@ export function newImages(pod: UnknownRecord, old: UnknownRecord | undefined): r
   return imagesOf(pod).filter((image) => !known.has(key(image)));
 }
 
+const MIRROR = 'kubernetes.io/config.mirror';
+
+/**
+ * A pod without what decides nothing: its author may make that large, and this is kept for as long as registries are asked.
+ * What is not as it should be stays so.
+ */
+export function essentialsOf(pod: UnknownRecord): UnknownRecord {
+  const { metadata, spec } = pod;
+  const annotations = isRecord(metadata) && isMirror(pod) ? { [MIRROR]: '' } : undefined;
+  const entry = (value: unknown, [first]: readonly string[]) =>
+    isRecord(value) && first !== undefined ? { name: value.name, [first]: partOf(value[first], ['reference']) } : value;
+  return {
+    metadata: isRecord(metadata) ? { ...pick(metadata, ['name', 'generateName', 'labels']), annotations } : undefined,
+    spec: isRecord(spec)
+      ? {
+          ...pick(spec, ['nodeSelector', 'imagePullSecrets']),
+          ...Object.fromEntries(
+            PLACES.map(([member, , path]) => {
+              const value = spec[member];
+              return [member, Array.isArray(value) ? value.map((one) => entry(one, path)) : value];
+            }),
+          ),
+        }
+      : spec,
+  };
+}
+
+function partOf(value: unknown, members: readonly string[]): unknown {
+  return isRecord(value) ? pick(value, members) : value;
+}
+
+function pick(from: UnknownRecord, members: readonly string[]): UnknownRecord {
+  return Object.fromEntries(members.map((member) => [member, from[member]]));
+}
+
 export function labelsOf(object: UnknownRecord): Labels {
   return textsOf(isRecord(object.metadata) ? object.metadata.labels : undefined);
 }
@@ -83,7 +118,7 @@ export function podName(pod: UnknownRecord, name: string): string {
 /** Whether it only shows what a node runs by itself: nothing of it can be changed, and refusing it stops nothing. */
 export function isMirror(pod: UnknownRecord): boolean {
   const annotations = isRecord(pod.metadata) ? pod.metadata.annotations : undefined;
-  return isRecord(annotations) && Object.hasOwn(annotations, 'kubernetes.io/config.mirror');
+  return isRecord(annotations) && Object.hasOwn(annotations, MIRROR);
 }
 
 function entriesOf(spec: UnknownRecord, member: string): readonly unknown[] {

@@ -6,6 +6,7 @@ import { nearest } from '../base/nearest.ts';
 import { printable, showPath, showValue } from '../base/shown.ts';
 import { isRecord, readYamlFile, type UnknownRecord } from '../base/yaml-file.ts';
 import { createRecipientMatcher } from '../image/verify.ts';
+import { formatImageName, parseImageName } from './image-name.ts';
 import {
   type AdmissionPolicy,
   includes,
@@ -63,7 +64,24 @@ export async function parsePolicy(document: UnknownRecord): Promise<AdmissionPol
   if (bad !== undefined) {
     throw wrong('registries', `holds ${showValue(bad)}, which is no registry`, 'write HOST, HOST:PORT or HOST/NAME');
   }
+  const idle = registries?.find((entry) => !isNamedSo(entry));
+  if (idle !== undefined) {
+    throw wrong(
+      'registries',
+      `holds ${showValue(idle)}, and no image's name is read so`,
+      'write a host with a dot or a port; Docker Hub is docker.io',
+    );
+  }
   return { rules, nodes, registries, fallback: word(document.default, 'default', ['deny', 'allow']) ?? 'deny' };
+}
+
+/** Whether images have names that begin so, once they are read: the hosts of Docker Hub become one, and `app` is no host. */
+function isNamedSo(entry: string): boolean {
+  try {
+    return formatImageName(parseImageName(`${entry}/x`)).startsWith(`${entry}/`);
+  } catch {
+    return false;
+  }
 }
 
 const REPOSITORY = /^(?:[A-Za-z0-9.-]+|\[[0-9a-f:]+\])(?::\d{1,5})?(?:\/[a-z0-9._-]+)*$/;

@@ -5,6 +5,7 @@ import { request } from 'node:https';
 import { after, describe, test } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
 import { timeFor } from '../../src/admission/admission.ts';
+import { essentialsOf } from '../../src/admission/pod.ts';
 import { type Answered, podOf, review, startWorld, UID } from './world.ts';
 
 const world = await startWorld({ after });
@@ -188,6 +189,36 @@ describe('names', () => {
     assert.ok(text.length <= 900 && text.length > 100, String(text.length));
     assert.doesNotMatch(text, /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/u);
   });
+});
+
+test('of a pod that is judged only what decides stays in memory', () => {
+  const much = 'x'.repeat(100_000);
+  const pod = {
+    metadata: {
+      ...{ name: 'web', generateName: 'w-', labels: { a: 'b' }, managedFields: [much] },
+      annotations: { much, 'kubernetes.io/config.mirror': 'y' },
+    },
+    spec: {
+      ...{ hostname: much, nodeSelector: { c: 'd' }, imagePullSecrets: [{ name: 's' }], initContainers: null },
+      containers: [{ name: 'c', image: 'r.example/app', env: [{ name: much }] }, 7],
+      volumes: [
+        { name: 'v', image: { reference: 'r.example/v', much } },
+        { name: 'm', configMap: { name: much } },
+      ],
+    },
+  };
+  assert.deepEqual(JSON.parse(JSON.stringify(essentialsOf(pod))), {
+    metadata: {
+      ...{ name: 'web', generateName: 'w-', labels: { a: 'b' } },
+      annotations: { 'kubernetes.io/config.mirror': '' },
+    },
+    spec: {
+      ...{ nodeSelector: { c: 'd' }, imagePullSecrets: [{ name: 's' }], initContainers: null },
+      containers: [{ name: 'c', image: 'r.example/app' }, 7],
+      volumes: [{ name: 'v', image: { reference: 'r.example/v' } }, { name: 'm' }],
+    },
+  });
+  assert.deepEqual(essentialsOf({ spec: [] }).spec, []);
 });
 
 test('a thousand containers are bounded: one name is asked for once, a thousand names end in time', async () => {

@@ -75,6 +75,8 @@ test('what is wrong, contradictory or of no effect is refused', async (t) => {
   );
   await refused('{rules: [{name: a}], default: maybe}', /default must be one of deny, allow/);
   await refused('{rules: [{name: a}], registries: ["https://r.example"]}', /which is no registry/);
+  for (const entry of ['index.docker.io', 'registry-1.docker.io/team', 'team', 'team/app', 'r.example/-'])
+    await refused(`{rules: [{name: a}], registries: [${entry}]}`, /no image's name is read so/);
   await refused(
     '{rules: [{name: a}], nodes: [{runtime: docker}]}',
     /nodes\[0\]\.runtime must be one of containerd, cri-o/,
