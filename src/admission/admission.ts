@@ -14,6 +14,7 @@ import {
 } from './decision.ts';
 import { formatProviderResponse, formatSystemError, parseProviderRequest } from './external-data.ts';
 import type { ImageOutcome } from './finding.ts';
+import { Places } from './places.ts';
 import { essentialsOf, podName } from './pod.ts';
 import { formatAnswer, parseReview, type Review } from './review.ts';
 
@@ -66,47 +67,31 @@ export type Posted = {
 };
 
 type Call = Omit<Posted, 'body'>;
+type Setup = AdmissionOptions & { readonly places: Places };
 
 type Reply = { readonly status: number; readonly type: string; readonly body: string };
 
 /** Makes what answers API servers on `/validate` and `/mutate`, and Gatekeeper on `/gatekeeper/RULE`; other paths are undefined. */
 export function createAdmission(options: AdmissionOptions): (posted: Posted) => Promise<Reply | undefined> {
-  const open = new Map<string, number>();
-  /** A namespace whose registry hangs has all its reviews open, and must leave places for those of others. */
-  const limited = async (namespace: string, work: () => Promise<Decided>) => {
-    const others = open.get(namespace) ?? 0;
-    if (others >= options.perNamespace) throw new OcicryptError('throttled', TOO_MANY, { hint: 'try again later' });
-    open.set(namespace, others + 1);
-    try {
-      return await work();
-    } finally {
-      const left = (open.get(namespace) ?? 1) - 1;
-      if (left > 0) open.set(namespace, left);
-      else open.delete(namespace);
-    }
-  };
+  // A namespace whose registry hangs has all its reviews open, and must leave places for those of others.
+  const setup: Setup = { ...options, places: new Places(options.perNamespace) };
   // Not async, and each document is read at once: while its answer is waited for, nothing here holds its bytes.
   return ({ body, ...call }) => {
     const action = ACTIONS.get(call.path);
     const rule = /^\/gatekeeper\/([A-Za-z0-9._-]{1,63})$/.exec(call.path)?.[1];
     try {
-      if (rule !== undefined) return answerProvider(rule, parseProviderRequest(body), call, options).then(json);
+      if (rule !== undefined) return answerProvider(rule, parseProviderRequest(body), call, setup).then(json);
       if (action === undefined) return Promise.resolve(undefined);
       const whole = parseReview(body);
       const [object, oldObject] = [whole.object, whole.oldObject].map((pod) => pod && essentialsOf(pod));
       const review = { ...whole, object, oldObject };
-      return answerReview(action, review, call, { ...options, limited }).then(({ answer }) =>
-        json(formatAnswer(review.uid, answer)),
-      );
+      return answerReview(action, review, call, setup).then(({ answer }) => json(formatAnswer(review.uid, answer)));
     } catch (error) {
       // Without its uid there is no answer: the API server takes this for a failure of the webhook.
       return Promise.resolve({ status: 400, type: 'text/plain', body: `${describeForCaller(error)}\n` });
     }
   };
 }
-
-const TOO_MANY = 'too many pods of this namespace are looked at already';
-type Limited = (namespace: string, work: () => Promise<Decided>) => Promise<Decided>;
 
 function json(body: string): Reply {
   return { status: 200, type: 'application/json', body };
@@ -160,10 +145,10 @@ async function answerProvider(
   rule: string,
   names: readonly string[],
   call: Call,
-  { court, onImage }: AdmissionOptions,
+  { court, places, onImage }: Setup,
 ): Promise<string> {
   try {
-    const setup = { court: court(), cluster: undefined };
+    const setup = { court: court(), cluster: undefined, places };
     const findings = await inTime(call, 'gatekeeper', (time) => judgeNames({ ...setup, ...time }, rule, names));
     for (const { outcome } of findings) onImage(outcome);
     return formatProviderResponse(findings);
@@ -172,19 +157,13 @@ async function answerProvider(
   }
 }
 
-async function answerReview(
-  action: Action,
-  review: Review,
-  call: Call,
-  options: AdmissionOptions & { readonly limited: Limited },
-): Promise<Decided> {
+async function answerReview(action: Action, review: Review, call: Call, options: Setup): Promise<Decided> {
   const { received } = call;
-  const setup = { action, review, court: options.court(), cluster: options.cluster };
+  const setup = { action, review, court: options.court(), cluster: options.cluster, places: options.places };
   const { namespace } = review;
   // Namespaces take turns where they wait; none is called as Gatekeeper is, which has its own.
-  let decided = await options
-    .limited(namespace, () => inTime(call, `namespace ${namespace}`, (time) => decide({ ...setup, ...time })))
-    .catch(refusal);
+  const work = inTime(call, `namespace ${namespace}`, (time) => decide({ ...setup, ...time }));
+  let decided = await work.catch(refusal);
   try {
     const isIdle = decided.outcome === 'not-judged' || (action === 'mutate' && decided.outcome === 'allowed');
     if (!isIdle) await options.record(eventOf(action, review, decided, performance.now() - received));

@@ -1,6 +1,6 @@
 // One decision about one pod: which rule is for it, what its images are, and what follows.
 
-import { withDeadline } from '../base/deadline.ts';
+import { clientOf, withDeadline } from '../base/deadline.ts';
 import { asOcicryptError, describeForCaller, OcicryptError } from '../base/errors.ts';
 import type { UnknownRecord } from '../base/yaml-file.ts';
 import { forEachLimited } from '../image/limit.ts';
@@ -9,6 +9,7 @@ import type { RegistryReference } from '../image/model/reference.ts';
 import { type Finding, isAtFault, joinSentences, looseName, sentenceOf } from './finding.ts';
 import { formatImageName, isFixed, isOnThisMachine, isWhole, parseImageName } from './image-name.ts';
 import { type Judge, type Logins, NO_LOGINS } from './judge.ts';
+import type { Places } from './places.ts';
 import { boundLabels, isMirror, labelsOf, newImages, type PodImage, podName, pullSecretsOf } from './pod.ts';
 import {
   type AdmissionPolicy,
@@ -52,6 +53,8 @@ const SHOWN_FINDINGS = 2;
 /** An image that is not judged in time says what it waits for, before all ends. */
 const MARGIN_MILLISECONDS = 50;
 
+const NO_PLACE = 'cannot be judged: throttled: too many pods of its namespace are looked at already; try again later';
+
 /** What a decision is made of. */
 export type DecisionSetup = {
   readonly action: Action;
@@ -59,7 +62,8 @@ export type DecisionSetup = {
   readonly court: Court;
   /** Undefined outside a cluster. */
   readonly cluster: Cluster | undefined;
-  /** Ends all that takes time. */
+  readonly places: Places;
+  /** Ends all that takes time; marked with the client that it is for. */
   readonly signal: AbortSignal;
   /** When that will be, by `performance.now()`. */
   readonly deadline: number;
@@ -137,13 +141,30 @@ class PodDecision {
     if (rule.mode === 'exempt') return { outcome: 'exempt', answer: { allowed: true }, rule };
     const images = newImages(this.#pod, operation === 'UPDATE' ? oldObject : undefined);
     if (images.length === 0) return { outcome: 'allowed', answer: { allowed: true }, rule };
-    const findings = await this.#findAll(images, rule);
-    return action === 'mutate' ? this.#pin(rule, findings) : this.#validate(rule, findings);
+    return this.#inPlace(images, rule, (findings) =>
+      action === 'mutate' ? this.#pin(rule, findings) : this.#validate(rule, findings),
+    );
   }
 
   /** @param rule that is for it, however it was chosen */
   findByRule(rule: Rule): Promise<readonly Finding[]> {
-    return this.#findAll(newImages(this.#pod, undefined), rule);
+    return this.#inPlace(newImages(this.#pod, undefined), rule, (findings) => findings);
+  }
+
+  /** Without a place nothing can be known of any image, and the rule says what becomes of such. */
+  async #inPlace<Result>(
+    images: readonly PodImage[],
+    rule: Rule,
+    work: (findings: readonly Finding[]) => Result | Promise<Result>,
+  ): Promise<Result> {
+    const { places, signal } = this.#setup;
+    const leave = places.take(clientOf(signal));
+    if (leave === undefined) return work(images.map((image) => ({ image, outcome: 'throttled', problem: NO_PLACE })));
+    try {
+      return await work(await this.#findAll(images, rule));
+    } finally {
+      leave();
+    }
   }
 
   /** Each name is looked at once, however often it stands in the pod. */

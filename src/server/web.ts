@@ -163,7 +163,7 @@ export class WebConnections implements Acceptor {
     if (request.method === 'GET') return this.#status(url.pathname);
     if (request.method !== 'POST') return text(405, 'only GET and POST');
     try {
-      const refusal = await this.#read(request, body);
+      const refusal = await this.#read(request, body, signal);
       if (refusal !== undefined) return refusal;
       whole();
       await this.#gate.enter(signal);
@@ -195,18 +195,20 @@ export class WebConnections implements Acceptor {
   }
 
   /** Reads a whole body. @returns the answer to one that is not taken */
-  async #read(request: IncomingMessage, body: Body): Promise<WebReply | undefined> {
+  async #read(request: IncomingMessage, body: Body, signal: AbortSignal): Promise<WebReply | undefined> {
     const { body: maximum } = this.#options.limits;
     let length = 0;
     if (Number(request.headers['content-length'] ?? 0) > maximum) return text(413, `more than ${maximum} bytes`);
     for await (const chunk of request) {
+      // What has come already of a request that gave way is not a whole one.
+      if (signal.aborted) break;
       const bytes: Uint8Array = chunk;
       length += bytes.length;
       if (length > maximum) return text(413, `more than ${maximum} bytes`);
       if (!this.#bodies.add(body, bytes)) return text(503, 'too many requests at once');
     }
     body.isWhole = true;
-    return undefined;
+    return signal.aborted ? text(499, 'gone') : undefined;
   }
 }
 
