@@ -29,7 +29,8 @@ const MAXIMUM_REVIEW_BYTES = (2 * 3 * 6 + 1) * 1024 * 1024;
 /** An API server opens a connection for each request that it has open, and asks again over those that are idle. */
 export const DEFAULT_WEB_LIMITS: WebLimits = {
   connections: 1024,
-  active: DEFAULT_SERVER_LIMITS.active,
+  // A review mostly waits for a registry. A namespace has a quarter of these: as many as an API server asks about at once.
+  active: 1024,
   queue: DEFAULT_SERVER_LIMITS.queue,
   body: MAXIMUM_REVIEW_BYTES,
   buffered: 3 * MAXIMUM_REVIEW_BYTES,

@@ -57,7 +57,7 @@ export async function startImages(t: Lifetime) {
 }
 
 /** A webhook beside a registry with {@link startImages}. Tests {@link Stage | stage} it. */
-export async function startWorld(t: Lifetime, limits: Partial<WebLimits> = {}, perNamespace = 64) {
+export async function startWorld(t: Lifetime, limits: Partial<WebLimits> = {}, perNamespace = 256) {
   let now: Stage = {};
   const { directory, fake, open, digest } = await startImages(t);
   const authority = await createCertificateAuthority(join(directory, 'webhook'));

@@ -100,7 +100,12 @@ export const LIMIT_OPTIONS = {
     fallback: '256; of admission 1024',
   },
   'max-streams': { kind: 'count', value: 'N', describe: 'open calls on one connection', fallback: '32' },
-  'max-calls': { kind: 'count', value: 'N', describe: 'calls that are worked on at the same time', fallback: '256' },
+  'max-calls': {
+    kind: 'count',
+    value: 'N',
+    describe: 'calls that are worked on at the same time',
+    fallback: '256; of admission 1024',
+  },
   'max-queue': { kind: 'count', value: 'N', describe: 'calls that wait; more are refused', fallback: '1024' },
   'key-rate': {
     kind: 'count',
