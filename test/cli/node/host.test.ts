@@ -38,7 +38,7 @@ test('agents of another DaemonSet, with another directory too, are refused until
   // What they once brought is theirs to remove, and nothing else.
   prepareTask(task('second', 'remove'), machine);
   prepareTask({ ...task('second', 'remove'), directory: join(root, 'opt/first') }, machine);
-  assert.deepEqual(readdirSync(join(root, 'opt/first')), ['bin', 'carried.json', 'secrets']);
+  assert.deepEqual(readdirSync(join(root, 'opt/first')).sort(), ['bin', 'carried.json', 'secrets']);
   forgetInstalled(root);
   assert.equal(prepareTask(task('first', 'remove'), machine), undefined);
   assert.ok(!existsSync(join(root, 'opt')));
