@@ -14,7 +14,13 @@ export {
   OcicryptError,
 } from './base/errors.ts';
 export type { HttpSettings } from './base/http/contract.ts';
-export type { StreamSettings } from './base/http/stream.ts';
+export type {
+  Exchange,
+  HttpStreams,
+  StreamRequest,
+  StreamResponse,
+  StreamSettings,
+} from './base/http/stream.ts';
 export type { JsonNumber, JsonObject, JsonString, JsonValue } from './base/json.ts';
 export type { ByteSpelling } from './base/json-writer.ts';
 export { type Attributes, formatKeyUri, type KeyUri, type OwnKeyUri, parseKeyUri } from './base/key-uri.ts';
@@ -68,7 +74,7 @@ export type { RecipientChange } from './image/rewrap-plan.ts';
 export type { ImageProgress } from './image/transform.ts';
 export { openImageSource, openImageStore } from './image/transports/open.ts';
 export type { RegistrySettings } from './image/transports/registry/client.ts';
-export type { CredentialSettings } from './image/transports/registry/credentials.ts';
+export type { AuthDocument, CredentialSettings } from './image/transports/registry/credentials.ts';
 export type { RegistryStoreSettings } from './image/transports/registry/store.ts';
 export {
   type BlobReader,

@@ -24,6 +24,7 @@ export type StreamSettings = HttpSettings & {
   readonly idle?: number | undefined;
 };
 
+/** The head of a request whose body is sent in parts. */
 export type StreamRequest = {
   readonly method: 'GET' | 'HEAD' | 'PATCH' | 'POST' | 'PUT';
   readonly url: URL;
@@ -33,7 +34,9 @@ export type StreamRequest = {
   readonly signal: AbortSignal | undefined;
 };
 
+/** The head of an answer, and its body as it comes. */
 export type StreamResponse = {
+  /** The status of HTTP, 100 to 599. */
   readonly status: number;
   /** Names in lower case; repeated headers are joined by a comma. */
   readonly headers: Readonly<Record<string, string>>;
@@ -59,6 +62,7 @@ export interface Exchange {
   discard(): void;
 }
 
+/** Connections to registries, which stay open between requests. */
 export interface HttpStreams {
   /** Starts a request; with `content-length` in its headers the body has that length, else it is sent in chunks. */
   open(request: StreamRequest): Promise<Exchange>;
