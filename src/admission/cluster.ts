@@ -25,40 +25,40 @@ export function findCluster(environment: NodeJS.ProcessEnv): Cluster | undefined
 
 /** @param kubernetes asked for each namespace and each secret once in five seconds */
 export function createCluster(kubernetes: Pick<Kubernetes, 'ask'>): Cluster {
-  const labels = new Kept<Labels>(MAXIMUM_KEPT);
-  const documents = new Kept<AuthDocument | 'none'>(MAXIMUM_KEPT);
-  const labelRuns = new SharedRuns<Labels>();
-  const documentRuns = new SharedRuns<AuthDocument | 'none'>();
-  const readSecret = async (namespace: string, name: string, signal: AbortSignal) => {
-    const path = ['api', 'v1', 'namespaces', namespace, 'secrets', name];
-    const key = path.join('/');
-    const kept = documents.get(key);
-    if (kept !== undefined) return kept;
-    return documentRuns.run(key, signal, async (running) => {
-      const secret = await kubernetes.ask({ method: 'GET', path }, running).catch(orNothing);
-      const document = documentOf(secret, `the secret ${printable(`${namespace}/${name}`)}`) ?? 'none';
-      documents.set(key, document, HOLD_MILLISECONDS);
-      return document;
-    });
-  };
+  const readNamespace = held(async (path, signal) => labelsOf(await kubernetes.ask({ method: 'GET', path }, signal)));
+  const readSecret = held(async (path, signal): Promise<AuthDocument | 'none'> => {
+    const secret = await kubernetes.ask({ method: 'GET', path }, signal).catch(orNothing);
+    const [, , , namespace, , name] = path;
+    return documentOf(secret, `the secret ${printable(`${namespace}/${name}`)}`) ?? 'none';
+  });
   return {
-    async namespaceLabels(namespace, signal) {
-      const kept = labels.get(namespace);
-      if (kept !== undefined) return kept;
-      return labelRuns.run(namespace, signal, async (running) => {
-        const path = ['api', 'v1', 'namespaces', namespace];
-        const read = labelsOf(await kubernetes.ask({ method: 'GET', path }, running));
-        labels.set(namespace, read, HOLD_MILLISECONDS);
-        return read;
-      });
-    },
+    namespaceLabels: (namespace, signal) => readNamespace(['api', 'v1', 'namespaces', namespace], signal),
     async logins(namespace, secrets, signal) {
       if (secrets.length > MAXIMUM_SECRETS) {
         throw new OcicryptError('bad-input', `the pod names more than ${MAXIMUM_SECRETS} pull secrets`);
       }
-      const found = await Promise.all(secrets.map((name) => readSecret(namespace, name, signal)));
+      const path = ['api', 'v1', 'namespaces', namespace, 'secrets'];
+      const found = await Promise.all(secrets.map((name) => readSecret([...path, name], signal)));
       return createLogins(found.filter((document) => document !== 'none'));
     },
+  };
+}
+
+type Read<Value> = (path: readonly string[], signal: AbortSignal) => Promise<Value>;
+
+/** Reads each object once for all who ask while it is read, and for some time after. */
+function held<Value>(read: Read<Value>): Read<Value> {
+  const values = new Kept<Value>(MAXIMUM_KEPT);
+  const runs = new SharedRuns<Value>();
+  return async (path, signal) => {
+    const name = path.join('/');
+    const kept = values.get(name);
+    if (kept !== undefined) return kept;
+    return runs.run(name, signal, async (running) => {
+      const value = await read(path, running);
+      values.set(name, value, HOLD_MILLISECONDS);
+      return value;
+    });
   };
 }
 

@@ -64,32 +64,22 @@ export class SharedRuns<Result> {
 
   /** @throws what the work throws; the signal's reason */
   run(name: string, signal: AbortSignal, work: Work<Result>): Promise<Result> {
-    let run = this.#running.get(name);
-    if (run === undefined) {
-      run = new SharedRun(signal, work);
-      this.#running.set(name, run);
-    }
-    const joined = run;
+    const run = this.#running.get(name) ?? new SharedRun(signal, work);
+    this.#running.set(name, run);
     const end = () => {
-      if (this.#running.get(name) === joined) this.#running.delete(name);
+      if (this.#running.get(name) === run) this.#running.delete(name);
     };
-    joined.result.then(end, end);
-    return joined.join(signal, end);
+    run.result.then(end, end);
+    return run.join(signal, end);
   }
 }
 
 /** The work, run once at a time: everybody who asks while it runs waits for the same result. */
 export function share<Result>(work: Work<Result>): Work<Result> {
-  let running: SharedRun<Result> | undefined;
+  const runs = new SharedRuns<Result>();
   return async (signal) => {
     if (signal.aborted) throw endedBy(signal);
-    const run = running ?? new SharedRun(signal, work);
-    running = run;
-    const stop = () => {
-      if (running === run) running = undefined;
-    };
-    run.result.then(stop, stop);
-    return run.join(signal, stop);
+    return runs.run('', signal, work);
   };
 }
 
