@@ -6,7 +6,7 @@ import { OcicryptError } from '../base/errors.ts';
 import type { Client } from '../base/fair-queue.ts';
 import { createHttpStreams, type HttpStreams } from '../base/http/stream.ts';
 import { SharedRuns } from '../base/share.ts';
-import { Turns } from '../base/turns.ts';
+import { Places } from '../base/turns.ts';
 import type { LayerKeyUnwrapper } from '../client/layer-keys.ts';
 import type { Descriptor } from '../image/model/descriptor.ts';
 import { formatDigestTag } from '../image/model/digest-tag.ts';
@@ -61,8 +61,8 @@ export class Judge {
   readonly #verdicts = new Kept<Verdict>(MAXIMUM_VERDICTS);
   readonly #sources = new Kept<ImageSource>(MAXIMUM_REPOSITORIES);
   readonly #running = new SharedRuns<Verdict>();
-  readonly #all = new Gate(PLACES.all);
-  readonly #namespaces = new Map<Client, Gate>();
+  readonly #all = new Places(PLACES.all);
+  readonly #namespaces = new Map<Client, Places>();
 
   constructor(options: JudgeOptions) {
     this.#options = options;
@@ -149,38 +149,22 @@ export class Judge {
   /** A namespace whose registry hangs keeps its own pods waiting, and no others. */
   async #inTurn<Result>(signal: AbortSignal, work: () => Promise<Result>): Promise<Result> {
     const namespace = clientOf(signal);
-    const gate = this.#namespaces.get(namespace) ?? new Gate(PLACES.namespace);
-    this.#namespaces.set(namespace, gate);
+    const places = this.#namespaces.get(namespace) ?? new Places(PLACES.namespace);
+    this.#namespaces.set(namespace, places);
     try {
-      return await gate.pass(signal, () => this.#all.pass(signal, work));
+      return await withPlace(places, signal, () => withPlace(this.#all, signal, work));
     } finally {
-      if (gate.isIdle) this.#namespaces.delete(namespace);
+      if (places.taken === 0) this.#namespaces.delete(namespace);
     }
   }
 }
 
-/** Lets so many in at the same time; the others take turns. */
-class Gate {
-  readonly #places: number;
-  readonly #turns = new Turns();
-  #taken = 0;
-
-  constructor(places: number) {
-    this.#places = places;
-  }
-
-  get isIdle(): boolean {
-    return this.#taken === 0;
-  }
-
-  async pass<Result>(signal: AbortSignal, work: () => Promise<Result>): Promise<Result> {
-    if (this.#taken < this.#places) this.#taken++;
-    else await this.#turns.wait(signal, { name: 'other images' }, tooMany);
-    try {
-      return await work();
-    } finally {
-      if (!this.#turns.admit()) this.#taken--;
-    }
+async function withPlace<Result>(places: Places, signal: AbortSignal, work: () => Promise<Result>): Promise<Result> {
+  await places.take(signal, { name: 'other images' }, tooMany);
+  try {
+    return await work();
+  } finally {
+    places.leave();
   }
 }
 

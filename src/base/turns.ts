@@ -69,3 +69,44 @@ export class Turns {
     return last !== undefined;
   }
 }
+
+/** A number of places for calls, in which clients take turns if there are too few. */
+export class Places {
+  readonly #count: number;
+  readonly #turns = new Turns();
+  #taken = 0;
+
+  constructor(count: number) {
+    this.#count = count;
+  }
+
+  get taken(): number {
+    return this.#taken;
+  }
+
+  get waiting(): number {
+    return this.#turns.waiting;
+  }
+
+  get isFull(): boolean {
+    return this.#taken >= this.#count;
+  }
+
+  /**
+   * Waits for a place; a caller that got one must {@link leave}. Parameters and errors as those of {@link Turns.wait}.
+   */
+  async take(signal: AbortSignal, wait: Wait, refusal: () => Error): Promise<void> {
+    if (this.isFull) await this.#turns.wait(signal, wait, refusal);
+    else this.#taken++;
+  }
+
+  /** Hands the place to the next caller. */
+  leave(): void {
+    if (!this.#turns.admit()) this.#taken--;
+  }
+
+  /** As {@link Turns.giveWay}. */
+  giveWay(signal: AbortSignal): boolean {
+    return this.#turns.giveWay(signal);
+  }
+}

@@ -2,12 +2,11 @@
 
 import { setImmediate as yieldToOthers } from 'node:timers/promises';
 import { OcicryptError } from '../base/errors.ts';
-import { Turns } from '../base/turns.ts';
+import { Places } from '../base/turns.ts';
 import { decorate, type Kek } from './kek.ts';
 
 export class ProcessorTurns {
-  readonly #turns = new Turns();
-  #isTaken = false;
+  readonly #processor = new Places(1);
 
   /** The key, whose calls wait for those of all keys that this was called with. @param onWait told that one has to */
   share(kek: Kek, onWait: () => void): Kek {
@@ -18,17 +17,15 @@ export class ProcessorTurns {
   }
 
   async #run<Value>(kek: Kek, signal: AbortSignal, onWait: () => void, call: () => Promise<Value>): Promise<Value> {
-    if (this.#isTaken) {
-      onWait();
-      await this.#turns.wait(signal, { name: 'the processor, which other calls keep busy' }, () => isBusy(kek));
-    }
-    this.#isTaken = true;
+    if (this.#processor.isFull) onWait();
+    const wait = { name: 'the processor, which other calls keep busy' };
+    await this.#processor.take(signal, wait, () => isBusy(kek));
     try {
       // What other callers wait for comes first: nothing else runs once this call computes.
       await yieldToOthers();
       return await call();
     } finally {
-      this.#isTaken = this.#turns.admit();
+      this.#processor.leave();
     }
   }
 }

@@ -3,7 +3,7 @@
 import { wipe } from '../base/bytes.ts';
 import { OcicryptError } from '../base/errors.ts';
 import { setting } from '../base/setting.ts';
-import { Turns } from '../base/turns.ts';
+import { Places } from '../base/turns.ts';
 
 /** Counts, bytes and milliseconds. */
 export type ServerLimits = {
@@ -118,22 +118,20 @@ export class PageBudget {
 
 /** Lets a number of calls in at the same time and keeps a bounded queue of others, in which clients take turns. */
 export class CallGate {
-  readonly #active: number;
+  readonly #places: Places;
   readonly #queue: number;
-  readonly #turns = new Turns();
-  #entered = 0;
 
   constructor(active: number, queue: number) {
-    this.#active = active;
+    this.#places = new Places(active);
     this.#queue = queue;
   }
 
   get entered(): number {
-    return this.#entered;
+    return this.#places.taken;
   }
 
   get waiting(): number {
-    return this.#turns.waiting;
+    return this.#places.waiting;
   }
 
   /**
@@ -143,21 +141,18 @@ export class CallGate {
    * later if room is made for another client; the signal's reason if it is aborted
    */
   async enter(signal: AbortSignal): Promise<void> {
-    if (this.#entered < this.#active) {
-      this.#entered++;
-      return;
-    }
-    if (this.#turns.waiting >= this.#queue && !this.#turns.giveWay(signal)) throw this.#isFull();
-    await this.#turns.wait(signal, { name: 'other calls of this server' }, () => this.#isFull());
+    const isQueueFull = this.#places.isFull && this.#places.waiting >= this.#queue;
+    if (isQueueFull && !this.#places.giveWay(signal)) throw this.#isFull();
+    await this.#places.take(signal, { name: 'other calls of this server' }, () => this.#isFull());
   }
 
   /** Hands the place to the next call. */
   leave(): void {
-    if (!this.#turns.admit()) this.#entered--;
+    this.#places.leave();
   }
 
   #isFull(): OcicryptError {
-    return new OcicryptError('throttled', `the server has ${this.#entered} calls at work and others waiting already`, {
+    return new OcicryptError('throttled', `the server has ${this.entered} calls at work and others waiting already`, {
       hint: `try again later, or raise ${setting('limits.active')} or ${setting('limits.queue')}`,
       retryable: true,
     });
