@@ -14,6 +14,7 @@ export class Slots {
   readonly #places: number;
   /** Insertion order is age. */
   readonly #slots = new Map<Socket, Slot>();
+  readonly #outer = new WeakMap<Socket, Socket>();
   #emptied: (() => void) | undefined;
 
   /** @param places how many connections may be open at the same time */
@@ -37,8 +38,14 @@ export class Slots {
     this.limit(socket, milliseconds);
   }
 
+  /** What is inside a connection, of which the runtimes make a socket of its own, has the place of that. */
+  enter(inner: Socket, outer: Socket): void {
+    this.#outer.set(inner, outer);
+  }
+
   /** Ends the connection after so many milliseconds from now. @param isBusy whether it keeps its place until then */
-  limit(socket: Socket, milliseconds: number, isBusy = false): void {
+  limit(inner: Socket, milliseconds: number, isBusy = false): void {
+    const socket = this.#placeOf(inner);
     const slot = this.#slots.get(socket);
     if (slot === undefined) return;
     clearTimeout(slot.timer);
@@ -47,7 +54,8 @@ export class Slots {
   }
 
   /** Ends a connection. */
-  free(socket: Socket): void {
+  free(inner: Socket): void {
+    const socket = this.#placeOf(inner);
     clearTimeout(this.#slots.get(socket)?.timer);
     this.#slots.delete(socket);
     socket.destroy();
@@ -66,5 +74,9 @@ export class Slots {
   /** Ends all. */
   destroy(): void {
     for (const socket of [...this.#slots.keys()]) this.free(socket);
+  }
+
+  #placeOf(socket: Socket): Socket {
+    return this.#outer.get(socket) ?? socket;
   }
 }

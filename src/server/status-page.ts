@@ -1,7 +1,6 @@
 // Metrics and health over HTTP/1, on a listener of their own.
 
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
-import type { Socket } from 'node:net';
 import { type Address, formatAddress, isLoopback } from '../base/address.ts';
 import { OcicryptError } from '../base/errors.ts';
 import { setting } from '../base/setting.ts';
@@ -42,12 +41,9 @@ export async function startStatusPage(target: StatusTarget, options: StatusPageO
   const { address, insecure } = target;
   // Each connection is for one request. None is busy in the sense of its place: the oldest gives way.
   const slots = new Slots(SLOTS);
-  /** Node has one object for the handshake, which has the place, and one for what is inside. */
-  const outer = new WeakMap<Socket, Socket>();
-  const limit = (socket: Socket, milliseconds: number) => slots.limit(outer.get(socket) ?? socket, milliseconds);
   const server = createServer((request, response) => {
-    limit(request.socket, ANSWER_MILLISECONDS);
-    response.once('finish', () => limit(request.socket, LEAVE_MILLISECONDS));
+    slots.limit(request.socket, ANSWER_MILLISECONDS);
+    response.once('finish', () => slots.limit(request.socket, LEAVE_MILLISECONDS));
     void answer(request, options).then(([status, type, body]) => send(response, status, type, body));
   });
   server.maxRequestsPerSocket = 1;
@@ -60,7 +56,7 @@ export async function startStatusPage(target: StatusTarget, options: StatusPageO
       },
       accept(socket, _peer, begun) {
         socket.on('error', () => socket.destroy());
-        if (begun !== undefined) outer.set(socket, begun);
+        if (begun !== undefined) slots.enter(socket, begun);
         server.emit('connection', socket);
       },
     };

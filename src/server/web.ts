@@ -99,12 +99,11 @@ export class WebConnections implements Acceptor {
   accept(socket: Socket, _peer: Peer, begun?: Socket): void {
     socket.on('error', () => socket.destroy());
     if (socket.destroyed) return;
-    // Node has one object for the handshake and one for what is inside, whose ends are one.
     const { limits } = this.#options;
     if (begun === undefined) this.#slots.take(socket, limits.handshake);
-    else this.#outer.set(socket, begun);
+    else this.#slots.enter(socket, begun);
     // Clients written in Go open connections that they need only later, and do not ask again if one of those is closed.
-    this.#limit(socket, limits.idle, false);
+    this.#slots.limit(socket, limits.idle, false);
     this.#http.emit('connection', socket);
   }
 
@@ -117,31 +116,24 @@ export class WebConnections implements Acceptor {
     this.#slots.destroy();
   }
 
-  /** The socket that has the place of another. */
-  readonly #outer = new WeakMap<Socket, Socket>();
-
-  #limit(socket: Socket, milliseconds: number, isBusy: boolean): void {
-    this.#slots.limit(this.#outer.get(socket) ?? socket, milliseconds, isBusy);
-  }
-
   #serve(request: IncomingMessage, response: ServerResponse): void {
     const { limits, isDraining } = this.#options;
     const { socket } = request;
     const gone = new AbortController();
-    this.#limit(socket, limits.request, true);
+    this.#slots.limit(socket, limits.request, true);
     response.once('finish', () => {
-      if (isDraining()) this.#limit(socket, LEAVE_MILLISECONDS, true);
-      else this.#limit(socket, limits.idle, false);
+      if (isDraining()) this.#slots.limit(socket, LEAVE_MILLISECONDS, true);
+      else this.#slots.limit(socket, limits.idle, false);
     });
     const end = () => {
       gone.abort();
-      this.#slots.free(this.#outer.get(socket) ?? socket);
+      this.#slots.free(socket);
     };
     response.once('close', () => {
       if (!response.writableFinished) end();
     });
     const body: Body = { chunks: [], isWhole: false, evict: end };
-    void this.#answer(request, body, gone.signal, () => this.#limit(socket, limits.call, true)).then((reply) => {
+    void this.#answer(request, body, gone.signal, () => this.#slots.limit(socket, limits.call, true)).then((reply) => {
       if (gone.signal.aborted) return;
       const isLast = isDraining() || !request.complete;
       const content = Buffer.from(reply.body);
