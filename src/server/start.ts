@@ -1,6 +1,5 @@
 // The server as a whole: methods, limits, listeners and status page put together, reloaded, drained.
 
-import { asOcicryptError, describeError } from '../base/errors.ts';
 import { messageLimit } from '../base/grpc.ts';
 import { MAXIMUM_REQUEST_BYTES } from '../provider/protocol.ts';
 import { createConnections } from './connections.ts';
@@ -10,14 +9,14 @@ import type { Instruments } from './instruments.ts';
 import { CallGate, PageBudget, type ServerLimits } from './limits.ts';
 import { type Acceptor, type ListenerOptions, type ListenTarget, openListener } from './listener.ts';
 import { keyProviderMethods, type ServiceOptions } from './service.ts';
-import { type StatusPage, type StatusTarget, startStatusPage } from './status-page.ts';
+import type { StatusTarget } from './status-page.ts';
 import {
   checkTargets,
   FILE_POLL_MILLISECONDS,
-  openAll,
+  openDoors,
   type RunningServer,
-  reloadCertificates,
   reopen,
+  rereadPolicy,
   type ServerLog,
   withinTime,
 } from './upkeep.ts';
@@ -89,55 +88,38 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     begin: (socket) => connections.begin(socket),
     accept: (socket, peer) => connections.acceptTtrpc(socket, peer),
   };
-  const listeners = await openAll(options.listen, (target) =>
-    openListener(target, target.kind === 'ttrpc' ? ttrpc : connections, options.listener),
+  const doors = await openDoors(
+    options.listen,
+    (target) => openListener(target, target.kind === 'ttrpc' ? ttrpc : connections, options.listener),
+    options.status,
+    { metrics: () => instruments.render(), isReady: () => readiness.isReady(), isDraining: () => draining },
   );
-  let status: StatusPage | undefined;
-  try {
-    if (options.status !== undefined) {
-      const isReady = () => readiness.isReady();
-      const page = { metrics: () => instruments.render(), isReady, isDraining: () => draining };
-      status = await startStatusPage(options.status, page);
-    }
-  } catch (error) {
-    for (const listener of listeners) listener.close();
-    throw error;
-  }
-  const withCertificates = status === undefined ? listeners : [...listeners, status];
-  const reread = () => reloadCertificates(withCertificates, instruments, log);
+  const reread = () => doors.reloadCertificates(instruments, log);
   const poll = setInterval(reread, FILE_POLL_MILLISECONDS).unref();
 
   const close = () => {
     clearInterval(poll);
-    for (const listener of listeners) listener.close();
     connections.destroy();
-    status?.close();
+    doors.close();
   };
-  const rereadPolicy = async () => {
-    try {
-      const old = policy;
-      policy = await options.rereadPolicy();
-      readiness = createReadiness(policy.probes);
-      // Calls that have begun with the old one may yet open its keys.
-      setTimeout(() => void old.close(), limits.call + DRAIN_GRACE_MILLISECONDS).unref();
-      instruments.reloaded('policy', 'ok');
-      log.info({}, 'configuration read again');
-    } catch (error) {
-      instruments.reloaded('policy', 'failed');
-      log.warn({ problem: describeError(asOcicryptError(error)) }, 'configuration not read again: the old one stays');
-    }
+  const replacePolicy = async () => {
+    const old = policy;
+    policy = await options.rereadPolicy();
+    readiness = createReadiness(policy.probes);
+    // Calls that have begun with the old one may yet open its keys.
+    setTimeout(() => void old.close(), limits.call + DRAIN_GRACE_MILLISECONDS).unref();
   };
   return {
-    addresses: listeners.map(({ address }) => address),
-    status: status?.address,
+    addresses: doors.addresses,
+    status: doors.status,
     async reload() {
       reread();
       reopen(options.reopenLogs, log);
-      await rereadPolicy();
+      await rereadPolicy('configuration', replacePolicy, instruments, log);
     },
     async drain() {
       draining = true;
-      for (const listener of listeners) listener.close();
+      doors.shut();
       await withinTime(connections.drain(), limits.call + DRAIN_GRACE_MILLISECONDS);
       close();
     },

@@ -2,6 +2,7 @@
 
 import { asOcicryptError, describeError, OcicryptError } from '../base/errors.ts';
 import { formatTarget, type Listener, type ListenTarget } from './listener.ts';
+import { type StatusPage, type StatusPageOptions, type StatusTarget, startStatusPage } from './status-page.ts';
 
 /** Fixed texts and public values. */
 export interface ServerLog {
@@ -37,23 +38,57 @@ export interface ReloadCounter {
   reloaded(what: 'certificates' | 'policy', result: 'ok' | 'failed'): void;
 }
 
-/** Listens on all targets, or on none. */
-export async function openAll(
-  targets: readonly ListenTarget[],
-  open: (target: ListenTarget) => Promise<Listener>,
-): Promise<readonly Listener[]> {
-  const listeners: Listener[] = [];
-  try {
-    for (const target of targets) listeners.push(await open(target));
-  } catch (error) {
-    for (const listener of listeners) listener.close();
-    throw error;
-  }
-  return listeners;
+/** Where a server is reached. */
+export interface Doors {
+  /** Where it listens, and where its status page is. */
+  readonly addresses: readonly string[];
+  readonly status: string | undefined;
+  /** Reads the certificates again that have changed; old ones stay where that fails. */
+  reloadCertificates(counter: ReloadCounter, log: ServerLog): void;
+  /** Takes no more connections; the status page stays. */
+  shut(): void;
+  /** Ends that, too. */
+  close(): void;
 }
 
-/** Reads the certificates again that have changed; old ones stay where that fails. */
-export function reloadCertificates(
+/**
+ * Listens on all targets, or on none, and serves the status page if there is to be one.
+ *
+ * @param open how a target is listened on
+ * @throws OcicryptError `configuration`
+ */
+export async function openDoors(
+  targets: readonly ListenTarget[],
+  open: (target: ListenTarget) => Promise<Listener>,
+  target: StatusTarget | undefined,
+  page: StatusPageOptions,
+): Promise<Doors> {
+  const listeners: Listener[] = [];
+  const shut = () => {
+    for (const listener of listeners) listener.close();
+  };
+  let status: StatusPage | undefined;
+  try {
+    for (const one of targets) listeners.push(await open(one));
+    if (target !== undefined) status = await startStatusPage(target, page);
+  } catch (error) {
+    shut();
+    throw error;
+  }
+  const all = status === undefined ? listeners : [...listeners, status];
+  return {
+    addresses: listeners.map(({ address }) => address),
+    status: status?.address,
+    reloadCertificates: (counter, log) => reloadCertificates(all, counter, log),
+    shut,
+    close() {
+      shut();
+      status?.close();
+    },
+  };
+}
+
+function reloadCertificates(
   listeners: readonly Pick<Listener, 'address' | 'reload'>[],
   counter: ReloadCounter,
   log: ServerLog,
@@ -68,6 +103,23 @@ export function reloadCertificates(
       const fields = { address: listener.address, problem: describeError(asOcicryptError(error)) };
       log.warn(fields, 'certificates not reloaded: the old ones stay');
     }
+  }
+}
+
+/** Reads what says who may do what; the old one stays where that fails. @param name of it, for the log */
+export async function rereadPolicy(
+  name: string,
+  read: () => Promise<void>,
+  counter: ReloadCounter,
+  log: ServerLog,
+): Promise<void> {
+  try {
+    await read();
+    counter.reloaded('policy', 'ok');
+    log.info({}, `${name} read again`);
+  } catch (error) {
+    counter.reloaded('policy', 'failed');
+    log.warn({ problem: describeError(asOcicryptError(error)) }, `${name} not read again: the old one stays`);
   }
 }
 

@@ -2,18 +2,17 @@
 
 import { X509Certificate } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import { asOcicryptError, describeError } from '../base/errors.ts';
 import { DEFAULT_SERVER_LIMITS } from './limits.ts';
 import { type ListenTarget, openListener } from './listener.ts';
-import { type StatusPage, type StatusTarget, startStatusPage } from './status-page.ts';
+import type { StatusTarget } from './status-page.ts';
 import type { TlsFiles } from './tls.ts';
 import {
   checkTargets,
   FILE_POLL_MILLISECONDS,
-  openAll,
+  openDoors,
   type RunningServer,
-  reloadCertificates,
   reopen,
+  rereadPolicy,
   type ServerLog,
   withinTime,
 } from './upkeep.ts';
@@ -81,32 +80,15 @@ export async function startWebhook(options: WebhookOptions): Promise<RunningServ
   const expiry = watchExpiry(tls);
   instruments.read(web, expiry);
   const listener = { access: { mode: 0o600, group: undefined }, tls, insecurePlaintext: false } as const;
-  const listeners = await openAll(options.listen, (target) =>
-    openListener(target, web, { ...listener, protocol: 'http/1.1' }),
+  const doors = await openDoors(
+    options.listen,
+    (target) => openListener(target, web, { ...listener, protocol: 'http/1.1' }),
+    options.status,
+    { metrics: () => instruments.render(), isReady: async () => true, isDraining },
   );
-  let status: StatusPage | undefined;
-  try {
-    if (options.status !== undefined) {
-      const page = { metrics: () => instruments.render(), isReady: async () => true, isDraining };
-      status = await startStatusPage(options.status, page);
-    }
-  } catch (error) {
-    for (const one of listeners) one.close();
-    throw error;
-  }
-  const withCertificates = status === undefined ? listeners : [...listeners, status];
-  const reread = async () => {
-    try {
-      await policy.reread();
-      instruments.reloaded('policy', 'ok');
-      log.info({}, 'policy read again');
-    } catch (error) {
-      instruments.reloaded('policy', 'failed');
-      log.warn({ problem: describeError(asOcicryptError(error)) }, 'policy not read again: the old one stays');
-    }
-  };
+  const reread = () => rereadPolicy('policy', () => policy.reread(), instruments, log);
   const renew = () => {
-    reloadCertificates(withCertificates, instruments, log);
+    doors.reloadCertificates(instruments, log);
     expiry();
   };
   let isExpired = false;
@@ -119,13 +101,12 @@ export async function startWebhook(options: WebhookOptions): Promise<RunningServ
   }, FILE_POLL_MILLISECONDS).unref();
   const close = () => {
     clearInterval(poll);
-    for (const one of listeners) one.close();
     web.destroy();
-    status?.close();
+    doors.close();
   };
   return {
-    addresses: listeners.map(({ address }) => address),
-    status: status?.address,
+    addresses: doors.addresses,
+    status: doors.status,
     async reload() {
       renew();
       reopen(options.reopenLogs, log);
@@ -133,7 +114,7 @@ export async function startWebhook(options: WebhookOptions): Promise<RunningServ
     },
     async drain() {
       draining = true;
-      for (const one of listeners) one.close();
+      doors.shut();
       await withinTime(web.drain(), limits.call);
       close();
     },
