@@ -7,7 +7,6 @@ import {
   closeSync,
   copyFileSync,
   fstatSync,
-  fsyncSync,
   lstatSync,
   mkdirSync,
   openSync,
@@ -24,7 +23,7 @@ import { OcicryptError, showSystemCode } from '../base/errors.ts';
 import { asArray, asObject, asText, parseJson } from '../base/json.ts';
 import { showPath } from '../base/shown.ts';
 import { findWeakness, stepsTo } from '../base/trusted-path.ts';
-import { namesIn, readText } from './files.ts';
+import { namesIn, readText, synchronize } from './files.ts';
 
 /** A file by its path below the directory. */
 export type CarriedFile = { readonly path: string; readonly content: Uint8Array };
@@ -196,15 +195,6 @@ function writeWhole(directory: string, path: string, write: (place: string) => v
   } catch (cause) {
     rmSync(temporary, { force: true });
     throw notWritten(target, cause);
-  }
-}
-
-function synchronize(path: string): void {
-  const descriptor = openSync(path, 'r');
-  try {
-    fsyncSync(descriptor);
-  } finally {
-    closeSync(descriptor);
   }
 }
 

@@ -4,11 +4,8 @@ import { createHash } from 'node:crypto';
 import {
   chmodSync,
   chownSync,
-  closeSync,
   existsSync,
-  fsyncSync,
   mkdirSync,
-  openSync,
   readFileSync,
   realpathSync,
   renameSync,
@@ -23,6 +20,7 @@ import { asArray, asNumber, asObject, asText, type JsonValue, parseJson } from '
 import { showPath } from '../base/shown.ts';
 import { lockFile } from '../image/transports/layout-lock.ts';
 import { removeAbandoned, temporaryName } from '../image/transports/temporary.ts';
+import { synchronize } from './files.ts';
 
 /** A file as it is to be, by its path on the node. */
 export type FileChange = { readonly path: string; readonly content: string | Uint8Array; readonly mode: number };
@@ -236,12 +234,7 @@ function writeNew(target: string, bytes: Uint8Array, mode: number, owner: Owner 
     rmSync(temporary, { force: true });
     throw error;
   }
-  const directory = openSync(dirname(target), 'r');
-  try {
-    fsyncSync(directory);
-  } finally {
-    closeSync(directory);
-  }
+  synchronize(dirname(target));
 }
 
 /** @returns those that were made, the innermost first */

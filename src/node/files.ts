@@ -1,6 +1,6 @@
 // Files of a node as they are now, below `/` or below the root of an image that is being built.
 
-import { accessSync, constants, readdirSync, readFileSync, statSync } from 'node:fs';
+import { accessSync, closeSync, constants, fsyncSync, openSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 
 /** Larger ones are no configuration. */
@@ -56,4 +56,14 @@ export function isWritable(directory: string): boolean {
 /** The first of some directories in which a program lies. */
 export function findProgram(root: string, directories: readonly string[], name: string): string | undefined {
   return directories.map((directory) => join(directory, name)).find((path) => isExecutable(join(root, path)));
+}
+
+/** Waits until a file, or the names in a directory, would outlast a loss of power. @throws Error of the system */
+export function synchronize(path: string): void {
+  const descriptor = openSync(path, 'r');
+  try {
+    fsyncSync(descriptor);
+  } finally {
+    closeSync(descriptor);
+  }
 }
