@@ -8,15 +8,16 @@ import type { Decision } from '../provider/audit.ts';
 import type { CallReport } from './call.ts';
 import { CLOSE_REASONS, type CloseReason } from './connection.ts';
 import { statusName } from './failure-log.ts';
-import { Counter, Gauge, Histogram, processGauges, reloadCounters, renderMetrics } from './metrics.ts';
-
-/** Numbers that are read when somebody asks. */
-export type Readings = {
-  readonly connections: () => number;
-  readonly activeCalls: () => number;
-  readonly queuedCalls: () => number;
-  readonly bufferedBytes: () => number;
-};
+import {
+  Counter,
+  type Gauge,
+  Histogram,
+  processGauges,
+  reloadCounters,
+  renderMetrics,
+  type ServerReadings,
+  serverGauges,
+} from './metrics.ts';
 
 /** Takes measurements of a whole server and writes them as Prometheus text. */
 export class Instruments {
@@ -57,14 +58,8 @@ export class Instruments {
   #readings: readonly Gauge[] = processGauges();
 
   /** Adds the gauges of a server. */
-  read(readings: Readings): void {
-    this.#readings = [
-      ...this.#readings,
-      new Gauge('ocicrypt_kms_connections', 'Open connections.', readings.connections),
-      new Gauge('ocicrypt_kms_active_calls', 'Calls that are worked on.', readings.activeCalls),
-      new Gauge('ocicrypt_kms_queued_calls', 'Calls that wait.', readings.queuedCalls),
-      new Gauge('ocicrypt_kms_buffered_bytes', 'Bytes of requests that are held.', readings.bufferedBytes),
-    ];
+  read(readings: ServerReadings): void {
+    this.#readings = [...this.#readings, ...serverGauges(readings)];
   }
 
   call({ method, status, received, queued, handled }: CallReport): void {

@@ -105,6 +105,24 @@ export class Gauge implements Metric {
   }
 }
 
+/** Numbers of a server that are read when somebody asks. */
+export type ServerReadings = {
+  readonly connections: () => number;
+  readonly activeCalls: () => number;
+  readonly queuedCalls: () => number;
+  readonly bufferedBytes: () => number;
+};
+
+/** What every server of ours shows of itself. */
+export function serverGauges(readings: ServerReadings): readonly Gauge[] {
+  return [
+    new Gauge('ocicrypt_kms_connections', 'Open connections.', readings.connections),
+    new Gauge('ocicrypt_kms_active_calls', 'Calls that are worked on.', readings.activeCalls),
+    new Gauge('ocicrypt_kms_queued_calls', 'Calls that wait.', readings.queuedCalls),
+    new Gauge('ocicrypt_kms_buffered_bytes', 'Bytes of requests that are held.', readings.bufferedBytes),
+  ];
+}
+
 /** What every server of ours says of its process. */
 export function processGauges(): readonly Gauge[] {
   return [

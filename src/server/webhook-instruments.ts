@@ -1,8 +1,16 @@
 // What a webhook measures: the names of its metrics, and the places where reviews and images pass by.
 
-import { Counter, Gauge, Histogram, processGauges, reloadCounters, renderMetrics } from './metrics.ts';
+import {
+  Counter,
+  Gauge,
+  Histogram,
+  processGauges,
+  reloadCounters,
+  renderMetrics,
+  type ServerReadings,
+  serverGauges,
+} from './metrics.ts';
 import type { ReloadCounter } from './upkeep.ts';
-import type { WebConnections } from './web.ts';
 
 /** Takes measurements of a webhook and writes them as Prometheus text. All labels come from closed sets. */
 export class WebhookInstruments implements ReloadCounter {
@@ -27,13 +35,10 @@ export class WebhookInstruments implements ReloadCounter {
   #readings: readonly Gauge[] = processGauges();
 
   /** @param expiry when the certificate ends, in seconds since 1970 */
-  read(web: Pick<WebConnections, 'connections' | 'gate' | 'buffered'>, expiry: () => number): void {
+  read(readings: ServerReadings, expiry: () => number): void {
     this.#readings = [
       ...this.#readings,
-      new Gauge('ocicrypt_kms_connections', 'Open connections.', () => web.connections),
-      new Gauge('ocicrypt_kms_active_calls', 'Calls that are worked on.', () => web.gate.entered),
-      new Gauge('ocicrypt_kms_queued_calls', 'Calls that wait.', () => web.gate.waiting),
-      new Gauge('ocicrypt_kms_buffered_bytes', 'Bytes of requests that are held.', () => web.buffered),
+      ...serverGauges(readings),
       new Gauge('ocicrypt_kms_certificate_not_after_seconds', "When the server's certificate ends.", expiry),
     ];
   }

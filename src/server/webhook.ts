@@ -78,7 +78,13 @@ export async function startWebhook(options: WebhookOptions): Promise<RunningServ
     failed: (problem) => log.warn({ problem }, 'a request failed'),
   });
   const expiry = watchExpiry(tls);
-  instruments.read(web, expiry);
+  const readings = {
+    connections: () => web.connections,
+    activeCalls: () => web.gate.entered,
+    queuedCalls: () => web.gate.waiting,
+    bufferedBytes: () => web.buffered,
+  };
+  instruments.read(readings, expiry);
   const listener = { access: { mode: 0o600, group: undefined }, tls, insecurePlaintext: false } as const;
   const doors = await openDoors(
     options.listen,

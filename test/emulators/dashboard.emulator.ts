@@ -169,7 +169,7 @@ async function readAgent(isReady: boolean, isReported: boolean): Promise<string>
 function readWebhook(outcomes: readonly string[], daysLeft: number): string {
   const instruments = new WebhookInstruments();
   instruments.read(
-    { connections: 1, gate: { entered: 0, waiting: 0 }, buffered: 0 } as never,
+    { connections: () => 1, activeCalls: () => 0, queuedCalls: () => 0, bufferedBytes: () => 0 },
     () => END + daysLeft * 86_400,
   );
   for (const outcome of outcomes) {
