@@ -19,7 +19,7 @@ import {
   rancherTables,
   rancherTemplate,
 } from './drop-in.ts';
-import { readText } from './files.ts';
+import { namesIn, readText } from './files.ts';
 import type { RunningProcess } from './processes.ts';
 import { type Containerd, type Runtimes, runtimeName } from './runtimes.ts';
 
@@ -86,7 +86,7 @@ export function planNode({ containerds, crio, hasDocker, hasPodman }: Runtimes, 
   }
   if (hasDocker)
     notes.push(
-      'docker decrypts with its containerd image store alone: "features": {"containerd-snapshotter": true} in /etc/docker/daemon.json; with the other store it says "unsupported media type"',
+      'docker decrypts with its containerd image store alone: "features": {"containerd-snapshotter": true} in /etc/docker/daemon.json; with the other store a pull ends with "invalid tar header"',
     );
   if (hasPodman)
     notes.push(
@@ -135,13 +135,19 @@ function refuseOthers(ids: readonly string[], config: string): void {
   );
 }
 
+/** By the version of the configuration that they make. */
+const TEMPLATES = { second: 'config.toml.tmpl', third: 'config-v3.toml.tmpl' } as const;
+
 /** k3s and RKE2 make their file from a template beside it, if there is one. */
 function planTemplate(
   config: string,
   isThird: boolean,
   { root, decoder }: Pick<PlanOptions, 'root' | 'decoder'>,
 ): FileChange {
-  const path = join(dirname(config), isThird ? 'config-v3.toml.tmpl' : 'config.toml.tmpl');
+  const names = namesIn(join(root, dirname(config)));
+  // k3s and RKE2 read the template of version 3 first: a new one would hide what an operator has in the other.
+  const isHidden = names.includes(TEMPLATES.second) && !names.includes(TEMPLATES.third);
+  const path = join(dirname(config), isThird && !isHidden ? TEMPLATES.third : TEMPLATES.second);
   const text = readText(join(root, path));
   if (text === undefined) return file(path, rancherTemplate(decoder));
   const own = removeBlock(text);

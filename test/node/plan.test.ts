@@ -72,6 +72,26 @@ for (const [directory, service] of [
       assert.ok(!texts.has(`${directory}/config.toml`), 'that is written anew at each start');
     }
   });
+  test(`${service}: before its first start, a template of the operator is not hidden by one of ours`, async (t) => {
+    const [own, second, third] = [
+      '{{ template "base" . }}\n# mine\n',
+      `${directory}/config.toml.tmpl`,
+      `${directory}/config-v3.toml.tmpl`,
+    ];
+    for (const [there, changed] of [
+      [[], third],
+      [[second], second],
+      [[third], third],
+      [[second, third], third],
+    ] as const) {
+      const { texts } = await plan(t, {
+        ...units,
+        ...Object.fromEntries(there.map((path) => [path, own])),
+        [`${directory}/other`]: '',
+      });
+      assert.deepEqual([...texts.keys()], [...SHARED, changed]);
+    }
+  });
   test(`${service}: a template of the operator gets a block, once, which can be taken out`, async (t) => {
     const own = '{{ template "base" . }}\n# mine\n';
     const path = `${directory}/config.toml.tmpl`;
