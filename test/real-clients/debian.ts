@@ -141,7 +141,7 @@ function mirrorOfStanzas(text: string, codename: string | undefined): string | u
 }
 
 /** Runs `work` alone among all processes. The kernel frees the lock when its holder dies, so none is ever left behind. */
-async function withLock(file: string, work: () => Promise<void>): Promise<void> {
+export async function withLock(file: string, work: () => Promise<void>): Promise<void> {
   const holder = spawn('flock', [file, 'sh', '-c', 'echo held; exec cat'], { stdio: ['pipe', 'pipe', 'ignore'] });
   const ended = once(holder, 'exit');
   const failed = ended.then(() => Promise.reject(new Error('flock failed')));
