@@ -18,6 +18,8 @@ export type LabNodeOptions = {
   readonly files?: Readonly<Record<string, string>>;
   /** Programs of the node itself by their names, which are written later. */
   readonly programs?: Readonly<Record<string, string>>;
+  /** As a node takes them. */
+  readonly roots?: readonly string[];
 };
 
 export interface Lab extends Workspace {
@@ -41,13 +43,14 @@ export async function createLab(t: Cleanup, kinds: readonly ImageKind[] = IMAGE_
     registry,
     key,
     push: (name, recipient, options) => pushImage(workspace.directory, registry, name, recipient, options),
-    async start(context, { containerd, localPull = false, files = {}, programs: own = {} }) {
+    async start(context, { containerd, localPull = false, files = {}, programs: own = {}, roots = [] }) {
       const fetched = IS_COMPILED ? { crictl: await fetchCrictl(), nerdctl: await fetchNerdctl() } : {};
       const settings = nodeFiles(containerd, registry, authority, { localPull });
       const node = await startNode({
         containerd,
         files: { ...CRICTL_FILES, ...settings, ...files },
         programs: { ...fetched, ...own },
+        roots,
       });
       context.after(node.stop);
       return node;

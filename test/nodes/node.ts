@@ -18,6 +18,8 @@ export type NodeOptions = {
   readonly files?: Readonly<Record<string, string>>;
   /** Programs by the name under which the node's PATH has them. */
   readonly programs?: Readonly<Record<string, string>>;
+  /** Unpacked packages whose /usr lies over the machine's, beside those of every node. */
+  readonly roots?: readonly string[];
   /** Where its disk is; by default in memory. */
   readonly disk?: string;
 };
@@ -94,7 +96,7 @@ export async function whyNoNode(): Promise<string | undefined> {
 export async function startNode(options: NodeOptions): Promise<Node> {
   const directory = await mkdtemp(join(options.disk ?? tmpdir(), 'node-'));
   const binaries = await fetchContainerd(options.containerd);
-  const roots = await fetchNodeRoots();
+  const roots = [...(options.roots ?? []), ...(await fetchNodeRoots())];
   const layers = roots.map((root) => join(root, 'usr')).join(':');
   const words = [
     '--mount',

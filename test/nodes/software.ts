@@ -74,6 +74,11 @@ export async function fetchNerdctl(): Promise<string> {
   return join(directory, 'nerdctl');
 }
 
+/** docker of Debian 13, 26.1, to be laid over a node's /usr. */
+export function fetchDocker(): Promise<string> {
+  return fetchFromDebian(['docker.io', 'docker-cli'], 'trixie');
+}
+
 /** What is laid over the machine's /usr on every node: Debian's runc and ctd-decoder, with the libraries of both. */
 export async function fetchNodeRoots(): Promise<readonly string[]> {
   return [await fetchFromDebian(['containerd', 'runc'], 'trixie'), await fetchFromDebian(CLIENT_PACKAGES)];
