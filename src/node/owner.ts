@@ -3,6 +3,7 @@
 import { mkdirSync, rmdirSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { OcicryptError, showSystemCode } from '../base/errors.ts';
+import { carrierOf } from './carried.ts';
 import { installedPaths, KEPT_DIRECTORY } from './changes.ts';
 import { readText } from './files.ts';
 
@@ -55,6 +56,20 @@ export function claimNode(root: string, owner: string, isKnown: boolean): void {
       hint: 'its file system must be writable',
     });
   }
+}
+
+/**
+ * Lets no installation by hand replace that of agents, who would not see it until they set the node up again.
+ *
+ * @param program the file of the program that installs: the one that these agents brought is theirs
+ * @throws OcicryptError `refused`
+ */
+export function refuseByHand(root: string, program: string): void {
+  const owner = ownerOf(root);
+  if (owner === undefined || carrierOf(dirname(dirname(program))) === owner) return;
+  throw new OcicryptError('refused', `this node is set up by the agents of a cluster: those of ${owner}`, {
+    hint: 'change their policy, or have them select other nodes and run ocicrypt-kms node uninstall here',
+  });
 }
 
 /** Takes back {@link claimNode}. */

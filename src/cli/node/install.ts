@@ -9,6 +9,7 @@ import { applyChanges, type FileChange, installedPaths, lockNode, pendingChanges
 import { encryptedProcessors, foreignDifferences, parseQuietly } from '../../node/containerd-config.ts';
 import { POLICY_FILE, PROCESSOR_IDS } from '../../node/drop-in.ts';
 import { isWritable, readText } from '../../node/files.ts';
+import { refuseByHand } from '../../node/owner.ts';
 import { NEEDED_DIRECTORIES, type NodePlan, planNode, type Restart } from '../../node/plan.ts';
 import { isNewer } from '../../node/processes.ts';
 import { type Containerd, dumpConfig, type Runtimes, runtimeName } from '../../node/runtimes.ts';
@@ -26,6 +27,7 @@ import { failWith, rootOf, someRuntimes } from './setup.ts';
 export async function installNode(context: CommandContext): Promise<void> {
   const { settings, terminal } = context;
   const root = rootOf(settings);
+  refuseByHand(root, realpathSync(thisExecutable()[0]));
   const runtimes = await someRuntimes(root, settings);
   terminal.write(runtimes.containerds.map((one) => `found  ${runtimeName(one)}\n`).join(''));
   if (runtimes.crio !== undefined) terminal.write('found  CRI-O\n');

@@ -7,6 +7,7 @@ import { type TestContext, test } from 'node:test';
 import { type HostTask, prepareTask } from '../../../src/cli/node/host.ts';
 import { unitsIn } from '../../../src/cli/node/service.ts';
 import { applyChanges, forgetInstalled } from '../../../src/node/changes.ts';
+import { refuseByHand } from '../../../src/node/owner.ts';
 import { newRoot } from '../../node/root.ts';
 
 /** A machine in a directory that no other user may write, unlike the temporary one. */
@@ -52,6 +53,18 @@ test('an installation by hand is not that of agents: it is refused, and not undo
   assert.throws(() => prepareTask(task('first', 'uninstall'), machine), { code: 'not-found' });
   assert.equal(prepareTask(task('first', 'remove'), machine), undefined);
   assert.ok(existsSync(join(root, 'etc/x')) && !existsSync(join(root, 'opt')));
+});
+
+test('an installation by hand does not replace that of agents, whose own program does', (t) => {
+  const { root, machine, task } = start(t);
+  const carried = join(root, 'opt/first/bin/ocicrypt-kms');
+  refuseByHand(root, machine.program);
+  prepareTask(task('first', 'install'), machine);
+  refuseByHand(root, carried);
+  for (const program of [machine.program, join(root, 'opt/second/bin/ocicrypt-kms')])
+    assert.throws(() => refuseByHand(root, program), { code: 'refused', message: /those of system\/first/ });
+  prepareTask(task('first', 'remove'), machine);
+  refuseByHand(root, machine.program);
 });
 
 test('an installation whose agents brought their files before there were owners is theirs', (t) => {
