@@ -1,14 +1,18 @@
 // The admission webhook before a real API server: what kubectl prints, what becomes of pods, and what an attacker may try.
 
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { readFile } from 'node:fs/promises';
+import { request } from 'node:https';
 import { after, before, test } from 'node:test';
 import { writeImage } from '../fixtures/images.ts';
 import { startFakeRegistry } from '../image/transports/registry/fake-registry.ts';
 import { imageName } from '../nodes/images.ts';
 import { createLab, type Lab } from '../nodes/lab.ts';
+import { findPort } from '../peers/started.ts';
 import { copy } from '../real-clients/skopeo.ts';
 import { type ControlPlane, startControlPlane, until } from './control-plane.ts';
-import { addNamespace, guard, startWebhook, TIMEOUT, WEBHOOK, type Webhook } from './webhook.ts';
+import { addNamespace, guard, SERVER_NAME, startWebhook, TIMEOUT, WEBHOOK, type Webhook } from './webhook.ts';
 
 const MANY_PODS = 200;
 const MANY_CONTAINERS = 1000;
@@ -28,17 +32,15 @@ before(async () => {
   const { directory } = lab;
   const plain = await writeImage(`${directory}/plain`, {});
   await copy(plain.reference, lab.registry.reference('plain:1'), { registry: lab.registry });
-  plane = await startControlPlane();
+  const port = await findPort();
+  plane = await startControlPlane({ programs: ['kube-controller-manager'], webhooks: [`${SERVER_NAME}:${port}`] });
   cleanups.push(plane.stop);
   const fake = await startFakeRegistry(context, directory);
   // It takes every request and never answers.
   fake.fault = () => true;
   silent = fake.host;
-  webhook = await startWebhook(context, plane, directory, policy(), [
-    `--ca=${lab.registry.authority}`,
-    `--ca=${fake.authority}`,
-    `--key=${lab.key.file}`,
-  ]);
+  const options = [`--ca=${lab.registry.authority}`, `--ca=${fake.authority}`, `--key=${lab.key.file}`];
+  webhook = await startWebhook(context, plane, directory, policy(), { port, options });
   for (const name of ['guarded', 'opened', 'warned', 'tried', 'crowd', 'hostile', 'renewed', 'reloaded'])
     await guard(plane, name);
   for (const name of ['free', 'bare']) await addNamespace(plane, name);
@@ -90,6 +92,19 @@ test('an encrypted image is admitted, and pinned to its digest', async () => {
   assert.ok(image.startsWith(`${lab.registry.host}/gzip@`) && DIGEST.test(image), image);
 });
 
+test('only the API server, which shows its certificate, is answered', async () => {
+  const ca = await readFile(webhook.authority.certificate);
+  const call = request({
+    host: '127.0.0.1',
+    port: webhook.port,
+    method: 'POST',
+    path: '/validate',
+    ca,
+    servername: SERVER_NAME,
+  });
+  await assert.rejects(once(call.end('{}'), 'response'), { code: /CERTIFICATE_REQUIRED|ECONNRESET/ });
+});
+
 test('a rule may ask that keys really open the layers', async () => {
   const { exitCode, stderr } = await run('opened', 'encrypted', imageName(lab.registry, 'gzip'));
   assert.deepEqual([exitCode, stderr], [0, '']);
@@ -110,6 +125,21 @@ test('every container counts: those of initialization, and those that are added 
     ...['debug', 'pod/debugged', '--namespace=guarded', `--image=${plain()}`, '--container=late', '--attach=false'],
   ]);
   assert.ok(exitCode !== 0 && stderr.includes('ephemeral container "late"'), stderr);
+});
+
+test('a pod that a Deployment wants: the event of its ReplicaSet says why there is none', async () => {
+  await plane.succeed(['create', 'deployment', 'plain', '--namespace=guarded', `--image=${plain()}`]);
+  const selected = '--field-selector=involvedObject.kind=ReplicaSet,reason=FailedCreate';
+  const messages = () =>
+    plane.succeed(['get', 'events', '--namespace=guarded', selected, '--output=jsonpath={.items[*].message}']);
+  await until(60_000, 'the event is there', async () => (await messages()) !== '');
+  assert.match(
+    await messages(),
+    new RegExp(
+      `^Error creating: admission webhook "${WEBHOOK}" denied the request: pod guarded/plain-\\S+: container "plain" ` +
+        `${plain()} is not encrypted as it must be: linux/amd64: layer 0 is plain \\(\\S+\\) \\(rule encrypted\\)`,
+    ),
+  );
 });
 
 test('a registry that never answers: denied in time, and what waits beside is not kept', async (t) => {

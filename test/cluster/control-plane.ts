@@ -1,11 +1,11 @@
-// Starts the API server of a cluster on loopback, with etcd. Nothing runs there: what is created is kept, and nothing comes of it.
+// Starts the control plane of a cluster on loopback: etcd and kube-apiserver, and what makes pods of objects and finds them nodes.
 
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
-import { Agent, request } from 'node:https';
+import { Agent, type RequestOptions, request } from 'node:https';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
-import { createCertificateAuthority } from '../fixtures/certificates.ts';
+import { type CertificateAuthority, createCertificateAuthority } from '../fixtures/certificates.ts';
 import { findPort, type StartedProgram, startProgram } from '../peers/started.ts';
 import { type RunOptions, runClient } from '../real-clients/process.ts';
 import { fetchEtcd, fetchKubernetes, type KubernetesProgram } from './software.ts';
@@ -16,27 +16,56 @@ export type Said = { readonly exitCode: number; readonly stdout: string; readonl
 /** What the API server answered. */
 export type Answer = { readonly status: number; readonly body: string };
 
+export type ControlPlaneOptions = {
+  /** Without controllers, what is created is kept, and nothing comes of it; without a scheduler, pods have no node. */
+  readonly programs?: readonly ('kube-controller-manager' | 'kube-scheduler')[];
+  /** Webhooks that the API server shows a certificate to: SERVICE.NAMESPACE.svc, with `:PORT` if that is not 443. */
+  readonly webhooks?: readonly string[];
+  /** Whether pods use the machine's network, because there is none of pods. */
+  readonly isMachineNetwork?: boolean;
+};
+
 export interface ControlPlane {
+  /** `https://127.0.0.1:PORT` */
+  readonly url: string;
+  readonly authority: CertificateAuthority;
+  /** Of the certificate that the API server shows to webhooks. */
+  readonly callers: CertificateAuthority;
+  /** The administrator's. */
+  readonly admin: string;
   /** kubectl of the cluster's administrator, to its end. */
   kubectl(words: readonly string[], options?: RunOptions): Promise<Said>;
   /** What kubectl prints. @throws Error with what it said if it fails */
   succeed(words: readonly string[], options?: RunOptions): Promise<string>;
+  /** One call of an account that has this token. A patch is a strategic merge patch. */
+  asAccount(token: string, method: string, path: string, object?: object): Promise<Answer>;
   /** Creates or replaces objects. */
   apply(...objects: readonly object[]): Promise<string>;
   /** One call of the administrator, without the time that kubectl takes to start. */
   post(path: string, object: object): Promise<Answer>;
+  /** Writes a kubeconfig for a user and its group: `NAME, O=GROUP`. */
+  kubeconfig(file: string, subject: string): Promise<string>;
   stop(): Promise<void>;
 }
 
 const PATIENCE = 60_000;
 
+/** Policies that change objects are a beta. There is nothing that would translate addresses of Services. */
+const MACHINE_NETWORK = [
+  '--enable-aggregator-routing',
+  '--feature-gates=MutatingAdmissionPolicy=true',
+  '--runtime-config=admissionregistration.k8s.io/v1beta1=true',
+];
+
 /** Starts it with certificates of its own; it answers when the promise resolves. */
-export async function startControlPlane(): Promise<ControlPlane> {
+export async function startControlPlane(options: ControlPlaneOptions = {}): Promise<ControlPlane> {
+  const { programs = [], webhooks = [], isMachineNetwork = false } = options;
   const client = await fetchKubernetes('kubectl');
   const etcd = await fetchEtcd();
   const directory = await mkdtemp(join(tmpdir(), 'cluster-'));
   const path = (name: string) => join(directory, name);
   const authority = await createCertificateAuthority(directory);
+  const callers = await createCertificateAuthority(directory, 'callers');
   const server = await authority.issue('apiserver', { usage: 'server' });
   const accounts = await authority.issue('accounts');
   const [port, clients, peers] = [await findPort(), await findPort(), await findPort()];
@@ -59,6 +88,18 @@ export async function startControlPlane(): Promise<ControlPlane> {
     await writeFile(path(`${file}.conf`), JSON.stringify(settings));
     return path(`${file}.conf`);
   };
+  /** The controllers and the scheduler are started in the same way, each as the user of its name. */
+  const startBeside = async (name: KubernetesProgram, words: readonly string[]) => {
+    const listens = await findPort();
+    await start(name, listens, [
+      ...[`--kubeconfig=${await kubeconfig(name, `system:${name}`)}`, '--leader-elect=false'],
+      ...['--bind-address=127.0.0.1', `--secure-port=${listens}`, `--cert-dir=${path(name)}`, ...words],
+    ]);
+  };
+  const accountWords = [
+    ...['--use-service-account-credentials', `--root-ca-file=${authority.certificate}`],
+    `--service-account-private-key-file=${accounts.privateKey}`,
+  ];
   const stop = async () => {
     for (const one of [...started.values()].reverse()) await one.stop();
     await rm(directory, { recursive: true, force: true, maxRetries: 10 });
@@ -81,6 +122,8 @@ export async function startControlPlane(): Promise<ControlPlane> {
         `--service-account-signing-key-file=${accounts.privateKey}`,
       ],
       '--enable-admission-plugins=NodeRestriction',
+      `--admission-control-config-file=${await showCertificate(directory, callers, webhooks)}`,
+      ...(isMachineNetwork ? MACHINE_NETWORK : []),
     ]);
     const admin = await kubeconfig('admin', 'admin, O=system:masters');
     const say = async (words: readonly string[], options: RunOptions = {}) => {
@@ -99,20 +142,24 @@ export async function startControlPlane(): Promise<ControlPlane> {
       'the API server is ready',
       async () => (await kubectl(['get', '--raw=/readyz'])).exitCode === 0,
     );
+    for (const name of programs) await startBeside(name, name === 'kube-scheduler' ? [] : accountWords);
+    const ca = await readFile(authority.certificate);
+    const anonymous = new Agent({ ca });
     const agent = new Agent({
-      keepAlive: true,
-      ca: await readFile(authority.certificate),
+      ...{ keepAlive: true, ca },
       cert: await readFile(path('admin.crt')),
       key: await readFile(path('admin.key')),
     });
+    const apply = (...objects: readonly object[]) =>
+      succeed(['apply', '--server-side', '--force-conflicts', '--filename=-'], {
+        stdin: Buffer.from(JSON.stringify({ apiVersion: 'v1', kind: 'List', items: objects })),
+      });
+    if (isMachineNetwork) await apply(...machineNetwork(port));
     return {
-      kubectl,
-      succeed,
-      apply: (...objects) =>
-        succeed(['apply', '--server-side', '--force-conflicts', '--filename=-'], {
-          stdin: Buffer.from(JSON.stringify({ apiVersion: 'v1', kind: 'List', items: objects })),
-        }),
-      post: (name, object) => post(agent, `${url}${name}`, JSON.stringify(object)),
+      ...{ url, authority, callers, admin, kubectl, succeed, kubeconfig, apply },
+      asAccount: (token, method, name, object) =>
+        call(`${url}${name}`, method, object, { agent: anonymous, headers: { authorization: `Bearer ${token}` } }),
+      post: (name, object) => call(`${url}${name}`, 'POST', object, { agent }),
       async stop() {
         agent.destroy();
         await stop();
@@ -132,14 +179,56 @@ export async function until(patience: number, what: string, holds: () => Promise
   }
 }
 
-function post(agent: Agent, url: string, text: string): Promise<Answer> {
-  const headers = { 'content-type': 'application/json' };
+/** The file of the API server that docs/admission.md describes, and the kubeconfig that it names. @returns its path */
+async function showCertificate(
+  directory: string,
+  callers: CertificateAuthority,
+  webhooks: readonly string[],
+): Promise<string> {
+  const { certificate, privateKey } = await callers.issue('caller', { usage: 'client', names: [] });
+  const user = { 'client-certificate': certificate, 'client-key': privateKey };
+  const kubeconfig = join(directory, 'webhooks.conf');
+  const users = webhooks.map((name) => ({ name, user }));
+  await writeFile(kubeconfig, JSON.stringify({ apiVersion: 'v1', kind: 'Config', users }));
+  const apiVersion = 'apiserver.config.k8s.io/v1';
+  const configuration = { apiVersion, kind: 'WebhookAdmissionConfiguration', kubeConfigFile: kubeconfig };
+  const plugins = ['ValidatingAdmissionWebhook', 'MutatingAdmissionWebhook'].map((name) => ({ name, configuration }));
+  const file = join(directory, 'admission.json');
+  await writeFile(file, JSON.stringify({ apiVersion, kind: 'AdmissionConfiguration', plugins }));
+  return file;
+}
+
+/** Gives every pod the network of the machine, and the address of the API server there. */
+function machineNetwork(port: number): readonly object[] {
+  const name = 'machine-network';
+  const variables = Object.entries({ HOST: '127.0.0.1', PORT: `${port}` })
+    .map(([which, value]) => `Object.spec.containers.env{name: "KUBERNETES_SERVICE_${which}", value: "${value}"}`)
+    .join(', ');
+  const container = `Object.spec.containers{name: one.name, env: [${variables}]}`;
+  const expression = `Object{spec: Object.spec{hostNetwork: true, containers: object.spec.containers.map(one, ${container})}}`;
+  const apiVersion = 'admissionregistration.k8s.io/v1beta1';
+  const pods = { apiGroups: [''], apiVersions: ['v1'], operations: ['CREATE'], resources: ['pods'] };
+  return [
+    {
+      ...{ apiVersion, kind: 'MutatingAdmissionPolicy', metadata: { name } },
+      spec: {
+        ...{ failurePolicy: 'Fail', reinvocationPolicy: 'Never', matchConstraints: { resourceRules: [pods] } },
+        mutations: [{ patchType: 'ApplyConfiguration', applyConfiguration: { expression } }],
+      },
+    },
+    { apiVersion, kind: 'MutatingAdmissionPolicyBinding', metadata: { name }, spec: { policyName: name } },
+  ];
+}
+
+function call(url: string, method: string, object: object | undefined, options: RequestOptions): Promise<Answer> {
+  const type = method === 'PATCH' ? 'application/strategic-merge-patch+json' : 'application/json';
+  const headers = { 'content-type': type, ...options.headers };
   return new Promise((resolve, reject) => {
-    const call = request(url, { agent, method: 'POST', headers }, (response) => {
+    const asked = request(url, { ...options, method, headers }, (response) => {
       let body = '';
       response.setEncoding('utf8').on('data', (chunk: string) => (body += chunk));
       response.once('end', () => resolve({ status: response.statusCode ?? 0, body })).once('error', reject);
     });
-    call.once('error', reject).end(text);
+    asked.once('error', reject).end(object === undefined ? undefined : JSON.stringify(object));
   });
 }

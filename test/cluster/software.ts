@@ -2,13 +2,13 @@
 import { join } from 'node:path';
 import { fetchGoPrograms } from '../peers/fetched.ts';
 
-/** A Kubernetes whose kubelet still runs beside control groups of version 1, as the chart is checked for. */
+/** The last line of Kubernetes that runs beside control groups of version 1, which many machines still have. */
 const MINOR = 34;
 const PATCH = 4;
 const KUBERNETES = `v1.${MINOR}.${PATCH}`;
 const ETCD = 'go.etcd.io/etcd/server/v3@v3.6.16';
 
-export type KubernetesProgram = 'kube-apiserver' | 'kubectl';
+export type KubernetesProgram = 'kube-apiserver' | 'kube-controller-manager' | 'kube-scheduler' | 'kubectl' | 'kubelet';
 
 /** One of its programs. Two cores that have nothing else to do build the first in some minutes, and the others in less. */
 export async function fetchKubernetes(program: KubernetesProgram): Promise<string> {

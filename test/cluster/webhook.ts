@@ -13,11 +13,15 @@ import type { ControlPlane } from './control-plane.ts';
 /** Seconds that the API server waits for an answer of each of the two, as docs/admission.md has it. */
 export const TIMEOUT = 10;
 export const WEBHOOK = 'images.ocicrypt-kms.io';
+/** As docs/admission.md names the service. */
+const SERVICE = { name: 'admission', namespace: 'ocicrypt-kms' };
+export const SERVER_NAME = `${SERVICE.name}.${SERVICE.namespace}.svc`;
 /** A namespace is judged if it has this label. */
 const JUDGED = { 'images.ocicrypt-kms.io/judged': 'true' };
 
 export interface Webhook {
   readonly authority: CertificateAuthority;
+  readonly port: number;
   /** What it has written to standard error so far. */
   log(): string;
   /** What the status page counts. */
@@ -28,23 +32,27 @@ export interface Webhook {
   renew(options?: { readonly expired?: boolean }): Promise<void>;
 }
 
+/** The port is known before, because the API server is told to whom it shows its certificate. */
+export type WebhookOptions = { readonly port: number; readonly options: readonly string[] };
+
 /** Starts it with a policy. It judges the pods of all namespaces that {@link guard} makes. */
 export async function startWebhook(
   t: Pick<TestContext, 'after'>,
   plane: ControlPlane,
   directory: string,
   policy: object,
-  options: readonly string[],
+  { port, options }: WebhookOptions,
 ): Promise<Webhook> {
   const authority = await createCertificateAuthority(directory, 'webhook-ca');
   const file = `${directory}/policy.yaml`;
   await replace(file, JSON.stringify(policy));
-  const { certificate, privateKey } = await authority.issue('webhook', { usage: 'server' });
-  const port = await findPort();
+  const server = { usage: 'server', names: [SERVER_NAME] } as const;
+  const { certificate, privateKey } = await authority.issue('webhook', server);
   const status = await findPort();
   const words = [
     ...['admission', `--policy=${file}`, `--listen=tls://127.0.0.1:${port}`, `--status=tcp://127.0.0.1:${status}`],
-    ...[`--tls-cert=${certificate}`, `--tls-key=${privateKey}`, ...options],
+    ...[`--tls-cert=${certificate}`, `--tls-key=${privateKey}`, `--tls-client-ca=${plane.callers.certificate}`],
+    ...options,
   ];
   const child = spawn(executable(), words, { env: clientEnvironment(), stdio: ['ignore', 'ignore', 'pipe'] });
   t.after(() => end(child));
@@ -53,7 +61,7 @@ export async function startWebhook(
   await Promise.race([waitUntilListening(port), once(child, 'exit').then(() => Promise.reject(new Error(log)))]);
   await plane.apply(...(await registrations(port, await readFile(authority.certificate))));
   return {
-    authority,
+    ...{ authority, port },
     log: () => log,
     metrics: async () => (await fetch(`http://127.0.0.1:${status}/metrics`)).text(),
     async setPolicy(next) {
@@ -64,7 +72,7 @@ export async function startWebhook(
     },
     async renew(certificateOptions = {}) {
       const before = log.length;
-      await authority.issue('webhook', { usage: 'server', ...certificateOptions });
+      await authority.issue('webhook', { ...server, ...certificateOptions });
       child.kill('SIGHUP');
       await heard(child, () => /certificate/.test(log.slice(before)));
     },
@@ -88,22 +96,30 @@ type Registration = {
   readonly webhooks: readonly { readonly clientConfig: { readonly service: { readonly path: string } } }[];
 };
 
-/** Those of docs/admission.md, but for where the webhook is and which namespaces it judges. */
+/** Those of docs/admission.md, but for the port and the namespaces that are judged; the service is on this machine. */
 async function registrations(port: number, authority: Uint8Array): Promise<readonly object[]> {
   const text = await readFile(new URL('../../docs/admission.md', import.meta.url), 'utf8');
   const block = text.split(/^```(?:yaml)?\n/m).find((one) => one.startsWith('apiVersion: admissionregistration'));
-  return parseAllDocuments(block ?? '').map((document) => {
+  const registrations = parseAllDocuments(block ?? '').map((document) => {
     const registration: Registration = document.toJS();
     const webhooks = registration.webhooks.map((webhook) => ({
       ...webhook,
       clientConfig: {
-        url: `https://127.0.0.1:${port}${webhook.clientConfig.service.path}`,
+        service: { ...webhook.clientConfig.service, port },
         caBundle: Buffer.from(authority).toString('base64'),
       },
       namespaceSelector: { matchLabels: JUDGED },
     }));
     return { ...registration, webhooks };
   });
+  return [
+    { apiVersion: 'v1', kind: 'Namespace', metadata: { name: SERVICE.namespace } },
+    {
+      ...{ apiVersion: 'v1', kind: 'Service', metadata: SERVICE },
+      spec: { type: 'ExternalName', externalName: 'localhost' },
+    },
+    ...registrations,
+  ];
 }
 
 /** As editors do it: the new file is there whole or not at all. */

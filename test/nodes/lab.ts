@@ -20,6 +20,8 @@ export type LabNodeOptions = {
   readonly programs?: Readonly<Record<string, string>>;
   /** As a node takes them. */
   readonly roots?: readonly string[];
+  /** Where its disk is; by default in memory. */
+  readonly disk?: string;
 };
 
 export interface Lab extends Workspace {
@@ -43,14 +45,14 @@ export async function createLab(t: Cleanup, kinds: readonly ImageKind[] = IMAGE_
     registry,
     key,
     push: (name, recipient, options) => pushImage(workspace.directory, registry, name, recipient, options),
-    async start(context, { containerd, localPull = false, files = {}, programs: own = {}, roots = [] }) {
+    async start(context, { containerd, localPull = false, files = {}, programs: own = {}, ...rest }) {
       const fetched = IS_COMPILED ? { crictl: await fetchCrictl(), nerdctl: await fetchNerdctl() } : {};
       const settings = nodeFiles(containerd, registry, authority, { localPull });
       const node = await startNode({
         containerd,
         files: { ...CRICTL_FILES, ...settings, ...files },
         programs: { ...fetched, ...own },
-        roots,
+        ...rest,
       });
       context.after(node.stop);
       return node;

@@ -11,6 +11,9 @@ export const SYSTEMD_PROGRAMS = { systemctl: PROGRAM };
 /** No process of a node is waited for by its parent: what has ended stays, without a program. */
 const SCRIPT = `#!/bin/sh
 echo "$*" >>${ASKED}
+# A service does not live and die with the container that has asked for it.
+[ -e /sys/fs/cgroup/cgroup.procs ] && groups=/sys/fs/cgroup || groups='/sys/fs/cgroup/*'
+for file in $groups/cgroup.procs; do echo $$ >"$file"; done 2>/dev/null
 case "$1" in
 restart)
   # Once, if a test says so.
