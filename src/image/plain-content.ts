@@ -1,5 +1,7 @@
 // Says whether bytes are what runtimes unpack: an encrypted layer that begins like one runs without any key.
 
+import { BZIP2, beginsWith, GZIP, XZ, ZSTD, ZSTD_SKIPPABLE } from './cipher/magic.ts';
+
 /** How many of the first bytes are looked at. */
 export const HEAD_BYTES = 512;
 
@@ -8,12 +10,11 @@ export const HEAD_BYTES = 512;
  * media type says, and what a WASM module begins with. Three random bytes are one of these once in eight million layers.
  */
 const MAGICS: readonly (readonly number[])[] = [
-  [0x1f, 0x8b, 0x08],
-  [0x42, 0x5a, 0x68],
-  [0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00],
-  [0x28, 0xb5, 0x2f, 0xfd],
-  // A skippable frame of zstd (RFC 8878 section 3.1.2), of which there are sixteen.
-  ...Array.from({ length: 16 }, (_, low) => [0x50 + low, 0x2a, 0x4d, 0x18]),
+  [...GZIP, 0x08],
+  BZIP2,
+  XZ,
+  ZSTD,
+  ...ZSTD_SKIPPABLE,
   [0x00, 0x61, 0x73, 0x6d],
 ];
 
@@ -23,7 +24,7 @@ const MAGICS: readonly (readonly number[])[] = [
  * @param head the first {@link HEAD_BYTES}, or all if there are fewer
  */
 export function isPlainContent(head: Uint8Array): boolean {
-  if (MAGICS.some((magic) => magic.every((byte, index) => head[index] === byte))) return true;
+  if (MAGICS.some((magic) => beginsWith(head, magic))) return true;
   return head.length >= HEAD_BYTES && (head.every((byte) => byte === 0) || isTarHeader(head));
 }
 

@@ -10,21 +10,17 @@ import zlib from 'node:zlib';
 import { OcicryptError } from '../../base/errors.ts';
 import { endGroup } from '../../base/helper.ts';
 import { showPath } from '../../base/shown.ts';
+import { BZIP2, beginsWith, GZIP, XZ, ZSTD } from './magic.ts';
 
 /** Starts to uncompress a stream; `end` stops it wherever it is. */
 export type Decompressor = (compressed: Readable) => { readonly output: AsyncIterable<Uint8Array>; end(): void };
 
 /** How many bytes of a file tell what it is compressed by. */
-export const MAGIC_LENGTH = 6;
-
-const BUILT_IN: readonly { readonly magic: readonly number[]; readonly create: () => Transform }[] = [
-  { magic: [0x1f, 0x8b], create: () => zlib.createGunzip() },
-  { magic: [0x28, 0xb5, 0x2f, 0xfd], create: () => zlib.createZstdDecompress() },
-];
+export const MAGIC_LENGTH = XZ.length;
 
 const PROGRAMS = [
-  { magic: [0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00], name: 'xz' },
-  { magic: [0x42, 0x5a, 0x68], name: 'bzip2' },
+  { magic: XZ, name: 'xz' },
+  { magic: BZIP2, name: 'bzip2' },
 ] as const;
 
 /**
@@ -42,11 +38,9 @@ const XZ_OPT = '--threads=1 --memlimit-decompress=256MiB';
  * @throws OcicryptError `configuration` if the program for it is not in PATH
  */
 export async function findDecompressor(start: Uint8Array, path: string): Promise<Decompressor | undefined> {
-  const begins = ({ magic }: { readonly magic: readonly number[] }) =>
-    magic.every((byte, index) => start[index] === byte);
-  const create = BUILT_IN.find(begins)?.create;
-  if (create !== undefined) return (compressed) => uncompress(compressed, create());
-  const name = PROGRAMS.find(begins)?.name;
+  if (beginsWith(start, GZIP)) return (compressed) => uncompress(compressed, zlib.createGunzip());
+  if (beginsWith(start, ZSTD)) return (compressed) => uncompress(compressed, zlib.createZstdDecompress());
+  const name = PROGRAMS.find(({ magic }) => beginsWith(start, magic))?.name;
   if (name === undefined) return undefined;
   const program = await findProgram(name);
   if (program !== undefined) return (compressed) => uncompressBy(program, compressed);

@@ -33,11 +33,12 @@ export function startLane(): Run | undefined {
   if (WORKER === undefined) return undefined;
   const lane = (firstLane === undefined ? undefined : idleLanes.pop()) ?? new Lane();
   return async (...run) => {
-    await lane.run(...run);
+    const sums = await lane.run(...run);
     // A lane that has failed may still have a thread at work or a read under way: only sound ones are used again.
     if (idleLanes.length >= IDLE_LANES) lane.end();
     else if (lane === firstLane) idleLanes.push(lane);
     else idleLanes.unshift(lane);
+    return sums;
   };
 }
 
@@ -60,7 +61,7 @@ class Lane {
     wanted: readonly Stage[],
     layer: LayerKey,
     options: PipelineOptions,
-  ): Promise<void> {
+  ): Promise<readonly Uint8Array[]> {
     // The same passes in the same order, and so the same sums.
     const stages = this.#isFirst ? wanted : [wanted.flat()];
     const secrets = new Uint8Array(this.#secrets);
@@ -69,19 +70,20 @@ class Lane {
     this.#ring.reset();
     const failure = Promise.withResolvers<never>();
     const abort = () => failure.reject(options.signal?.reason);
-    options.signal?.addEventListener('abort', abort, { once: true });
+    options.signal?.addEventListener('abort', abort);
     try {
       const results = stages.map((stage, index) => this.#start(stage, index + 1));
-      const sums = Promise.all(results).then((all) => all.flat());
-      await Promise.race([
+      const summing = Promise.all(results).then((all) => all.flat());
+      const [sums] = await Promise.race([
         failure.promise,
         Promise.all([
-          sums,
+          summing,
           this.#fill(source, stages.length, options),
-          this.#empty(sink, stages.length, sums, options),
+          this.#empty(sink, stages.length, summing, options),
         ]),
       ]);
       for (const worker of this.#workers) worker.unref();
+      return sums;
     } catch (error) {
       this.end();
       // The sink's owner closes it next.
@@ -96,7 +98,7 @@ class Lane {
   /** Ends the threads, at work or not. */
   end(): void {
     if (firstLane === this) firstLane = undefined;
-    for (let party = 0; party <= this.#workers.length + 1; party++) this.#ring.stop(party);
+    this.#ring.stopAll();
     for (const worker of this.#workers) void worker.terminate();
   }
 
@@ -139,13 +141,10 @@ class Lane {
     const { promise, resolve, reject } = Promise.withResolvers<readonly Uint8Array[]>();
     const listen = (reply: unknown) => {
       worker.off('error', fail);
-      if (isStageReply(reply) && reply.sums !== undefined) resolve(reply.sums);
-      else fail(undefined);
+      if (isStageReply(reply)) resolve(reply.sums);
     };
-    const fail = (cause: unknown) => {
-      worker.off('message', listen);
+    const fail = (cause: unknown) =>
       reject(new OcicryptError('internal', 'a thread of the layer cipher failed', { cause }));
-    };
     worker.once('message', listen);
     worker.once('error', fail);
     const job: StageJob = { stage, party };

@@ -72,7 +72,6 @@ export async function encryptLayer<Wrapped>(
   const record = encodeLayerKeyRecord({ key, nonce, digest: layer.digest });
   const failed = new AbortController();
   const signal = options.signal === undefined ? failed.signal : AbortSignal.any([options.signal, failed.signal]);
-  const result = { digest: '', hmac: new Uint8Array(0) };
   const crypt = runPipeline(
     source,
     sink,
@@ -82,24 +81,15 @@ export async function encryptLayer<Wrapped>(
       ...options,
       signal,
       size: layer.size,
-      check: ([plain, mac, cipher]) => {
-        if (plain === undefined || mac === undefined || cipher === undefined) throw missingSum();
-        if (formatDigest(plain) !== layer.digest) {
-          throw new OcicryptError('integrity', `layer ${layer.digest} does not have that digest`, {
-            hint: 'the image is damaged: fetch or build it again',
-          });
-        }
-        result.hmac = Uint8Array.from(mac);
-        result.digest = formatDigest(cipher);
-      },
+      check: (sums) => checkDigestOf(sumOf(sums, -3), layer, 'the image is damaged: fetch or build it again'),
     },
   );
   try {
-    const [wrapped] = await Promise.all([wrap(record, signal), crypt]);
+    const [wrapped, sums] = await Promise.all([wrap(record, signal), crypt]);
     return {
-      digest: result.digest,
+      digest: formatDigest(sumOf(sums, -1)),
       size: layer.size,
-      publicOptions: encodePublicOptions({ hmac: result.hmac }),
+      publicOptions: encodePublicOptions({ hmac: sumOf(sums, -2) }),
       wrapped,
     };
   } catch (error) {
@@ -130,23 +120,15 @@ export async function decryptLayer(
   layerKey: LayerKeyRecord,
   { checkDigest = false, ...options }: LayerRunOptions & { readonly checkDigest?: boolean } = {},
 ): Promise<BlobIdentity> {
-  let digest = '';
-  await runPipeline(source, sink, checkDigest ? PROVE : DECRYPT, layerKey, {
+  const sums = await runPipeline(source, sink, checkDigest ? PROVE : DECRYPT, layerKey, {
     ...options,
     size: layer.size,
-    check: (sums) => {
-      const [cipher, mac, plain] = checkDigest ? sums : [undefined, ...sums];
-      if (mac === undefined || plain === undefined) throw missingSum();
-      if (cipher !== undefined && formatDigest(cipher) !== layer.digest) {
-        throw new OcicryptError('integrity', `layer ${layer.digest} does not have that digest`, {
-          hint: 'the image is damaged: fetch it again',
-        });
-      }
-      checkMac(mac, layer, publicOptions);
-      digest = formatDigest(plain);
+    check: (found) => {
+      if (checkDigest) checkDigestOf(sumOf(found, -3), layer, 'the image is damaged: fetch it again');
+      checkMac(sumOf(found, -2), layer, publicOptions);
     },
   });
-  return { digest, size: layer.size };
+  return { digest: formatDigest(sumOf(sums, -1)), size: layer.size };
 }
 
 /**
@@ -165,11 +147,13 @@ export async function decryptStream(
   await runPipeline(source, sink, STREAM, layerKey, {
     ...options,
     size: layer.size,
-    check: ([mac]) => {
-      if (mac === undefined) throw missingSum();
-      checkMac(mac, layer, publicOptions);
-    },
+    check: (sums) => checkMac(sumOf(sums, -1), layer, publicOptions),
   });
+}
+
+function checkDigestOf(sha256: Uint8Array, { digest }: BlobIdentity, hint: string): void {
+  if (formatDigest(sha256) === digest) return;
+  throw new OcicryptError('integrity', `layer ${digest} does not have that digest`, { hint });
 }
 
 function checkMac(mac: Uint8Array, layer: BlobIdentity, { hmac }: PublicOptions): void {
@@ -184,6 +168,9 @@ export function formatDigest(sha256: Uint8Array): string {
   return `sha256:${Buffer.from(sha256).toString('hex')}`;
 }
 
-function missingSum(): OcicryptError {
-  return new OcicryptError('internal', 'the layer cipher lost a sum');
+/** Counted from the last: stages that sum up more do so before the others. */
+function sumOf(sums: readonly Uint8Array[], index: number): Uint8Array {
+  const sum = sums.at(index);
+  if (sum === undefined) throw new OcicryptError('internal', 'the layer cipher lost a sum');
+  return sum;
 }

@@ -1,7 +1,6 @@
 // The only code that touches the bytes of a layer with cryptography: the passes of one stage over one chunk, in place.
 
 import { createCipheriv, createHash, createHmac, createSecretKey } from 'node:crypto';
-import { wipe } from '../../base/bytes.ts';
 import { releaseBytes } from '../../base/memory.ts';
 
 /** One pass over the bytes: SHA-256 or HMAC-SHA256 of them as they are, or AES-256-CTR over them in place. */
@@ -29,9 +28,7 @@ const PART_BYTES = 128 * 1024;
  * the HMAC is over the ciphertext (containers/ocicrypt blockcipher/blockcipher_aes_ctr.go).
  */
 export function startStage(stage: Stage, layer: LayerKey): RunningStage {
-  const copy = Uint8Array.from(layer.key);
-  const key = createSecretKey(copy);
-  wipe(copy);
+  const key = createSecretKey(layer.key);
   const results: (() => Uint8Array)[] = [];
   const passes = stage.map((pass): ((part: Uint8Array) => void) => {
     if (pass === 'crypt') {

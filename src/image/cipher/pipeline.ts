@@ -13,6 +13,7 @@ const SMALL = 2 * SLOT_BYTES;
  * or if a bundle lacks the code of the threads. Memory is one ring of at most 8 MiB whatever the size. The source is
  * read to its end, the sink is neither committed nor closed.
  *
+ * @returns the results of all `digest` and `hmac` passes, in the order of the stages, which `check` has seen
  * @throws what the source, the sink or `check` throw, the signal's reason, or OcicryptError `integrity` for a wrong size
  */
 export async function runPipeline(
@@ -21,12 +22,11 @@ export async function runPipeline(
   stages: readonly Stage[],
   layer: LayerKey,
   options: PipelineOptions,
-): Promise<void> {
+): Promise<readonly Uint8Array[]> {
   options.signal?.throwIfAborted();
   // Loading what makes threads is a tenth of a small layer's time.
   const threads = options.size <= SMALL ? undefined : (await import('./lane.ts')).startLane();
-  if (threads === undefined) await runHere(source, sink, stages, layer, options);
-  else await threads(source, sink, stages, layer, options);
+  return (threads ?? runHere)(source, sink, stages, layer, options);
 }
 
 /** In this thread, in two chunks: the last is still here when `check` decides. */
@@ -36,13 +36,13 @@ async function runHere(
   stages: readonly Stage[],
   layer: LayerKey,
   options: PipelineOptions,
-): Promise<void> {
-  const chunks = [0, 1].map(() => new Uint8Array(Math.min(options.size + 1, SLOT_BYTES)));
+): Promise<readonly Uint8Array[]> {
+  const createChunk = () => new Uint8Array(Math.min(options.size + 1, SLOT_BYTES));
+  let [chunk, other] = [createChunk(), createChunk()];
   const running: RunningStage[] = stages.map((stage) => startStage(stage, layer));
   let left = options.size;
   let held: Uint8Array | undefined;
-  for (let index = 0; ; index++) {
-    const chunk = chunks[index % 2] ?? new Uint8Array(0);
+  for (;;) {
     const length = await fill(source, chunk, options);
     left -= length;
     if (left < 0 || (length === 0 && left > 0)) throw wrongSize(options.size);
@@ -51,8 +51,11 @@ async function runHere(
     for (const stage of running) stage.apply(bytes);
     if (held !== undefined) await sink.write(held);
     held = bytes;
+    [chunk, other] = [other, chunk];
   }
-  options.check(running.flatMap((stage) => stage.finish()));
+  const sums = running.flatMap((stage) => stage.finish());
+  options.check(sums);
   options.signal?.throwIfAborted();
   if (held !== undefined) await sink.write(held);
+  return sums;
 }

@@ -49,12 +49,12 @@ export class Ring {
 
   /** The bytes of a chunk that has been filled. */
   chunk(chunk: number): Uint8Array {
-    return this.slot(chunk).subarray(0, this.#control[COUNTERS + (chunk % this.#count)] ?? 0);
+    return this.slot(chunk).subarray(0, Atomics.load(this.#control, this.#lengthAt(chunk)));
   }
 
   /** Says how many bytes of the chunk's slot are used, before {@link pass}. */
   setLength(chunk: number, length: number): void {
-    this.#control[COUNTERS + (chunk % this.#count)] = length;
+    Atomics.store(this.#control, this.#lengthAt(chunk), length);
   }
 
   /** Says that `party` is done with `chunk` and all before it. */
@@ -65,6 +65,11 @@ export class Ring {
   /** Says that `party` will pass no further chunk. */
   stop(party: number): void {
     this.#store(party, STOPPED);
+  }
+
+  /** Says so of every party: the layer is given up. */
+  stopAll(): void {
+    for (let party = 0; party < COUNTERS; party++) this.stop(party);
   }
 
   /** Blocks the thread until `party` has passed `chunk`; false when it never will. Not for a thread with an event loop. */
@@ -83,14 +88,17 @@ export class Ring {
       const passed = Atomics.load(this.#control, party);
       if (passed === STOPPED) return false;
       if (passed > chunk) return true;
-      const waiting = Atomics.waitAsync(this.#control, party, passed);
-      if (waiting.async) await waiting.value;
+      await Atomics.waitAsync(this.#control, party, passed).value;
     }
   }
 
   /** Resolves when the slot that `chunk` needs has been emptied by `party`. */
   waitEmpty(party: number, chunk: number): Promise<boolean> {
     return this.wait(party, chunk - this.#count);
+  }
+
+  #lengthAt(chunk: number): number {
+    return COUNTERS + (chunk % this.#count);
   }
 
   #store(party: number, value: number): void {

@@ -9,8 +9,8 @@ export type WorkerStart = { readonly ring: SharedRing; readonly secrets: SharedA
 /** One stage of one layer: the passes to make, and which party of the ring makes them. */
 export type StageJob = { readonly stage: Stage; readonly party: number };
 
-/** The results of the passes, or undefined if the layer was given up. */
-export type StageReply = { readonly sums: readonly Uint8Array[] | undefined };
+/** The results of the passes. There is none if the layer was given up. */
+export type StageReply = { readonly sums: readonly Uint8Array[] };
 
 export function isWorkerStart(value: unknown): value is WorkerStart {
   return typeof value === 'object' && value !== null && 'ring' in value && 'secrets' in value;

@@ -6,6 +6,7 @@ import zlib from 'node:zlib';
 import { concatBytes } from '../../base/bytes.ts';
 import { OcicryptError, showSystemCode, systemCode } from '../../base/errors.ts';
 import { releaseBytes } from '../../base/memory.ts';
+import { beginsWith, GZIP, ZSTD, ZSTD_SKIPPABLE } from './magic.ts';
 import type { ByteSink } from './streams.ts';
 
 /** Takes the bytes of a layer as they are stored. */
@@ -23,19 +24,6 @@ const AHEAD = { chunkSize: CHUNK_BYTES, highWaterMark: 2 * CHUNK_BYTES };
 
 /** `bytesWritten` counts what it has taken of its input. */
 type Engine = Transform & { readonly bytesWritten: number };
-
-type Format = { readonly magic: readonly number[]; readonly create: () => Engine };
-
-const GZIP: Format = { magic: [0x1f, 0x8b], create: () => zlib.createGunzip(AHEAD) };
-const FORMATS: readonly Format[] = [
-  GZIP,
-  { magic: [0x28, 0xb5, 0x2f, 0xfd], create: () => zlib.createZstdDecompress(AHEAD) },
-  // A skippable frame, which may come first: RFC 8878 section 3.1.2.
-  ...Array.from({ length: 16 }, (_, index) => ({
-    magic: [0x50 + index, 0x2a, 0x4d, 0x18],
-    create: () => zlib.createZstdDecompress(AHEAD),
-  })),
-];
 
 /**
  * gzip of at most so many bytes is uncompressed at once, if it does not become too much: setting up a stream is a sixth
@@ -69,9 +57,9 @@ export function createUncompressingSink(sink: ByteSink, size: number): Uncompres
 type Running = Pick<UncompressingSink, 'write' | 'finish' | 'discard'>;
 
 function start(first: Uint8Array, sink: ByteSink, size: number): Running | undefined {
-  const format = FORMATS.find(({ magic }) => magic.every((byte, index) => first[index] === byte));
-  if (format === undefined) return undefined;
-  return format === GZIP && size <= SMALL_BYTES ? atOnce(sink) : streamed(format, sink);
+  if (beginsWith(first, GZIP)) return size <= SMALL_BYTES ? atOnce(sink) : streamed(zlib.createGunzip(AHEAD), sink);
+  const isZstd = [ZSTD, ...ZSTD_SKIPPABLE].some((magic) => beginsWith(first, magic));
+  return isZstd ? streamed(zlib.createZstdDecompress(AHEAD), sink) : undefined;
 }
 
 /** Keeps what comes until its end. */
@@ -82,10 +70,10 @@ function atOnce(sink: ByteSink): Running {
       parts.push(Uint8Array.from(bytes));
     },
     async finish() {
-      const whole = concatBytes(...parts.splice(0));
+      const whole = concatBytes(...parts);
       const plain = gunzipAtOnce(whole);
       if (plain !== undefined) return sink.write(plain);
-      const running = streamed(GZIP, sink);
+      const running = streamed(zlib.createGunzip(AHEAD), sink);
       try {
         await running.write(whole);
         await running.finish();
@@ -93,34 +81,31 @@ function atOnce(sink: ByteSink): Running {
         running.discard();
       }
     },
-    discard: () => void parts.splice(0),
+    discard: () => {},
   };
 }
 
 /** Undefined if it is too much for once. */
 function gunzipAtOnce(bytes: Uint8Array): Uint8Array | undefined {
-  let told: unknown;
   try {
-    told = zlib.gunzipSync(bytes, { info: true, maxOutputLength: MAXIMUM_AT_ONCE });
+    const told = gunzip(bytes);
+    if ('engine' in told && told.engine.bytesWritten === bytes.length) return told.buffer;
   } catch (cause) {
     if (systemCode(cause) === 'ERR_BUFFER_TOO_LARGE') return undefined;
     throw notUncompressed(showSystemCode(cause), cause);
   }
-  if (!isInformed(told) || told.engine.bytesWritten < bytes.length) throw notUncompressed(' to its end');
-  return told.buffer;
+  throw notUncompressed(' to its end');
 }
 
 /** What comes back with `info`, which the types of Node do not know. */
 type Informed = { readonly buffer: Uint8Array; readonly engine: { readonly bytesWritten: number } };
 
-function isInformed(told: unknown): told is Informed {
-  return typeof told === 'object' && told !== null && 'buffer' in told && 'engine' in told;
+function gunzip(bytes: Uint8Array): Uint8Array | Informed {
+  return zlib.gunzipSync(bytes, { info: true, maxOutputLength: MAXIMUM_AT_ONCE });
 }
 
-function streamed(format: Format, sink: ByteSink): Running {
-  const transform = format.create();
+function streamed(transform: Engine, sink: ByteSink): Running {
   const pumped = pump(transform, sink);
-  pumped.catch(() => undefined);
   let given = 0;
   const push = (give: (done: () => void) => void) =>
     Promise.race([new Promise<void>(give), pumped.then(() => undefined)]);

@@ -3,7 +3,7 @@
 import { parentPort, workerData } from 'node:worker_threads';
 import { startStage } from './passes.ts';
 import { Ring } from './ring.ts';
-import { isStageJob, isWorkerStart, type StageReply } from './stage-job.ts';
+import { isStageJob, isWorkerStart, type StageJob, type StageReply } from './stage-job.ts';
 
 const setup: unknown = workerData;
 if (parentPort !== null && isWorkerStart(setup)) {
@@ -12,18 +12,15 @@ if (parentPort !== null && isWorkerStart(setup)) {
   const secrets = new Uint8Array(setup.secrets);
   port.on('message', (job: unknown) => {
     if (!isStageJob(job)) return;
-    const reply: StageReply = { sums: work(ring, secrets, job.stage, job.party) };
+    const sums = work(ring, secrets, job);
+    if (sums === undefined) return;
+    const reply: StageReply = { sums };
     port.postMessage(reply);
   });
 }
 
 /** Undefined when the party before has stopped. Whatever happens, the party after is told. */
-function work(
-  ring: Ring,
-  secrets: Uint8Array,
-  stage: Parameters<typeof startStage>[0],
-  party: number,
-): readonly Uint8Array[] | undefined {
+function work(ring: Ring, secrets: Uint8Array, { stage, party }: StageJob): readonly Uint8Array[] | undefined {
   try {
     const running = startStage(stage, { key: secrets.subarray(0, 32), nonce: secrets.subarray(32) });
     for (let index = 0; ring.waitSync(party - 1, index); index++) {

@@ -9,6 +9,7 @@ import { asArray, asObject, asText, type JsonObject, parseJson } from '../../bas
 import { findMember } from '../../base/json-members.ts';
 import { writeJson } from '../../base/json-writer.ts';
 import { type BlobIdentity, formatDigest } from '../cipher/layer.ts';
+import { beginsWith, GZIP, ZSTD } from '../cipher/magic.ts';
 import type { ByteSource } from '../cipher/streams.ts';
 import { MEDIA_TYPES } from '../model/manifest.ts';
 import { formatImageReference, parseImageReference } from '../model/reference.ts';
@@ -139,7 +140,9 @@ class DockerArchiveSource implements ImageSource {
   ): Promise<Layer> {
     const open: Opener = (running) => members.open(path, running);
     if (!this.#compress) return { digest: diffId, size, mediaType: LAYER, open };
-    const compression = await withReader(open, signal, async (reader) => compressionAt(await readAtMost(reader, 4)));
+    const compression = await withReader(open, signal, async (reader) =>
+      compressionAt(await readAtMost(reader, ZSTD.length)),
+    );
     if (compression !== '') {
       const identity = await withReader(open, signal, (reader) => measure(reader, signal));
       return { ...identity, mediaType: LAYER + compression, open };
@@ -187,9 +190,9 @@ async function withReader<Result>(
   }
 }
 
-function compressionAt([a, b, c, d]: Uint8Array): '' | '+gzip' | '+zstd' {
-  if (a === 0x1f && b === 0x8b) return '+gzip';
-  return a === 0x28 && b === 0xb5 && c === 0x2f && d === 0xfd ? '+zstd' : '';
+function compressionAt(head: Uint8Array): '' | '+gzip' | '+zstd' {
+  if (beginsWith(head, GZIP)) return '+gzip';
+  return beginsWith(head, ZSTD) ? '+zstd' : '';
 }
 
 async function measure(source: ByteSource, signal: AbortSignal | undefined): Promise<BlobIdentity> {

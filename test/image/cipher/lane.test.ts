@@ -1,48 +1,104 @@
-// Which layers have all threads and the long ring: one at a time, and after it has failed the next.
+// The threads of large layers: which layers have all of them and the long ring, which threads are used again, how they end.
 
 import assert from 'node:assert/strict';
-import { test } from 'node:test';
+import { once } from 'node:events';
+import { after, test } from 'node:test';
+import { setImmediate as turn } from 'node:timers/promises';
+import type { Worker } from 'node:worker_threads';
 import { runPipeline } from '../../../src/image/cipher/pipeline.ts';
 import type { ByteSink, ByteSource } from '../../../src/image/cipher/streams.ts';
+import { isCode } from '../../fixtures/codes.ts';
 
 const MIB = 1024 * 1024;
 const SIZE = 12 * MIB;
+const LAYER = { key: new Uint8Array(32), nonce: new Uint8Array(16) };
 
-/** A layer that is at work until it is told to go on: its sink takes nothing before. */
+/** Every thread that was started, and those of them that have ended. */
+const threads: Worker[] = [];
+const ended = new Set<Worker>();
+const notice = (thread: Worker) => {
+  threads.push(thread);
+  thread.once('exit', () => ended.add(thread));
+};
+process.on('worker', notice);
+after(() => process.off('worker', notice));
+
+/** A layer whose sink takes nothing until it is told to. */
 function startLayer(signal: AbortSignal) {
-  const go = Promise.withResolvers<Error | undefined>();
   const waiting = new Map<number, () => void>();
-  let left = SIZE;
+  const released = Promise.withResolvers<void>();
+  let failure: Error | undefined;
+  let [left, written, allowed, ahead] = [SIZE, 0, 0, 0];
+  let resume = () => {};
   const source: ByteSource = {
     read: async (into) => {
       const length = Math.min(left, into.length);
       left -= length;
-      waiting.get((SIZE - left) / MIB)?.();
+      const filled = (SIZE - left) / MIB;
+      ahead = Math.max(ahead, filled - written);
+      waiting.get(filled)?.();
       return length;
     },
   };
   const sink: ByteSink = {
     write: async () => {
-      const error = await go.promise;
-      if (error !== undefined) throw error;
+      while (written >= allowed) {
+        const more = new Promise<void>((resolve) => {
+          resume = resolve;
+        });
+        await Promise.race([more, released.promise]);
+      }
+      if (failure !== undefined) throw failure;
+      written++;
     },
   };
-  const layer = { key: new Uint8Array(32), nonce: new Uint8Array(16) };
-  const done = runPipeline(source, sink, [['digest'], ['crypt']], layer, { size: SIZE, check: () => {}, signal });
+  const done = runPipeline(source, sink, [['digest'], ['crypt']], LAYER, { size: SIZE, check: () => {}, signal });
   const outcome = done.then(
     () => undefined,
     (error: unknown) => error,
   );
+  const take = (chunks: number) => {
+    allowed += chunks;
+    resume();
+  };
   return {
+    outcome,
+    take,
+    /** The most chunks that were read and not yet written. */
+    ahead: () => ahead,
     /** Until so many chunks are read. */
     filled: (chunks: number) =>
       new Promise<void>((resolve) => (SIZE - left >= chunks * MIB ? resolve() : waiting.set(chunks, resolve))),
     end: async (error?: Error) => {
-      go.resolve(error);
+      failure = error;
+      take(SIZE);
       assert.equal(await outcome, error);
     },
   };
 }
+
+test('four rings are kept for later layers, whose threads are used again', { timeout: 20_000 }, async (t) => {
+  const layers = Array.from({ length: 6 }, () => startLayer(t.signal));
+  for (const [index, layer] of layers.entries()) await layer.filled(index === 0 ? 8 : 4);
+  assert.equal(threads.length, 7, 'two for the first layer, one for each other');
+  const [first, ...others] = layers;
+  for (const layer of others) await layer.end();
+  const sixth = threads[6];
+  assert.ok(sixth !== undefined);
+  if (!ended.has(sixth)) await once(sixth, 'exit');
+  await first?.end();
+  const ends = threads.slice(0, 2).map((thread) => (ended.has(thread) ? undefined : once(thread, 'exit')));
+  await Promise.all(ends);
+  const again = [startLayer(t.signal), startLayer(t.signal), startLayer(t.signal)];
+  for (const [index, layer] of again.entries()) await layer.filled(index === 0 ? 8 : 4);
+  for (const layer of again) await layer.end();
+  assert.equal(threads.length, 9, 'the long ring is new');
+  assert.deepEqual(
+    threads.flatMap((thread, index) => (ended.has(thread) ? [index] : [])),
+    [0, 1, 6],
+  );
+  for (const thread of threads) assert.equal(thread.listenerCount('message') + thread.listenerCount('error'), 0);
+});
 
 test('the layer after one that failed has the long ring, also while another is at work', {
   timeout: 20_000,
@@ -63,4 +119,59 @@ test('the layer after one that failed has the long ring, also while another is a
   const last = startLayer(t.signal);
   await last.filled(8);
   await last.end();
+});
+
+test('a layer is read as far ahead as its ring is long, and a further one that fails leaves the long ring alone', {
+  timeout: 20_000,
+}, async (t) => {
+  const first = startLayer(t.signal);
+  await first.filled(8);
+  const failing = startLayer(t.signal);
+  await failing.filled(4);
+  await failing.end(new Error('broken'));
+  const further = startLayer(t.signal);
+  await further.filled(4);
+  await turn();
+  first.take(1);
+  await first.filled(9);
+  further.take(1);
+  await further.filled(5);
+  await turn();
+  await first.end();
+  await further.end();
+  assert.deepEqual([first.ahead(), further.ahead()], [8, 4]);
+});
+
+test('a thread that fails ends its layer', { timeout: 20_000 }, async (t) => {
+  const layer = startLayer(t.signal);
+  await layer.filled(8);
+  const atWork = threads.find((thread) => thread.listenerCount('error') > 0);
+  const cause = new Error('out of memory');
+  atWork?.emit('error', cause);
+  const error = await layer.outcome;
+  assert.ok(isCode('internal')(error) && error instanceof Error && error.cause === cause);
+});
+
+test('nothing more is read once the sink has failed', { timeout: 20_000 }, async () => {
+  const broken = new Error('broken');
+  const gate = Promise.withResolvers<void>();
+  let reads = 0;
+  const source: ByteSource = {
+    read: async (into) => {
+      if (++reads > 2) await gate.promise;
+      return into.length;
+    },
+  };
+  const sink: ByteSink = { write: () => Promise.reject(broken) };
+  await assert.rejects(runPipeline(source, sink, [['digest']], LAYER, { size: SIZE, check: () => {} }), broken);
+  gate.resolve();
+  await turn();
+  await turn();
+  assert.equal(reads, 3);
+});
+
+test('a bundle that lacks the code of the threads does without', async () => {
+  const url = new URL('../../../src/image/cipher/lane.ts?bundled', import.meta.url).href;
+  const bundled: { readonly startLane: () => unknown } = await import(url);
+  assert.equal(bundled.startLane(), undefined);
 });

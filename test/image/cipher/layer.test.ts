@@ -5,7 +5,7 @@ import { createCipheriv, createHash, createHmac } from 'node:crypto';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { type ErrorCode, OcicryptError } from '../../../src/base/errors.ts';
-import { decryptLayer, type EncryptedLayer, encryptLayer } from '../../../src/image/cipher/layer.ts';
+import { decryptLayer, decryptStream, type EncryptedLayer, encryptLayer } from '../../../src/image/cipher/layer.ts';
 import { type ByteSink, type ByteSource, sourceFromStream } from '../../../src/image/cipher/streams.ts';
 import { decodeLayerKeyRecord, decodePublicOptions } from '../../../src/image/model/layer-options.ts';
 import { isCode } from '../../fixtures/codes.ts';
@@ -146,6 +146,83 @@ test('a failure of source or sink and an abort end the work at once, and the nex
   );
   const { encrypted, cipher } = await encrypt(plain, MIB);
   assert.ok(Buffer.from(await decrypt(encrypted, cipher, MIB)).equals(plain));
+});
+
+test('the digest of the blob is checked if that is asked for; the HMAC is in any case', async () => {
+  for (const size of [1000, 3 * MIB]) {
+    const { encrypted, cipher } = await encrypt(sample(size), MIB);
+    const opened = decodeLayerKeyRecord(encrypted.wrapped, 'layer');
+    const shown = decodePublicOptions(encrypted.publicOptions, 'layer');
+    const open = (layer: typeof encrypted, bytes: Uint8Array, options?: { checkDigest: boolean }) =>
+      decryptLayer(sourceOf(bytes, MIB), collector().sink, layer, shown, opened, options);
+    const renamed = { ...encrypted, digest: digestOf(sample(size + 1)) };
+    assert.deepEqual(await open(renamed, cipher), { digest: opened.digest, size });
+    assert.deepEqual(await open(encrypted, cipher, { checkDigest: true }), { digest: opened.digest, size });
+    await rejects('integrity', open(renamed, cipher, { checkDigest: true }));
+    const changed = Buffer.concat([cipher.subarray(1), Buffer.alloc(1)]);
+    await rejects('integrity', open({ ...encrypted, digest: digestOf(changed) }, changed, { checkDigest: true }));
+  }
+});
+
+test('a stream gets the layer, and not its end if the HMAC is wrong', async () => {
+  for (const size of [1000, 3 * MIB]) {
+    const plain = sample(size);
+    const { encrypted, cipher } = await encrypt(plain, MIB);
+    const opened = decodeLayerKeyRecord(encrypted.wrapped, 'layer');
+    const shown = decodePublicOptions(encrypted.publicOptions, 'layer');
+    const whole = collector();
+    await decryptStream(sourceOf(cipher, MIB), whole.sink, encrypted, shown, opened);
+    assert.ok(Buffer.from(whole.bytes()).equals(plain));
+    const cut = collector();
+    const hmac = Uint8Array.from(shown.hmac, (byte) => byte ^ 1);
+    await rejects('integrity', decryptStream(sourceOf(cipher, MIB), cut.sink, encrypted, { hmac }, opened));
+    assert.ok(cut.bytes().length < size);
+  }
+});
+
+test('a layer-key record is wiped, whether it was wrapped or not', async () => {
+  const plain = sample(1000);
+  const layer = { digest: digestOf(plain), size: plain.length };
+  for (const wrap of [async () => {}, () => Promise.reject(new Error('broken'))]) {
+    const seen: Uint8Array[] = [];
+    await encryptLayer(sourceOf(plain, 100), collector().sink, layer, (record) => {
+      seen.push(record);
+      assert.ok(record.some((byte) => byte !== 0));
+      return wrap();
+    }).catch(() => undefined);
+    assert.deepEqual(
+      seen.map((record) => record.every((byte) => byte === 0)),
+      [true],
+    );
+  }
+});
+
+test('a key service that refuses ends the work at once, but for what is being written', {
+  timeout: 20_000,
+}, async () => {
+  const broken = new Error('broken');
+  const hanging: ByteSource = { read: () => new Promise(() => {}) };
+  const layer = { digest: digestOf(sample(0)), size: 5 * MIB };
+  await assert.rejects(
+    encryptLayer(hanging, collector().sink, layer, () => Promise.reject(broken)),
+    broken,
+  );
+  for (const size of [2 * MIB, 5 * MIB]) {
+    const plain = sample(size);
+    const begun = Promise.withResolvers<void>();
+    let isWriting = false;
+    const sink: ByteSink = {
+      write: async () => {
+        isWriting = true;
+        begun.resolve();
+        await new Promise((resolve) => setTimeout(resolve, 20));
+        isWriting = false;
+      },
+    };
+    const wrap = () => begun.promise.then(() => Promise.reject(broken));
+    await assert.rejects(encryptLayer(sourceOf(plain, MIB), sink, { digest: digestOf(plain), size }, wrap), broken);
+    assert.equal(isWriting, false);
+  }
 });
 
 test('layers at the same time do not disturb each other, and progress adds up', async () => {

@@ -1,0 +1,30 @@
+// Which layers go through threads.
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { runPipeline } from '../../../src/image/cipher/pipeline.ts';
+
+const MIB = 1024 * 1024;
+const LAYER = { key: new Uint8Array(32), nonce: new Uint8Array(16) };
+
+test('a layer of at most 2 MiB stays in this thread; a larger one is read into memory that threads share', async () => {
+  for (const [size, isShared] of [
+    [0, false],
+    [2 * MIB, false],
+    [2 * MIB + 1, true],
+  ] as const) {
+    let left = size;
+    const seen = new Set<boolean>();
+    const source = {
+      read: async (into: Uint8Array) => {
+        seen.add(into.buffer instanceof SharedArrayBuffer);
+        const length = Math.min(left, into.length);
+        left -= length;
+        return length;
+      },
+    };
+    const sums = await runPipeline(source, { write: async () => {} }, [['digest']], LAYER, { size, check: () => {} });
+    assert.equal(sums.length, 1);
+    assert.deepEqual([...seen], [isShared], `${size} bytes`);
+  }
+});
