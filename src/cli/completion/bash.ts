@@ -1,6 +1,6 @@
 // The script by which bash completes our commands; for bash 3.2, which macOS has, and later ones.
 
-import { type CompletedCommand, markedStarts, quoted, valueOptions } from './model.ts';
+import { type CompletedCommand, distinctOptions, markedStarts, quoted, valueOptions } from './model.ts';
 
 /** @returns the whole script */
 export function bashScript(commands: readonly CompletedCommand[]): string {
@@ -98,13 +98,13 @@ complete -o nospace -F _ocicrypt_kms ocicrypt-kms
 `;
 }
 
-/** An option means the same for every command that takes it. */
 function optionCases(commands: readonly CompletedCommand[]): string {
-  const options = new Map(commands.flatMap((command) => command.options.map((option) => [option.name, option])));
-  const alike = Map.groupBy(options.values(), ({ starts }) => words(markedStarts(starts)));
+  const alike = Map.groupBy(distinctOptions(commands), ({ option }) => words(markedStarts(option.starts)));
   alike.delete('');
   return [...alike]
-    .map(([values, group]) => `    ${group.map(({ name }) => name).join('|')}) _ocicrypt_kms_values ${values} ;;`)
+    .map(
+      ([values, group]) => `    ${group.map(({ option }) => option.name).join('|')}) _ocicrypt_kms_values ${values} ;;`,
+    )
     .join('\n');
 }
 

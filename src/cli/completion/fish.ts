@@ -1,7 +1,7 @@
 // The script by which fish completes our commands.
 
 import type { Start } from '../options/starts.ts';
-import { type CompletedCommand, type CompletedOption, markedStarts, quoted, valueOptions } from './model.ts';
+import { type CompletedCommand, distinctOptions, markedStarts, quoted, valueOptions } from './model.ts';
 
 /** @returns the whole script */
 export function fishScript(commands: readonly CompletedCommand[]): string {
@@ -72,17 +72,8 @@ function commandLine({ name, describe }: CompletedCommand): string {
   return `complete -c ocicrypt-kms -n 'test (count (commandline -opc)) -eq 1' -a ${name} -d ${quoted(describe)}`;
 }
 
-/** An option means the same for every command that takes it. */
 function optionLines(commands: readonly CompletedCommand[]): readonly string[] {
-  const options = new Map<string, { readonly option: CompletedOption; readonly takers: string[] }>();
-  for (const { name, options: taken } of commands) {
-    for (const option of taken) {
-      const entry = options.get(option.name) ?? { option, takers: [] };
-      entry.takers.push(name);
-      options.set(option.name, entry);
-    }
-  }
-  return [...options.values()].map(({ option: { name, value, describe, starts }, takers }) => {
+  return distinctOptions(commands).map(({ option: { name, value, describe, starts }, takers }) => {
     const condition = quoted(`__ocicrypt_kms_in ${takers.join(' ')}`);
     const taken = value === undefined ? '' : ` -x${starts.length === 0 ? '' : ` -a ${valuesOf(starts)}`}`;
     return `complete -c ocicrypt-kms -n ${condition} -l ${name}${taken} -d ${quoted(describe)}`;

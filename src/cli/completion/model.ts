@@ -60,10 +60,20 @@ export function markedStarts(starts: readonly Start[]): readonly string[] {
   return starts.map(({ text, rest }) => `${text}${marks[rest]}`);
 }
 
+/** Every option once, with the commands that take it: it means the same for all of them. */
+export function distinctOptions(
+  commands: readonly CompletedCommand[],
+): readonly { readonly option: CompletedOption; readonly takers: readonly string[] }[] {
+  const options = new Map(commands.flatMap((command) => command.options.map((option) => [option.name, option])));
+  return [...options.values()].map((option) => ({
+    option,
+    takers: commands.flatMap(({ name, options }) => (options.some((one) => one.name === option.name) ? [name] : [])),
+  }));
+}
+
 /** The options that take a value, of all commands. */
 export function valueOptions(commands: readonly CompletedCommand[]): readonly OptionName[] {
-  const taking = commands.flatMap(({ options }) => options.filter(({ value }) => value !== undefined));
-  return [...new Set(taking.map(({ name }) => name))];
+  return distinctOptions(commands).flatMap(({ option: { name, value } }) => (value === undefined ? [] : [name]));
 }
 
 /** The text as one word of any of the three shells; fish alone would read a backslash between single quotes. */
