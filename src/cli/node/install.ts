@@ -21,7 +21,7 @@ import { optionMembers } from '../options/given.ts';
 import type { OptionName } from '../options/table.ts';
 import { parseRules } from '../setup.ts';
 import { concernsService, hasService, remoteMember, serviceFiles, startService } from './service.ts';
-import { hasSystemd, restartService } from './services.ts';
+import { hasSystemd, restartAll } from './services.ts';
 import { failWith, rootOf, someRuntimes } from './setup.ts';
 
 export async function installNode(context: CommandContext): Promise<void> {
@@ -80,7 +80,11 @@ async function writeAndRestart(
     terminal.say('note: nothing was started or tried: run ocicrypt-kms node check on the node');
     return false;
   }
-  const isRestarted = await restartAll(context, dueRestarts(plan.restarts, pending), undo);
+  const isRestarted = await restartAll(
+    context,
+    dueRestarts(plan.restarts, pending).map(({ unit }) => unit),
+    undo,
+  );
   // If it does not start, the files stay: what is wrong is mostly the policy, which it names.
   if (isService && !settings.switch('no-restart') && hasSystemd()) await startService(concernsService(pending));
   else if (isService)
@@ -205,35 +209,4 @@ async function compare(
       'does not read the file that was written',
       'another file that it imports sets the same processors: remove them there',
     );
-}
-
-/** @returns whether every service reads now what was written */
-async function restartAll(
-  { settings, terminal }: CommandContext,
-  restarts: readonly Restart[],
-  undo: () => void,
-): Promise<boolean> {
-  if (restarts.length === 0) return true;
-  const units = restarts.map(({ unit }) => unit);
-  if (settings.switch('no-restart') || !hasSystemd()) {
-    terminal.say(
-      `note: restart ${units.join(' and ')} so that it reads this${hasSystemd() ? '' : ': systemd does not run here'}`,
-    );
-    return false;
-  }
-  for (const [index, unit] of units.entries()) {
-    terminal.say(`restarting ${unit}: containers go on running, pulls that are under way fail`);
-    try {
-      await restartService(unit);
-    } catch (error) {
-      undo();
-      // Those that came up have read what is no longer there.
-      for (const one of units.slice(0, index + 1)) {
-        terminal.say(`restarting ${one} once more: its files are as they were before`);
-        await restartService(one).catch(() => undefined);
-      }
-      throw error;
-    }
-  }
-  return true;
 }

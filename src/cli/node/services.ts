@@ -3,6 +3,7 @@
 import { existsSync } from 'node:fs';
 import { OcicryptError } from '../../base/errors.ts';
 import { runProgram } from '../../node/programs.ts';
+import type { CommandContext } from '../command.ts';
 
 /** sd_booted(3) */
 export function hasSystemd(): boolean {
@@ -14,10 +15,46 @@ export function hasSystemd(): boolean {
  *
  * @throws OcicryptError `unavailable`
  */
-export async function restartService(unit: string): Promise<void> {
+async function restartService(unit: string): Promise<void> {
   await systemctl(['daemon-reload']);
   await systemctl(['restart', unit]);
   await systemctl(['is-active', '--quiet', unit]);
+}
+
+/**
+ * Restarts services one after the other, or says that this is to be done by hand.
+ *
+ * @param undo puts the files back if one does not come up: those that were restarted then read them once more
+ * @returns whether all of them have read their files
+ * @throws OcicryptError `unavailable`
+ */
+export async function restartAll(
+  { settings, terminal }: CommandContext,
+  units: readonly string[],
+  undo?: () => void,
+): Promise<boolean> {
+  if (units.length === 0) return true;
+  if (settings.switch('no-restart') || !hasSystemd()) {
+    const why = hasSystemd() ? '' : ': systemd does not run here';
+    terminal.say(`note: restart ${units.join(' and ')} so that it reads this${why}`);
+    return false;
+  }
+  for (const [index, unit] of units.entries()) {
+    terminal.say(`restarting ${unit}: containers go on running, pulls that are under way fail`);
+    try {
+      await restartService(unit);
+    } catch (error) {
+      if (undo !== undefined) {
+        undo();
+        for (const one of units.slice(0, index + 1)) {
+          terminal.say(`restarting ${one} once more: its files are as they were before`);
+          await restartService(one).catch(() => undefined);
+        }
+      }
+      throw error;
+    }
+  }
+  return true;
 }
 
 /** @throws OcicryptError `unavailable` with what it says */

@@ -7,7 +7,7 @@ import { withoutOurs } from '../../node/plan.ts';
 import { findRuntimes } from '../../node/runtimes.ts';
 import type { CommandContext } from '../command.ts';
 import { endService, hasService } from './service.ts';
-import { hasSystemd, restartService, systemctl } from './services.ts';
+import { hasSystemd, restartAll, systemctl } from './services.ts';
 import { rootOf } from './setup.ts';
 
 export async function uninstallNode(context: CommandContext): Promise<void> {
@@ -24,22 +24,19 @@ export async function uninstallNode(context: CommandContext): Promise<void> {
   }
 }
 
-async function restore({ settings, terminal }: CommandContext, root: string): Promise<void> {
+async function restore(context: CommandContext, root: string): Promise<void> {
   const { containerds, crio } = await findRuntimes(root);
   const hasUnits = hasService(installedPaths(root)) && root === '/' && hasSystemd();
   if (hasUnits) await endService();
   const { restored, changedSince } = restoreAll(root, withoutOurs);
-  terminal.write(restored.map((path) => `as before  ${path}\n`).join(''));
+  context.terminal.write(restored.map((path) => `as before  ${path}\n`).join(''));
   if (hasUnits) await systemctl(['daemon-reload']);
   if (root === '/') {
-    const units = [...containerds, ...(crio === undefined ? [] : [crio])].flatMap(({ unit }) => unit ?? []);
-    if (settings.switch('no-restart') || !hasSystemd()) {
-      if (units.length > 0) terminal.say(`note: restart ${units.join(' and ')} so that it reads this`);
-    } else
-      for (const unit of units) {
-        terminal.say(`restarting ${unit}: containers go on running, pulls that are under way fail`);
-        await restartService(unit);
-      }
+    const runtimes = [...containerds, ...(crio === undefined ? [] : [crio])];
+    await restartAll(
+      context,
+      runtimes.flatMap(({ unit }) => unit ?? []),
+    );
   }
   failIfChanged(changedSince);
   // Last: what is killed before can be done again, with the restarts.
