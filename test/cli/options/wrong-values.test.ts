@@ -72,6 +72,26 @@ test('one line says what is wrong, by a name that the user wrote, and what to do
   }
 });
 
+/** Without these files a server does not start. */
+const NEEDED = ['audit-log', 'config', 'debugLog', 'tls-cert', 'tls-client-ca', 'tls-key'];
+
+test('serve --check names each file that a key would need and that cannot be read', async () => {
+  const options = COMMANDS.get('serve')?.options ?? [];
+  const files = options.filter(
+    (name) => /^(?:KEY=)?FILE$/.test(optionSpec(name).value ?? '') && !NEEDED.includes(name),
+  );
+  assert.ok(files.includes('ca') && files.includes('adc'));
+  const words = files.map((name) => {
+    const start = optionSpec(name).kind === 'pairs' ? 'kbs:///default/key/one=' : '';
+    return `--${name}=${start}/nonexistent/${name}`;
+  });
+  const { status, stdout, stderr } = await runCommand(['serve', '--check', '--key=app.key', ...words]);
+  assert.deepEqual([status, stdout], [0, 'the configuration can be served\n'], stderr);
+  const warnings = stderr.split('\n').filter((line) => line.includes('"level":40'));
+  for (const name of files)
+    assert.equal(warnings.filter((line) => line.includes(`/nonexistent/${name}`)).length, 1, name);
+});
+
 test('a configuration is not printed with keys that are none', async () => {
   for (const file of ['ocicrypt', 'containerd', 'k3s', 'systemd', 'policy']) {
     const { status, stdout, stderr } = await runCommand(['config', file, '--allow=no such key']);
