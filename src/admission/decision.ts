@@ -3,7 +3,7 @@
 import { clientOf, withDeadline } from '../base/deadline.ts';
 import { asOcicryptError, describeForCaller, OcicryptError } from '../base/errors.ts';
 import type { UnknownRecord } from '../base/yaml-file.ts';
-import { forEachLimited } from '../image/limit.ts';
+import { forEachLimited } from '../image/concurrency.ts';
 import { nameByDigestTag } from '../image/model/digest-tag.ts';
 import type { RegistryReference } from '../image/model/reference.ts';
 import { type Finding, isAtFault, joinSentences, looseName, sentenceOf } from './finding.ts';

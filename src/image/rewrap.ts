@@ -4,7 +4,7 @@ import { wipe } from '../base/bytes.ts';
 import { OcicryptError } from '../base/errors.ts';
 import { thaw } from '../base/json-writer.ts';
 import type { LayerKeyUnwrapper, LayerKeyWrapper, WrappedLayerKey } from '../client/layer-keys.ts';
-import { forEachLimited, KEY_CALLS } from './limit.ts';
+import { forEachLimited, KEY_CALLS } from './concurrency.ts';
 import {
   decodeEncryption,
   encodeEncryption,

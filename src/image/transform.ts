@@ -3,7 +3,7 @@
 import { OcicryptError } from '../base/errors.ts';
 import type { JsonInput } from '../base/json-writer.ts';
 import { thaw } from '../base/json-writer.ts';
-import { forEachLimited } from './limit.ts';
+import { forEachLimited } from './concurrency.ts';
 import { identifyLayer, ociLayerType, withoutEncryption } from './model/annotations.ts';
 import { changeDescriptor, type Descriptor } from './model/descriptor.ts';
 import { MEDIA_TYPES, writeIndex, writeManifest } from './model/manifest.ts';

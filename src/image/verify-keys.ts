@@ -4,8 +4,8 @@ import { equalBytes, wipe } from '../base/bytes.ts';
 import { asOcicryptError, OcicryptError } from '../base/errors.ts';
 import type { LayerKeyUnwrapper } from '../client/layer-keys.ts';
 import { decryptLayer } from './cipher/layer.ts';
+import { forEachLimited, KEY_CALLS } from './concurrency.ts';
 import { createDiffIdSink, readDiffIds } from './diff-id.ts';
-import { forEachLimited, KEY_CALLS } from './limit.ts';
 import {
   compressionOf,
   decodeEncryption,

@@ -7,7 +7,7 @@ import { OcicryptError } from '../../base/errors.ts';
 import type { HttpClient } from '../../base/http/contract.ts';
 import { notNow } from '../answers.ts';
 import { LibraryHttp } from '../library-http.ts';
-import { missingPeer } from '../peer.ts';
+import { missingPeer } from '../peer-package.ts';
 import { type AwsIdentity, checkIdentity } from './identity.ts';
 import { expandHome, homeOf, sharedFiles } from './profiles.ts';
 

@@ -3,7 +3,7 @@
 
 import { createHash, createHmac } from 'node:crypto';
 import { OcicryptError } from '../../base/errors.ts';
-import { missingPeer } from '../peer.ts';
+import { missingPeer } from '../peer-package.ts';
 import type { AwsIdentity } from './identity.ts';
 
 /** A POST that is to be signed. */

@@ -6,7 +6,7 @@ import { OcicryptError } from '../../base/errors.ts';
 import type { HttpClient } from '../../base/http/contract.ts';
 import { showPath } from '../../base/shown.ts';
 import { LibraryHttp } from '../library-http.ts';
-import { missingPeer } from '../peer.ts';
+import { missingPeer } from '../peer-package.ts';
 import { TokenCache } from '../token-cache.ts';
 import { type CredentialsJson, invalidFile } from './credentials-file.ts';
 import { findExecutable, readSubjectToken } from './executable.ts';

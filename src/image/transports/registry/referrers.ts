@@ -1,7 +1,7 @@
 // Asks a registry what refers to a manifest: signatures, attestations, bills of materials.
 
 import { asObject, asText, parseJson } from '../../../base/json.ts';
-import { forEachLimited } from '../../limit.ts';
+import { forEachLimited } from '../../concurrency.ts';
 import type { Descriptor } from '../../model/descriptor.ts';
 import { MAXIMUM_MANIFEST_BYTES, MEDIA_TYPES, parseManifest } from '../../model/manifest.ts';
 import { withoutRetries } from '../../retry.ts';
