@@ -12,8 +12,8 @@ import { Trial } from './trial.ts';
 /** What guards keys, and the tests that are to notice a change there. A file of types alone has no change. */
 const GUARDED: readonly { readonly code: string; readonly tests: string }[] = [
   {
-    code: 'src/base/{combine,error-report,secret-file}.ts',
-    tests: 'test/base/{combine,error-report,secret-file}.test.ts',
+    code: 'src/base/{aes-gcm,combine,error-report,secret-file}.ts',
+    tests: 'test/base/{combine,error-report,primitives,secret-file}.test.ts',
   },
   {
     code: 'src/kms/{kek,sharing,store,key-rate,outage,processor-turns,token-cache}.ts',

@@ -1,8 +1,6 @@
 // The only code that makes and opens v2 packets: an envelope in the manner of age. Specified in docs/packet.md.
 
 import {
-  createCipheriv,
-  createDecipheriv,
   createHash,
   createHmac,
   createSecretKey,
@@ -11,7 +9,8 @@ import {
   randomBytes,
   timingSafeEqual,
 } from 'node:crypto';
-import { concatBytes, equalBytes, wipe } from '../base/bytes.ts';
+import { NONCE_BYTES, openGcm, sealGcm, TAG_BYTES } from '../base/aes-gcm.ts';
+import { equalBytes, wipe } from '../base/bytes.ts';
 import { OcicryptError } from '../base/errors.ts';
 import { asArray, asBytes, asObject, asText, type JsonObject, type JsonValue } from '../base/json.ts';
 import { writeJson } from '../base/json-writer.ts';
@@ -42,8 +41,6 @@ export const MAXIMUM_RECIPIENTS = 16;
 
 const VERSION = 'ocicrypt-kms/v2';
 const KEY_LENGTH = 32;
-const NONCE_LENGTH = 12;
-const TAG_LENGTH = 16;
 const MAC_LENGTH = 32;
 
 /**
@@ -59,10 +56,9 @@ export async function sealPacketV2(
 ): Promise<Uint8Array<ArrayBuffer>> {
   const dataKey = randomBytes(KEY_LENGTH);
   try {
-    const nonce = randomBytes(NONCE_LENGTH);
+    const nonce = randomBytes(NONCE_BYTES);
     const secret = createSecretKey(dataKey);
-    const cipher = createCipheriv('aes-256-gcm', deriveKey(secret, 'content'), nonce, { authTagLength: TAG_LENGTH });
-    const ciphertext = concatBytes(cipher.update(record), cipher.final(), cipher.getAuthTag());
+    const ciphertext = sealGcm(deriveKey(secret, 'content'), nonce, record);
     const content = contentDigest({ nonce, ciphertext });
     const recipients = distinct(await wrapKey(dataKey, packetContext(labels, content)));
     const packet = { labels, recipients, nonce, ciphertext };
@@ -81,16 +77,8 @@ export async function sealPacketV2(
 export function openPacketV2(packet: PacketV2, dataKey: Uint8Array): Uint8Array {
   const secret = dataKey.length === KEY_LENGTH ? createSecretKey(dataKey) : undefined;
   if (secret !== undefined && timingSafeEqual(computeMac(secret, packet), packet.mac)) {
-    const key = deriveKey(secret, 'content');
-    const decipher = createDecipheriv('aes-256-gcm', key, packet.nonce, { authTagLength: TAG_LENGTH });
-    decipher.setAuthTag(packet.ciphertext.subarray(-TAG_LENGTH));
-    const plaintext = decipher.update(packet.ciphertext.subarray(0, -TAG_LENGTH));
-    try {
-      decipher.final();
-      return plaintext;
-    } catch {
-      wipe(plaintext);
-    }
+    const record = openGcm(deriveKey(secret, 'content'), packet.nonce, packet.ciphertext);
+    if (record !== undefined) return record;
   }
   throw cannotBeUnwrapped('the packet');
 }
@@ -136,8 +124,8 @@ export function decodePacketV2(object: JsonObject, bytes: Uint8Array): PacketV2 
     labels: decodeLabels(object.get('labels')),
     recipients: decodeRecipients(object.get('recipients')),
     mac: bytesMember(object, 'mac', MAC_LENGTH, MAC_LENGTH),
-    nonce: bytesMember(object, 'nonce', NONCE_LENGTH, NONCE_LENGTH),
-    ciphertext: bytesMember(object, 'ciphertext', TAG_LENGTH + 1, Number.POSITIVE_INFINITY),
+    nonce: bytesMember(object, 'nonce', NONCE_BYTES, NONCE_BYTES),
+    ciphertext: bytesMember(object, 'ciphertext', TAG_BYTES + 1, Number.POSITIVE_INFINITY),
   };
   if (!equalBytes(encodePacketV2(packet), bytes)) invalid('is not in canonical form (RFC 8785)');
   return packet;

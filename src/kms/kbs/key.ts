@@ -1,6 +1,7 @@
 // Keys that the key broker of Confidential Containers hands out, as files of the operator's: the same 32 bytes.
 
-import { createDecipheriv, createSecretKey, type KeyObject } from 'node:crypto';
+import { createSecretKey, type KeyObject } from 'node:crypto';
+import { NONCE_BYTES, openGcm, TAG_BYTES } from '../../base/aes-gcm.ts';
 import { wipe } from '../../base/bytes.ts';
 import { OcicryptError } from '../../base/errors.ts';
 import { formatKeyUri, type KeyUri } from '../../base/key-uri.ts';
@@ -13,8 +14,6 @@ import { cannotBeUnwrapped, type Kek } from '../kek.ts';
 export type KbsSettings = { readonly files: ReadonlyMap<string, string> };
 
 const KEY_BYTES = 32;
-const NONCE_BYTES = 12;
-const TAG_BYTES = 16;
 
 /**
  * Opens a key that unwraps what Confidential Containers wrapped: AES-256-GCM, `nonce || ciphertext || tag`, without
@@ -71,15 +70,5 @@ function readKey(path: string): KeyObject {
 
 function unseal(key: KeyObject, wrapped: Uint8Array): Uint8Array | undefined {
   if (wrapped.length <= NONCE_BYTES + TAG_BYTES) return undefined;
-  const nonce = wrapped.subarray(0, NONCE_BYTES);
-  const decipher = createDecipheriv('aes-256-gcm', key, nonce, { authTagLength: TAG_BYTES });
-  decipher.setAuthTag(wrapped.subarray(-TAG_BYTES));
-  const plaintext = decipher.update(wrapped.subarray(NONCE_BYTES, -TAG_BYTES));
-  try {
-    decipher.final();
-    return plaintext;
-  } catch {
-    wipe(plaintext);
-    return undefined;
-  }
+  return openGcm(key, wrapped.subarray(0, NONCE_BYTES), wrapped.subarray(NONCE_BYTES));
 }

@@ -1,15 +1,9 @@
 // Reads and makes key files: 32 random bytes that wrap on this machine, known by their thumbprint.
 
-import {
-  createCipheriv,
-  createDecipheriv,
-  createHash,
-  createSecretKey,
-  type KeyObject,
-  randomBytes,
-} from 'node:crypto';
+import { createHash, createSecretKey, type KeyObject, randomBytes } from 'node:crypto';
 import { closeSync, constants, fsyncSync, openSync, rmSync, writeSync } from 'node:fs';
 import { dirname } from 'node:path';
+import { NONCE_BYTES, openGcm, sealGcm, TAG_BYTES } from '../../base/aes-gcm.ts';
 import { concatBytes, wipe } from '../../base/bytes.ts';
 import { OcicryptError, showSystemCode, systemCode } from '../../base/errors.ts';
 import { formatKeyUri } from '../../base/key-uri.ts';
@@ -18,9 +12,6 @@ import { showPath } from '../../base/shown.ts';
 import { cannotBeUnwrapped, checkPlaintext, contextBytes, type EncryptionContext, type Kek } from '../kek.ts';
 
 const KEY_BYTES = 32;
-const NONCE_BYTES = 12;
-const TAG_BYTES = 16;
-const CIPHER = 'aes-256-gcm';
 const ALGORITHM = 'AES-256-GCM';
 const THUMBPRINT_DOMAIN = 'ocicrypt-kms keyfile v1\0';
 
@@ -84,28 +75,13 @@ export function createKeyfile(path: string): string {
 
 function seal(key: KeyObject, plaintext: Uint8Array, context: EncryptionContext): Uint8Array {
   const nonce = randomBytes(NONCE_BYTES);
-  const cipher = createCipheriv(CIPHER, key, nonce, { authTagLength: TAG_BYTES });
-  cipher.setAAD(contextBytes(context));
-  const ciphertext = cipher.update(plaintext);
-  cipher.final();
-  return concatBytes(nonce, ciphertext, cipher.getAuthTag());
+  return concatBytes(nonce, sealGcm(key, nonce, plaintext, contextBytes(context)));
 }
 
 /** Undefined for a wrong key, tag, shape and context alike. */
 function unseal(key: KeyObject, wrapped: Uint8Array, context: EncryptionContext): Uint8Array | undefined {
   if (wrapped.length <= NONCE_BYTES + TAG_BYTES) return undefined;
-  const tagStart = wrapped.length - TAG_BYTES;
-  const decipher = createDecipheriv(CIPHER, key, wrapped.subarray(0, NONCE_BYTES), { authTagLength: TAG_BYTES });
-  decipher.setAAD(contextBytes(context));
-  decipher.setAuthTag(wrapped.subarray(tagStart));
-  const plaintext = decipher.update(wrapped.subarray(NONCE_BYTES, tagStart));
-  try {
-    decipher.final();
-    return plaintext;
-  } catch {
-    wipe(plaintext);
-    return undefined;
-  }
+  return openGcm(key, wrapped.subarray(0, NONCE_BYTES), wrapped.subarray(NONCE_BYTES), contextBytes(context));
 }
 
 function readKey(path: string): Uint8Array {
