@@ -25,6 +25,7 @@ export type FoundDecoder = {
 export type ContainerdExamined = { readonly findings: readonly Finding[]; readonly decoders: readonly FoundDecoder[] };
 
 const IMAGES = 'io.containerd.cri.v1.images';
+const LOCAL_PULL = `set use_local_image_pull = true below [plugins."${IMAGES}"]`;
 const INSTALL = 'run ocicrypt-kms node install, or see ocicrypt-kms config containerd';
 
 /** The errors of containerd by which a mistake is known. */
@@ -48,7 +49,7 @@ export function unreadableConfig(containerd: Containerd, problem: string): Findi
 }
 
 /**
- * @param dump what `containerd config dump` prints
+ * @param dump what `containerd config dump` prints, or its files put together
  * @param unset how much it matters that no decoder is configured: a machine need not be a node
  */
 export function examineContainerd(containerd: Containerd, dump: TomlTable, unset: FindingLevel): ContainerdExamined {
@@ -155,7 +156,7 @@ function examinePayload(containerd: Containerd, dump: TomlTable): readonly Findi
   const subject = runtimeName(containerd);
   const images = table(table(dump.plugins)[IMAGES]);
   const cri = table(table(dump.plugins)['io.containerd.grpc.v1.cri']);
-  const rule = version === undefined ? 'always' : payloadRule(version);
+  const rule = version === undefined ? undefined : payloadRule(version);
   const fail = (message: string, hint: string): readonly Finding[] => [{ level: 'fail', subject, message, hint }];
   if (rule === 'never' && version !== undefined)
     return fail(
@@ -165,7 +166,7 @@ function examinePayload(containerd: Containerd, dump: TomlTable): readonly Findi
   if (rule === 'local pull' && images.use_local_image_pull !== true)
     return fail(
       'gives ctd-decoder no payload, because CRI leaves pulls to the transfer service',
-      `use ocicrypt-kms decoder, or set use_local_image_pull = true below [plugins."${IMAGES}"]`,
+      `use ocicrypt-kms decoder, or ${LOCAL_PULL}`,
     );
   const model = [cri, images].map((one) => table(one.image_decryption).key_model).find((one) => one !== undefined);
   if (model !== undefined && model !== 'node')
@@ -173,7 +174,9 @@ function examinePayload(containerd: Containerd, dump: TomlTable): readonly Findi
       `has key_model = ${JSON.stringify(model)}: CRI gives ctd-decoder no payload`,
       'set key_model = "node", or leave it out',
     );
-  return [];
+  if (version !== undefined || images.use_local_image_pull === true) return [];
+  const message = 'would give ctd-decoder no payload from 2.1 on, because CRI leaves pulls to the transfer service';
+  return [{ level: 'warn', subject, message, hint: `use ocicrypt-kms decoder, or ${LOCAL_PULL}` }];
 }
 
 /** containerd passes over what stands in a wrong table and says nothing. */

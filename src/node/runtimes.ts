@@ -43,8 +43,10 @@ const CONFIGS = {
   rke2: '/var/lib/rancher/rke2/agent/etc/containerd/config.toml',
 } as const;
 
-/** The files of containerd itself, and of those that k3s and RKE2 bring. */
-export const CONTAINERD_CONFIGS: readonly string[] = Object.values(CONFIGS);
+/** The containerds of which nothing may be here but their files: containerd itself, and those that k3s and RKE2 bring. */
+export function usualContainerds(): readonly Containerd[] {
+  return Object.values(CONFIGS).map((config) => describe('/', config, undefined));
+}
 
 /**
  * Looks at processes and programs. Below another root than `/` nothing is run.

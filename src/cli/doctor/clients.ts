@@ -1,4 +1,4 @@
-// What can be seen of clients from here: the file of key providers that they read, and containerd's configuration.
+// What can be seen of clients from here: the file of key providers that they read, and the providers in it.
 // https://github.com/containers/ocicrypt/blob/main/docs/keyprovider.md
 
 import { existsSync } from 'node:fs';
@@ -13,35 +13,14 @@ import { type ConfiguredProvider, readProviderConfig } from '../../client/provid
 import { socketWeakness } from '../../client/socket-trust.ts';
 import { isExecutable } from '../../node/files.ts';
 import type { Finding } from '../../node/finding.ts';
-import { findContainerdTraps } from './containerd.ts';
-
-/** Where to look; the machine's own places but in tests. */
-export type SetupPlaces = {
-  readonly environment: NodeJS.ProcessEnv;
-  readonly containerdConfigs: readonly string[];
-};
 
 const VARIABLE = 'OCICRYPT_KEYPROVIDER_CONFIG';
 
 /**
  * Looks at everything and changes nothing: commands are run once with a request that holds nothing, sockets are
- * connected to and closed again. What containerd's decoders are given is looked at like what clients are given here.
+ * connected to and closed again.
  */
-export async function examineClients({ environment, containerdConfigs }: SetupPlaces): Promise<readonly Finding[]> {
-  const findings = [...(await examineVariable(environment))];
-  const examined = new Set([environment[VARIABLE]]);
-  for (const file of containerdConfigs) {
-    const { findings: traps, providerFiles } = await findContainerdTraps(file, environment);
-    findings.push(...traps);
-    for (const one of providerFiles) {
-      if (!examined.has(one)) findings.push(...(await examineFile('containerd', one, environment)));
-      examined.add(one);
-    }
-  }
-  return findings;
-}
-
-async function examineVariable(environment: NodeJS.ProcessEnv): Promise<readonly Finding[]> {
+export async function examineClients(environment: NodeJS.ProcessEnv): Promise<readonly Finding[]> {
   const file = environment[VARIABLE];
   if (file) return examineFile(VARIABLE, file, environment);
   const hint = `ocicrypt-kms config ocicrypt > ocicrypt.json && export ${VARIABLE}=$PWD/ocicrypt.json`;

@@ -5,8 +5,9 @@ import { join } from 'node:path';
 import { OcicryptError } from '../../base/errors.ts';
 import { formatEntry, type KeyUri, parseKeyUri } from '../../base/key-uri.ts';
 import { createKekStore } from '../../kms/store.ts';
+import { readText } from '../../node/files.ts';
 import type { Finding } from '../../node/finding.ts';
-import { CONTAINERD_CONFIGS, findRuntimes } from '../../node/runtimes.ts';
+import { findRuntimes, usualContainerds } from '../../node/runtimes.ts';
 import { DEFAULT_LIMITS, limitsWithin } from '../../provider/attempts.ts';
 import { checkLabels } from '../../provider/labels.ts';
 import { type ProbeResult, probeKey } from '../../provider/probe.ts';
@@ -52,12 +53,15 @@ export async function runDoctor(context: CommandContext): Promise<void> {
   const images: ImageProbe[] = [];
   for (const image of settings.operands.filter(isImageName)) images.push(await probeImage(context, image));
   const runtimes = await findRuntimes('/');
-  const containerds = runtimes.containerds.filter(({ program }) => program !== undefined);
-  // A containerd that cannot be asked may have left its files here.
-  const containerdConfigs = CONTAINERD_CONFIGS.filter((file) => containerds.every(({ config }) => config !== file));
+  const found = new Set(runtimes.containerds.map(({ config }) => config));
+  // A containerd that is not here may have left its files.
+  const others = usualContainerds().filter(({ config }) => !found.has(config));
+  const containerds = [...runtimes.containerds, ...others].filter(
+    ({ program, config }) => program !== undefined || readText(config) !== undefined,
+  );
   const findings = [
     ...(await findSettings(process.env)),
-    ...(await examineClients({ environment: process.env, containerdConfigs })),
+    ...(await examineClients(process.env)),
     ...(await examineNode(context, { ...runtimes, containerds }, 'warn')),
     ...findSignatureTraps([join(homedir(), '.config/containers'), '/etc/containers']),
   ];

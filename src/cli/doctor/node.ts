@@ -1,6 +1,7 @@
 // Examines the runtimes of this node, and tries their decoders: for `node check`, `node install` and `doctor`.
 
 import { parseQuietly } from '../../node/containerd-config.ts';
+import { type ConfigFiles, readConfigFiles } from '../../node/containerd-files.ts';
 import { examineContainerd, unreadableConfig } from '../../node/containerd-findings.ts';
 import { examineCrio } from '../../node/crio.ts';
 import type { Finding, FindingLevel } from '../../node/finding.ts';
@@ -30,14 +31,21 @@ export async function examineNode(
   return findings;
 }
 
+/** By its own words, else by its files; undefined if it cannot be asked and has none. */
+async function readConfig(containerd: Containerd): Promise<ConfigFiles | undefined> {
+  const dump = await dumpConfig(containerd);
+  if (dump === undefined) return readConfigFiles(containerd.config, runtimeName(containerd));
+  return 'problem' in dump ? dump : { config: parseQuietly(dump.text) ?? {}, findings: [] };
+}
+
 async function examineOne(
   context: CommandContext,
   containerd: Containerd,
   unset: FindingLevel,
 ): Promise<readonly Finding[]> {
   const subject = runtimeName(containerd);
-  const dump = await dumpConfig(containerd);
-  if (dump === undefined)
+  const read = await readConfig(containerd);
+  if (read === undefined)
     return [
       {
         level: 'warn',
@@ -46,9 +54,9 @@ async function examineOne(
         hint: 'run this on the node itself, as root',
       },
     ];
-  if ('problem' in dump) return [unreadableConfig(containerd, dump.problem)];
-  const { findings, decoders } = examineContainerd(containerd, parseQuietly(dump.text) ?? {}, unset);
-  const all = [...findings];
+  if ('problem' in read) return [unreadableConfig(containerd, read.problem)];
+  const { findings, decoders } = examineContainerd(containerd, read.config, unset);
+  const all = [...read.findings, ...findings];
   const files = new Set<string>();
   for (const decoder of decoders) {
     const file = decoder.kind === 'ours' ? undefined : decoder.environment.OCICRYPT_KEYPROVIDER_CONFIG;

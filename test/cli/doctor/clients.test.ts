@@ -25,15 +25,12 @@ async function script(name: string, text: string): Promise<string> {
 }
 
 /** The levels and messages of what is found, without what is fine. */
-async function examine(providers: unknown, containerd?: string): Promise<readonly string[]> {
+async function examine(providers: unknown): Promise<readonly string[]> {
   const file = join(directory, 'ocicrypt.json');
-  const containerdConfig = join(directory, 'config.toml');
   await writeFile(file, typeof providers === 'string' ? providers : JSON.stringify(providers));
-  if (containerd !== undefined) await writeFile(containerdConfig, containerd);
-  const environment = { OCICRYPT_KEYPROVIDER_CONFIG: file, PATH: `${directory}:/usr/bin:/bin` };
   const findings = await examineClients({
-    environment,
-    containerdConfigs: containerd === undefined ? [] : [containerdConfig],
+    OCICRYPT_KEYPROVIDER_CONFIG: file,
+    PATH: `${directory}:/usr/bin:/bin`,
   });
   for (const { level, hint } of findings) assert.ok(level === 'ok' || hint !== undefined);
   return findings.filter(({ level }) => level !== 'ok').map(({ level, message }) => `${level} ${message}`);
@@ -53,11 +50,9 @@ describe('the configuration of key providers', () => {
   });
 
   test('that is not named, or is not there, calls no provider', async () => {
-    const containerdConfigs = [join(directory, 'none')];
-    const [unset] = await examineClients({ environment: {}, containerdConfigs });
+    const [unset] = await examineClients({});
     assert.deepEqual([unset?.level, unset?.subject], ['warn', 'OCICRYPT_KEYPROVIDER_CONFIG']);
-    const environment = { OCICRYPT_KEYPROVIDER_CONFIG: join(directory, 'nowhere.json') };
-    const [missing] = await examineClients({ environment, containerdConfigs });
+    const [missing] = await examineClients({ OCICRYPT_KEYPROVIDER_CONFIG: join(directory, 'nowhere.json') });
     assert.equal(missing?.level, 'fail');
   });
 
@@ -132,123 +127,6 @@ describe('the configuration of key providers', () => {
       assert.match((await examine(providers({ grpc: target }))).join(), /^fail .*has the target/, target);
     }
   });
-});
-
-describe("containerd's configuration", () => {
-  const good = () => providers({ cmd: { path: ours } });
-  const processor = (id: string, lines: readonly string[], quote = '"') =>
-    [
-      `[stream_processors]`,
-      `  [stream_processors.${quote}${id}${quote}]`,
-      ...lines.map((line) => `    ${line}`),
-      '',
-    ].join('\n');
-  const accepts = 'accepts = ["application/vnd.oci.image.layer.v1.tar+gzip+encrypted"]';
-  const path = 'path = "/bin/sh"';
-  const LOCAL = '[plugins."io.containerd.cri.v1.images"]\n  use_local_image_pull = true\n';
-  const GZIP = 'io.containerd.ocicrypt.decoder.v1.tar.gzip';
-
-  async function complete(quote = '"'): Promise<string> {
-    const keys = join(directory, 'keys');
-    await mkdir(keys, { recursive: true });
-    await script('ctd-decoder', 'exit 0');
-    return processor(
-      GZIP,
-      [
-        'accepts = [',
-        '  "application/vnd.oci.image.layer.v1.tar+gzip+encrypted", # a comment',
-        ']',
-        "path = 'ctd-decoder'",
-        `args = ["--decryption-keys-path", "${keys}"]`,
-        `env = ["OCICRYPT_KEYPROVIDER_CONFIG=${join(directory, 'ocicrypt.json')}"]`,
-      ],
-      quote,
-    );
-  }
-
-  test('that works has nothing to say, in either kind of quotes, and a missing file has none either', async () => {
-    assert.deepEqual(await examine(good(), LOCAL + (await complete())), []);
-    assert.deepEqual(await examine(good(), LOCAL + (await complete("'"))), []);
-    const environment = { OCICRYPT_KEYPROVIDER_CONFIG: join(directory, 'ocicrypt.json'), PATH: '/bin' };
-    const found = await examineClients({ environment, containerdConfigs: [join(directory, 'nowhere.toml')] });
-    assert.ok(found.every(({ level }) => level === 'ok'));
-  });
-
-  test('without processors of its own has those of containerd, which read other files', async () => {
-    assert.match((await examine(good(), 'version = 3\n')).join(), /^warn .*no stream processor of its own/);
-  });
-
-  test('is read with what it imports, and an imported table that resets an earlier one is said', async () => {
-    const conf = join(directory, 'conf.d');
-    await mkdir(conf, { recursive: true });
-    await writeFile(join(conf, 'ocicrypt.toml'), LOCAL + (await complete()));
-    for (const imports of ['conf.d/*.toml', join(conf, '*.toml'), './conf.d/ocicrypt.toml']) {
-      assert.deepEqual(await examine(good(), `imports = ["${imports}"]\n`), [], imports);
-    }
-    const cri = '[plugins."io.containerd.grpc.v1.cri"]\n  sandbox_image = "x"\n';
-    const dropIn = '[plugins."io.containerd.grpc.v1.cri".image_decryption]\n  key_model = "node"\n';
-    await writeFile(join(conf, 'z.toml'), dropIn);
-    const found = await examine(good(), `imports = ["conf.d/*.toml"]\n${cri}`);
-    assert.match(found.join(), /^warn .*z\.toml sets a table of plugins/);
-    await rm(join(conf, 'z.toml'));
-    assert.match((await examine(good(), 'imports = ["absent.toml"]\n')).join(), /^fail .*is not there/);
-    await writeFile(join(conf, 'z.toml'), 'a = [');
-    assert.match((await examine(good(), 'imports = ["conf.d/*.toml"]\n')).join(), /^fail .*z\.toml is not valid TOML/);
-    await rm(conf, { recursive: true });
-  });
-
-  test('that declares a table twice does not start containerd', async () => {
-    assert.match((await examine(good(), LOCAL + LOCAL)).join(), /^fail .*not valid TOML \(line 3\)/);
-  });
-
-  test('with another key_model decrypts nothing', async () => {
-    for (const name of ['io.containerd.grpc.v1.cri', 'io.containerd.cri.v1.images']) {
-      const model = `[plugins."${name}"]\n  use_local_image_pull = true\n  image_decryption = { key_model = "" }\n`;
-      assert.match((await examine(good(), model + (await complete()))).join(), /^fail .*key_model to ""/);
-    }
-  });
-
-  test('gives its decoder a file of providers that is looked at, too', async () => {
-    const other = join(directory, 'containerd.json');
-    await writeFile(other, JSON.stringify(providers({ cmd: { path: '/bin/true' } })));
-    const env = `env = ["OCICRYPT_KEYPROVIDER_CONFIG=${other}"]`;
-    const found = await examine(good(), LOCAL + processor(GZIP, [accepts, path, env]));
-    assert.match(found.join(), /^fail cmd \/bin\/true ends well/);
-  });
-
-  test('without local pulls would call no provider from 2.1 on', async () => {
-    const env = `env = ["OCICRYPT_KEYPROVIDER_CONFIG=${join(directory, 'ocicrypt.json')}"]`;
-    const found = await examine(good(), processor('a.tar.gzip', [accepts, path, env]));
-    assert.match(found.join(), /^warn .*use_local_image_pull/);
-  });
-
-  for (const [what, id, lines, pattern] of [
-    [
-      'a decoder that is not here',
-      'a.tar',
-      [accepts, 'path = "/nowhere/ctd-decoder"'],
-      /fail its decoder .* is not here/,
-    ],
-    ['no decoder', 'a.tar', [accepts], /fail names no decoder/],
-    [
-      'a directory of keys that is missing',
-      'a.tar.gzip',
-      [accepts, path, "args = ['--decryption-keys-path', '/nowhere']"],
-      /fail --decryption-keys-path/,
-    ],
-    ['zstd layers in a processor of another name', 'a.tar.zstd', ['accepts = ["x.tar+zstd+encrypted"]'], /fail its id/],
-    [
-      'a variable that names no file',
-      'a.tar',
-      [accepts, path, 'env = ["OCICRYPT_KEYPROVIDER_CONFIG=/nowhere"]'],
-      /fail OCICRYPT/,
-    ],
-    ['no variable', 'a.tar', [accepts, path], /warn has no OCICRYPT/],
-  ] as const) {
-    test(`with ${what} is said`, async () => {
-      assert.match((await examine(good(), LOCAL + processor(id, lines))).join('\n'), pattern);
-    });
-  }
 });
 
 describe('signatures that podman, buildah and CRI-O read', () => {
