@@ -64,7 +64,7 @@ describe('AES-256-GCM', () => {
         changed[bit >> 3] = (changed[bit >> 3] ?? 0) ^ (1 << (bit & 7));
         const [k, n, a, s] = [key, nonce, aad, sealed].map((one, at) => (at === index ? changed : one));
         assert.ok(k && n && a && s);
-        assert.equal(open(k, n, a, s), undefined);
+        assert.ok(open(k, n, a, s) === undefined);
       }
     }
   });
