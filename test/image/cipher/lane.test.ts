@@ -80,6 +80,7 @@ function startLayer(signal: AbortSignal) {
 test('four rings are kept for later layers, whose threads are used again', { timeout: 20_000 }, async (t) => {
   const layers = Array.from({ length: 6 }, () => startLayer(t.signal));
   for (const [index, layer] of layers.entries()) await layer.filled(index === 0 ? 8 : 4);
+  await turn();
   assert.equal(threads.length, 7, 'two for the first layer, one for each other');
   const [first, ...others] = layers;
   for (const layer of others) await layer.end();
@@ -145,6 +146,7 @@ test('a layer is read as far ahead as its ring is long, and a further one that f
 test('a thread that fails ends its layer', { timeout: 20_000 }, async (t) => {
   const layer = startLayer(t.signal);
   await layer.filled(8);
+  await turn();
   const atWork = threads.find((thread) => thread.listenerCount('error') > 0);
   const cause = new Error('out of memory');
   atWork?.emit('error', cause);
