@@ -135,6 +135,6 @@ export function table(value: TomlValue | undefined): TomlTable {
   return isTable(value) ? value : {};
 }
 
-export function strings(value: TomlValue | undefined): readonly string[] {
+function strings(value: TomlValue | undefined): readonly string[] {
   return Array.isArray(value) ? value.filter((one) => typeof one === 'string') : [];
 }
