@@ -9,6 +9,7 @@ const SOURCE = fileURLToPath(new URL('../../src', import.meta.url));
 
 /** Files that open with "The only code that", and what nothing else of src may hold. */
 const ONLY: Readonly<Record<string, RegExp>> = {
+  'base/aes-gcm.ts': /aes-256-gcm/,
   'base/http/roots.ts': /rootCertificates|getCACertificates/,
   'base/yaml-file.ts': /'yaml'/,
   'cli/prompt.ts': /\/dev\/tty/,
