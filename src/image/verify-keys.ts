@@ -100,16 +100,17 @@ async function* proveLayer(
   const what = `layer ${layer.digest}`;
   const encryption = decodeEncryption(layer.annotations, what);
   let opened: LayerKeyRecord | undefined;
+  let openedBy: string | undefined;
   try {
     for (const key of keys) {
       try {
         const other = await openLayerKey(encryption.keys, unwrapper(key), what, signal);
-        if (opened === undefined) opened = other;
+        if (opened === undefined) [opened, openedBy] = [other, key];
         else {
           const same = equalBytes(opened.key, other.key) && equalBytes(opened.nonce, other.nonce);
           wipe(other.key);
           if (!same)
-            yield { code: 'key-mismatch', message: `${what} has another layer key for ${key} than for ${keys[0]}` };
+            yield { code: 'key-mismatch', message: `${what} has another layer key for ${key} than for ${openedBy}` };
         }
       } catch (error) {
         const message = `${what} is not opened by ${key ?? 'any key'}: ${asOcicryptError(error).message}`;

@@ -18,6 +18,7 @@ import { MemorySource, type Named } from './memory-source.ts';
 import { packetKeys, v2Recipient } from './packet-recipients.ts';
 
 const KEY = 'gcpkms://projects/p/locations/global/keyRings/r/cryptoKeys/a';
+const SHUT = 'gcpkms://projects/p/locations/global/keyRings/r/cryptoKeys/shut';
 const OTHER = 'gcpkms://projects/p/locations/global/keyRings/r/cryptoKeys/b';
 const GZIP = 'application/vnd.oci.image.layer.v1.tar+gzip';
 const ENCRYPTED = `${GZIP}+encrypted`;
@@ -316,13 +317,25 @@ describe('verify with content', () => {
     const twice = await encryptedLayer(source, { key: own, nonce });
     const other = await encryptedLayer(source, { key: own, nonce, recordNonce: randomBytes(16), recipient: OTHER });
     const name = 'org.opencontainers.image.enc.keys.provider.';
+    const shut = await encryptedLayer(source, { key: own, nonce, recipient: SHUT });
     const both = {
       ...twice,
-      annotations: { ...twice.annotations, [`${name}other`]: other.annotations[`${name}kmscrypt`] },
+      annotations: {
+        ...twice.annotations,
+        [`${name}other`]: other.annotations[`${name}kmscrypt`],
+        [`${name}shut`]: shut.annotations[`${name}kmscrypt`],
+      },
     };
     source.putRoot(await manifestOf(source, [both]), MEDIA_TYPES.manifest);
-    const verdict = await verifyImage(source, { ...STRICT, require: [KEY, OTHER], only: [KEY, OTHER] });
-    assert.match(verdict.reasons.map(({ message }) => message).join(), /another layer key/);
+    const verdict = await verifyImage(source, {
+      ...STRICT,
+      require: [SHUT, KEY, OTHER],
+      only: [SHUT, KEY, OTHER],
+      unwrapper: (key) => packetKeys([key === undefined || key === SHUT ? `${SHUT}-not` : key]),
+    });
+    const [closed, mismatch] = verdict.reasons;
+    assert.deepEqual([closed?.code, mismatch?.code], ['not-opened', 'key-mismatch']);
+    assert.ok(mismatch?.message.endsWith(`has another layer key for ${OTHER} than for ${KEY}`), mismatch?.message);
   });
 });
 

@@ -76,8 +76,9 @@ describe('the rate of a key', () => {
     // The call was marked a moment after the clock was made.
     assert.ok(refused.length >= 1 && refused.length <= 3, `${refused.length} refused`);
     assert.ok(outcomes.slice(-refused.length).every((one) => one instanceof OcicryptError));
-    for (const { code, retryAfter = 0 } of refused) {
+    for (const { code, message, retryAfter = 0 } of refused) {
       assert.equal(code, 'throttled');
+      assert.ok(message.includes(`for key ${KEY}`), message);
       assert.ok(retryAfter >= 7900 && retryAfter <= 10_000, `${retryAfter} ms`);
     }
   });
@@ -92,6 +93,10 @@ describe('the rate of a key', () => {
       calls.push(since());
     };
     await clock.settle(Promise.all([0, 1, 2, 3].map(call)));
+    const many = Array.from({ length: 12 }, (_, index) => call(index).catch(asOcicryptError));
+    const refusal = (await clock.settle(Promise.all(many))).at(-1);
+    assert.ok(refusal?.message.endsWith('for all keys that one prefix allows'), refusal?.message);
+    calls.splice(4);
     assert.deepEqual(
       calls.map((time) => Math.round(time / 100) / 10),
       [0, 0, 1, 2],
