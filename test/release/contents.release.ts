@@ -26,7 +26,9 @@ for name in sys.argv[1:]:
     error = JsonStrictValidator(SchemaVersion.V1_6).validate_str(open(name).read())
     if error: sys.exit(name + ': ' + repr(error))`;
   const files = globSync('*.cdx.json', { cwd: RELEASE }).map((name) => join(RELEASE, name));
-  assert.equal(files.length, 3);
+  // The image holds executables for glibc alone.
+  const hasImage = CHOSEN.some((name) => /^linux-(?:x64|arm64)$/.test(name));
+  assert.equal(files.length, hasImage ? 3 : 2);
   files.push(join(PROJECT, 'docs/security/cbom.cdx.json'));
   execFileSync('python3', ['-c', program, ...files], { env: { ...process.env, PYTHONPATH: path } });
 
@@ -54,28 +56,28 @@ test('the archive for shells holds a script for each and the pages, in a folder 
   assert.ok(names.includes('man/ocicrypt-kms-encrypt.1'), names.join());
 });
 
-test('the same source in another folder, for another user at another time, gives the same executable', () => {
-  assert.ok(CHOSEN.includes('linux-x64'));
-  const executable = 'dist/ocicrypt-kms';
-  const place = join(mkdtempSync(join(tmpdir(), 'elsewhere-')), 'a/longer/path');
-  try {
-    const tracked = execFileSync('git', ['ls-files', '-z'], { cwd: PROJECT }).toString().split('\0').filter(Boolean);
-    for (const file of tracked) {
-      mkdirSync(dirname(join(place, file)), { recursive: true });
-      cpSync(join(PROJECT, file), join(place, file));
+if (CHOSEN.includes('linux-x64'))
+  test('the same source in another folder, for another user at another time, gives the same executable', () => {
+    const executable = 'dist/ocicrypt-kms';
+    const place = join(mkdtempSync(join(tmpdir(), 'elsewhere-')), 'a/longer/path');
+    try {
+      const tracked = execFileSync('git', ['ls-files', '-z'], { cwd: PROJECT }).toString().split('\0').filter(Boolean);
+      for (const file of tracked) {
+        mkdirSync(dirname(join(place, file)), { recursive: true });
+        cpSync(join(PROJECT, file), join(place, file));
+      }
+      for (const name of ['node_modules', '.git']) cpSync(join(PROJECT, name), join(place, name), { recursive: true });
+      const environment = { TZ: 'Asia/Tokyo', LANG: 'C', HOME: '/nonexistent', USER: 'somebody' };
+      const program = `umask 077; exec "$@"`;
+      execFileSync('sh', ['-c', program, 'sh', process.execPath, 'scripts/build.ts'], {
+        cwd: place,
+        env: { PATH: process.env.PATH, ...environment },
+        stdio: ['ignore', 'ignore', 'inherit'],
+      });
+      const digest = (file: string) => createHash('sha256').update(readFileSync(file)).digest('hex');
+      assert.equal(digest(join(place, executable)), digest(join(PROJECT, executable)));
+      assert.equal(digest(released('ocicrypt-kms-linux-x64')), digest(join(PROJECT, executable)));
+    } finally {
+      rmSync(dirname(dirname(dirname(place))), { recursive: true });
     }
-    for (const name of ['node_modules', '.git']) cpSync(join(PROJECT, name), join(place, name), { recursive: true });
-    const environment = { TZ: 'Asia/Tokyo', LANG: 'C', HOME: '/nonexistent', USER: 'somebody' };
-    const program = `umask 077; exec "$@"`;
-    execFileSync('sh', ['-c', program, 'sh', process.execPath, 'scripts/build.ts'], {
-      cwd: place,
-      env: { PATH: process.env.PATH, ...environment },
-      stdio: ['ignore', 'ignore', 'inherit'],
-    });
-    const digest = (file: string) => createHash('sha256').update(readFileSync(file)).digest('hex');
-    assert.equal(digest(join(place, executable)), digest(join(PROJECT, executable)));
-    assert.equal(digest(released('ocicrypt-kms-linux-x64')), digest(join(PROJECT, executable)));
-  } finally {
-    rmSync(dirname(dirname(dirname(place))), { recursive: true });
-  }
-});
+  });
