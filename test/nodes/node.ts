@@ -97,7 +97,8 @@ export async function startNode(options: NodeOptions): Promise<Node> {
   const directory = await mkdtemp(join(options.disk ?? tmpdir(), 'node-'));
   const binaries = await fetchContainerd(options.containerd);
   const roots = [...(options.roots ?? []), ...(await fetchNodeRoots())];
-  const layers = roots.map((root) => join(root, 'usr')).join(':');
+  // Its containerd is where services look for one, whatever the others bring.
+  const layers = [...new Set([dirname(binaries), ...roots.map((root) => join(root, 'usr'))])].join(':');
   const words = [
     '--mount',
     '--pid',
@@ -118,16 +119,9 @@ export async function startNode(options: NodeOptions): Promise<Node> {
   const pid = await booted(init);
   const env = {
     HOME: '/root',
-    PATH: [
-      join(directory, 'bin'),
-      binaries,
-      '/usr/local/sbin',
-      '/usr/local/bin',
-      '/usr/sbin',
-      '/usr/bin',
-      '/sbin',
-      '/bin',
-    ].join(':'),
+    PATH: [join(directory, 'bin'), '/usr/local/sbin', '/usr/local/bin', '/usr/sbin', '/usr/bin', '/sbin', '/bin'].join(
+      ':',
+    ),
     TMPDIR: '/run',
     XDG_RUNTIME_DIR: '/run',
   };
