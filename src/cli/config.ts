@@ -88,7 +88,7 @@ const FILES: ReadonlyMap<string, ConfigFile> = new Map<string, ConfigFile>([
   [
     'crio',
     {
-      advice: `save it as ${CRIO_FILE}, mkdir -p /etc/crio/keys, and save what config crio-unit and config ocicrypt print as well; then restart CRI-O`,
+      advice: `save it as ${CRIO_FILE}, and save what config crio-unit and config ocicrypt print as well; then restart CRI-O`,
       takes: [],
       text: () => CRIO_DROP_IN,
     },

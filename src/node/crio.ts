@@ -7,7 +7,7 @@ import { parse } from 'smol-toml';
 import { namePath } from '../base/shown.ts';
 import { table } from './containerd-config.ts';
 import { CRIO_KEYS, CRIO_UNIT_FILE, PROVIDERS_FILE } from './drop-in.ts';
-import { isDirectory, namesIn, readText } from './files.ts';
+import { namesIn, readText } from './files.ts';
 import type { Finding } from './finding.ts';
 import { isNewer } from './processes.ts';
 import type { Crio } from './runtimes.ts';
@@ -83,19 +83,13 @@ function readKeysPath(files: readonly string[], root: string): { readonly keys: 
   return { keys, findings };
 }
 
-/** Every file in it must be a private key, or every pull fails, of images that are not encrypted too. */
+/**
+ * Every file in it must be a private key, or every pull fails, of images that are not encrypted too. Without such a
+ * directory CRI-O asks its providers all the same.
+ */
 function examineKeys(keys: string, root: string): readonly Finding[] {
+  if (keys === '') return [];
   const directory = join(root, keys);
-  if (keys === '' || !isDirectory(directory)) {
-    return [
-      {
-        level: 'fail',
-        subject: SUBJECT,
-        message: `decryption_keys_path ${namePath(keys)} is not a directory: CRI-O decrypts nothing`,
-        hint: `mkdir -p ${keys === '' ? CRIO_KEYS : keys}`,
-      },
-    ];
-  }
   return filesBelow(directory).flatMap((name): readonly Finding[] => {
     const path = join(directory, name);
     const isLink = lstatSync(path, { throwIfNoEntry: false })?.isSymbolicLink() === true;

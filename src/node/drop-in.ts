@@ -81,10 +81,10 @@ function quote(text: string): string {
   return JSON.stringify(text).replaceAll('\u007f', '\\u007f');
 }
 
-/** CRI-O decrypts in its own process. Keys of JWE lie in this directory, which has to be there, and nothing else. */
+/** CRI-O decrypts in its own process. Keys of JWE lie in this directory, and nothing else. */
 export const CRIO_KEYS = '/etc/crio/keys/';
 export const CRIO_FILE = '/etc/crio/crio.conf.d/20-ocicrypt-kms.conf';
-export const CRIO_DROP_IN = `# Written by ocicrypt-kms. The directory must exist, and hold nothing but private keys.
+export const CRIO_DROP_IN = `# Written by ocicrypt-kms. The directory may hold private keys, and nothing else.
 [crio.runtime]
 decryption_keys_path = "${CRIO_KEYS}"
 `;

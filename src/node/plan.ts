@@ -35,7 +35,7 @@ export type NodePlan = {
 export type Restart = {
   readonly unit: string;
   readonly files: readonly string[];
-  /** The process that reads them, if it runs. */
+  /** The process that reads them; undefined if it does not run: it is not started then. */
   readonly running: RunningProcess | undefined;
 };
 

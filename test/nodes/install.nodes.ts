@@ -166,6 +166,15 @@ for (const containerd of CHOSEN) {
       await succeedOurs(node, 'uninstall');
       assert.equal(await dump(node), dumped);
     });
+    await t.test('a containerd that was stopped is not started', async () => {
+      const script = 'pid=$(cat /run/containerd.pid); kill "$pid"; while [ -e "/proc/$pid/exe" ]; do sleep 0.05; done';
+      await node.run(['sh', '-c', script]);
+      const calls = await systemctlCalls(node);
+      await succeedOurs(node, 'install', key);
+      await succeedOurs(node, 'uninstall');
+      assert.deepEqual(await systemctlCalls(node), calls);
+      await node.run(['systemctl', 'restart', 'containerd.service']);
+    });
     await t.test(
       'killed at any time, the node works, a second installation completes, and it can be undone',
       async () => {

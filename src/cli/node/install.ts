@@ -94,10 +94,11 @@ async function writeAndRestart(
   return false;
 }
 
-/** Of the services that read what is written now, or was written since they were started. */
+/** Of the services that run, those that read what is written now, or was written since they were started. */
 function dueRestarts(restarts: readonly Restart[], pending: readonly FileChange[]): readonly Restart[] {
-  return restarts.filter(({ files, running }) =>
-    files.some((path) => pending.some((one) => one.path === path) || (running !== undefined && isNewer(path, running))),
+  return restarts.filter(
+    ({ files, running }) =>
+      running !== undefined && files.some((path) => pending.some((one) => one.path === path) || isNewer(path, running)),
   );
 }
 

@@ -35,7 +35,7 @@ async function restore(context: CommandContext, root: string): Promise<void> {
     const runtimes = [...containerds, ...(crio === undefined ? [] : [crio])];
     await restartAll(
       context,
-      runtimes.flatMap(({ unit }) => unit ?? []),
+      runtimes.flatMap(({ unit, running }) => (unit === undefined || running === undefined ? [] : unit)),
     );
   }
   failIfChanged(changedSince);
