@@ -11,7 +11,7 @@ import { promisify } from 'node:util';
 
 const run = promisify(execFile);
 const cache = fileURLToPath(new URL('../../.cache/clients', import.meta.url));
-type DebianRelease = 'bookworm' | 'trixie';
+export type DebianRelease = 'bullseye' | 'bookworm' | 'trixie';
 /** Debian 13, unless a test wants what an older one carries. */
 export const CURRENT: DebianRelease = 'trixie';
 const keyring = '/usr/share/keyrings/debian-archive-keyring.gpg';

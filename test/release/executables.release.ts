@@ -4,7 +4,7 @@ import { copyFileSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { type Arch, assertMainJob, CHOSEN, enterRoot, muslRoot, released, unpackImage } from './roots.ts';
+import { type Arch, assertMainJob, CHOSEN, enterRoot, glibcRoot, muslRoot, released, unpackImage } from './roots.ts';
 
 function directoryOf(t: TestContext): string {
   const directory = mkdtempSync(join(tmpdir(), 'release-'));
@@ -26,6 +26,19 @@ for (const [target, arch, cpu, where] of GLIBC.filter(isTried)) {
     const milliseconds = await assertMainJob(root, await enterRoot(root, arch, cpu));
     t.diagnostic(`figures: a key and an encrypted image within ${(milliseconds / 1000).toFixed(1)} s`);
     if (where === 'here') assert.ok(milliseconds < 60_000, `${milliseconds} ms`);
+  });
+}
+
+/** By the release of Debian that has it: the first is the one of Ubuntu 20.04. */
+const OLDER_GLIBCS = [
+  ['bullseye', '2.31'],
+  ['bookworm', '2.36'],
+] as const;
+for (const [release, version] of CHOSEN.includes('linux-x64') ? OLDER_GLIBCS : []) {
+  test(`linux-x64 encrypts and decrypts with glibc ${version} alone`, async (t) => {
+    const root = await glibcRoot(directoryOf(t), release);
+    copyFileSync(released('ocicrypt-kms-linux-x64'), join(root, 'usr/bin/ocicrypt-kms'));
+    await assertMainJob(root, await enterRoot(root));
   });
 }
 

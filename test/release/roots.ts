@@ -8,7 +8,7 @@ import { readProduct } from '../../tools/release/contents.ts';
 import { TARGETS } from '../../tools/release/targets.ts';
 import { blobPath, readImages, writeImage } from '../fixtures/images.ts';
 import { fetchWheel } from '../peers/fetched.ts';
-import { CURRENT, fetchFromDebian } from '../real-clients/debian.ts';
+import { CURRENT, type DebianRelease, fetchFromDebian } from '../real-clients/debian.ts';
 import { type RunResult, runClient } from '../real-clients/process.ts';
 
 /** What `npm run release` has made. */
@@ -58,6 +58,13 @@ export async function unpackImage(directory: string, arch: Arch): Promise<string
   const image = (await readImages(layout)).find(({ platform }) => platform.architecture === arch);
   assert.ok(image, `no image for ${arch}`);
   for (const { digest } of image.layers) execFileSync('tar', ['xzf', blobPath(layout, digest), '-C', root]);
+  return root;
+}
+
+/** The C library of a Debian, and nothing else. */
+export async function glibcRoot(root: string, release: DebianRelease): Promise<string> {
+  for (const path of ['usr/bin', 'tmp']) mkdirSync(join(root, path), { recursive: true });
+  cpSync(await fetchFromDebian(['libc6'], release), root, { recursive: true, verbatimSymlinks: true });
   return root;
 }
 
