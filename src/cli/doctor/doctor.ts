@@ -62,7 +62,7 @@ export async function runDoctor(context: CommandContext): Promise<void> {
   const findings = [
     ...(await findSettings(process.env)),
     ...(await examineClients(process.env)),
-    ...(await examineNode(context, { ...runtimes, containerds }, 'warn')),
+    ...(await examineNode(context, { ...runtimes, containerds }, 'machine')),
     ...findSignatureTraps([join(homedir(), '.config/containers'), '/etc/containers']),
   ];
   if (settings.switch('json')) terminal.write(`${asciiJson(report(probes, images, findings), 2)}\n`);

@@ -4,7 +4,7 @@ import { parseQuietly } from '../../node/containerd-config.ts';
 import { type ConfigFiles, readConfigFiles } from '../../node/containerd-files.ts';
 import { examineContainerd, unreadableConfig } from '../../node/containerd-findings.ts';
 import { examineCrio } from '../../node/crio.ts';
-import type { Finding, FindingLevel } from '../../node/finding.ts';
+import type { Finding } from '../../node/finding.ts';
 import { type Containerd, dumpConfig, type Runtimes, runtimeName } from '../../node/runtimes.ts';
 import type { CommandContext } from '../command.ts';
 import { examineFile } from './clients.ts';
@@ -13,15 +13,16 @@ import { probeDecoder } from './decoder.ts';
 /**
  * Changes nothing; a key service may log its calls.
  *
- * @param unset how much it matters that no decoder is configured
+ * @param kind a `node` must have a decoder, and what it does must be seen of its runtimes; a `machine` need be no node, and
+ * files say what its containerd would do if that is not here
  */
 export async function examineNode(
   context: CommandContext,
   { containerds, crio }: Runtimes,
-  unset: FindingLevel = 'fail',
+  kind: 'machine' | 'node' = 'node',
 ): Promise<readonly Finding[]> {
   const findings: Finding[] = [];
-  for (const containerd of containerds) findings.push(...(await examineOne(context, containerd, unset)));
+  for (const containerd of containerds) findings.push(...(await examineOne(context, containerd, kind)));
   if (crio !== undefined) {
     const { findings: found, providersFile } = examineCrio(crio);
     findings.push(...found);
@@ -31,20 +32,21 @@ export async function examineNode(
   return findings;
 }
 
-/** By its own words, else by its files; undefined if it cannot be asked and has none. */
-async function readConfig(containerd: Containerd): Promise<ConfigFiles | undefined> {
+/** Undefined if it cannot be known. */
+async function readConfig(containerd: Containerd, kind: 'machine' | 'node'): Promise<ConfigFiles | undefined> {
   const dump = await dumpConfig(containerd);
-  if (dump === undefined) return readConfigFiles(containerd.config, runtimeName(containerd));
+  if (dump === undefined)
+    return kind === 'node' ? undefined : readConfigFiles(containerd.config, runtimeName(containerd));
   return 'problem' in dump ? dump : { config: parseQuietly(dump.text) ?? {}, findings: [] };
 }
 
 async function examineOne(
   context: CommandContext,
   containerd: Containerd,
-  unset: FindingLevel,
+  kind: 'machine' | 'node',
 ): Promise<readonly Finding[]> {
   const subject = runtimeName(containerd);
-  const read = await readConfig(containerd);
+  const read = await readConfig(containerd, kind);
   if (read === undefined)
     return [
       {
@@ -55,7 +57,7 @@ async function examineOne(
       },
     ];
   if ('problem' in read) return [unreadableConfig(containerd, read.problem)];
-  const { findings, decoders } = examineContainerd(containerd, read.config, unset);
+  const { findings, decoders } = examineContainerd(containerd, read.config, kind === 'node' ? 'fail' : 'warn');
   const all = [...read.findings, ...findings];
   const files = new Set<string>();
   for (const decoder of decoders) {
