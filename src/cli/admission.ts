@@ -5,9 +5,7 @@ import { findCluster } from '../admission/cluster.ts';
 import type { NetworkAddress } from '../base/address.ts';
 import { OcicryptError } from '../base/errors.ts';
 import { parseListenAddress } from '../server/address.ts';
-import { findServiceManager } from '../server/service-manager.ts';
-import { runUntilStopped } from '../server/signals.ts';
-import { readTlsOptions, type TlsFiles } from '../server/tls.ts';
+import { readTlsOptions } from '../server/tls.ts';
 import type { WebLimits } from '../server/web.ts';
 import { DEFAULT_WEB_LIMITS, startWebhook } from '../server/webhook.ts';
 import { WebhookInstruments } from '../server/webhook-instruments.ts';
@@ -15,6 +13,7 @@ import { openCourts } from './admission-policy.ts';
 import type { CommandContext } from './command.ts';
 import { createServerLog } from './logs/server-log.ts';
 import type { Settings } from './options/settings.ts';
+import { incompleteTls, reopenLogs, serveUntilStopped, statusTarget, tlsFiles, warnOfFiles } from './serving.ts';
 import { openLogs } from './setup.ts';
 
 /** So many namespaces whose registries hang may take all places between them. */
@@ -26,6 +25,7 @@ export async function runAdmission(context: CommandContext): Promise<void> {
   const log = createServerLog(terminal);
   const warn = (problem: string) => log.warn({ problem }, 'no debug log');
   const tls = tlsFiles(settings);
+  if (tls === undefined) throw incompleteTls();
   readTlsOptions(tls);
   const listen = listenTargets(settings);
   const logs = await openLogs(settings, { personality, door: 'server', warn });
@@ -35,6 +35,7 @@ export async function runAdmission(context: CommandContext): Promise<void> {
   const onVerdict = (source: 'kept' | 'made') => instruments.verdict(source);
   const courts = await openCourts(context, { logs, isInCluster: cluster !== undefined, onVerdict });
   try {
+    await warnOfFiles(settings, log);
     if (settings.switch('check')) return terminal.write('the configuration can be served\n');
     const handler = createAdmission({
       court: () => courts.current,
@@ -47,25 +48,14 @@ export async function runAdmission(context: CommandContext): Promise<void> {
       onReview: (action, outcome, milliseconds) => instruments.review(action, outcome, milliseconds),
       onImage: (outcome) => instruments.image(outcome),
     });
-    const status = settings.text('status');
-    const manager = findServiceManager(process.env, (problem) =>
-      log.warn({ problem }, 'the service manager was not told'),
-    );
     const start = () =>
       startWebhook({
         ...{ listen, tls, limits, instruments, log },
         policy: { handler, hasChanged: () => courts.hasChanged(), reread: () => courts.reread() },
-        status:
-          status === undefined
-            ? undefined
-            : { address: parseListenAddress(status), tls, insecure: settings.switch('insecure-status') },
-        reopenLogs() {
-          logs.audit?.reopen();
-          logs.log?.reopen();
-          return logs.audit !== undefined || logs.log !== undefined;
-        },
+        status: statusTarget(settings, tls),
+        reopenLogs: () => reopenLogs(logs),
       });
-    await runUntilStopped(start, log, manager);
+    await serveUntilStopped(start, log);
   } finally {
     await courts.close();
   }
@@ -85,18 +75,6 @@ function listenTargets(settings: Settings): readonly NetworkAddress[] {
       hint: 'give --listen=tls://HOST:PORT',
     });
   });
-}
-
-function tlsFiles(settings: Settings): TlsFiles {
-  const certificate = settings.text('tls-cert');
-  const privateKey = settings.text('tls-key');
-  if (certificate === undefined || privateKey === undefined) {
-    throw new OcicryptError('configuration', 'TLS needs both a certificate and its key', {
-      hint: 'give --tls-cert=FILE and --tls-key=FILE',
-    });
-  }
-  const minVersion = settings.text('tls-min') === '1.2' ? 'TLSv1.2' : 'TLSv1.3';
-  return { certificate, privateKey, clientAuthority: settings.text('tls-client-ca'), minVersion };
 }
 
 function webLimits(settings: Settings): WebLimits {

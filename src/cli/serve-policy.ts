@@ -1,10 +1,8 @@
 // What a server reads anew while it runs: which keys it uses, and which clients may use them.
 
-import { accessSync, constants } from 'node:fs';
 import { isAbsolute, resolve } from 'node:path';
-import { asOcicryptError, describeError, OcicryptError, showSystemCode } from '../base/errors.ts';
+import { asOcicryptError, describeError, OcicryptError } from '../base/errors.ts';
 import { formatKeyUri, type KeyUri } from '../base/key-uri.ts';
-import { showPath } from '../base/shown.ts';
 import { createKekSharing } from '../kms/sharing.ts';
 import { DEFAULT_LIMITS } from '../provider/attempts.ts';
 import { createProvider, type ProviderOptions } from '../provider/handle.ts';
@@ -17,6 +15,7 @@ import type { ServerPolicy } from '../server/start.ts';
 import type { ServerLog } from '../server/upkeep.ts';
 import type { Personality } from './command.ts';
 import type { Settings } from './options/settings.ts';
+import { warnOfFiles } from './serving.ts';
 import { asConfiguration, openProvider, type ProviderLogs } from './setup.ts';
 
 /** What all policies of one server share. */
@@ -43,7 +42,8 @@ export async function openPolicy(settings: Settings, setup: PolicySetup): Promis
     provider: createProvider(own.length === 0 ? shared : { ...shared, rules: own }),
   }));
   if (shared.rules.length === 0 && clients.length === 0) throw noKeyAllowed();
-  await warnOfFiles(shared, settings, log);
+  await warnOfKeyFiles(shared, log);
+  await warnOfFiles(settings, log);
   return { service: { provider: createProvider(shared), clients }, probes: probesOf(shared), close };
 }
 
@@ -111,48 +111,16 @@ function clientRules(settings: Settings): ReadonlyMap<string, readonly AllowRule
   return rules;
 }
 
-/** A file that cannot be used is told now, not with the first image; keys that do not need it are none the worse. */
-async function warnOfFiles({ rules, openKek }: ProviderOptions, settings: Settings, log: ServerLog): Promise<void> {
-  const tell = (message: string) => (error: unknown) =>
-    log.warn({ problem: describeError(asOcicryptError(error)) }, message);
+/** A key file that cannot be used is told now, not with the first image; the server's other keys are none the worse. */
+async function warnOfKeyFiles({ rules, openKek }: ProviderOptions, log: ServerLog): Promise<void> {
   for (const rule of rules) {
-    if (rule.kind === 'key' && rule.uri.scheme === 'keyfile')
-      await openKek(rule.uri).catch(tell('a key cannot be used'));
-  }
-  for (const name of READ_LATER) {
-    const paths = name === 'kbs-key' ? Object.values(settings.pairs(name) ?? {}) : settings.texts(name);
-    for (const path of paths) await tryRead(name, path).catch(tell(`the file of --${name} cannot be used`));
-  }
-}
-
-/** The options whose files are read with the first call of a key that needs them. */
-const READ_LATER = [
-  'adc',
-  'age-passphrase-file',
-  'ca',
-  'kbs-key',
-  'pkcs11-module',
-  'pkcs11-pin-file',
-  'vault-credentials',
-] as const;
-
-/** @throws OcicryptError of what is known without a key service */
-async function tryRead(name: (typeof READ_LATER)[number], path: string): Promise<void> {
-  if (name === 'ca') {
-    const { readCertificateFile } = await import('../base/http/certificates.ts');
-    readCertificateFile(path, 'the CA certificates');
-  } else if (name === 'adc') {
-    const { readCredentials } = await import('../kms/gcpkms/credentials-file.ts');
-    readCredentials(path);
-  } else
+    if (rule.kind !== 'key' || rule.uri.scheme !== 'keyfile') continue;
     try {
-      accessSync(path, constants.R_OK);
-    } catch (cause) {
-      throw new OcicryptError('configuration', `${showPath(path)} cannot be read${showSystemCode(cause)}`, {
-        cause,
-        hint: 'correct its name, or who may read it',
-      });
+      await openKek(rule.uri);
+    } catch (error) {
+      log.warn({ problem: describeError(asOcicryptError(error)) }, 'a key cannot be used');
     }
+  }
 }
 
 /** Keys that are named one by one; below a prefix it is not known which there are. */

@@ -1,13 +1,11 @@
 // The command that a node or a build farm runs: the provider over gRPC, one warm process for all its clients.
 
 import { OcicryptError } from '../base/errors.ts';
-import { parseGrpcPort, parseListenAddress, parseListenTarget } from '../server/address.ts';
+import { parseGrpcPort, parseListenTarget } from '../server/address.ts';
 import { Instruments } from '../server/instruments.ts';
 import { inheritedTargets, type ListenTarget } from '../server/listener.ts';
-import { findServiceManager } from '../server/service-manager.ts';
-import { runUntilStopped } from '../server/signals.ts';
 import { type ServerOptions, startServer } from '../server/start.ts';
-import { readTlsOptions, type TlsFiles } from '../server/tls.ts';
+import { readTlsOptions } from '../server/tls.ts';
 import { defaultSocketPath } from '../server/unix-socket.ts';
 import type { ServerLog } from '../server/upkeep.ts';
 import type { CommandContext } from './command.ts';
@@ -15,6 +13,7 @@ import { createServerLog } from './logs/server-log.ts';
 import type { Settings } from './options/settings.ts';
 import type { OptionName } from './options/table.ts';
 import { openPolicy, serverLimits } from './serve-policy.ts';
+import { reopenLogs, serveUntilStopped, statusTarget, tlsFiles } from './serving.ts';
 import { openLogs } from './setup.ts';
 
 /** Serves until it is told to stop; with `--check` it only finds out whether it could. */
@@ -36,17 +35,10 @@ export async function runServe({ settings, terminal, personality, reread }: Comm
         return policy;
       },
       instruments,
-      reopenLogs() {
-        logs.audit?.reopen();
-        logs.log?.reopen();
-        return logs.audit !== undefined || logs.log !== undefined;
-      },
+      reopenLogs: () => reopenLogs(logs),
     };
     if (settings.switch('check')) return terminal.write('the configuration can be served\n');
-    const manager = findServiceManager(process.env, (problem) =>
-      log.warn({ problem }, 'the service manager was not told'),
-    );
-    await runUntilStopped(() => startServer(options), log, manager);
+    await serveUntilStopped(() => startServer(options), log);
   } finally {
     await policy.close();
   }
@@ -77,8 +69,8 @@ function serverOptions(
   settings: Settings,
   log: ServerLog,
 ): Pick<ServerOptions, 'limits' | 'listen' | 'listener' | 'log' | 'status'> {
-  const status = settings.text('status');
   const tls = tlsFiles(settings);
+  if (tls !== undefined && mayCallOverTls(settings)) checkClients(settings);
   if (tls !== undefined) readTlsOptions(tls);
   const options = {
     listener: {
@@ -90,10 +82,7 @@ function serverOptions(
       insecurePlaintext: settings.switch('insecure-plaintext') || settings.text('grpcport') !== undefined,
     },
     limits: serverLimits(settings),
-    status:
-      status === undefined
-        ? undefined
-        : { address: parseListenAddress(status), tls, insecure: settings.switch('insecure-status') },
+    status: statusTarget(settings, tls),
     log,
   };
   return { ...options, listen: listenTargets(settings, log) };
@@ -111,21 +100,6 @@ function listenTargets(settings: Settings, log: ServerLog): readonly ListenTarge
   const inherited = inheritedTargets(process.env);
   if (named.length > 0 || inherited.length > 0) return [...inherited, ...named];
   return [{ kind: 'unix', path: defaultSocketPath(process.env) }];
-}
-
-function tlsFiles(settings: Settings): TlsFiles | undefined {
-  const certificate = settings.text('tls-cert');
-  const privateKey = settings.text('tls-key');
-  const clientAuthority = settings.text('tls-client-ca');
-  if (certificate !== undefined && privateKey !== undefined) {
-    if (mayCallOverTls(settings)) checkClients(settings);
-    const minVersion = settings.text('tls-min') === '1.2' ? 'TLSv1.2' : 'TLSv1.3';
-    return { certificate, privateKey, clientAuthority, minVersion };
-  }
-  if (certificate === undefined && privateKey === undefined && clientAuthority === undefined) return undefined;
-  throw new OcicryptError('configuration', 'TLS needs both a certificate and its key', {
-    hint: 'give --tls-cert=FILE and --tls-key=FILE',
-  });
 }
 
 /** Not if TLS is for the status page alone. A socket of systemd may be of any kind. */

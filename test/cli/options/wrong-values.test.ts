@@ -5,7 +5,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { COMMANDS } from '../../../src/cli/commands.ts';
+import { Settings } from '../../../src/cli/options/settings.ts';
 import { type OptionName, optionSpec } from '../../../src/cli/options/table.ts';
+import { warnOfFiles } from '../../../src/cli/serving.ts';
 import { createKeyfile } from '../../../src/kms/keyfile/key.ts';
 import { wide } from '../../fixtures/seed.ts';
 import { runCommand } from '../../fixtures/terminal.ts';
@@ -73,23 +75,35 @@ test('one line says what is wrong, by a name that the user wrote, and what to do
 });
 
 /** Without these files a server does not start. */
-const NEEDED = ['audit-log', 'config', 'debugLog', 'tls-cert', 'tls-client-ca', 'tls-key'];
+const NEEDED = ['audit-log', 'config', 'debugLog', 'policy', 'tls-cert', 'tls-client-ca', 'tls-key'];
 
-test('serve --check names each file that a key would need and that cannot be read', async () => {
-  const options = COMMANDS.get('serve')?.options ?? [];
+/** The options of a server whose files are read later, with files that are not there. */
+function lateFiles(command: string): ReadonlyMap<OptionName, string> {
+  const options = COMMANDS.get(command)?.options ?? [];
   const files = options.filter(
     (name) => /^(?:KEY=)?FILE$/.test(optionSpec(name).value ?? '') && !NEEDED.includes(name),
   );
   assert.ok(files.includes('ca') && files.includes('adc'));
-  const words = files.map((name) => {
-    const start = optionSpec(name).kind === 'pairs' ? 'kbs:///default/key/one=' : '';
-    return `--${name}=${start}/nonexistent/${name}`;
-  });
+  const start = (name: OptionName) => (optionSpec(name).kind === 'pairs' ? 'kbs:///default/key/one=' : '');
+  return new Map(files.map((name) => [name, `${start(name)}/nonexistent/${name}`]));
+}
+
+test('serve --check names each file that a key would need and that cannot be read', async () => {
+  const files = lateFiles('serve');
+  const words = [...files].map(([name, value]) => `--${name}=${value}`);
   const { status, stdout, stderr } = await runCommand(['serve', '--check', '--key=app.key', ...words]);
   assert.deepEqual([status, stdout], [0, 'the configuration can be served\n'], stderr);
   const warnings = stderr.split('\n').filter((line) => line.includes('"level":40'));
-  for (const name of files)
+  for (const name of files.keys())
     assert.equal(warnings.filter((line) => line.includes(`/nonexistent/${name}`)).length, 1, name);
+});
+
+test('so does a webhook, which opens its keys when it starts', async () => {
+  const files = [...lateFiles('admission')].filter(([name]) => name !== 'key');
+  const said: string[] = [];
+  const log = { info: () => {}, warn: (_: unknown, message: string) => void said.push(message) };
+  await warnOfFiles(new Settings(new Map(files.map(([name, value]) => [name, [value]]))), log);
+  assert.deepEqual(said.toSorted(), files.map(([name]) => `the file of --${name} cannot be used`).toSorted());
 });
 
 test('a configuration is not printed with keys that are none', async () => {
