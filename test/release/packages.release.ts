@@ -6,9 +6,11 @@ import {
   copyFileSync,
   existsSync,
   globSync,
+  lstatSync,
   mkdirSync,
   mkdtempSync,
   readFileSync,
+  realpathSync,
   rmSync,
   writeFileSync,
 } from 'node:fs';
@@ -18,7 +20,7 @@ import { type TestContext, test } from 'node:test';
 import { gunzipSync } from 'node:zlib';
 import { readBuild, readProduct } from '../../tools/release/contents.ts';
 import { makePackage, NFPM, type PackageRequest } from '../../tools/release/packages.ts';
-import { fetchDebianRoot, fetchGo } from '../peers/fetched.ts';
+import { fetchDebianRoot, fetchGo, fetchGoSources } from '../peers/fetched.ts';
 import { assertMainJob, CHOSEN, enterRoot, muslRoot, released } from './roots.ts';
 
 const PRODUCT = readProduct();
@@ -131,6 +133,74 @@ for (const [target, machine, arch] of ALPINE.filter(([name]) => CHOSEN.includes(
     assert.equal(exitCode, 0);
     assert.equal(JSON.parse(Buffer.from(stdout).toString()).target, target);
   });
+}
+
+if (CHOSEN.includes('linux-x64-musl'))
+  test("apk: Alpine's own apk refuses it beside an old musl, installs, upgrades and removes it beside a newer one", async (t) => {
+    const root = await alpineRoot(join(directoryOf(t), 'root'));
+    const packages = join(root, 'packages');
+    mkdirSync(packages);
+    const older = await olderPackage(root, 'apk');
+    const newer = basename(released('*_x86_64.apk'));
+    copyFileSync(released(newer), join(packages, newer));
+    const run = await enterRoot(root);
+    const apk = (...words: readonly string[]) => run('/sbin/apk', '--no-network', '--allow-untrusted', ...words);
+    const succeed = async (...words: readonly string[]) => {
+      const { exitCode, stdout, stderr } = await apk(...words);
+      assert.equal(exitCode, 0, `${words.join(' ')}: ${stderr}${Buffer.from(stdout)}`);
+    };
+    const said = async (...words: readonly string[]) =>
+      Buffer.from((await run('/usr/bin/ocicrypt-kms', ...words)).stdout).toString();
+
+    const refused = await apk('add', `/packages/${newer}`);
+    assert.notEqual(refused.exitCode, 0);
+    assert.match(`${Buffer.from(refused.stdout)}${refused.stderr}`, /musl/);
+
+    const libraries = await makeLibraries(packages, await muslRoot(join(directoryOf(t), 'musl'), 'amd64'));
+    await succeed('add', ...libraries.map((name) => `/packages/${name}`));
+    await succeed('add', `/packages/${older}`);
+    assert.equal(await said(), 'the older one\n');
+    await succeed('add', `/packages/${newer}`);
+    assert.equal(await said('--version'), `ocicrypt-kms ${PRODUCT.version}\n`);
+    await assertMainJob(root, run);
+    const [, group] = /^ocicrypt-kms:x:\d+:(\d+):/m.exec(readFileSync(join(root, 'etc/passwd'), 'utf8')) ?? [];
+    assert.equal(String(lstatSync(join(root, 'etc/ocicrypt-kms')).gid), group, 'its directory is for its user');
+    copyFileSync(join(root, 'work/app.key'), join(root, 'etc/ocicrypt-kms/app.key'));
+    await succeed('del', 'ocicrypt-kms');
+    assert.ok(!existsSync(join(root, 'usr/bin/ocicrypt-kms')));
+    assert.ok(existsSync(join(root, 'etc/ocicrypt-kms/app.key')), 'keys stay');
+  });
+
+/** Alpine 3.11, with its apk and a musl that is too old: trivy's sources hold its image, as data of their tests. */
+async function alpineRoot(root: string): Promise<string> {
+  const sources = await fetchGoSources('github.com/aquasecurity/trivy@v0.74.0');
+  mkdirSync(root, { recursive: true });
+  const archive = join(root, '../alpine');
+  mkdirSync(archive);
+  execFileSync('tar', ['xzf', join(sources, 'pkg/fanal/test/testdata/alpine-311.tar.gz'), '-C', archive]);
+  for (const layer of globSync('*/layer.tar', { cwd: archive }))
+    execFileSync('tar', ['xf', join(archive, layer), '-C', root]);
+  return root;
+}
+
+/** Packages of the libraries that ours needs, as a newer Alpine has them: of those in a root. */
+async function makeLibraries(packages: string, libraries: string): Promise<readonly string[]> {
+  const nfpm = await fetchGo(NFPM);
+  const shared = { arch: 'amd64', platform: 'linux', maintainer: 'nobody <nobody@example.com>', release: '0' };
+  const musl = ['ld-musl-x86_64.so.1', 'libc.musl-x86_64.so.1'].map((name) => `/lib/${name}`);
+  const wheel = globSync('usr/lib/*', { cwd: libraries }).map((path) => `/${path}`);
+  const contents = (paths: readonly string[]) =>
+    paths.map((dst) => ({ src: realpathSync(join(libraries, dst)), dst, file_info: { mode: 0o755 } }));
+  for (const one of [
+    { name: 'musl', version: '1.2.5', provides: ['so:libc.musl-x86_64.so.1=1'], contents: contents(musl) },
+    { name: 'libstdc++', version: '14.2.0', contents: contents(wheel) },
+    { name: 'libgcc', version: '14.2.0', contents: [] },
+  ]) {
+    const config = join(packages, `${one.name}.json`);
+    writeFileSync(config, JSON.stringify({ ...shared, ...one }));
+    execFileSync(nfpm, ['package', `--config=${config}`, '--packager=apk', `--target=${packages}`]);
+  }
+  return globSync('{musl,libstdc++,libgcc}*.apk', { cwd: packages });
 }
 
 /** An overlay, so that the fetched root stays as it is. */
