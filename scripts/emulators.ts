@@ -6,9 +6,9 @@ import { PROJECT, runTool } from '../tools/process.ts';
 
 /**
  * Run when they are named: Vault's engine alone takes longer than everything else, and OpenBao's is a fork of it; the chart
- * takes two versions of Helm, and its dashboard Prometheus's engine.
+ * takes two versions of Helm, its dashboard Prometheus's engine; syft, the scanner, is larger than any of these.
  */
-const ON_DEMAND = ['chart', 'dashboard', 'vault'];
+const ON_DEMAND = ['chart', 'dashboard', 'scanners', 'vault'];
 
 const files = globSync('test/emulators/*.{emulator,vectors}.ts', { cwd: PROJECT }).sort();
 const nameOf = (file: string) => /([^/]+)\.(?:emulator|vectors)\.ts$/.exec(file)?.[1] ?? '';
