@@ -2,9 +2,8 @@
 
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
-// Not by name: a Node that is too old could not load this, and so not say that it is.
-import zlib from 'node:zlib';
 import { OcicryptError } from '../base/errors.ts';
+import { Inflater } from './cipher/inflate.ts';
 import { formatDigest } from './cipher/layer.ts';
 import type { ByteSink } from './cipher/streams.ts';
 import type { Compression } from './model/annotations.ts';
@@ -62,28 +61,32 @@ export function createDiffIdSink(compression: Compression): DiffIdSink {
       discard: () => undefined,
     };
   }
-  const decompressor = compression === 'gzip' ? zlib.createGunzip() : zlib.createZstdDecompress();
+  const inflater = new Inflater(compression);
+  const { stream } = inflater;
   const done = new Promise<void>((resolve, reject) => {
-    decompressor.on('data', (chunk: Uint8Array) => hash.update(chunk));
-    decompressor.once('end', resolve);
-    decompressor.once('error', (cause) => {
-      reject(new OcicryptError('integrity', 'the layer cannot be uncompressed', { cause }));
-    });
+    stream.on('data', (chunk: Uint8Array) => hash.update(chunk));
+    stream.once('end', () => (inflater.isWhole ? resolve() : reject(notUncompressed())));
+    stream.once('error', (cause) => reject(notUncompressed(cause)));
   });
   done.catch(() => undefined);
   return {
     write: async (bytes) => {
+      inflater.note(bytes);
       // The stream keeps what it is given, and the caller uses the memory again.
-      if (decompressor.write(Uint8Array.from(bytes)) || decompressor.destroyed) return;
-      await Promise.race([once(decompressor, 'drain'), done]);
+      if (stream.write(Uint8Array.from(bytes)) || stream.destroyed) return;
+      await Promise.race([once(stream, 'drain'), done]);
     },
     finish: async () => {
-      decompressor.end();
+      stream.end();
       await done;
       return formatDigest(hash.digest());
     },
     discard: () => {
-      decompressor.destroy();
+      stream.destroy();
     },
   };
+}
+
+function notUncompressed(cause?: unknown): OcicryptError {
+  return new OcicryptError('integrity', 'the layer cannot be uncompressed', { cause });
 }

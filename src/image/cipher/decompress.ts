@@ -4,13 +4,12 @@
 import { spawn } from 'node:child_process';
 import { access, constants } from 'node:fs/promises';
 import { delimiter, isAbsolute, join } from 'node:path';
-import type { Readable, Transform } from 'node:stream';
-// Not by name: a Node that is too old could not load this, and so not say that it is.
-import zlib from 'node:zlib';
+import type { Readable } from 'node:stream';
 import { OcicryptError } from '../../base/errors.ts';
 import { endGroup } from '../../base/helper.ts';
 import { showPath } from '../../base/shown.ts';
-import { BZIP2, beginsWith, GZIP, XZ, ZSTD } from './magic.ts';
+import { type InflatedFormat, Inflater, inflatedFormat } from './inflate.ts';
+import { BZIP2, beginsWith, XZ } from './magic.ts';
 
 /** Starts to uncompress a stream; `end` stops it wherever it is. */
 export type Decompressor = (compressed: Readable) => { readonly output: AsyncIterable<Uint8Array>; end(): void };
@@ -38,8 +37,8 @@ const XZ_OPT = '--threads=1 --memlimit-decompress=256MiB';
  * @throws OcicryptError `configuration` if the program for it is not in PATH
  */
 export async function findDecompressor(start: Uint8Array, path: string): Promise<Decompressor | undefined> {
-  if (beginsWith(start, GZIP)) return (compressed) => uncompress(compressed, zlib.createGunzip());
-  if (beginsWith(start, ZSTD)) return (compressed) => uncompress(compressed, zlib.createZstdDecompress());
+  const format = inflatedFormat(start);
+  if (format !== undefined) return (compressed) => uncompress(compressed, format);
   const name = PROGRAMS.find(({ magic }) => beginsWith(start, magic))?.name;
   if (name === undefined) return undefined;
   const program = await findProgram(name);
@@ -49,9 +48,17 @@ export async function findDecompressor(start: Uint8Array, path: string): Promise
   });
 }
 
-function uncompress(compressed: Readable, transform: Transform): ReturnType<Decompressor> {
-  compressed.on('error', (error) => transform.destroy(error));
-  return { output: compressed.pipe(transform), end: () => transform.destroy() };
+function uncompress(compressed: Readable, format: InflatedFormat): ReturnType<Decompressor> {
+  const inflater = new Inflater(format);
+  const { stream } = inflater;
+  compressed.on('error', (error) => stream.destroy(error));
+  compressed.on('data', (chunk: Uint8Array) => inflater.note(chunk));
+  return { output: wholeOf(compressed.pipe(stream), inflater), end: () => stream.destroy() };
+}
+
+async function* wholeOf(output: AsyncIterable<Uint8Array>, inflater: Inflater): AsyncGenerator<Uint8Array> {
+  yield* output;
+  if (!inflater.isWhole) throw new Error('it ends too early, or something follows its end');
 }
 
 /** The program gets the bytes and nothing else: no file, no terminal, no variable that may hold a secret. */

@@ -1,12 +1,11 @@
 // Uncompresses a layer while it streams: a sink that stands before another one.
 
-import type { Transform } from 'node:stream';
 // Not by name: a Node that is too old could not load this, and so not say that it is.
 import zlib from 'node:zlib';
 import { concatBytes } from '../../base/bytes.ts';
 import { OcicryptError, showSystemCode, systemCode } from '../../base/errors.ts';
 import { releaseBytes } from '../../base/memory.ts';
-import { beginsWith, GZIP, ZSTD, ZSTD_SKIPPABLE } from './magic.ts';
+import { type InflatedFormat, Inflater, inflatedFormat } from './inflate.ts';
 import type { ByteSink } from './streams.ts';
 
 /** Takes the bytes of a layer as they are stored. */
@@ -21,9 +20,6 @@ export interface UncompressingSink extends ByteSink {
 const CHUNK_BYTES = 512 * 1024;
 /** So that one chunk can be made while the one before is written. */
 const AHEAD = { chunkSize: CHUNK_BYTES, highWaterMark: 2 * CHUNK_BYTES };
-
-/** `bytesWritten` counts what it has taken of its input. */
-type Engine = Transform & { readonly bytesWritten: number };
 
 /**
  * gzip of at most so many bytes is uncompressed at once, if it does not become too much: setting up a stream is a sixth
@@ -57,9 +53,9 @@ export function createUncompressingSink(sink: ByteSink, size: number): Uncompres
 type Running = Pick<UncompressingSink, 'write' | 'finish' | 'discard'>;
 
 function start(first: Uint8Array, sink: ByteSink, size: number): Running | undefined {
-  if (beginsWith(first, GZIP)) return size <= SMALL_BYTES ? atOnce(sink) : streamed(zlib.createGunzip(AHEAD), sink);
-  const isZstd = [ZSTD, ...ZSTD_SKIPPABLE].some((magic) => beginsWith(first, magic));
-  return isZstd ? streamed(zlib.createZstdDecompress(AHEAD), sink) : undefined;
+  const format = inflatedFormat(first);
+  if (format === undefined) return undefined;
+  return format === 'gzip' && size <= SMALL_BYTES ? atOnce(sink) : streamed(format, sink);
 }
 
 /** Keeps what comes until its end. */
@@ -73,7 +69,7 @@ function atOnce(sink: ByteSink): Running {
       const whole = concatBytes(...parts);
       const plain = gunzipAtOnce(whole);
       if (plain !== undefined) return sink.write(plain);
-      const running = streamed(zlib.createGunzip(AHEAD), sink);
+      const running = streamed('gzip', sink);
       try {
         await running.write(whole);
         await running.finish();
@@ -104,29 +100,29 @@ function gunzip(bytes: Uint8Array): Uint8Array | Informed {
   return zlib.gunzipSync(bytes, { info: true, maxOutputLength: MAXIMUM_AT_ONCE });
 }
 
-function streamed(transform: Engine, sink: ByteSink): Running {
-  const pumped = pump(transform, sink);
-  let given = 0;
+function streamed(format: InflatedFormat, sink: ByteSink): Running {
+  const inflater = new Inflater(format, AHEAD);
+  const { stream } = inflater;
+  const pumped = pump(stream, sink);
   const push = (give: (done: () => void) => void) =>
     Promise.race([new Promise<void>(give), pumped.then(() => undefined)]);
   return {
     // The memory is free again once the engine has taken all of it.
     write(bytes) {
-      given += bytes.length;
-      return push((done) => transform.write(bytes, () => done()));
+      inflater.note(bytes);
+      return push((done) => stream.write(bytes, () => done()));
     },
     async finish() {
-      transform.end();
+      stream.end();
       await pumped;
-      // Go refuses what is behind the end of gzip. Node's zstd takes the end of the first frame for that of all.
-      if (transform.bytesWritten < given) throw notUncompressed(' to its end');
+      if (!inflater.isWhole) throw notUncompressed(' to its end');
     },
-    discard: () => void transform.destroy(),
+    discard: () => void stream.destroy(),
   };
 }
 
-async function pump(transform: Engine, sink: ByteSink): Promise<void> {
-  const chunks: AsyncIterator<Uint8Array> = transform[Symbol.asyncIterator]();
+async function pump(stream: AsyncIterable<Uint8Array>, sink: ByteSink): Promise<void> {
+  const chunks = stream[Symbol.asyncIterator]();
   for (;;) {
     const next = await chunks.next().catch((cause: unknown) => {
       throw notUncompressed(showSystemCode(cause), cause);

@@ -69,6 +69,9 @@ test('an archive that is cut off or damaged anywhere is refused in every compres
       ['cut off by 30', whole.subarray(0, -30)],
       ['half', whole.subarray(0, whole.length / 2)],
       ['the magic alone', whole.subarray(0, 6)],
+      ...(form === 'zstd' || form === 'gzip'
+        ? [['with something behind it', Buffer.concat([whole, tar])] as const]
+        : []),
       ...(form === 'zstd' ? [] : [['damaged at its end', damaged] as const]),
     ] as const) {
       await writeFile(path, bytes);
@@ -76,6 +79,21 @@ test('an archive that is cut off or damaged anywhere is refused in every compres
     }
   }
   assert.deepEqual(await childrenLeft(), []);
+});
+
+test('an archive of several frames is read to its end or not at all', async (t) => {
+  const { directory } = await setUp(t);
+  const path = join(directory, 'a');
+  // By itself the first is an archive without its last blocks; skopeo unpacks both, and takes the second index.
+  const tar = await tarOf(imageMembers(300_000).oci);
+  const other = await tarOf([{ name: 'index.json', body: '{"schemaVersion":2,"manifests":[]}' }]);
+  const first = tar.subarray(0, tar.findLastIndex((byte) => byte !== 0) + 1);
+  const padded = Buffer.concat([first, Buffer.alloc(-first.length & 511)]);
+  await writeFile(path, Buffer.concat([padded, other].map((part) => zstdCompressSync(part))));
+  const problem = process.versions.bun === undefined ? /cannot be uncompressed/ : /is there twice/;
+  await assert.rejects(inspect(`oci-archive:${path}`), problem);
+  await writeFile(path, zstdCompressSync(padded));
+  assert.equal((await inspect(`oci-archive:${path}`)).platforms.length, 1);
 });
 
 test('an archive of far more than it seems takes no memory for it, and a signal ends it and its program at once', {

@@ -1,0 +1,61 @@
+// Frames of zstd are followed to their ends, in parts of any size.
+
+import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
+import { test } from 'node:test';
+import { constants, zstdCompressSync } from 'node:zlib';
+import { ZstdFrames } from '../../../src/image/cipher/zstd-frames.ts';
+
+/** Bytes that do not compress, so that blocks are stored as they are. */
+const noise = Buffer.concat(
+  Array.from({ length: 10_000 }, (_, index) => createHash('sha256').update(String(index)).digest()),
+);
+const SKIPPABLE = Buffer.concat([Buffer.from([0x5f, 0x2a, 0x4d, 0x18, 3, 0, 0, 0]), Buffer.from('toc')]);
+
+function follow(...parts: readonly Uint8Array[]): boolean {
+  const frames = new ZstdFrames();
+  for (const part of parts) frames.pass(part);
+  return frames.isWhole;
+}
+
+function frame(content: Uint8Array, checksum: 0 | 1 = 0, size: 0 | 1 = 1): Buffer {
+  return zstdCompressSync(content, {
+    params: { [constants.ZSTD_c_checksumFlag]: checksum, [constants.ZSTD_c_contentSizeFlag]: size },
+  });
+}
+
+/** Of each size that a header writes in another way; raw, repeated and compressed blocks. */
+const FRAMES = [0, 1, 200, 300, 70_000, 300_000].flatMap((length) =>
+  [noise.subarray(0, length), Buffer.alloc(length), Buffer.from('layer '.repeat(length / 6))].flatMap((content) => [
+    frame(content),
+    frame(content, 1),
+    frame(content, 0, 0),
+    frame(content, 1, 0),
+  ]),
+);
+
+test('a frame is whole at its end, and at no byte before', () => {
+  for (const whole of [...FRAMES, SKIPPABLE]) {
+    assert.equal(follow(whole), true);
+    assert.equal(follow(...[...whole.subarray(0, 40)].map((byte) => Uint8Array.of(byte)), whole.subarray(40)), true);
+    const ends = [1, 2, 3, 4, 5, 6, 7, 8, whole.length / 2, whole.length - 5, whole.length - 4, whole.length - 1];
+    for (const end of ends.map(Math.floor).filter((at) => at > 0 && at < whole.length))
+      assert.equal(follow(whole.subarray(0, end)), false, `${end} of ${whole.length}`);
+  }
+});
+
+test('several frames are whole at the end of each, and nothing else may follow', () => {
+  assert.equal(follow(...FRAMES, SKIPPABLE, ...FRAMES), true);
+  for (const more of [Buffer.from('x'), Buffer.alloc(4), Buffer.alloc(512), SKIPPABLE.subarray(0, -1)])
+    assert.equal(follow(frame(noise), more), false);
+  // A dictionary's number, of each length; a block of no kind.
+  for (const [flag, bytes] of [
+    [1, 1],
+    [2, 2],
+    [3, 4],
+  ] as const) {
+    const head = Buffer.from([0x28, 0xb5, 0x2f, 0xfd, 0x20 + flag, ...Array(bytes).fill(7), 1]);
+    assert.equal(follow(head, Buffer.from([9, 0, 0, 0x61])), true);
+    assert.equal(follow(head, Buffer.from([15, 0, 0, 0x61])), false);
+  }
+});
