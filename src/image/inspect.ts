@@ -1,6 +1,7 @@
 // Says who can open what in an image, from its manifests alone: no layer is fetched and no key is used.
 
 import { asOcicryptError } from '../base/errors.ts';
+import { createJsonRoom, type JsonRoom } from '../base/json.ts';
 import { decodeEncryption, findShortcut, isEncryptedType } from './model/annotations.ts';
 import type { Descriptor } from './model/descriptor.ts';
 import { LAYER_CIPHER } from './model/layer-options.ts';
@@ -72,11 +73,12 @@ export async function inspectImage(source: ImageSource, signal?: AbortSignal): P
 export function reportOf(name: string, tree: ImageNode): ImageReport {
   // One manifest may be part of many images.
   const layers = new Map<Descriptor, InspectedLayer>();
+  const room = createJsonRoom(ROOM_DOCUMENTS);
   return {
     name,
     digest: tree.stored.digest,
     mediaType: tree.stored.mediaType,
-    platforms: imagesOf(tree).map((image) => inspectPlatform(image, layers)),
+    platforms: imagesOf(tree).map((image) => inspectPlatform(image, layers, room)),
     attachments: attachmentsOf(tree).map(({ stored, manifest }) => ({
       digest: stored.digest,
       artifactType: manifest.layers[0]?.mediaType ?? manifest.config.mediaType,
@@ -86,16 +88,23 @@ export function reportOf(name: string, tree: ImageNode): ImageReport {
   };
 }
 
-function inspectPlatform(image: PlatformImage, known: Map<Descriptor, InspectedLayer>): InspectedPlatform {
+/** For all packets of an image: those of 20 platforms of 100 layers for four keys need less than two. */
+const ROOM_DOCUMENTS = 5;
+
+function inspectPlatform(
+  image: PlatformImage,
+  known: Map<Descriptor, InspectedLayer>,
+  room: JsonRoom,
+): InspectedPlatform {
   const layers = image.manifest.layers.map((layer) => {
-    const inspected = known.get(layer) ?? inspectLayer(layer);
+    const inspected = known.get(layer) ?? inspectLayer(layer, room);
     known.set(layer, inspected);
     return inspected;
   });
   return { platform: platformName(image), digest: image.stored.digest, layers };
 }
 
-function inspectLayer(layer: Descriptor): InspectedLayer {
+function inspectLayer(layer: Descriptor, room: JsonRoom): InspectedLayer {
   const { digest, size, mediaType } = layer;
   const encrypted = isEncryptedType(mediaType);
   const plain = { digest, size, mediaType, encrypted, cipher: undefined, keys: [] };
@@ -103,7 +112,8 @@ function inspectLayer(layer: Descriptor): InspectedLayer {
   const shortcut = findShortcut(layer.annotations);
   try {
     const { keys } = decodeEncryption(layer.annotations, `layer ${digest}`);
-    return { ...plain, cipher: LAYER_CIPHER, keys: keys.map(describePacket), shortcut, problem: undefined };
+    const described = keys.map((key) => describePacket(key, room));
+    return { ...plain, cipher: LAYER_CIPHER, keys: described, shortcut, problem: undefined };
   } catch (error) {
     return { ...plain, shortcut, problem: asOcicryptError(error).message };
   }

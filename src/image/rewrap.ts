@@ -108,8 +108,8 @@ export async function rewrapTree(store: ImageStore, tree: ImageNode, options: Re
     written: options.dryRun !== true,
     layers: [...changes.values()].map(({ digest, before, after }) => ({
       digest,
-      before: before.map(describePacket),
-      after: after.map(describePacket),
+      before: before.map((key) => describePacket(key)),
+      after: after.map((key) => describePacket(key)),
     })),
   };
 }

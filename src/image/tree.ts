@@ -1,6 +1,7 @@
 // Walks an image: from its root through indexes to the manifests of its platforms, within bounds.
 
 import { OcicryptError } from '../base/errors.ts';
+import { createJsonRoom, type JsonRoom } from '../base/json.ts';
 import { setting } from '../base/setting.ts';
 import { isLayerType } from './model/annotations.ts';
 import { type Descriptor, formatPlatform, isDigest, type OtherEntry, type Platform } from './model/descriptor.ts';
@@ -169,6 +170,7 @@ class Walk {
   /** By digest, size and media type, since one content may be read as several. */
   readonly #parsed = new Map<string, Parsed>();
   readonly #platforms = new Map<string, Platform | undefined>();
+  readonly #room = createJsonRoom();
   #manifests = 0;
   #bytes = 0;
   #layers = 0;
@@ -181,7 +183,7 @@ class Walk {
   async root(): Promise<ImageNode> {
     const stored = await this.#source.readRoot(this.#signal);
     this.#spend(stored.size);
-    return this.#node(parse(stored), undefined, 1);
+    return this.#node(parse(stored, this.#room), undefined, 1);
   }
 
   async #node({ stored, manifest }: Parsed, descriptor: Descriptor | undefined, depth: number): Promise<ImageNode> {
@@ -207,7 +209,7 @@ class Walk {
     if (parsed === undefined) {
       const stored = await this.#readIfThere(entry);
       if (stored === undefined) return undefined;
-      parsed = parse(stored);
+      parsed = parse(stored, this.#room);
       this.#parsed.set(key, parsed);
     }
     return this.#node(parsed, entry, depth + 1);
@@ -246,8 +248,9 @@ class Walk {
   }
 }
 
-function parse(stored: StoredManifest): Parsed {
-  return { stored, manifest: parseManifest(stored.bytes, stored.mediaType, `manifest ${stored.digest}`) };
+function parse(stored: StoredManifest, room: JsonRoom): Parsed {
+  const { bytes, digest, mediaType } = stored;
+  return { stored, manifest: parseManifest(bytes, mediaType, `manifest ${digest}`, room) };
 }
 
 /**

@@ -7,6 +7,7 @@ import {
   asNumber,
   asObject,
   asText,
+  createJsonRoom,
   JsonNumber,
   JsonString,
   type JsonValue,
@@ -164,6 +165,28 @@ test('sixteen levels are read, seventeen are not, and a tower of brackets costs 
   for (const text of [`${'['.repeat(17)}${']'.repeat(17)}`, '['.repeat(250_000), '{"a":'.repeat(50_000)]) {
     assert.throws(() => parse(text), OcicryptError);
   }
+});
+
+test('what takes much memory and few bytes is refused, alone and together with others', () => {
+  const list = (value: string, count: number) => `[${Array(count).fill(value).join(',')}]`;
+  const refused = { code: 'bad-input', message: /more values than are read/ };
+  for (const [value, most] of [
+    ['""', 199_998],
+    ['0', 199_998],
+    ['[]', 99_999],
+    ['{}', 12_499],
+    ['{"":0}', 11_111],
+  ] as const) {
+    parse(list(value, most));
+    assert.throws(() => parse(list(value, most + 1)), refused, value);
+  }
+  const members = (count: number) => `{${Array.from({ length: count }, (_, index) => `"${index}":0`).join(',')}}`;
+  parse(members(99_992));
+  assert.throws(() => parse(members(99_993)), refused);
+  const room = createJsonRoom();
+  const half = Buffer.from(list('0', 100_000));
+  parseJson(half, 'the first', room);
+  assert.throws(() => parseJson(half, 'the second', room), refused);
 });
 
 test('an error says where, and nothing of the document', () => {

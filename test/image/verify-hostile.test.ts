@@ -401,6 +401,33 @@ describe('what a hostile image costs', () => {
     );
   });
 
+  it('is so many values in all of its manifests, whatever they are', async () => {
+    const source = new MemorySource();
+    const image = await manifestOf(source, [await encryptedLayer(source)]);
+    const dense = Array.from({ length: 3 }, (_, number) =>
+      source.put({ ...image, number, padding: Array(80_000).fill(0) }, MEDIA_TYPES.manifest),
+    );
+    assert.equal((await verifyImage(source.putRoot(indexOf(dense.slice(0, 2)), MEDIA_TYPES.index), STRICT)).ok, true);
+    await rejects('bad-input', inspectImage(source.putRoot(indexOf(dense), MEDIA_TYPES.index)));
+  });
+
+  it('is so many values in all of its packets, and what is not read opens nothing', async () => {
+    const source = new MemorySource();
+    const layer = await encryptedLayer(source);
+    const packet = Buffer.from(JSON.stringify({ recipients: Array(1000).fill({}) })).toString('base64');
+    const jwe = Array(63).fill(packet).join(',');
+    const annotations = { 'org.opencontainers.image.enc.keys.jwe': jwe, ...layer.annotations };
+    source.putRoot(await manifestOf(source, [{ ...layer, annotations }, layer]), MEDIA_TYPES.manifest);
+    const { report, reasons } = await verifyImage(source, { require: [KEY] });
+    const packets = report.platforms.flatMap(({ layers }) => layers.flatMap(({ keys }) => keys));
+    assert.ok(packets.flatMap(({ recipients }) => recipients).length <= 62_500);
+    assert.match(packets.at(-1)?.problem ?? '', /more values than are read/);
+    assert.deepEqual(
+      reasons.map(({ code }) => code),
+      ['missing-recipient', 'missing-recipient'],
+    );
+  });
+
   it('is sixteen layers that do not open', async () => {
     const source = new MemorySource();
     const layers = await Promise.all(Array.from({ length: 200 }, () => encryptedLayer(source)));

@@ -1,7 +1,15 @@
 // Reads and writes manifests, indexes and configs: OCI image-spec 1.1 and Docker schema 2, as hostile input.
 
 import { OcicryptError } from '../../base/errors.ts';
-import { asArray, asObject, asText, type JsonObject, type JsonValue, parseJson } from '../../base/json.ts';
+import {
+  asArray,
+  asObject,
+  asText,
+  type JsonObject,
+  type JsonRoom,
+  type JsonValue,
+  parseJson,
+} from '../../base/json.ts';
 import { type JsonInput, thaw, thawObject, writeJson } from '../../base/json-writer.ts';
 import {
   changeDescriptor,
@@ -73,11 +81,17 @@ export function checkManifestSize(bytes: number, what: string): void {
  * @param mediaType what the descriptor or the registry says it is; the document must not say otherwise, since a
  *   document that is a manifest to one reader and an index to another hides content from one of them
  * @param what names it in an error
+ * @param room shared by all that is kept of one image
  * @throws OcicryptError `bad-input`
  */
-export function parseManifest(bytes: Uint8Array, mediaType: string, what: string): ImageManifest | ImageIndex {
+export function parseManifest(
+  bytes: Uint8Array,
+  mediaType: string,
+  what: string,
+  room?: JsonRoom,
+): ImageManifest | ImageIndex {
   checkManifestSize(bytes.length, what);
-  const json = parseDocument(bytes, mediaType, what);
+  const json = parseDocument(bytes, mediaType, what, room);
   if (isIndexType(mediaType)) return parseIndex(json, what);
   if (!isManifestType(mediaType))
     throw bad(`${what} is of the unknown media type ${JSON.stringify(mediaType.slice(0, 100))}`);
@@ -172,8 +186,8 @@ function refuseManifest(json: JsonObject, what: string): void {
 }
 
 /** The members of a manifest or an index that no reader takes for another one. */
-function parseDocument(bytes: Uint8Array, mediaType: string, what: string): JsonObject {
-  const json = asObject(parseJson(bytes, what));
+function parseDocument(bytes: Uint8Array, mediaType: string, what: string, room?: JsonRoom): JsonObject {
+  const json = asObject(parseJson(bytes, what, room));
   if (json === undefined) throw bad(`${what} is no JSON object`);
   checkShape(json, DOCUMENT, what);
   const own = json.get('mediaType');

@@ -1,7 +1,7 @@
 // Says what a wrapped key is without opening it, for every packet format known in the field.
 
 import { asOcicryptError, OcicryptError } from '../../base/errors.ts';
-import { asArray, asObject, asText, type JsonObject, JsonString, parseJson } from '../../base/json.ts';
+import { asArray, asObject, asText, type JsonObject, type JsonRoom, JsonString, parseJson } from '../../base/json.ts';
 import { asKeyUri } from '../../base/key-uri.ts';
 import { providerOf, type WrappedLayerKey } from '../../client/layer-keys.ts';
 import type { WrappedKey } from '../../kms/kek.ts';
@@ -47,13 +47,13 @@ export type PacketDescription = {
   readonly problem: string | undefined;
 };
 
-/** Describes a packet; never throws, whatever it holds. */
-export function describePacket({ scheme, packet }: WrappedLayerKey): PacketDescription {
+/** Describes a packet; never throws, whatever it holds. @param room shared by the packets of one image */
+export function describePacket({ scheme, packet }: WrappedLayerKey, room?: JsonRoom): PacketDescription {
   try {
-    if (scheme === 'jwe') return describeJwe(packet);
+    if (scheme === 'jwe') return describeJwe(packet, room);
     if (scheme === 'pgp' || scheme === 'pkcs7' || scheme === 'pkcs11') return describe(scheme, scheme, []);
     if (providerOf(scheme) === undefined) return describe(scheme, 'unknown', [], 'of an unknown kind');
-    return describeProviderPacket(scheme, packet);
+    return describeProviderPacket(scheme, packet, room);
   } catch (error) {
     return describe(scheme, 'unknown', [], asOcicryptError(error).message);
   }
@@ -84,8 +84,8 @@ function namesOf(key: WrappedLayerKey): readonly string[] {
   return recipients.flatMap((recipient) => (recipient.key === undefined ? [] : [`${scheme} ${recipient.key}`]));
 }
 
-function describeProviderPacket(scheme: string, packet: Uint8Array): PacketDescription {
-  const object = asObject(parseJson(packet, 'the packet'));
+function describeProviderPacket(scheme: string, packet: Uint8Array, room?: JsonRoom): PacketDescription {
+  const object = asObject(parseJson(packet, 'the packet', room));
   const foreign = object && foreignFormat(object);
   if (object !== undefined && foreign !== undefined) return describeForeign(scheme, foreign, object);
   const decoded = decodePacket(packet);
@@ -124,8 +124,8 @@ function foreignFormat(object: JsonObject): PacketFormat | undefined {
 }
 
 /** General or flattened JSON serialisation (RFC 7516 section 7.2). A `kid` is the writer's own word for the key. */
-function describeJwe(packet: Uint8Array): PacketDescription {
-  const object = asObject(parseJson(packet, 'the JWE'));
+function describeJwe(packet: Uint8Array, room?: JsonRoom): PacketDescription {
+  const object = asObject(parseJson(packet, 'the JWE', room));
   const shared = [protectedHeader(object), asObject(object?.get('unprotected'))];
   const entries = asArray(object?.get('recipients'))?.map(asObject) ?? [object];
   const recipients = entries.map((entry) => {
