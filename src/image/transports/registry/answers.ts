@@ -44,17 +44,17 @@ export async function readBody(response: StreamResponse, maximum: number, name: 
  */
 export async function readRefusal(response: StreamResponse, secrets: readonly string[]): Promise<Refusal> {
   const { status, headers } = response;
-  const text = await describeProblem(response).catch(() => '');
-  return { status, headers, problem: secrets.some((secret) => text.includes(secret)) ? '' : text };
+  const said = await readProblem(response).catch(() => []);
+  // As it was sent: cut, or with other white space, a secret would not be found in it.
+  const isSecret = secrets.some((secret) => said.some((text) => text.includes(secret)));
+  const shown = isSecret ? [] : said.map(printable).filter((text) => text !== '');
+  return { status, headers, problem: shown.join(': ') };
 }
 
-async function describeProblem(response: StreamResponse): Promise<string> {
+async function readProblem(response: StreamResponse): Promise<readonly string[]> {
   const body = parseJson(await readBody(response, MAXIMUM_PROBLEM_BYTES, 'registry'), 'answer');
   const first = asObject(asArray(asObject(body)?.get('errors'))?.[0]);
-  return ['code', 'message']
-    .map((name) => printable(asText(first?.get(name)) ?? ''))
-    .filter((text) => text !== '')
-    .join(': ');
+  return ['code', 'message'].map((name) => asText(first?.get(name)) ?? '');
 }
 
 /** Everything but control, format, private and unassigned characters and separators of lines. */

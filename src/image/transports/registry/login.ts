@@ -1,8 +1,8 @@
 // Answers a registry's challenge: with a name and password, or a token of the server that it names.
 
 import { bareHost, isLoopback } from '../../../base/address.ts';
-import { OcicryptError } from '../../../base/errors.ts';
-import type { HttpStreams } from '../../../base/http/stream.ts';
+import { asOcicryptError, OcicryptError } from '../../../base/errors.ts';
+import type { HttpStreams, StreamResponse } from '../../../base/http/stream.ts';
 import { asObject, asText, parseJson } from '../../../base/json.ts';
 import { findMember } from '../../../base/json-members.ts';
 import type { RegistryReference } from '../../model/reference.ts';
@@ -174,14 +174,7 @@ export class RegistryLogin {
       const isLogin = this.#credentials === undefined ? [400, 401, 403] : [400, 401];
       throw isLogin.includes(refusal.status) ? this.error(refusal) : errorOf(refusal, realm.host, false);
     }
-    const answer = asObject(
-      parseJson(await readBody(response, MAXIMUM_TOKEN_BYTES, realm.host), `answer of ${realm.host}`),
-    );
-    const token = answer && (asText(findMember(answer, 'token')) || asText(findMember(answer, 'access_token')));
-    if (token === undefined || !/^[\x21-\x7e]+$/.test(token)) {
-      throw new OcicryptError('unavailable', `${realm.host} answered without a token`);
-    }
-    return token;
+    return readToken(response, realm.host);
   }
 
   #tokenRequest(realm: URL, service: string | undefined, scopes: readonly string[]): Omit<HeldRequest, 'signal'> {
@@ -203,6 +196,21 @@ export class RegistryLogin {
     for (const scope of scopes) url.searchParams.append('scope', scope);
     return { method: 'GET', url, headers: {}, authorization: credentials && basic(credentials) };
   }
+}
+
+/** @throws OcicryptError `unavailable`, for a page of a proxy too: of the image nothing is known by it */
+async function readToken(response: StreamResponse, host: string): Promise<string> {
+  let token: string | undefined;
+  try {
+    const answer = asObject(parseJson(await readBody(response, MAXIMUM_TOKEN_BYTES, host), 'answer'));
+    token = answer && (asText(findMember(answer, 'token')) || asText(findMember(answer, 'access_token')));
+  } catch (error) {
+    if (asOcicryptError(error).code !== 'bad-input') throw error;
+  }
+  if (token !== undefined && /^[\x21-\x7e]+$/.test(token)) return token;
+  throw new OcicryptError('unavailable', `${host} answered without a token`, {
+    hint: 'perhaps a proxy answered in its place: ask the operator of the registry',
+  });
 }
 
 /** `TYPE:NAME`, or a scope of one word, as some registries have, to actions. */

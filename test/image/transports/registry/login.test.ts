@@ -56,6 +56,26 @@ test('a token is asked for with the credentials of the registry, and again when 
   await rejects('unavailable', open('app:enc').readRoot());
 });
 
+test('what answers in the place of a token server says nothing of an image', async (t) => {
+  const { fake, open } = await setUpRegistry(t, { layers: [{}] });
+  for (const body of [
+    '',
+    '<html>sign in</html>',
+    '[]',
+    '{}',
+    '{"token":1}',
+    '{"token":"a b"}',
+    '{"token":"a","Token":"b"}',
+    `{"token":"${'x'.repeat(100_000)}"}`,
+  ]) {
+    fake.fault = (_, response, path) =>
+      path === '/token'
+        ? end(response, 200, {}, body)
+        : end(response, 401, { 'www-authenticate': `Bearer realm="https://${fake.host}/token"` });
+    await rejects('unavailable', open('app:enc').readRoot());
+  }
+});
+
 test('a token is asked for with the scopes of the challenge, whatever form they have, and with those asked for before', async (t) => {
   const { fake, open } = await setUpRegistry(t);
   const asked: (readonly string[])[] = [];

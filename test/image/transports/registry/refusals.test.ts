@@ -1,6 +1,8 @@
 // What a registry refuses, what it says of it, and how often it is asked again.
 
 import assert from 'node:assert/strict';
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { test } from 'node:test';
 import { describeError } from '../../../../src/base/errors.ts';
 import { encryptImage } from '../../../../src/image/encrypt.ts';
@@ -56,6 +58,26 @@ test('what the registry says of a refusal is shown, bounded, in printable charac
       end(response, 401, { 'www-authenticate': 'Basic realm="r"' }, problem('UNAUTHORIZED', `not ${secret}`));
     const error = await rejects('unauthenticated', open('app:enc').readRoot());
     assert.ok(!shown.some((one) => describeError(error).includes(one)), error.message);
+  }
+});
+
+test('no part of a credential is shown either, however long it is and whatever white space it has', async (t) => {
+  const { directory, fake, open } = await setUpRegistry(t, SMALL);
+  const words = Array.from({ length: 60 }, (_, index) => `word${index}`);
+  for (const [kind, password] of [
+    ['long', words.join('')],
+    ['a JSON key', `{\n  "private_key": "${words.slice(0, 9).join('')}"\n}\n`],
+    ['of two lines', words.slice(0, 4).join('\r\n\t')],
+  ] as const) {
+    const authFile = join(directory, 'other.json');
+    const auth = Buffer.from(`_json_key:${password}`).toString('base64');
+    await writeFile(authFile, JSON.stringify({ auths: { [fake.host]: { auth } } }));
+    for (const secret of [password, auth]) {
+      const body = problem('UNAUTHORIZED', `this is not one of ours: ${secret}`);
+      fake.fault = (_, response) => end(response, 401, { 'www-authenticate': 'Basic realm="r"' }, body);
+      const error = await rejects('unauthenticated', open('app:enc', { authFile }).readRoot());
+      assert.doesNotMatch(describeError(error), /word|private|not one of ours/, kind);
+    }
   }
 });
 
