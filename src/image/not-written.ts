@@ -26,3 +26,10 @@ export function notDurable(written: string): (cause: unknown) => never {
     );
   };
 }
+
+/** That an image was to be changed in place, and its name stands for another one by now, which would be lost. */
+export function movedMeanwhile(name: string): OcicryptError {
+  return new OcicryptError('not-written', `${name} was moved to another image meanwhile`, {
+    hint: 'nothing was changed by this run: run again',
+  });
+}

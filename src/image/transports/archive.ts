@@ -41,6 +41,8 @@ class ArchiveStore implements ImageStore {
   /** As it was when the image was read. */
   #index: LayoutIndex | undefined;
   #unpacked: Promise<void> | undefined;
+  /** Which file the image was read from. */
+  #read: string | undefined;
 
   constructor(path: string, wanted: LayoutName, writing: boolean) {
     this.name = wanted.name;
@@ -127,7 +129,8 @@ class ArchiveStore implements ImageStore {
       if (target.owner !== undefined) await file.own(target.owner);
       await file.seal();
       signal?.throwIfAborted();
-      if ((await readTarget(this.#path)).identity !== target.identity) throw changedMeanwhile(this.#path);
+      const isOther = this.#read !== undefined && this.#read !== target.identity;
+      if (isOther || (await readTarget(this.#path)).identity !== target.identity) throw changedMeanwhile(this.#path);
       await file.publish(target.path);
       await syncDirectory(dirname(target.path)).catch(notDurable(`${this.name} (${manifest.digest})`));
     } finally {
@@ -145,8 +148,14 @@ class ArchiveStore implements ImageStore {
   }
 
   #open(signal?: AbortSignal): Promise<ArchiveMembers> {
-    this.#members ??= ArchiveMembers.open(this.#path, this.#writing ? dirname(this.#path) : undefined, signal);
+    this.#members ??= this.#openMembers(signal);
     return this.#members;
+  }
+
+  async #openMembers(signal: AbortSignal | undefined): Promise<ArchiveMembers> {
+    if (!this.#writing) return ArchiveMembers.open(this.#path, undefined, signal);
+    this.#read = (await readTarget(this.#path).catch(() => undefined))?.identity;
+    return ArchiveMembers.open(this.#path, dirname(this.#path), signal);
   }
 
   /** The archive that is there already, if there is one. */

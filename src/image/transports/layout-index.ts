@@ -13,6 +13,7 @@ import {
   parseDescriptor,
 } from '../model/descriptor.ts';
 import { isManifestType, MAXIMUM_MANIFEST_BYTES, MEDIA_TYPES, parseLayoutIndex } from '../model/manifest.ts';
+import { movedMeanwhile } from '../not-written.ts';
 
 /** The annotation that holds an image's tag. */
 const TAG = 'org.opencontainers.image.ref.name';
@@ -113,7 +114,8 @@ export class LayoutIndex {
    * must be to be found again.
    *
    * @param replaced what the name was found to stand for, whose annotations stay
-   * @throws OcicryptError `bad-input` if the image could not be named afterwards, or the index not read
+   * @throws OcicryptError `bad-input` if the image could not be named afterwards, or the index not read; `not-written` if
+   *   the name does not stand for `replaced` any more
    */
   with(
     image: BlobIdentity & { readonly mediaType: string },
@@ -121,6 +123,8 @@ export class LayoutIndex {
     replaced?: Descriptor,
   ): Uint8Array {
     this.checkName({ name, tag }, replaced);
+    if (replaced !== undefined && !this.#objects.some((entry) => isSame(entry, replaced.json)))
+      throw movedMeanwhile(name);
     const { digest, mediaType, size } = image;
     const annotations = tag === undefined ? undefined : { [TAG]: tag };
     const entry: JsonInput =
@@ -174,6 +178,10 @@ export class LayoutIndex {
 
 function tagOf(entry: JsonObject): string | undefined {
   return asText(asObject(entry.get('annotations'))?.get(TAG));
+}
+
+function isSame(one: JsonObject, other: JsonObject): boolean {
+  return asText(one.get('digest')) === asText(other.get('digest')) && tagOf(one) === tagOf(other);
 }
 
 function isImage(entry: JsonObject): boolean {

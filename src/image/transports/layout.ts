@@ -193,6 +193,7 @@ class LayoutStore implements ImageStore {
     }
     this.#staged.clear();
     this.#made = undefined;
+    this.#found = undefined;
     await syncDirectory(this.#directory).catch(notDurable(`${this.name} (${root.digest})`));
   }
 

@@ -15,6 +15,7 @@ import {
 import { checkManifestSize, isManifestType, MAXIMUM_MANIFEST_BYTES, MEDIA_TYPES } from '../../model/manifest.ts';
 import type { RegistryReference } from '../../model/reference.ts';
 import { formatImageReference } from '../../model/reference.ts';
+import { movedMeanwhile } from '../../not-written.ts';
 import { retry } from '../../retry.ts';
 import {
   type BlobReader,
@@ -54,6 +55,8 @@ class RegistryStore implements ImageStore, ReferrerSource, TagSource {
   readonly #image: RegistryReference;
   readonly #client: RegistryClient;
   readonly #addsDigestTag: boolean;
+  /** The digest that the name was found to stand for: in place, the new image takes its place and no other's. */
+  #found: string | undefined;
 
   constructor(image: RegistryReference, { digestTag = false, ...settings }: RegistryStoreSettings) {
     this.name = formatImageReference(image);
@@ -68,6 +71,7 @@ class RegistryStore implements ImageStore, ReferrerSource, TagSource {
     // The registry's word is not taken for what a digest names.
     if (digest !== undefined) checkContent(manifest.bytes, { digest, size: manifest.size }, 'manifest');
     const named = digestInName(this.#image);
+    this.#found = manifest.digest;
     if (named === undefined || named === manifest.digest) return manifest;
     throw new OcicryptError('integrity', `${this.name} was moved: it stands for ${manifest.digest}`, {
       hint: 'find out who can write to the repository; the image itself can be named by its digest',
@@ -149,6 +153,7 @@ class RegistryStore implements ImageStore, ReferrerSource, TagSource {
       });
     }
     const lacksDigestTag = this.#addsDigestTag && !(await hasDigestTag(this, manifest.digest, signal));
+    await this.#checkFound(signal);
     await this.#putManifest(manifest, this.#image.tag ?? manifest.digest, signal);
     if (lacksDigestTag) await this.#putDigestTag(manifest, signal);
   }
@@ -165,6 +170,15 @@ class RegistryStore implements ImageStore, ReferrerSource, TagSource {
 
   async close(): Promise<void> {
     this.#client.close();
+  }
+
+  /** Registries know no condition for a tag: what is pushed between this and the next request is lost all the same. */
+  async #checkFound(signal: AbortSignal | undefined): Promise<void> {
+    const found = this.#found;
+    this.#found = undefined;
+    if (found === undefined || this.#image.tag === undefined) return;
+    const now = await this.resolveTag(this.#image.tag, signal);
+    if (now !== found) throw movedMeanwhile(this.name);
   }
 
   async #fetchManifest(reference: string, signal: AbortSignal | undefined): Promise<StoredManifest> {
