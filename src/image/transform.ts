@@ -1,6 +1,7 @@
 // Writes an image that is another one with some layers changed: content first, manifests after it, the root last.
 
 import { OcicryptError } from '../base/errors.ts';
+import { asArray } from '../base/json.ts';
 import type { JsonInput } from '../base/json-writer.ts';
 import { thaw } from '../base/json-writer.ts';
 import { forEachLimited } from './concurrency.ts';
@@ -202,7 +203,7 @@ async function copyContent(
   onProgress: (bytes: number) => void,
 ): Promise<void> {
   const copied = retry((running) => copyBlob(source, destination, blob, running, onProgress), signal);
-  await (blob.json.has('urls') ? ifThere(copied) : copied);
+  await (asArray(blob.json.get('urls'))?.length ? ifThere(copied) : copied);
 }
 
 /** An index names manifests, also of types that are not known here: a registry takes no index whose manifests it lacks. */

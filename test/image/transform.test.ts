@@ -1,7 +1,7 @@
 // What a change does to what is beside the changed layers: attestations, entries of unknown types, foreign layers.
 
 import assert from 'node:assert/strict';
-import { readFile, writeFile } from 'node:fs/promises';
+import { readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import type { LayerKeyWrapper } from '../../src/client/layer-keys.ts';
@@ -92,6 +92,27 @@ test('foreign layers stay plain and are named, and are encrypted if they are ask
   });
   assert.deepEqual(named.foreign, []);
   assert.equal((await readImages(to, 'b'))[0]?.layers[0]?.mediaType, `${foreign}+encrypted`);
+});
+
+test('a layer may be missing only if an address says where it is', async (t) => {
+  const { path, made, recipient } = await setUp(t);
+  const manifest = JSON.parse(await readFile(blobPath(path, made.digest), 'utf8'));
+  await rm(blobPath(path, manifest.layers[0].digest));
+  for (const urls of [[], null, ['https://example.com/layer']]) {
+    const text = JSON.stringify({ ...manifest, layers: [{ ...manifest.layers[0], urls }, manifest.layers[1]] });
+    const digest = digestOf(Buffer.from(text));
+    await writeFile(blobPath(path, digest), text);
+    const entry = { mediaType: MANIFEST, digest, size: text.length };
+    await writeFile(join(path, 'index.json'), JSON.stringify({ schemaVersion: 2, manifests: [entry] }));
+    const destination = openLayout(join(path, '..', 'enc'), 'a', 'oci:y');
+    const encrypted = encryptImage(openLayout(path, undefined, 'oci:x'), destination, {
+      recipients: [recipient],
+      layers: [1],
+    });
+    if (urls?.length) await encrypted;
+    else await rejects('not-found', encrypted);
+    await destination.close();
+  }
 });
 
 test('a manifest that nobody could read is refused before anything is written', async (t) => {
