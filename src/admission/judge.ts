@@ -16,6 +16,7 @@ import type { RegistrySettings } from '../image/transports/registry/client.ts';
 import type { AuthDocument } from '../image/transports/registry/credentials.ts';
 import { type ImageSource, isTagSource, type StoredManifest } from '../image/transports/store.ts';
 import { verifyImage } from '../image/verify.ts';
+import { HeldBytes } from './held-bytes.ts';
 import { Kept } from './kept.ts';
 import type { Rule } from './policy.ts';
 
@@ -63,6 +64,7 @@ export class Judge {
   readonly #running = new SharedRuns<Verdict>();
   readonly #all = new Places(PLACES.all);
   readonly #namespaces = new Map<Client, Places>();
+  readonly #held = new HeldBytes();
 
   constructor(options: JudgeOptions) {
     this.#options = options;
@@ -107,10 +109,10 @@ export class Judge {
     const root = await source.readRoot(signal);
     const kept = this.#find(image, root.digest, rule, logins);
     if (kept !== undefined) return kept;
-    const { ok, reasons } = await verifyImage(new RootedSource(source, root), {
-      ...rule.demands,
-      unwrapper: this.#options.unwrapperFor(rule),
-      signal,
+    const demands = { ...rule.demands, unwrapper: this.#options.unwrapperFor(rule), signal };
+    const { ok, reasons } = await this.#held.during(clientOf(signal), (hold) => {
+      hold(root.size);
+      return verifyImage(new RootedSource(source, root, hold), demands);
     });
     this.#options.onVerdict('made');
     const shown = reasons.slice(0, SHOWN_REASONS).map(({ message }) => message);
@@ -185,25 +187,28 @@ function tooMany(): OcicryptError {
   return new OcicryptError('throttled', 'too many images are looked at already', { hint: 'try again later' });
 }
 
-/** An image whose root has been read. */
+/** An image whose root has been read, and which says before it reads another manifest how large that is. */
 class RootedSource implements ImageSource {
   readonly name: string;
   readonly transfers: number;
   readonly #source: ImageSource;
   readonly #root: StoredManifest;
+  readonly #hold: (bytes: number) => void;
 
-  constructor(source: ImageSource, root: StoredManifest) {
+  constructor(source: ImageSource, root: StoredManifest, hold: (bytes: number) => void) {
     this.name = source.name;
     this.transfers = source.transfers;
     this.#source = source;
     this.#root = root;
+    this.#hold = hold;
   }
 
   async readRoot(): Promise<StoredManifest> {
     return this.#root;
   }
 
-  readManifest(descriptor: Descriptor, signal?: AbortSignal): Promise<StoredManifest> {
+  async readManifest(descriptor: Descriptor, signal?: AbortSignal): Promise<StoredManifest> {
+    this.#hold(descriptor.size);
     return this.#source.readManifest(descriptor, signal);
   }
 

@@ -12,13 +12,13 @@ export class Places {
     this.#most = most;
   }
 
-  /** @returns what gives the place back, to be called once; undefined if the client has all of its places */
-  take(client: Client): (() => void) | undefined {
+  /** @returns what gives the places back, to be called once; undefined if the client has not so many left */
+  take(client: Client, count = 1): (() => void) | undefined {
     const taken = this.#taken.get(client) ?? 0;
-    if (taken >= this.#most) return undefined;
-    this.#taken.set(client, taken + 1);
+    if (taken + count > this.#most) return undefined;
+    this.#taken.set(client, taken + count);
     return () => {
-      const left = (this.#taken.get(client) ?? 1) - 1;
+      const left = (this.#taken.get(client) ?? count) - count;
       if (left > 0) this.#taken.set(client, left);
       else this.#taken.delete(client);
     };

@@ -6,6 +6,7 @@ import { after, describe, test } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
 import { timeFor } from '../../src/admission/admission.ts';
 import { essentialsOf } from '../../src/admission/pod.ts';
+import { createStoredManifest } from '../../src/image/transports/store.ts';
 import { type Answered, podOf, review, startWorld, UID } from './world.ts';
 
 const world = await startWorld({ after });
@@ -278,6 +279,46 @@ test('a namespace whose registry hangs keeps out no other, nor Gatekeeper, and n
   assert.equal(JSON.parse(body).response.items[0].error, '');
   assert.ok(isPending, 'the others did not wait for it');
   for (const answered of await all) assert.equal(answered.allowed, false);
+});
+
+test('images with the most bytes of manifests are looked at two at a time in a namespace, and keep out no other', async () => {
+  await world.stage();
+  const { ask, fake, image, open } = world;
+  const store = open('bulky:1');
+  const type = 'application/vnd.oci.image.manifest.v1+json';
+  const entries = [];
+  for (const number of [1, 2, 3]) {
+    const layer = { mediaType: 'text/plain', digest: `sha256:${'0'.repeat(64)}`, size: 1 };
+    const padding = 'x'.repeat(4_000_000);
+    const text = JSON.stringify({ schemaVersion: 2, number, config: layer, layers: [layer], padding });
+    const manifest = createStoredManifest(Buffer.from(text), type);
+    await store.writeManifest(manifest);
+    entries.push({ mediaType: type, digest: manifest.digest, size: manifest.size });
+  }
+  const names = ['bulky:1', 'bulky:2', 'bulky:3'];
+  for (const name of names) {
+    const index = JSON.stringify({ schemaVersion: 2, name, manifests: entries });
+    const indexType = 'application/vnd.oci.image.index.v1+json';
+    await open(name).writeRoot(createStoredManifest(Buffer.from(index), indexType));
+  }
+  const last = entries.at(-1)?.digest ?? '';
+  let waiting = 0;
+  const released = Promise.withResolvers<void>();
+  fake.fault = async ({ method, url = '' }) => {
+    if (method !== 'GET' || !url.endsWith(last)) return false;
+    waiting++;
+    await released.promise;
+    return false;
+  };
+  const two = names.slice(0, 2).map((name) => ask(podOf(image(name))));
+  while (waiting < 2) await setTimeout(5);
+  const third = await ask(podOf(image('bulky:3')));
+  assert.match(message(third), /cannot be judged: throttled: images with too many bytes/);
+  const other = ask(podOf(image('bulky:3')), { namespace: 'other' });
+  while (waiting < 3) await setTimeout(5);
+  released.resolve();
+  for (const answered of await Promise.all([...two, other])) assert.match(message(answered), /is plain/);
+  assert.match(message(await ask(podOf(image('bulky:3')))), /is plain/);
 });
 
 test('a decision that cannot be recorded is a refusal', async () => {
