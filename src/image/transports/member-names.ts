@@ -13,6 +13,9 @@ export type ArchiveMember = {
 
 /** PATH_MAX of Linux, and what keeps a name of a million slashes from costing a million steps. */
 const MAXIMUM_NAME_CHARACTERS = 4096;
+/** Of all names, of which one may lie in 2,000 directories: what archives of images need a hundred times over. */
+const MAXIMUM_DIRECTORIES = 20_000;
+const MAXIMUM_CHARACTERS = 4 * 1024 * 1024;
 /** Linux gives up after 40 (path_resolution(7)). */
 const MAXIMUM_LINKS = 40;
 
@@ -58,6 +61,7 @@ export class MemberNames {
   readonly #links = new Map<string, string>();
   /** Every path that another lies under. */
   readonly #parents = new Set<string>();
+  #characters = 0;
 
   /** @param archive names it in an error */
   constructor(archive: string) {
@@ -69,12 +73,15 @@ export class MemberNames {
    *
    * @returns its path in the archive
    * @throws OcicryptError `bad-input` for a name or a link that leaves the archive, for a second member with this path
-   *   (directories may be named again), and for one that lies under anything but a directory
+   *   (directories may be named again), for one that lies under anything but a directory, and for too many or too long names
    */
   add(member: ArchiveMember): string {
     const { name, kind, target = '' } = member;
     const path = memberPath(name);
     if (path === undefined) throw this.#refusal(name, 'is outside of the archive');
+    this.#characters += name.length + target.length;
+    if (this.#characters > MAXIMUM_CHARACTERS)
+      throw this.#excess(`names of more than ${MAXIMUM_CHARACTERS} characters`);
     const before = this.#kinds.get(path);
     const isDirectory = kind === 'directory';
     if (before !== undefined && !(isDirectory && before === kind)) throw this.#refusal(name, 'is there twice');
@@ -83,6 +90,7 @@ export class MemberNames {
       if ((this.#kinds.get(parent) ?? 'directory') !== 'directory')
         throw this.#refusal(name, 'is below a name that is not a directory');
       this.#parents.add(parent);
+      if (this.#parents.size > MAXIMUM_DIRECTORIES) throw this.#excess(`more than ${MAXIMUM_DIRECTORIES} directories`);
     }
     if (kind === 'hard-link' || kind === 'symbolic-link') {
       const linked = linkedPath(path, kind, target);
@@ -108,6 +116,10 @@ export class MemberNames {
       found = linked;
     }
     return undefined;
+  }
+
+  #excess(what: string): OcicryptError {
+    return new OcicryptError('bad-input', `${this.#archive} has ${what}`, { hint: 'no archive of images needs them' });
   }
 
   #refusal(name: string, reason: string): OcicryptError {

@@ -222,7 +222,8 @@ function parsePax(bytes: Uint8Array): ReadonlyMap<string, string> {
   const records = new Map<string, string>();
   for (let from = 0; from < bytes.length; ) {
     const space = bytes.indexOf(0x20, from);
-    const length = space < 0 ? Number.NaN : decimal(latin(bytes.subarray(from, space)));
+    // Longer ones are no number; a million characters are too many arguments.
+    const length = space < 0 ? Number.NaN : decimal(latin(bytes.subarray(from, Math.min(space, from + 20))));
     const record = bytes.subarray(space + 1, from + length);
     const equals = record.indexOf(0x3d);
     if (from + length > bytes.length || record.at(-1) !== 0x0a || equals <= 0)

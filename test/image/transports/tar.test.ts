@@ -63,6 +63,10 @@ test('what readers take for different things is refused', async () => {
     'a wrong checksum': Buffer.concat([file('a').fill(1, 0, 1)]),
     'something after one block of zeros': Buffer.concat([Buffer.alloc(BLOCK), file('a')]),
     'a record without its end': Buffer.concat([record('x', Buffer.from('99 path=a\n')), file('a')]),
+    'a length of a million digits': Buffer.concat([
+      record('x', Buffer.from(`${'1'.repeat(1_000_000)} a=b\n`)),
+      file('a'),
+    ]),
     'a name with a zero': Buffer.concat([record('x', pax({ path: 'a\0b' })), file('a')]),
     'a size that is none': Buffer.concat([record('x', pax({ size: '-1' })), file('a')]),
     'a file without its end': header('a', 1000),
