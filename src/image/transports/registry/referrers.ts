@@ -127,6 +127,8 @@ function subjectOf(bytes: Uint8Array): string | undefined {
   }
 }
 
+/** A type has 255 characters at the most (RFC 6838 section 4.2): a longer text is only sent to be shown. */
 function describe({ digest, json }: Descriptor): string {
-  return `${asText(json.get('artifactType')) ?? 'referrer'} ${digest}`;
+  const type = asText(json.get('artifactType')) ?? '';
+  return `${type === '' || type.length > 255 ? 'referrer' : type} ${digest}`;
 }

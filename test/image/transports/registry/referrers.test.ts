@@ -40,6 +40,10 @@ test('those of the index and of each platform, from the API and by tag', async (
   // For each of three digests the API and three tags.
   assert.equal(fake.requests.filter(({ method }) => method === 'HEAD').length, 9);
   assert.equal(fake.requests.filter(({ path }) => path.includes('/referrers/')).length, 3);
+  // A text of any length would be shown, and kept for each digest.
+  const flood = listed.replace(SBOM, 'x'.repeat(1_000_000));
+  fake.fault = (_, response, path) => path.endsWith(`/referrers/${first.digest}`) && end(response, 200, {}, flood);
+  assert.equal((await dryRun(open('app:enc'))).referrers[0], `referrer ${manifestOf({}).digest}`);
 });
 
 test('by the tag of registries without the API: what names the image as its subject, and not the image itself', async (t) => {
