@@ -5,6 +5,7 @@ import {
   asArray,
   asObject,
   asText,
+  createJsonRoom,
   type JsonObject,
   type JsonRoom,
   type JsonValue,
@@ -27,6 +28,8 @@ import { CONFIG, checkShape, DOCUMENT, LAYOUT_FILE } from './manifest-shape.ts';
 /** The most that a registry must take, and all that we read: https://github.com/opencontainers/distribution-spec */
 export const MAXIMUM_MANIFEST_BYTES = 4 * 1024 * 1024;
 const MAXIMUM_ENTRIES = 1000;
+/** A layout may hold many images: 4 MiB of index name 14,000 with tags and platforms. */
+const LAYOUT_DOCUMENTS = 5;
 
 export const MEDIA_TYPES = {
   index: 'application/vnd.oci.image.index.v1+json',
@@ -114,7 +117,7 @@ export function parseLayoutIndex(
   bytes: Uint8Array,
   what: string,
 ): { readonly json: JsonObject; readonly entries: readonly JsonObject[] } {
-  const json = parseDocument(bytes, MEDIA_TYPES.index, what);
+  const json = parseDocument(bytes, MEDIA_TYPES.index, what, createJsonRoom(LAYOUT_DOCUMENTS));
   refuseManifest(json, what);
   const manifests = json.get('manifests');
   const entries = manifests === null ? [] : asArray(manifests)?.map(asObject);
