@@ -127,7 +127,9 @@ test('a layer whose bytes are not what the manifest says is not encrypted', asyn
   }
 });
 
-test('a failure of source or sink and an abort end the work at once, and the next layer is not disturbed', async () => {
+test('a failure of source or sink and an abort end the work at once, and the next layer is not disturbed', {
+  timeout: 60_000,
+}, async () => {
   const plain = sample(40 * MIB);
   const layer = { digest: digestOf(plain), size: plain.length };
   const broken = new Error('broken');
