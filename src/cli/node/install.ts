@@ -80,6 +80,9 @@ async function writeAndRestart(
     terminal.say('note: nothing was started or tried: run ocicrypt-kms node check on the node');
     return false;
   }
+  for (const { unit, running } of plan.restarts)
+    if (running === undefined)
+      terminal.say(`note: ${unit} does not run and is not started: it reads this at its next start`);
   const isRestarted = await restartAll(
     context,
     dueRestarts(plan.restarts, pending).map(({ unit }) => unit),
