@@ -95,7 +95,7 @@ export function planNode({ containerds, crio, hasDocker, hasPodman }: Runtimes, 
   return { files, restarts, notes };
 }
 
-/** Directories without a file that must be there. */
+/** Directories that are made beside the files, and are empty: keys of JWE go there. */
 export const NEEDED_DIRECTORIES: readonly string[] = [CRIO_KEYS];
 
 function planContainerd(containerd: Containerd, { root, decoder }: PlanOptions): readonly FileChange[] {
