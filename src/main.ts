@@ -1,10 +1,15 @@
 #!/usr/bin/env node
 // The command's front door.
 
+import { ERROR_STATUS } from './base/errors.ts';
 import { run } from './cli/run.ts';
 import { processTerminal } from './cli/terminal.ts';
 
 // A Bun executable has the name it was called by in argv0; under Node that is "node", and the script is argv[1].
 const [, script = ''] = process.argv;
 const name = script.startsWith('/$bunfs/') ? process.argv0 : script;
-process.exit(await run({ name, words: process.argv.slice(2) }, processTerminal));
+// For a command that comes to no end though nothing is left to wait for.
+process.exitCode = ERROR_STATUS.internal.exit;
+// Not by `await`: the bundler puts nothing that others import into a module that waits, and a start would load twenty
+// modules where it loads five (docs/decisions.md).
+void run({ name, words: process.argv.slice(2) }, processTerminal).then((status) => process.exit(status));

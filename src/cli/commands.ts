@@ -1,7 +1,9 @@
-// The table of commands: what each is for, which options it takes, and where its code is, loaded when it is run.
+// The table of commands: what each is for, which options it takes, and where its code is, loaded when it is run; that of
+// `keyprovider`, which is started for each layer, is there at once.
 
 import type { Command } from './command.ts';
 import { imageCommands } from './image/commands.ts';
+import { runKeyprovider } from './keyprovider.ts';
 import { FORWARDING, LISTENING, OVER_TLS, STATUS_ON_NETWORK } from './modes.ts';
 import {
   ADMISSION_OPTIONS,
@@ -67,7 +69,7 @@ export const COMMANDS: ReadonlyMap<string, Command> = new Map<string, Command>([
       ],
       options: KEYPROVIDER_OPTIONS,
       modes: FORWARDING,
-      run: async (context) => (await import('./keyprovider.ts')).runKeyprovider(context),
+      run: runKeyprovider,
     },
   ],
   [

@@ -37,6 +37,15 @@ function assertRefused(result: Finished, status: number, pattern: RegExp): void 
   assert.match(result.stderr, pattern);
 }
 
+test('a start loads few modules, those of the runtime included', async () => {
+  const order = join(directory, 'order');
+  const environment = { BUN_BYTECODE_ORDER_OUT: order };
+  assert.equal((await provide([KEY], { input: unwrapRequest(PACKET), environment })).status, 0);
+  const modules = readFileSync(order, 'utf8').match(/^M /gm) ?? [];
+  // 29 with this bundler; each of 20 more would cost a start a quarter of a percent and above.
+  assert.ok(modules.length > 5 && modules.length < 35, `${modules.length}`);
+});
+
 describe('standard input', () => {
   test('a request is answered, and stderr stays empty', async () => {
     const { status, stdout, stderr } = await provide([KEY], { input: unwrapRequest(PACKET) });
