@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
 import { cp, readFile, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { readProduct } from '../../tools/release/contents.ts';
 import { succeed } from '../end-to-end/workspace.ts';
@@ -27,8 +27,12 @@ const CONFIG = '/etc/containerd/config.toml';
 const DROP_IN = '/etc/containerd/conf.d/ocicrypt-kms.toml';
 /** As API servers name it in the configuration that docs/admission.md describes. */
 const WEBHOOK_HOST = `${RELEASE}-admission.${RELEASE}.svc`;
+const SOCKET = '/run/ocicrypt-kms/ocicrypt-kms.sock';
 /** All that there may be of ours on a node. */
-const OURS = [DROP_IN, '/opt/ocicrypt-kms', '/etc/ocicrypt-kms/config.yaml', '/var/lib/ocicrypt-kms/node'];
+const OURS = [
+  ...[DROP_IN, '/opt/ocicrypt-kms', '/etc/ocicrypt-kms/config.yaml', '/var/lib/ocicrypt-kms/node'],
+  dirname(SOCKET),
+];
 
 let lab: Lab;
 let plane: ControlPlane;
@@ -140,6 +144,8 @@ test('installed, the agent sets the node up and labels it, and the pod runs ther
   assert.match(await events('Decrypts'), /^Normal .*containerd/m);
   assert.match(await outputOf('early'), / hello$/m);
   await agents('rollout', 'status', AGENTS, '--timeout=60s');
+  // Nothing went wrong before, as for want of memory: the pod has no more than the chart gives it.
+  assert.equal((await events('NotSetUp')) + (await events('CheckFailed')), '');
 });
 
 test('upgraded to another version of chart and image, with another policy, the node opens what that names', async () => {
@@ -157,6 +163,11 @@ test('upgraded to another version of chart and image, with another policy, the n
   await untilReady(true);
   await addPod('upgraded', `${lab.registry.host}/for-second:1`);
   assert.match(await outputOf('upgraded'), / hello$/m);
+});
+
+test('a label that somebody removes comes back', async () => {
+  await plane.succeed(['label', `node/${WORKER}`, `${READY}-`]);
+  await untilReady(true);
 });
 
 test('what was removed from the node is found by the next trial, said by an event, and put back', async () => {
@@ -178,6 +189,23 @@ test('if the key cannot be used the label goes, condition and event say why, and
   await setKeys({ 'node.key': lab.key.file, 'second.key': lab.path('second.key') });
   await untilReady(true);
   assert.match(await outputOf('waiting'), / hello$/m);
+});
+
+test('with servers in pods the node has no key, and opens layers by their socket; and back', async () => {
+  const upgrade = ['upgrade', RELEASE, CHART, '--reuse-values', '--wait', '--timeout=3m'];
+  const status = await findPort();
+  await helm(plane, upgrade, { server: { enabled: true, port: status } });
+  const policyOfNode = () => readFile(node.path('/etc/ocicrypt-kms/config.yaml'), 'utf8');
+  await awaitNode('the node asks the server', async () => (await policyOfNode()).includes(`unix://${SOCKET}`));
+  assert.doesNotMatch(await policyOfNode(), /node\.key/);
+  await untilReady(true);
+  await addPod('by-server', imageName(lab.registry, 'gzip'));
+  assert.match(await outputOf('by-server'), / hello$/m);
+  const metrics = await (await fetch(`http://127.0.0.1:${status}/metrics`)).text();
+  assert.match(metrics, /^ocicrypt_kms_requests_total\{operation="unwrap",[^}]*code="ok"\} [1-9]/m);
+  await helm(plane, upgrade, { server: { enabled: false } });
+  await awaitNode('the node has its keys again', async () => (await policyOfNode()).includes('node.key'));
+  await untilReady(true);
 });
 
 test('with the webhook of the chart, a plain image is kept out, and an encrypted one is pinned and runs', async () => {
@@ -214,6 +242,8 @@ test('with the webhook of the chart, a plain image is kept out, and an encrypted
 });
 
 test('uninstalled, the node is as it was before, and nothing of the chart is left', async (t) => {
+  const restarts = ['get', 'pods', '--output=jsonpath={.items[*].status.containerStatuses[*].restartCount}'];
+  assert.match(await agents(...restarts), /^0( 0)*$/);
   const begun = performance.now();
   await helm(plane, ['uninstall', RELEASE, '--timeout=5m']);
   t.diagnostic(`helm uninstall took ${Math.round(performance.now() - begun)} ms`);
