@@ -19,6 +19,6 @@ if (complaint !== undefined) {
 } else {
   const target = process.arch === 'arm64' ? 'linux-arm64' : 'linux-x64';
   runTool('node', hasNode ? ['scripts/release.ts', target] : ['scripts/build.ts']);
-  // On two cores that do nothing else, the first run builds for half an hour.
+  // On two cores that do nothing else, the first run builds for up to half an hour.
   runTool('node', ['--test', '--test-concurrency=1', '--test-timeout=2400000', ...chosen]);
 }
