@@ -119,6 +119,12 @@ async function addPod(name: string, image: string): Promise<void> {
   });
 }
 
+/** An image that no node has decrypted before. @returns its name */
+async function pushNew(name: string, key: string): Promise<string> {
+  await lab.push(name, key, []);
+  return `${lab.registry.host}/${name}:1`;
+}
+
 /** Waits for the end of a pod. @returns what it has printed */
 async function outputOf(name: string): Promise<string> {
   const phase = () => plane.succeed(['get', `pod/${name}`, '--output=jsonpath={.status.phase}']);
@@ -150,7 +156,7 @@ test('installed, the agent sets the node up and labels it, and the pod runs ther
 
 test('upgraded to another version of chart and image, with another policy, the node opens what that names', async () => {
   const second = await lab.keygen('second.key');
-  await lab.push('for-second', second.uri, []);
+  const image = await pushNew('for-second', second.uri);
   await setKeys({ 'node.key': lab.key.file, 'second.key': second.file });
   const chart = lab.path('chart');
   await cp(CHART, chart, { recursive: true });
@@ -161,7 +167,7 @@ test('upgraded to another version of chart and image, with another policy, the n
   assert.match(await agents('get', 'pods', '--output=jsonpath={.items[*].spec.containers[*].image}'), /:second$/);
   assert.match(await agents('get', AGENTS, '--show-labels'), /ocicrypt-kms-9\.9\.9/);
   await untilReady(true);
-  await addPod('upgraded', `${lab.registry.host}/for-second:1`);
+  await addPod('upgraded', image);
   assert.match(await outputOf('upgraded'), / hello$/m);
 });
 
@@ -199,7 +205,7 @@ test('with servers in pods the node has no key, and opens layers by their socket
   await awaitNode('the node asks the server', async () => (await policyOfNode()).includes(`unix://${SOCKET}`));
   assert.doesNotMatch(await policyOfNode(), /node\.key/);
   await untilReady(true);
-  await addPod('by-server', imageName(lab.registry, 'gzip'));
+  await addPod('by-server', await pushNew('by-server', lab.key.uri));
   assert.match(await outputOf('by-server'), / hello$/m);
   const metrics = await (await fetch(`http://127.0.0.1:${status}/metrics`)).text();
   assert.match(metrics, /^ocicrypt_kms_requests_total\{operation="unwrap",[^}]*code="ok"\} [1-9]/m);
@@ -235,7 +241,7 @@ test('with the webhook of the chart, a plain image is kept out, and an encrypted
   await awaitNode('the webhook answers', async () =>
     /is not encrypted as it must be/.test((await plane.kubectl(run)).stderr),
   );
-  await addPod('pinned', imageName(lab.registry, 'zstd'));
+  await addPod('pinned', await pushNew('pinned', lab.key.uri));
   const image = await plane.succeed(['get', 'pod/pinned', '--output=jsonpath={.spec.containers[*].image}']);
   assert.match(image, /@sha256:[0-9a-f]{64}$/);
   assert.match(await outputOf('pinned'), / hello$/m);
