@@ -47,13 +47,11 @@ describe('names of members', () => {
         names.add({ name: name(index), kind: target === undefined ? 'file' : 'hard-link', target });
     };
     const deep = (index: number) => `${index}/${'a/'.repeat(2000)}f`;
-    add(9, deep);
     assert.throws(() => add(10, deep), { code: 'bad-input', message: /more than 20000 directories/ });
     const long = (index: number) => String(index).padStart(4000, 'x');
     add(1048, long);
     for (const longest of [() => add(1049, long), () => add(1049, String, 'x'.repeat(4000))])
       assert.throws(longest, { code: 'bad-input', message: /more than 4194304 characters/ });
-    add(20_000, (index) => `blobs/sha256/${String(index).padStart(64, '0')}`);
   });
 
   it('that mean one file are refused, however they are spelled', () => {
