@@ -15,7 +15,9 @@ export type Helper = {
   readonly command: string | readonly [program: string, ...words: string[]];
   /** Variables beside those of this process. */
   readonly variables?: Readonly<Record<string, string>>;
-  /** Milliseconds that its own configuration gives it; else the call's deadline alone ends it. */
+  /** What it reads on standard input; nothing if left out. */
+  readonly input?: string;
+  /** Milliseconds that it has at the most, as of its own configuration; else the call's deadline alone ends it. */
   readonly limit?: number;
 };
 
@@ -51,7 +53,7 @@ async function run(helper: Helper, signal: AbortSignal): Promise<HelperResult> {
   const child: ChildProcess = spawn(program, words, {
     env: { ...process.env, ...helper.variables },
     detached: true,
-    stdio: ['ignore', 'pipe', 'ignore'],
+    stdio: [helper.input === undefined ? 'ignore' : 'pipe', 'pipe', 'ignore'],
   });
   started = child;
   const { promise, resolve, reject } = Promise.withResolvers<HelperResult>();
@@ -63,6 +65,8 @@ async function run(helper: Helper, signal: AbortSignal): Promise<HelperResult> {
     length += chunk.length;
     if (length > MAXIMUM_OUTPUT) reject(wroteTooMuch(helper));
   });
+  // A program that ends without reading breaks the pipe; its status says why.
+  child.stdin?.on('error', () => undefined).end(helper.input);
   child.on('error', (cause) => {
     if (CANNOT_START.has(systemCode(cause) ?? '')) reject(notStarted(helper, cause));
     else resolve({ status: NOT_FOUND, output: new Uint8Array(0) });
@@ -125,7 +129,7 @@ function notStarted({ name }: Helper, cause: unknown): OcicryptError {
 
 function tookTooLong({ name, limit }: Helper): OcicryptError {
   return new OcicryptError('deadline-exceeded', `${name} did not end within ${limit} ms`, {
-    hint: 'its own configuration sets this limit',
+    hint: 'run it by hand to see what it waits for; its own configuration may set this limit',
     retryable: true,
   });
 }

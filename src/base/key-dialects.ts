@@ -52,7 +52,7 @@ export function suggestSpelling(text: string, isKey: (text: string) => boolean):
   ];
   const found = spellings.find((spelling) => spelling !== text && isKey(spelling));
   if (found !== undefined) return isNamed(found) ? `here that key is ${found}` : undefined;
-  if (/^pkcs11:.*[?&]pin-value=/.test(plain)) return 'a PIN does not belong in a URI: use pin-source=file:PATH';
+  if (/^pkcs11:.*[?&;]pin-value=/.test(plain)) return 'a PIN does not belong in a URI: use pin-source=file:PATH';
   if (plain.startsWith('base64key:')) return 'a key does not belong in a URI: run ocicrypt-kms keygen FILE';
   if (/^(?:keyfile:\/\/)?\/[^/]/.test(plain)) {
     return 'the path of a key file in a URI holds ASCII alone, without spaces and , \\ # % ?, and no .. or empty part: use another path';

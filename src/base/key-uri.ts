@@ -51,7 +51,8 @@ export function parseKeyUri(text: string): KeyUri {
   if (parsed !== undefined) return parsed;
   throw new OcicryptError('bad-input', `not a key URI: ${showKeyText(text)}`, {
     hint:
-      suggestSpelling(text, (spelling) => asKeyUri(spelling) !== undefined) ?? `keys look like ${EXAMPLES.join(', ')}`,
+      suggestSpelling(text, (spelling) => asKeyUri(spelling) !== undefined) ??
+      `keys look like ${examplesFor(text).join(', ')}`,
   });
 }
 
@@ -120,6 +121,13 @@ const EXAMPLES = [
   'keyfile:///PATH',
   'age1…',
 ];
+
+/** Those of the scheme that the text begins with, else all. */
+function examplesFor(text: string): readonly string[] {
+  const scheme = /^[a-z0-9]+:/.exec(text)?.[0];
+  const own = EXAMPLES.filter((example) => scheme !== undefined && example.startsWith(scheme));
+  return own.length > 0 ? own : EXAMPLES;
+}
 
 /** Printable ASCII without what no key needs and what splits or escapes elsewhere: space, comma, backslash, `#`. */
 const PLAIN = /^[!-~]+$/;

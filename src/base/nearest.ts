@@ -6,5 +6,7 @@ export async function nearest(word: string, names: readonly string[]): Promise<s
   const [best] = names
     .map((name) => ({ name, steps: distance(word.toLowerCase(), name.toLowerCase()) }))
     .sort((a, b) => a.steps - b.steps);
-  return best !== undefined && best.steps <= Math.max(2, Math.floor(word.length / 3)) ? best.name : undefined;
+  // Of a word of one or two letters everything short is near.
+  const limit = Math.min(Math.max(2, Math.floor(word.length / 3)), word.length - 1);
+  return best !== undefined && best.steps <= limit ? best.name : undefined;
 }

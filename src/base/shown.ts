@@ -20,6 +20,11 @@ export function namePath(path: string): string {
   return isShownPath(path) ? cut(path, MAXIMUM_PATH) : HIDDEN_PATH;
 }
 
+/** The path of an image, a bare word too: every report names the image by it. */
+export function showImagePath(path: string): string {
+  return withheldFromCallers(isSecret(path) ? HIDDEN_PATH : cut(path, MAXIMUM_PATH));
+}
+
 /** A value as an error shows it, in quotes, without the parts that are named as secrets. */
 export function showValue(value: string): string {
   const open = hideParts(value);

@@ -7,6 +7,18 @@ import { showPath } from './shown.ts';
 /** An object whose members nobody has looked at. */
 export type UnknownRecord = Readonly<Record<string, unknown>>;
 
+/** What people get wrong most, by the parser's word for it: what is wrong, and what to do. */
+const FAULTS: Readonly<Record<string, readonly [reason: string, hint: string]>> = {
+  ALIAS: ['an alias *NAME', 'aliases are refused: write out what it stands for'],
+  BAD_INDENT: ['a bracket that is not closed, or indented too little', 'close it'],
+  BAD_SCALAR_START: ['a value that begins with a reserved character', 'put it in quotes'],
+  BLOCK_AS_IMPLICIT_KEY: ['lines that are not indented alike, or a second colon', 'put values with a colon in quotes'],
+  DUPLICATE_KEY: ['a member that is there twice', 'keep one of them'],
+  MISSING_CHAR: ['a quote or bracket that is not closed', 'close it'],
+  MULTIPLE_DOCS: ['a second document', 'keep one, without a line of ---'],
+  TAB_AS_INDENT: ['a tab before a name', 'indent with spaces'],
+};
+
 /**
  * The members of a file; of an empty one there are none. Aliases are refused: a small file could stand for a large one.
  *
@@ -27,12 +39,19 @@ export async function readYamlFile(
   try {
     document = parse(text, { maxAliasCount: 0, prettyErrors: true, logLevel: 'error' });
   } catch (cause) {
-    const line = cause instanceof YAMLParseError ? cause.linePos?.[0].line : undefined;
-    const where = line === undefined ? '' : ` (line ${line})`;
-    throw new OcicryptError('configuration', `${showPath(file)} is not valid YAML${where}`, {
-      cause,
-      hint: 'write lines of NAME: VALUE, or JSON',
-    });
+    // An alias is the only fault without a line. What the parser says is not shown: it may quote the file.
+    const { code, linePos } = cause instanceof YAMLParseError ? cause : { code: 'ALIAS', linePos: undefined };
+    const line = linePos?.[0].line;
+    const [reason, hint] = FAULTS[code] ?? [undefined, 'write lines of NAME: VALUE, or JSON'];
+    const where = [line === undefined ? '' : `line ${line}`, reason ?? ''].filter((part) => part !== '').join(': ');
+    throw new OcicryptError(
+      'configuration',
+      `${showPath(file)} is not valid YAML${where === '' ? '' : ` (${where})`}`,
+      {
+        cause,
+        hint,
+      },
+    );
   }
   if (document === null || document === undefined) return {};
   if (!isRecord(document)) throw new OcicryptError('configuration', `${showPath(file)} must hold members`);

@@ -1,14 +1,25 @@
 // What the image commands say when a file system refuses to write, before anything was changed and after it was.
 
-import { OcicryptError, showSystemCode } from '../base/errors.ts';
-import { showPath } from '../base/shown.ts';
+import { OcicryptError, showSystemCode, systemCode } from '../base/errors.ts';
+import { showImagePath } from '../base/shown.ts';
+
+const ADVICE: Readonly<Record<string, string>> = {
+  EACCES: 'let this user write there',
+  EDQUOT: 'make room',
+  EFBIG: 'allow larger files (ulimit -f)',
+  EISDIR: 'name another, that one is a directory',
+  ENOENT: 'check that its directory is there and may be written',
+  ENOSPC: 'make room',
+  ENOTDIR: 'name a directory: a part of the path is a file',
+  EROFS: 'name a place that is not mounted read-only',
+};
 
 /** Turns what a file system says, while everything is still as it was, into what a person reads. */
 export function notWritten(path: string): (cause: unknown) => never {
   return (cause) => {
-    throw new OcicryptError('not-written', `cannot write ${showPath(path)}${showSystemCode(cause)}`, {
+    throw new OcicryptError('not-written', `cannot write ${showImagePath(path)}${showSystemCode(cause)}`, {
       cause,
-      hint: 'nothing was changed: check free space and permissions, and run again',
+      hint: `nothing was changed: ${ADVICE[systemCode(cause) ?? ''] ?? 'check free space and permissions'}, and run again`,
     });
   };
 }

@@ -1,7 +1,7 @@
 // Proves what an image's metadata claims: opens the layer keys, and reads the layers that they belong to.
 
 import { equalBytes, wipe } from '../base/bytes.ts';
-import { asOcicryptError, OcicryptError } from '../base/errors.ts';
+import { asOcicryptError, type ErrorCode, OcicryptError } from '../base/errors.ts';
 import type { LayerKeyUnwrapper } from '../client/layer-keys.ts';
 import { decryptLayer } from './cipher/layer.ts';
 import { forEachLimited, KEY_CALLS } from './concurrency.ts';
@@ -34,13 +34,25 @@ export type ProofOptions = {
 /** A layer that fails costs as many calls as it has wrapped keys: after so many the rest is not tried. */
 const MAXIMUM_FAILURES = 16;
 
+/** With these the key was not asked, and nothing is known of the image. Which key is asked is the image's own word. */
+const NOT_ASKED: ReadonlySet<ErrorCode> = new Set([
+  'configuration',
+  'deadline-exceeded',
+  'internal',
+  'not-written',
+  'throttled',
+  'unauthenticated',
+  'unavailable',
+]);
+
 /**
  * Opens every layer key of the images with every key. With `content` each layer is read once: it has the digest of its
  * descriptor and the HMAC of its annotation, is no layer in the clear, and decrypts to what the config says. Nothing is
  * written.
  *
  * @returns why not, in the order of the images; empty when all is well
- * @throws OcicryptError `not-found`, `bad-input`, `integrity` for a config, and the signal's reason
+ * @throws OcicryptError `not-found`, `bad-input`, `integrity` for a config, the signal's reason, and what kept a key from
+ * being asked
  */
 export async function proveLayers(
   source: ImageSource,
@@ -113,8 +125,9 @@ async function* proveLayer(
             yield { code: 'key-mismatch', message: `${what} has another layer key for ${key} than for ${openedBy}` };
         }
       } catch (error) {
-        const message = `${what} is not opened by ${key ?? 'any key'}: ${asOcicryptError(error).message}`;
-        yield { code: 'not-opened', message };
+        const cause = asOcicryptError(error);
+        if (NOT_ASKED.has(cause.code)) throw cause;
+        yield { code: 'not-opened', message: `${what} is not opened by ${key ?? 'any key'}: ${cause.message}` };
       }
     }
     if (!content || opened === undefined) return;

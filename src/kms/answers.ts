@@ -5,13 +5,23 @@ import { parseRetryAfter } from '../base/http/client.ts';
 import type { HttpResponse } from '../base/http/contract.ts';
 import { asObject, type JsonObject, parseJson } from '../base/json.ts';
 
-/** @throws OcicryptError as {@link damagedAnswer} for what is no JSON object */
+/** @throws OcicryptError as {@link foreignAnswer} for a page, as {@link damagedAnswer} for what else is no JSON object */
 export function readAnswer(service: string, key: string, body: Uint8Array): JsonObject {
-  try {
-    const answer = asObject(parseJson(body, 'the answer'));
-    if (answer !== undefined) return answer;
-  } catch {}
-  throw damagedAnswer(service, key, 'not a JSON object');
+  const answer = readObject(body);
+  if (answer !== undefined) return answer;
+  throw isPage(body) ? foreignAnswer(service, key, 200) : damagedAnswer(service, key, 'not a JSON object');
+}
+
+/** Whether it is HTML or XML: what a login page, a captive portal or a proxy answers with, whatever the status. */
+export function isPage(body: Uint8Array): boolean {
+  return new TextDecoder().decode(body.subarray(0, 256)).trimStart().startsWith('<');
+}
+
+/** The error for an answer of something else than the service: a proxy, a portal, another server. */
+export function foreignAnswer(service: string, key: string, status: number, address = 'the endpoint'): OcicryptError {
+  return new OcicryptError('unavailable', `something that is not ${service} answered for ${key} (${status})`, {
+    hint: `check ${address} and the proxy`,
+  });
 }
 
 /** The error for an answer that cannot be what the service said: it is discarded, and asked for again. */

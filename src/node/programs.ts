@@ -36,15 +36,22 @@ export async function runProgram(
       ...(payload === undefined ? [] : ['pipe' as const]),
     ],
   });
-  const timer = setTimeout(() => child.kill('SIGKILL'), milliseconds);
   const { promise, resolve } = Promise.withResolvers<number | undefined>();
+  // What it has started may hold its pipes open, and write on: it dies of their end.
+  const kill = () => {
+    child.kill('SIGKILL');
+    child.stdout?.destroy();
+    child.stderr?.destroy();
+    resolve(-1);
+  };
+  const timer = setTimeout(kill, milliseconds);
   const output: Uint8Array[] = [];
   let length = 0;
   let complaint = '';
   child.stdout?.on('data', (chunk: Uint8Array) => {
     output.push(chunk);
     length += chunk.length;
-    if (length > MAXIMUM_OUTPUT_BYTES) child.kill('SIGKILL');
+    if (length > MAXIMUM_OUTPUT_BYTES) kill();
   });
   child.stderr?.setEncoding('utf8').on('data', (text: string) => {
     if (complaint.length < MAXIMUM_COMPLAINT) complaint += text;

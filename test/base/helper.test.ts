@@ -54,6 +54,11 @@ test('it has no terminal and no input', async () => {
   assert.equal(text(await run('cat; (: < /dev/tty) 2>/dev/null || echo none')), 'none\n');
 });
 
+test('it reads what it is given, and may leave it', async () => {
+  assert.equal(text(await run(['cat'], { input: 'a host\n' })), 'a host\n');
+  assert.equal((await run(['true'], { input: 'x'.repeat(1_000_000) })).status, 0);
+});
+
 test('more output than credentials have is refused', async () => {
   await assert.rejects(run('head -c 1000000 /dev/zero'), { code: 'unauthenticated' });
 });

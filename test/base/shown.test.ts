@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { describeError, describeForCaller, OcicryptError } from '../../src/base/errors.ts';
-import { isContentOfFile, showKeyText, showName, showPath, showValue } from '../../src/base/shown.ts';
+import { isContentOfFile, showImagePath, showKeyText, showName, showPath, showValue } from '../../src/base/shown.ts';
 import { PROJECT } from '../../tools/process.ts';
 import { CANARIES, type Canary, WORDS } from '../fixtures/canaries.ts';
 import { seeded } from '../fixtures/seed.ts';
@@ -125,6 +125,15 @@ test('a path reaches people and logs here, and no caller of a server', () => {
   );
 });
 
+test('an image is named by a bare word too, and by nothing that is a secret', () => {
+  const said = (path: string) => new OcicryptError('not-written', `cannot write ${showImagePath(path)}`).message;
+  assert.equal(said('app'), 'cannot write app');
+  for (const { text, parts } of Object.values(CANARIES)) {
+    const line = said(text);
+    for (const part of parts) assert.ok(!line.includes(part), line);
+  }
+});
+
 test('what callers read in place of a path is English, whatever stands before it', () => {
   const path = showPath('/etc/ocicrypt-kms/app.key');
   const read = (message: string) => describeForCaller(new OcicryptError('not-written', message));
@@ -139,7 +148,7 @@ test('what callers read in place of a path is English, whatever stands before it
     readFileSync(join(PROJECT, file), 'utf8').split('\n'),
   );
   const places = lines.flatMap((line) =>
-    [...line.matchAll(/(`[^`]*?)\$\{showPath\(/g)].map(([, before]) => [before, line]),
+    [...line.matchAll(/(`[^`]*?)\$\{show(?:Image)?Path\(/g)].map(([, before]) => [before, line]),
   );
   const messages = places.filter(([, line = '']) => !line.includes('hint:'));
   assert.ok(messages.length > 40, `${messages.length}`);

@@ -170,6 +170,19 @@ describe('verify', () => {
     assert.match(reasons[0]?.message ?? '', /is not opened by any key: /);
   });
 
+  it('gives no verdict if a key could not be asked: the reason is that of the key', async () => {
+    const source = new MemorySource();
+    source.putRoot(await manifestOf(source, [await encryptedLayer(source)]), MEDIA_TYPES.manifest);
+    const verifyWith = (code: ErrorCode) =>
+      verifyImage(source, { unwrapper: () => ({ unwrap: () => Promise.reject(new OcicryptError(code, 'why')) }) });
+    for (const code of ['unavailable', 'throttled', 'not-written', 'configuration', 'unauthenticated'] as const)
+      await rejects(code, verifyWith(code));
+    for (const code of ['integrity', 'key-disabled', 'not-allowed', 'not-found', 'refused'] as const) {
+      const { ok, reasons } = await verifyWith(code);
+      assert.deepEqual([ok, reasons.map((reason) => reason.code)], [false, ['not-opened']], code);
+    }
+  });
+
   it('compares whatever a packet can name, and refuses the path of a file and the alias of a key', async () => {
     const source = new MemorySource();
     source.putRoot(await manifestOf(source, [await encryptedLayer(source)]), MEDIA_TYPES.manifest);

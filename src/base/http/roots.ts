@@ -38,9 +38,9 @@ export function readRoots(
 ): (Buffer | string)[] {
   const { SSL_CERT_FILE: file, SSL_CERT_DIR: directories } = environment;
   const system = file && directories ? undefined : readSystemRoots();
-  const named = [...(file && file !== system?.path ? [file] : []), ...caFiles];
+  const own = file && file !== system?.path ? file : undefined;
   const roots = system?.roots ?? [];
-  if (named.length === 0 && !directories && caDirectory === undefined) return roots;
+  if (own === undefined && caFiles.length === 0 && !directories && caDirectory === undefined) return roots;
   // Once each: twice the roots of a system would be twice the time to parse them.
   const isFew = !directories && caDirectory === undefined;
   const known = new KnownCertificates(isFew ? roots : []);
@@ -48,7 +48,8 @@ export function readRoots(
   // As by OpenSSL and Go, what cannot be read or is something else is passed over, and directories are not entered.
   const found = directories ? directories.split(delimiter).flatMap((path) => findIn(path, false, known)) : [];
   const texts = [
-    ...named.map((path) => readCertificateFile(path, 'the CA certificates')),
+    ...(own === undefined ? [] : [readCertificateFile(own, 'the file of SSL_CERT_FILE')]),
+    ...caFiles.map((path) => readCertificateFile(path, 'the file of CA certificates')),
     ...(caDirectory === undefined ? [] : readDirectory(caDirectory)),
   ];
   return [...roots, ...found, ...texts.map((text) => known.add(text)).filter((text) => text !== '')];

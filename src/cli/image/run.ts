@@ -1,8 +1,7 @@
 // What all image commands share: progress, interruption, the end of everything that was opened, the digest and its file.
 
-import { open } from 'node:fs/promises';
-import { asOcicryptError, OcicryptError, showSystemCode } from '../../base/errors.ts';
-import { printable, showPath, showValue } from '../../base/shown.ts';
+import { asOcicryptError, OcicryptError } from '../../base/errors.ts';
+import { printable, showValue } from '../../base/shown.ts';
 import type { EncryptedImage } from '../../image/encrypt.ts';
 import { nameByDigestTag } from '../../image/model/digest-tag.ts';
 import { MEDIA_TYPES } from '../../image/model/manifest.ts';
@@ -13,6 +12,7 @@ import { untilInterrupted } from '../interrupt.ts';
 import type { Settings } from '../options/settings.ts';
 import type { Terminal } from '../terminal.ts';
 import { asciiJson } from '../text.ts';
+import { writeDigest } from './digest-file.ts';
 import { type ProgressEvent, startProgress } from './progress.ts';
 import { ImageTools } from './setup.ts';
 
@@ -115,24 +115,6 @@ export async function printResult(
   if (failures.length === 0) return;
   const done = result.written === false ? 'nothing was changed' : `but the image was written: ${result.digest}`;
   throw new OcicryptError('not-written', `${failures.join(', ')}, ${done}`);
-}
-
-/** Not by another name first: it may be a pipe, or a file that is mounted. */
-async function writeDigest(path: string, digest: string): Promise<void> {
-  const bytes = new TextEncoder().encode(digest);
-  try {
-    const file = await open(path, 'w');
-    try {
-      for (let done = 0, count = -1; done < bytes.length; done += count) {
-        count = (await file.write(bytes, done, bytes.length - done)).bytesWritten;
-        if (count === 0) throw new Error('nothing was written');
-      }
-    } finally {
-      await file.close();
-    }
-  } catch (cause) {
-    throw new OcicryptError('not-written', `cannot write ${showPath(path)}${showSystemCode(cause)}`, { cause });
-  }
 }
 
 /** The result with the name that stands for this image alone, if it was given its digest tag. */

@@ -126,7 +126,9 @@ function openForAppending(file: string, purpose: LinePurpose): number {
   let descriptor: number | undefined;
   try {
     descriptor = openSync(file, O_APPEND | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_WRONLY, 0o600);
-    if (purpose === 'evidence') checkOwner(file, fstatSync(descriptor));
+    const status = fstatSync(descriptor);
+    if (purpose === 'evidence') checkOwner(file, status);
+    checkContent(file, status);
     return descriptor;
   } catch (cause) {
     if (descriptor !== undefined) closeSync(descriptor);
@@ -150,18 +152,47 @@ function checkOwner(file: string, status: Stats): void {
   }
 }
 
-/** Only of a file that may be read it can be known. */
+/** How our lines begin, and those that the reference provider has left in its debug log. */
+const BEGINNING = /^\s*(?:\{"(?:time|level)":|\d{4}\/\d\d\/\d\d )/;
+/** The same of a line that was cut off. */
+const CUT_BEGINNING = /^\s*(?:\{(?:"[a-z]{0,5}"?)?)?$/;
+const BEGINNING_BYTES = 64;
+
+/**
+ * A name in the wrong place, or a hard link of another user's, must not have lines put behind a key or a configuration:
+ * that file would be one no more.
+ *
+ * @throws OcicryptError `not-written`
+ */
+function checkContent(file: string, status: Stats): void {
+  if (!status.isFile()) return;
+  const first = readPart(file, status, 0, Math.min(status.size, BEGINNING_BYTES));
+  const text = new TextDecoder('latin1').decode(first);
+  if (BEGINNING.test(text) || CUT_BEGINNING.test(text)) return;
+  throw new OcicryptError('not-written', `${showPath(file)} holds something else than lines of a log`, {
+    hint: 'name a file of its own, or one that is not there yet; nothing was changed',
+  });
+}
+
 function endsInTheMiddle(file: string, descriptor: number): boolean {
+  const status = fstatSync(descriptor);
+  const [last = LINE_FEED] = readPart(file, status, status.size - 1, 1);
+  return last !== LINE_FEED;
+}
+
+/** A part of the file that was opened; nothing if this user may not read it, or if another file has its name by now. */
+function readPart(file: string, { dev, ino, size }: Stats, position: number, length: number): Uint8Array {
   const { O_NOFOLLOW, O_NONBLOCK, O_RDONLY } = constants;
-  const { size } = fstatSync(descriptor);
-  if (size === 0) return false;
+  const bytes = new Uint8Array(length);
+  if (size === 0) return bytes.subarray(0, 0);
   let reader: number | undefined;
   try {
     reader = openSync(file, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
-    const last = new Uint8Array(1);
-    return readSync(reader, last, 0, 1, size - 1) === 1 && last[0] !== LINE_FEED;
+    const read = fstatSync(reader);
+    if (read.ino !== ino || read.dev !== dev) return bytes.subarray(0, 0);
+    return bytes.subarray(0, readSync(reader, bytes, 0, length, position));
   } catch {
-    return false;
+    return bytes.subarray(0, 0);
   } finally {
     if (reader !== undefined) closeSync(reader);
   }

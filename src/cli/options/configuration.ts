@@ -33,7 +33,7 @@ export async function readConfiguration(
     if (exact !== undefined) texts.set(exact, textsOf(exact, value, file, name));
     else if (section.length === 0) throw await unknownMember(file, [name]);
     else {
-      if (!isRecord(value)) throw invalid(file, name, 'must hold members');
+      if (!isRecord(value)) throw invalid(file, name, 'must hold members', `known are ${section.join(', ')}`);
       for (const [member, inner] of Object.entries(value)) {
         const option = optionAt([name, member]);
         if (option === undefined) throw await unknownMember(file, [name, member]);
@@ -75,21 +75,21 @@ function textsOf(name: OptionName, value: unknown, file: string, shown: string):
   switch (optionSpec(name).kind) {
     case 'list':
       if (Array.isArray(value) && value.every((item) => typeof item === 'string' && item !== '')) return value;
-      throw invalid(file, shown, 'must be a list of texts');
+      throw invalid(file, shown, 'must be a list of texts', 'write it as ["VALUE", "VALUE"]');
     case 'pairs':
       if (isRecord(value) && Object.values(value).every((item) => typeof item === 'string')) {
         return Object.entries(value).map(([key, item]) => `${key}=${item}`);
       }
-      throw invalid(file, shown, 'must hold names and texts');
+      throw invalid(file, shown, 'must hold names and texts', 'write it as {NAME: "VALUE"}');
     case 'count':
       if (typeof value === 'number' && Number.isInteger(value)) return [String(value)];
-      throw invalid(file, shown, 'must be a number');
+      throw invalid(file, shown, 'must be a number', 'write it without quotes');
     case 'switch':
       if (typeof value === 'boolean') return value ? [''] : [];
-      throw invalid(file, shown, 'must be true or false');
+      throw invalid(file, shown, 'must be true or false', 'write it without quotes');
     default:
       if (typeof value === 'string' && value !== '') return [value];
-      throw invalid(file, shown, 'must be a text');
+      throw invalid(file, shown, 'must be a text', 'write it as "VALUE", in quotes and not as a list');
   }
 }
 
@@ -102,6 +102,6 @@ function checkTexts(file: string, texts: ReadonlyMap<OptionName, readonly string
   }
 }
 
-function invalid(file: string, member: string, problem: string): OcicryptError {
-  return new OcicryptError('configuration', `${showPath(file)}: ${member} ${problem}`);
+function invalid(file: string, member: string, problem: string, hint: string): OcicryptError {
+  return new OcicryptError('configuration', `${showPath(file)}: ${member} ${problem}`, { hint });
 }

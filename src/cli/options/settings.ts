@@ -172,6 +172,11 @@ function splitOption(word: string, spelling: Spelling): SplitOption | undefined 
 }
 
 async function unknownOption(rawName: string, allowed: readonly OptionName[]): Promise<OcicryptError> {
+  if (rawName.startsWith('--') && isOptionName(rawName.slice(2))) {
+    return new OcicryptError('usage', `unknown option ${showValue(rawName)} for this command`, {
+      hint: 'other commands have it; run with --help for those of this one',
+    });
+  }
   const near = await nearest(rawName.replace(/^-+/, ''), allowed);
   return new OcicryptError('usage', `unknown option ${showValue(rawName)}`, {
     hint: near === undefined ? 'run with --help for those there are' : `did you mean --${near}?`,

@@ -7,7 +7,7 @@ import { delimiter, isAbsolute, join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { OcicryptError } from '../../base/errors.ts';
 import { endGroup } from '../../base/helper.ts';
-import { showPath } from '../../base/shown.ts';
+import { showImagePath } from '../../base/shown.ts';
 import { type InflatedFormat, Inflater, inflatedFormat } from './inflate.ts';
 import { BZIP2, beginsWith, XZ } from './magic.ts';
 
@@ -43,9 +43,13 @@ export async function findDecompressor(start: Uint8Array, path: string): Promise
   if (name === undefined) return undefined;
   const program = await findProgram(name);
   if (program !== undefined) return (compressed) => uncompressBy(program, compressed);
-  throw new OcicryptError('configuration', `${showPath(path)} is compressed by ${name}, and no ${name} is in PATH`, {
-    hint: `install ${name}, or uncompress the file first: ${name} -dk ${showPath(path)}`,
-  });
+  throw new OcicryptError(
+    'configuration',
+    `${showImagePath(path)} is compressed by ${name}, and no ${name} is in PATH`,
+    {
+      hint: `install ${name}, or uncompress the file first: ${name} -dk ${showImagePath(path)}`,
+    },
+  );
 }
 
 function uncompress(compressed: Readable, format: InflatedFormat): ReturnType<Decompressor> {

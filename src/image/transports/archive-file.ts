@@ -3,7 +3,7 @@
 import { createHash } from 'node:crypto';
 import { realpath, stat } from 'node:fs/promises';
 import { OcicryptError, systemCode } from '../../base/errors.ts';
-import { showPath } from '../../base/shown.ts';
+import { showImagePath } from '../../base/shown.ts';
 import { type BlobIdentity, formatDigest } from '../cipher/layer.ts';
 import { notWritten } from '../not-written.ts';
 import type { AtomicFile, FileOwner } from './files.ts';
@@ -33,7 +33,7 @@ export async function readTarget(path: string): Promise<ArchiveTarget> {
 }
 
 export function changedMeanwhile(path: string): OcicryptError {
-  return new OcicryptError('not-written', `${showPath(path)} was changed by another program meanwhile`, {
+  return new OcicryptError('not-written', `${showImagePath(path)} was changed by another program meanwhile`, {
     hint: 'nothing was changed by this run: run again',
   });
 }

@@ -3,7 +3,7 @@
 
 import { join } from 'node:path';
 import { OcicryptError } from '../../base/errors.ts';
-import { showPath } from '../../base/shown.ts';
+import { showImagePath } from '../../base/shown.ts';
 import type { ByteSource } from '../cipher/streams.ts';
 import { checkManifestSize, MAXIMUM_MANIFEST_BYTES } from '../model/manifest.ts';
 import { createAtomicFile, openRegularFile } from './files.ts';
@@ -73,7 +73,7 @@ export class ArchiveMembers {
   checkDigests(): void {
     for (const [path, { kind }] of this.#members) {
       if (kind === 'directory' || !/^blobs\/(?!sha256\/)/.test(path)) continue;
-      throw new OcicryptError('bad-input', `${showPath(this.#path)} holds a blob whose digest is not SHA-256`, {
+      throw new OcicryptError('bad-input', `${showImagePath(this.#path)} holds a blob whose digest is not SHA-256`, {
         hint: 'it would be lost: write to another archive',
       });
     }
@@ -89,7 +89,7 @@ export class ArchiveMembers {
   async open(name: string, signal?: AbortSignal): Promise<BlobReader> {
     const found = this.#find(name);
     if (found === undefined) {
-      throw new OcicryptError('not-found', `${name} is not in ${showPath(this.#path)}`, {
+      throw new OcicryptError('not-found', `${name} is not in ${showImagePath(this.#path)}`, {
         hint: 'the archive is damaged or was not written to its end: make it again',
       });
     }
@@ -103,7 +103,7 @@ export class ArchiveMembers {
 
   /** Reads a member of at most 4 MiB. @throws OcicryptError `not-found`, `bad-input` */
   async readSmall(name: string, signal?: AbortSignal): Promise<Uint8Array> {
-    checkManifestSize(this.size(name) ?? 0, `${name} of ${showPath(this.#path)}`);
+    checkManifestSize(this.size(name) ?? 0, `${name} of ${showImagePath(this.#path)}`);
     const reader = await this.open(name, signal);
     try {
       return await readAtMost(reader, this.size(name) ?? 0);
@@ -163,7 +163,8 @@ export class ArchiveMembers {
       this.#kept.set(path, bytes);
       return true;
     }, signal);
-    if (this.#members.size === 0) throw new OcicryptError('bad-input', `${showPath(this.#path)} is an empty archive`);
+    if (this.#members.size === 0)
+      throw new OcicryptError('bad-input', `${showImagePath(this.#path)} is an empty archive`);
   }
 
   /** @param visit tells whether to go on */
@@ -192,7 +193,7 @@ export class ArchiveMembers {
 
   /** Errors of the tar do not know its name. */
   #damaged(error: OcicryptError): OcicryptError {
-    return new OcicryptError('bad-input', `${showPath(this.#path)}: ${error.message}`, {
+    return new OcicryptError('bad-input', `${showImagePath(this.#path)}: ${error.message}`, {
       cause: error,
       hint: 'make the archive again',
     });

@@ -5,7 +5,7 @@ import { constants } from 'node:fs';
 import { type FileHandle, open, rename, rm, rmdir } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { OcicryptError, showSystemCode, systemCode } from '../../base/errors.ts';
-import { showPath } from '../../base/shown.ts';
+import { showImagePath } from '../../base/shown.ts';
 import { type ByteSink, sourceFromFile } from '../cipher/streams.ts';
 import { checkManifestSize, MAXIMUM_MANIFEST_BYTES } from '../model/manifest.ts';
 import { notWritten } from '../not-written.ts';
@@ -69,15 +69,19 @@ export async function writeFileAtomically(path: string, bytes: Uint8Array): Prom
 export async function openRegularFile(path: string, what: string): Promise<BlobReader> {
   const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK).catch((cause: unknown) => {
     const absent = systemCode(cause) === 'ENOENT' ? ' is not there' : ' cannot be read';
-    throw new OcicryptError('not-found', `${what}${absent}: cannot open ${showPath(path)}${showSystemCode(cause)}`, {
-      cause,
-      hint: 'check the path, and fetch the image again if it is damaged',
-    });
+    throw new OcicryptError(
+      'not-found',
+      `${what}${absent}: cannot open ${showImagePath(path)}${showSystemCode(cause)}`,
+      {
+        cause,
+        hint: 'check the path, and fetch the image again if it is damaged',
+      },
+    );
   });
   const status = await file.stat();
   if (!status.isFile()) {
     await file.close();
-    throw new OcicryptError('bad-input', `${showPath(path)} is no file`);
+    throw new OcicryptError('bad-input', `${showImagePath(path)} is no file`);
   }
   return { ...sourceFromFile(file), close: () => file.close() };
 }
@@ -87,7 +91,7 @@ export async function readSmallFile(path: string, what: string): Promise<Uint8Ar
   const reader = await openRegularFile(path, what);
   try {
     const bytes = await readAtMost(reader, MAXIMUM_MANIFEST_BYTES + 1);
-    checkManifestSize(bytes.length, showPath(path));
+    checkManifestSize(bytes.length, showImagePath(path));
     return bytes;
   } finally {
     await reader.close();

@@ -5,7 +5,7 @@ import { open, readFile, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { OcicryptError, systemCode } from '../../base/errors.ts';
-import { showPath } from '../../base/shown.ts';
+import { showImagePath } from '../../base/shown.ts';
 import { notWritten } from '../not-written.ts';
 import { createAtomicFile } from './files.ts';
 import { isRunning, temporaryName } from './temporary.ts';
@@ -45,7 +45,7 @@ export async function lockFile(
   while (!((await create(path, own)) || (await takeOver(path, own)))) {
     signal?.throwIfAborted();
     if (performance.now() > deadline) {
-      throw new OcicryptError('not-written', `another run holds ${showPath(path)}`, {
+      throw new OcicryptError('not-written', `another run holds ${showImagePath(path)}`, {
         hint: 'nothing was changed: wait for its end; if none is running, remove that file',
       });
     }

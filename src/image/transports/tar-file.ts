@@ -4,7 +4,7 @@ import { constants } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
 import { Readable } from 'node:stream';
 import { OcicryptError, showSystemCode, systemCode } from '../../base/errors.ts';
-import { showPath } from '../../base/shown.ts';
+import { showImagePath } from '../../base/shown.ts';
 import { type Decompressor, findDecompressor, MAGIC_LENGTH } from '../cipher/decompress.ts';
 import { sourceFromStream } from '../cipher/streams.ts';
 import type { TarInput } from './tar.ts';
@@ -48,8 +48,8 @@ export async function openTarFile(path: string): Promise<TarFile> {
 async function openArchiveFile(path: string): Promise<FileHandle> {
   const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK).catch((cause: unknown) => {
     if (systemCode(cause) === 'ENOENT')
-      throw new OcicryptError('not-found', `no file ${showPath(path)}`, { cause, hint: 'check the path' });
-    throw new OcicryptError('not-found', `cannot open ${showPath(path)}${showSystemCode(cause)}`, {
+      throw new OcicryptError('not-found', `no file ${showImagePath(path)}`, { cause, hint: 'check the path' });
+    throw new OcicryptError('not-found', `cannot open ${showImagePath(path)}${showSystemCode(cause)}`, {
       cause,
       hint: 'check that this user may read it',
     });
@@ -69,11 +69,11 @@ type FileKind = { isFile(): boolean; isDirectory(): boolean };
 export function checkArchiveKind(path: string, status: FileKind): void {
   if (status.isFile()) return;
   if (status.isDirectory()) {
-    throw new OcicryptError('bad-input', `${showPath(path)} is a directory and no archive`, {
-      hint: `an image layout is named oci:${showPath(path)}`,
+    throw new OcicryptError('bad-input', `${showImagePath(path)} is a directory and no archive`, {
+      hint: `an image layout is named oci:${showImagePath(path)}`,
     });
   }
-  throw new OcicryptError('bad-input', `${showPath(path)} is a pipe or a device: archives are files`, {
+  throw new OcicryptError('bad-input', `${showImagePath(path)} is a pipe or a device: archives are files`, {
     hint: 'write it to a file first',
   });
 }

@@ -88,10 +88,12 @@ export function serviceEndpoint(
   profiles: AwsProfiles,
 ): string {
   const profile = profiles.profile(profiles.name);
-  const choose = (variable: string | undefined, name: string) =>
-    asSwitch(variable) ?? asSwitch(profile?.get(name)) ?? false;
+  const choose = (variable: string, name: string) =>
+    asSwitch(environment[variable], variable) ??
+    asSwitch(profile?.get(name), `${name} of profile ${profiles.name}`) ??
+    false;
   const { variable, section, govCloudFips } = SERVICES[service];
-  if (!choose(environment.AWS_IGNORE_CONFIGURED_ENDPOINT_URLS, 'ignore_configured_endpoint_urls')) {
+  if (!choose('AWS_IGNORE_CONFIGURED_ENDPOINT_URLS', 'ignore_configured_endpoint_urls')) {
     const services = profile?.get('services');
     const candidates = [
       [variable, environment[variable]],
@@ -107,8 +109,8 @@ export function serviceEndpoint(
       hint: 'see region of the profile and AWS_REGION',
     });
   }
-  const isFips = choose(environment.AWS_USE_FIPS_ENDPOINT, 'use_fips_endpoint');
-  const isDualStack = choose(environment.AWS_USE_DUALSTACK_ENDPOINT, 'use_dualstack_endpoint');
+  const isFips = choose('AWS_USE_FIPS_ENDPOINT', 'use_fips_endpoint');
+  const isDualStack = choose('AWS_USE_DUALSTACK_ENDPOINT', 'use_dualstack_endpoint');
   const host = !isFips ? service : partition.id === 'aws-us-gov' ? govCloudFips : `${service}-fips`;
   return `https://${host}.${region}.${isDualStack ? partition.dualStack : partition.suffix}`;
 }

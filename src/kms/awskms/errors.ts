@@ -6,6 +6,7 @@ import { OcicryptError } from '../../base/errors.ts';
 import { parseRetryAfter } from '../../base/http/client.ts';
 import type { HttpResponse } from '../../base/http/contract.ts';
 import { asObject, asText, parseJson } from '../../base/json.ts';
+import { foreignAnswer } from '../answers.ts';
 import { cannotBeUnwrapped } from '../kek.ts';
 
 /** The operation, named as in `X-Amz-Target` and in IAM actions. */
@@ -193,9 +194,7 @@ function explainType(type: string, call: AwsCall): OcicryptError | undefined {
 }
 
 function unknownAnswer(status: number, { key }: AwsCall): OcicryptError {
-  return new OcicryptError('unavailable', `something that is not AWS KMS answered for ${key} (${status})`, {
-    hint: 'check the endpoint and the proxy',
-  });
+  return foreignAnswer('AWS KMS', key, status);
 }
 
 /** What the SDKs take from answers: seconds or a date, or AWS's own header in milliseconds. */

@@ -134,7 +134,7 @@ export async function readInstanceCredentials(
     (end) => ask('PUT', '/latest/api/token', ttl, end),
   );
   const isFallback = [403, 404, 405].includes(opened.status);
-  if (isFallback && asSwitch(environment.AWS_EC2_METADATA_V1_DISABLED) === true) {
+  if (isFallback && asSwitch(environment.AWS_EC2_METADATA_V1_DISABLED, 'AWS_EC2_METADATA_V1_DISABLED') === true) {
     throw refused(
       source,
       opened,

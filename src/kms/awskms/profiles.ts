@@ -58,10 +58,19 @@ export function readAwsProfiles(environment: NodeJS.ProcessEnv): AwsProfiles {
   };
 }
 
-/** A switch of a profile or a variable; undefined if it says neither. */
-export function asSwitch(text: string | undefined): boolean | undefined {
-  const lower = text?.trim().toLowerCase();
-  return lower === 'true' ? true : lower === 'false' ? false : undefined;
+/**
+ * A switch of a profile or a variable; undefined if it says nothing. As for the SDKs, a demand for FIPS that is misspelt
+ * is none that may vanish.
+ *
+ * @throws OcicryptError `configuration` for another word
+ */
+export function asSwitch(text: string | undefined, name: string): boolean | undefined {
+  const lower = text?.trim().toLowerCase() ?? '';
+  if (lower === '') return undefined;
+  if (lower === 'true' || lower === 'false') return lower === 'true';
+  throw new OcicryptError('configuration', `${name} takes true or false`, {
+    hint: 'anything else would leave open what is meant',
+  });
 }
 
 /** A path as the files and variables of AWS's tools have it. */

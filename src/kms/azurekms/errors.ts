@@ -6,6 +6,7 @@ import { parseRetryAfter } from '../../base/http/client.ts';
 import type { HttpResponse } from '../../base/http/contract.ts';
 import { asObject, asText, type JsonObject, parseJson } from '../../base/json.ts';
 import { setting } from '../../base/setting.ts';
+import { foreignAnswer } from '../answers.ts';
 import { cannotBeUnwrapped } from '../kek.ts';
 import type { AzurePlace } from './cloud.ts';
 
@@ -152,9 +153,7 @@ function explainForbidden(answer: HttpResponse, call: AzureCall): OcicryptError 
 }
 
 function unknownAnswer(status: number, { key }: AzureCall): OcicryptError {
-  return new OcicryptError('unavailable', `something that is not Azure Key Vault answered for ${key} (${status})`, {
-    hint: 'check the endpoint and the proxy',
-  });
+  return foreignAnswer('Azure Key Vault', key, status);
 }
 
 /** Whether something else than Azure answered. */

@@ -5,6 +5,7 @@ import { type ErrorCode, type ErrorDetails, OcicryptError } from '../../base/err
 import { parseRetryAfter } from '../../base/http/client.ts';
 import type { HttpResponse } from '../../base/http/contract.ts';
 import { setting } from '../../base/setting.ts';
+import { foreignAnswer } from '../answers.ts';
 import { cannotBeUnwrapped } from '../kek.ts';
 import { apiDisabled, explainForbidden, isByPerimeter } from './forbidden.ts';
 import { type GoogleKmsCall, keyFlags, lastFlag, names, orNameVersion, ringFlags } from './gcloud.ts';
@@ -68,9 +69,7 @@ export function explainGoogleError(answer: HttpResponse, call: GoogleKmsCall): O
 }
 
 function unknownAnswer(status: number, { key }: GoogleKmsCall): OcicryptError {
-  return new OcicryptError('unavailable', `something that is not Google KMS answered for ${key} (${status})`, {
-    hint: 'check the endpoint and the proxy',
-  });
+  return foreignAnswer('Google KMS', key, status);
 }
 
 /**

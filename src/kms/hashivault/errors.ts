@@ -6,6 +6,7 @@ import { parseRetryAfter } from '../../base/http/client.ts';
 import type { HttpResponse } from '../../base/http/contract.ts';
 import { asArray, asObject, asText, parseJson } from '../../base/json.ts';
 import type { KeyUri } from '../../base/key-uri.ts';
+import { foreignAnswer } from '../answers.ts';
 import { cannotBeUnwrapped } from '../kek.ts';
 
 /** The call that was refused. */
@@ -141,10 +142,8 @@ function tooLong(key: string): OcicryptError {
   });
 }
 
-function notVault(key: string, status: number): OcicryptError {
-  return new OcicryptError('unavailable', `something that is not Vault answered for ${key} (${status})`, {
-    hint: 'check VAULT_ADDR and the proxy',
-  });
+export function notVault(key: string, status: number): OcicryptError {
+  return foreignAnswer('Vault', key, status, 'VAULT_ADDR');
 }
 
 /** The lines of `{"errors": [...]}`, or undefined if the body is something else. */

@@ -8,10 +8,10 @@ import { asBytes, asObject, asText, type JsonObject, JsonString, parseJson } fro
 import { type JsonInput, writeJson } from '../../base/json-writer.ts';
 import { formatKeyUri, type KeyUri } from '../../base/key-uri.ts';
 import { SharedBySettings } from '../../base/share.ts';
-import { damagedAnswer } from '../answers.ts';
+import { damagedAnswer, isPage } from '../answers.ts';
 import { cannotBeUnwrapped, checkPlaintext, contextBytes, type EncryptionContext, type Kek } from '../kek.ts';
 import { openVaultConnection, type VaultConnection } from './connection.ts';
-import { explainVaultError, isNotAead } from './errors.ts';
+import { explainVaultError, isNotAead, notVault } from './errors.ts';
 import { openVaultTokens, type VaultLogin, type VaultTokens } from './tokens.ts';
 
 /** What the operator says about Vault; nothing of it ever comes from a packet. */
@@ -155,7 +155,7 @@ function readData(key: string, body: Uint8Array): JsonObject {
     const data = asObject(asObject(parseJson(body, 'the answer'))?.get('data'));
     if (data !== undefined && asText(data.get('error')) === undefined) return data;
   } catch {}
-  throw damaged(key, 'no data');
+  throw isPage(body) ? notVault(key, 200) : damaged(key, 'no data');
 }
 
 function damaged(key: string, how: string): OcicryptError {

@@ -8,6 +8,7 @@ import {
   chownSync,
   copyFileSync,
   existsSync,
+  linkSync,
   readdirSync,
   readFileSync,
   renameSync,
@@ -58,6 +59,41 @@ for (const open of [openAuditLog, openSharedAuditLog]) {
     assert.equal(lines.length, 5);
   });
 }
+
+test('lines are put behind lines of a log and nothing else: a key file or configuration stays what it is', async (t) => {
+  const directory = await mkdtemp(join(tmpdir(), 'append-'));
+  t.after(() => rm(directory, { recursive: true }));
+  const file = join(directory, 'file');
+  const link = join(directory, 'link');
+  const openers = [openAuditLog, openSharedAuditLog, openDebugLog] as const;
+  const others = [
+    '\x01'.repeat(32),
+    '-----BEGIN PRIVATE KEY-----\n',
+    'AGE-SECRET-KEY-1',
+    'allow: [x]\n',
+    '{\n  "type": 1}',
+    '{"auths":{}}',
+  ];
+  for (const content of others) {
+    writeFileSync(file, content, { mode: 0o600 });
+    linkSync(file, link);
+    for (const open of openers)
+      for (const name of [file, link]) assert.throws(() => open(name), { code: 'not-written' });
+    assert.equal(readFileSync(file, 'utf8'), content);
+    rmSync(link);
+  }
+  for (const content of ['', '\n', '{', '{"ti', '{"time":"x"}\n', '{"level":20}\n', '2024/01/02 15:04:05 started\n']) {
+    writeFileSync(file, content, { mode: 0o600 });
+    for (const open of openers) open(file);
+  }
+  // What is put in the place of an open log is no log either.
+  rmSync(file);
+  const log = openAuditLog(file);
+  rmSync(file);
+  writeFileSync(file, 'precious', { mode: 0o600 });
+  await assert.rejects(log.record(event('lost')), { code: 'not-written' });
+  assert.equal(readFileSync(file, 'utf8'), 'precious');
+});
 
 describe('a log that is rotated loses no line', () => {
   for (const open of [openAuditLog, openSharedAuditLog]) {

@@ -122,6 +122,32 @@ test('what is no mapping, or no YAML, or not UTF-8, is refused', async () => {
   await refused(`allow: ["${'x'.repeat(1024 * 1024)}"]`);
 });
 
+test('what people get wrong most in YAML is said, with what to do, and nothing of the file', async () => {
+  for (const [text, said] of [
+    ['allow:\n\t- secret', '(line 2: a tab before a name); indent with spaces'],
+    ['allow: [secret]\nallow: [b]', '(line 2: a member that is there twice); keep one of them'],
+    ['a: &a [secret]\nallow: *a', '(an alias *NAME); aliases are refused: write out what it stands for'],
+    ['allow: [a]\n---\nallow: [b]', '(line 2: a second document); keep one, without a line of ---'],
+    ['timeout: "secret', '(line 1: a quote or bracket that is not closed); close it'],
+    ['timeout: @secret', '(line 1: a value that begins with a reserved character); put it in quotes'],
+    ['timeout: secret: x', '(line 1: lines that are not indented alike, or a second colon)'],
+  ] as const) {
+    const line = await refused(text);
+    assert.ok(line.includes(` is not valid YAML ${said}`), line);
+    assert.doesNotMatch(line, /secret/);
+  }
+});
+
+test('each member that holds a value of another type says how to write it', async () => {
+  for (const name of OPTION_NAMES) {
+    const path = configurationPath(name);
+    if (path === undefined) continue;
+    const text = stringify(path.reduceRight<unknown>((value, member) => ({ [member]: value }), null));
+    assert.match(await refused(text), /must (?:be|hold) .*; write it /, text);
+  }
+  assert.match(await refused('gcpkms: x'), /gcpkms must hold members; known are adc, /);
+});
+
 test('values are checked as those of the command line are, and the file is named', async () => {
   for (const text of ['packet: v3', 'timeout: 1d', 'bytes: hex'])
     assert.match(await refused(text), /config-\d+\.yaml: /);

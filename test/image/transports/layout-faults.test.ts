@@ -17,10 +17,12 @@ import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { OcicryptError } from '../../../src/base/errors.ts';
 import { decryptImage } from '../../../src/image/decrypt.ts';
 import { encryptImage } from '../../../src/image/encrypt.ts';
 import { inspectImage } from '../../../src/image/inspect.ts';
 import { parseImageReference } from '../../../src/image/model/reference.ts';
+import { notWritten } from '../../../src/image/not-written.ts';
 import { openLayout } from '../../../src/image/transports/layout.ts';
 import { lockIndex } from '../../../src/image/transports/layout-lock.ts';
 import { openImageSource, openImageStore } from '../../../src/image/transports/open.ts';
@@ -285,3 +287,22 @@ async function setUp(t: TestContext) {
   const made = await writeImage(join(directory, 'plain'), { layers: [{}, { size: 100_000 }] });
   return { directory, made, recipient: jweRecipient(keys.publicKey), key: jweKey(keys.privateKey) };
 }
+
+test('a place that cannot be written is named as the image is, with what to do about it', () => {
+  for (const [code, advice] of [
+    ['EROFS', 'read-only'],
+    ['ENOTDIR', 'a part of the path is a file'],
+    ['ENOSPC', 'make room'],
+    ['EIO', 'check free space and permissions'],
+  ] as const) {
+    assert.throws(
+      () => notWritten('app')(Object.assign(new Error(), { code })),
+      (error: unknown) => {
+        assert.ok(error instanceof OcicryptError);
+        assert.equal(error.message, `cannot write app (${code})`);
+        assert.ok(error.hint?.includes(advice), error.hint);
+        return true;
+      },
+    );
+  }
+});

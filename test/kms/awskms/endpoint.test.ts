@@ -120,6 +120,12 @@ use_dualstack_endpoint = TRUE
     assert.equal(await at('fips'), 'https://kms-fips.eu-west-1.api.aws eu-west-1');
     const off = { AWS_USE_FIPS_ENDPOINT: 'false', AWS_USE_DUALSTACK_ENDPOINT: 'false' };
     assert.equal(await at('fips', off), regional);
+    for (const name of ['AWS_IGNORE_CONFIGURED_ENDPOINT_URLS', 'AWS_USE_FIPS_ENDPOINT', 'AWS_USE_DUALSTACK_ENDPOINT']) {
+      await assert.rejects(at('ignored', { AWS_IGNORE_CONFIGURED_ENDPOINT_URLS: 'true', [name]: 'yes' }), {
+        code: 'configuration',
+        message: `${name} takes true or false`,
+      });
+    }
     await rm(directory, { recursive: true });
   });
 });

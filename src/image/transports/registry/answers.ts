@@ -68,6 +68,9 @@ export function quote({ status, problem }: Refusal): string {
   return problem === '' ? `(${status})` : `(${status}: ${problem})`;
 }
 
+/** The hint for answers that registries do not give, as those of login pages, proxies and other servers. */
+export const NO_REGISTRY = 'something that is not a registry may answer there: check the host and the proxy';
+
 /** Statuses that another attempt may change; 501 and 505 are for ever. */
 const PASSING = [408, 425, 500, 502, 503, 504];
 
@@ -86,9 +89,12 @@ export function errorOf(refusal: Refusal, name: string, isWrite: boolean): Ocicr
     hint: retryAfter === undefined ? 'try again later' : `it asks to wait for ${Math.ceil(retryAfter / 1000)} s`,
     retryAfter,
   };
+  // What says why as registries do is one.
+  const unlikely = refusal.problem === '' ? { hint: NO_REGISTRY } : {};
   if (status === 429) return new OcicryptError('throttled', `${name} is being asked too often ${said}`, later);
   if (PASSING.includes(status)) return new OcicryptError('unavailable', `${name} fails ${said}`, later);
-  if (status < 400 || status >= 500) return new OcicryptError('unavailable', `${name} cannot do this ${said}`);
+  if (status < 400 || status >= 500)
+    return new OcicryptError('unavailable', `${name} cannot do this ${said}`, unlikely);
   if (status === 403) {
     return new OcicryptError('refused', `${name} refuses access ${said}`, {
       hint: 'check the rights and the quota of the account in the registry',
@@ -99,6 +105,7 @@ export function errorOf(refusal: Refusal, name: string, isWrite: boolean): Ocicr
       hint: isWrite ? 'create the repository first, or check its name and the rights of the account' : 'check the name',
     });
   }
+  if (!isWrite) return new OcicryptError('refused', `${name} does not answer this ${said}`, unlikely);
   return new OcicryptError('refused', `${name} does not take this ${said}`, { hint: hintFor(status) });
 }
 

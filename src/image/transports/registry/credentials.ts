@@ -1,16 +1,17 @@
 // The only code that looks for registry credentials: the auth files of podman and docker, and their helpers.
 // containers-auth.json(5); https://docs.docker.com/reference/cli/docker/login/#credential-helper-protocol
 
-import { type ChildProcess, spawn } from 'node:child_process';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
-import { decodeBase64 } from '../../../base/bytes.ts';
+import { decodeBase64, wipe } from '../../../base/bytes.ts';
 import { OcicryptError, systemCode } from '../../../base/errors.ts';
+import { type Helper, NOT_FOUND, runHelper } from '../../../base/helper.ts';
 import { asObject, asText, type JsonObject, type JsonValue, parseJson } from '../../../base/json.ts';
 import { findMember } from '../../../base/json-members.ts';
 import { readPublicFile } from '../../../base/secret-file.ts';
 import { setting } from '../../../base/setting.ts';
 import { showPath } from '../../../base/shown.ts';
+import { readObject } from '../../../kms/answers.ts';
 import { DOCKER_HUB, normalizeHost } from '../../model/reference.ts';
 
 /** A name and password, or a token that is exchanged for others (OAuth 2 refresh token). */
@@ -39,7 +40,8 @@ export type CredentialSettings = {
  * in any of the spellings that skopeo, podman and docker take for it. Never those of another host that looks alike.
  *
  * @param host as in the image's name (`HOST` or `HOST:PORT`)
- * @throws OcicryptError `configuration` for a file that cannot be read or a helper that fails
+ * @throws OcicryptError `configuration` for a file that cannot be read or a helper that fails, `deadline-exceeded` for one
+ * that does not end, `unauthenticated` for one that writes too much
  */
 export async function findCredentials(
   host: string,
@@ -64,7 +66,6 @@ export async function findCredentials(
 
 const MAXIMUM_AUTH_FILE_BYTES = 4 * 1024 * 1024;
 const HELPER_MILLISECONDS = 30_000;
-const MAXIMUM_ANSWER_BYTES = 64 * 1024;
 
 function defaultFiles(environment: NodeJS.ProcessEnv): readonly string[] {
   const home = environment.HOME || homedir();
@@ -198,42 +199,30 @@ async function askHelper(name: string, host: string): Promise<RegistryCredential
   const program = `docker-credential-${name}`;
   if (!/^[A-Za-z0-9._-]+$/.test(name))
     throw new OcicryptError('configuration', 'a credential helper has a name that is not allowed');
-  const { status, output } = await runHelper(program, host);
-  if (status !== 0) {
-    if (/credentials not found/i.test(output)) return undefined;
-    throw new OcicryptError('configuration', `${program} has no credentials for ${host} (exit ${status})`, {
-      hint: `run: echo ${host} | ${program} get`,
-    });
+  const helper: Helper = {
+    name: program,
+    command: [program, 'get'],
+    input: `${host}\n`,
+    limit: HELPER_MILLISECONDS,
+  };
+  const { status, output } = await runHelper(helper, new AbortController().signal);
+  try {
+    if (status === NOT_FOUND)
+      throw new OcicryptError('configuration', `cannot run ${program}`, { hint: 'install it or run podman login' });
+    const hint = `run: echo ${host} | ${program} get`;
+    if (status !== 0) {
+      if (/credentials not found/i.test(new TextDecoder().decode(output))) return undefined;
+      throw new OcicryptError('configuration', `${program} has no credentials for ${host} (exit ${status})`, { hint });
+    }
+    const answer = readObject(output);
+    if (answer === undefined)
+      throw new OcicryptError('configuration', `${program} does not answer with credentials for ${host}`, { hint });
+    const username = asText(member(answer, 'Username', `answer of ${program}`));
+    const secret = asText(member(answer, 'Secret', `answer of ${program}`));
+    if (username === undefined || secret === undefined || secret === '') return undefined;
+    if (username === '<token>') return { kind: 'identity-token', token: secret };
+    return { kind: 'password', username, password: secret };
+  } finally {
+    wipe(output);
   }
-  const answer = asObject(parseJson(new TextEncoder().encode(output), `answer of ${program}`));
-  const username = asText(member(answer, 'Username', `answer of ${program}`));
-  const secret = asText(member(answer, 'Secret', `answer of ${program}`));
-  if (username === undefined || secret === undefined || secret === '') return undefined;
-  if (username === '<token>') return { kind: 'identity-token', token: secret };
-  return { kind: 'password', username, password: secret };
-}
-
-function runHelper(
-  program: string,
-  host: string,
-): Promise<{ readonly status: number | null; readonly output: string }> {
-  return new Promise((resolve, reject) => {
-    const child: ChildProcess = spawn(program, ['get'], {
-      stdio: ['pipe', 'pipe', 'ignore'],
-      signal: AbortSignal.timeout(HELPER_MILLISECONDS),
-    });
-    let output = '';
-    child.once('error', (cause) => {
-      reject(
-        new OcicryptError('configuration', `cannot run ${program}`, { cause, hint: 'install it or run podman login' }),
-      );
-    });
-    // It has no streams if it could not be started.
-    child.stdout?.setEncoding('utf8').on('data', (text: string) => {
-      output += text;
-      if (output.length > MAXIMUM_ANSWER_BYTES) child.kill('SIGKILL');
-    });
-    child.once('close', (status) => resolve({ status, output }));
-    child.stdin?.on('error', () => undefined).end(`${host}\n`);
-  });
 }

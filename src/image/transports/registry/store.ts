@@ -2,6 +2,7 @@
 
 import { asOcicryptError, OcicryptError } from '../../../base/errors.ts';
 import type { StreamResponse } from '../../../base/http/stream.ts';
+import { readObject } from '../../../kms/answers.ts';
 import type { BlobIdentity } from '../../cipher/layer.ts';
 import { sourceFromStream } from '../../cipher/streams.ts';
 import { type Descriptor, isDigest } from '../../model/descriptor.ts';
@@ -27,7 +28,7 @@ import {
   type Referrers,
   type StoredManifest,
 } from '../store.ts';
-import { drain } from './answers.ts';
+import { drain, NO_REGISTRY } from './answers.ts';
 import { RegistryClient, type RegistrySettings } from './client.ts';
 import { listReferrers } from './referrers.ts';
 
@@ -193,6 +194,11 @@ class RegistryStore implements ImageStore, ReferrerSource, TagSource {
     }
     const mediaType = response.headers['content-type']?.split(';')[0]?.trim() ?? '';
     if (!isManifestType(mediaType)) {
+      if (readObject(response.bytes) === undefined) {
+        throw new OcicryptError('unavailable', `what answered for ${this.name} is no manifest and no error`, {
+          hint: NO_REGISTRY,
+        });
+      }
       throw new OcicryptError('bad-input', `${this.name} is of a type that is no image's`, {
         hint: 'push it again with a current tool',
       });

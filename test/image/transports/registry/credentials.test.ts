@@ -1,10 +1,11 @@
 // Registry credentials: whose they are, where they are looked for, and who never gets them.
 
 import assert from 'node:assert/strict';
-import { chmod, mkdir, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import process from 'node:process';
 import { test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { parseImageReference } from '../../../../src/image/model/reference.ts';
 import { findCredentials } from '../../../../src/image/transports/registry/credentials.ts';
 import { rejects, scratch } from '../../harness.ts';
@@ -155,6 +156,36 @@ test('helpers are asked for the host alone, and files are looked for where podma
     const found = await findCredentials(host, 'a', { authFile });
     assert.equal(found?.kind === 'password' && found.username, username);
   }
+});
+
+test('helpers that say something else, or too much, are named, and nothing that they started goes on', async (t) => {
+  const directory = await scratch(t);
+  const pid = join(directory, 'pid');
+  const scripts = {
+    talk: 'echo hello',
+    list: 'echo "[]"',
+    fail: 'echo no keychain; exit 3',
+    gone: 'exit 127',
+    yes: `yes & echo $! > '${pid}'; wait`,
+  };
+  const path = process.env.PATH;
+  process.env.PATH = `${directory}:${path}`;
+  t.after(() => {
+    process.env.PATH = path;
+  });
+  const authFile = join(directory, 'auth.json');
+  for (const [name, script] of Object.entries(scripts)) {
+    await writeFile(join(directory, `docker-credential-${name}`), `#!/bin/sh\n${script}\n`, { mode: 0o700 });
+    await writeFile(authFile, JSON.stringify({ credsStore: name }));
+    const error = await rejects(
+      name === 'yes' ? 'unauthenticated' : 'configuration',
+      findCredentials('example.com', 'a', { authFile }),
+    );
+    assert.match(error.message, new RegExp(`docker-credential-${name}`));
+  }
+  const started = (await readFile(pid, 'utf8')).trim();
+  const state = () => readFile(`/proc/${started}/stat`, 'utf8').catch(() => '');
+  while (!/^$|\) Z/.test(await state())) await sleep(20);
 });
 
 test('files and helpers that are no such thing are said to be so', async (t) => {

@@ -150,6 +150,21 @@ test('a wrong digest, a wrong length and another manifest than was asked for end
   fake.fault = (_, response, path) =>
     path.includes('/manifests/') && end(response, 200, { 'content-type': 'text/html' }, '{}');
   await rejects('bad-input', open('app:enc').readRoot());
+  // A login page, and what else stands in the way, is no image that is at fault.
+  for (const [status, body] of [
+    [200, '<html>sign in</html>'],
+    [200, ''],
+    [511, '<html>sign in</html>'],
+    [407, ''],
+    [400, 'Client sent an HTTP request to an HTTPS server.'],
+  ] as const) {
+    fake.fault = (_, response) => end(response, status, { 'content-type': 'text/html' }, body);
+    const error = await rejects(
+      status === 407 || status === 400 ? 'refused' : 'unavailable',
+      open('app:enc').readRoot(),
+    );
+    assert.match(error.hint ?? '', /check the host and the proxy$/, error.message);
+  }
   fake.fault = (_, response) =>
     end(response, 200, { 'content-type': 'application/vnd.oci.image.manifest.v1+json' }, 'x'.repeat(10 * MIB));
   await rejects('bad-input', open('app:enc').readRoot());

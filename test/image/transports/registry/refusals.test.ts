@@ -25,7 +25,7 @@ test('what the registry says of a refusal is shown, bounded, in printable charac
     fake.fault = (_, response) => end(response, 400, {}, body);
     return (await rejects('refused', open('app:enc').readRoot())).message;
   };
-  const start = `${fake.host}/app does not take this`;
+  const start = `${fake.host}/app does not answer this`;
   assert.equal(
     await refusal(problem('MANIFEST_INVALID', 'no such type')),
     `${start} (400: MANIFEST_INVALID: no such type)`,
