@@ -80,7 +80,7 @@ const READ_LATER = [
 async function tryRead(name: (typeof READ_LATER)[number], path: string): Promise<void> {
   if (name === 'ca') {
     const { readCertificateFile } = await import('../base/http/certificates.ts');
-    readCertificateFile(path, 'the CA certificates');
+    readCertificateFile(path, 'the file of CA certificates');
   } else if (name === 'adc') {
     const { readCredentials } = await import('../kms/gcpkms/credentials-file.ts');
     readCredentials(path);

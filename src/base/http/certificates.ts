@@ -14,7 +14,7 @@ const PARSED = 16;
  * The certificates of a PEM or DER file, as clean PEM. Text between blocks and blocks of other kinds are passed over;
  * a byte order mark, line ends of Windows and blocks without a line end between them do no harm.
  *
- * @param what how the file is called in an error ("the CA certificates")
+ * @param what how the file is called in an error ("the file of CA certificates")
  * @throws OcicryptError `configuration` if the file cannot be read or holds no certificate, and if one of its
  * blocks is damaged: which one is said, because to leave it out would end as a failure of the network
  */
