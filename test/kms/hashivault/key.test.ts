@@ -384,7 +384,7 @@ describe('Vault', () => {
     const good = `vault:v1:${randomBytes(60).toString('base64')}`;
     const own: WrongAnswer[] = [
       ['no data', 'wrap', 'integrity', true, { kind: 'body', change: () => '{}' }],
-      ['no JSON', 'wrap', 'integrity', true, { kind: 'body', change: () => '<html>' }],
+      ['no JSON', 'wrap', 'unavailable', false, { kind: 'body', change: () => '<html>' }],
       ['no ciphertext', 'wrap', 'integrity', true, data({ key_version: 1 })],
       ['a ciphertext of another shape', 'wrap', 'integrity', true, data({ ciphertext: 'bao:v1:AAAA', key_version: 1 })],
       [
