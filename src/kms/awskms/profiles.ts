@@ -69,7 +69,7 @@ export function asSwitch(text: string | undefined, name: string): boolean | unde
   if (lower === '') return undefined;
   if (lower === 'true' || lower === 'false') return lower === 'true';
   throw new OcicryptError('configuration', `${name} takes true or false`, {
-    hint: 'anything else would leave open what is meant',
+    hint: 'write one of the two, or leave it out',
   });
 }
 
