@@ -28,6 +28,8 @@ export async function startServers(
   const start = async (file: string, more: readonly string[], host: string): Promise<Server> => {
     const port = await findPort();
     const child = spawn(file, [...more, ...common, `--grpcport=${host}:${port}`], { stdio: 'ignore', env });
+    // This process does not wait for it.
+    child.unref();
     process.once('exit', () => child.kill('SIGKILL'));
     await waitUntilListening(port);
     return { port, child };
