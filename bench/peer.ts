@@ -98,6 +98,8 @@ class PeerBench {
   }
 
   async compareServers(peer: string): Promise<void> {
+    const title = 'server, service account';
+    if (![title, imagesTitle('by server')].some((one) => one.includes(this.#only))) return;
     const { key } = this.#world;
     const servers = await startServers(this.#world, {
       ...{ peer, home: this.#directory },
@@ -109,7 +111,6 @@ class PeerBench {
       request: new TextDecoder().decode(wrapRequest(key)),
       environment: this.#environment,
     });
-    const title = 'server, service account';
     if (title.includes(this.#only)) printHead(title);
     for (const [name, method, request] of [
       ['wrap', 'WrapKey', wrapRequest(key)],
@@ -149,7 +150,7 @@ class PeerBench {
 
   /** skopeo, which asks the provider once for each layer. */
   async #compareImages(how: string, providers: Pair<KeyProvider>): Promise<void> {
-    const title = `skopeo, ${LAYERS} layers, ${how}`;
+    const title = imagesTitle(how);
     if (!title.includes(this.#only)) return;
     const { key } = this.#world;
     const [program, ...more] = await toolArgv('skopeo');
@@ -217,6 +218,10 @@ async function measureThroughput({ port, child }: Server, call: CallBytes): Prom
   const processor = ((processorSeconds(child) - before) / calls) * 1e6;
   for (const connection of connections) connection.close();
   return { rate: calls / ((performance.now() - started) / 1000), processor };
+}
+
+function imagesTitle(how: string): string {
+  return `skopeo, ${LAYERS} layers, ${how}`;
 }
 
 function printHead(title: string): void {
