@@ -276,7 +276,7 @@ async function proveTests(
       .replace('figures: ', '')
       .replaceAll(/[\\{}"]/g, '')
       .replaceAll(/: ?/g, ' ')
-      .replaceAll(/, ?/g, ', '),
+      .replaceAll(/,(?=[a-z])/g, ', '),
   );
   return [`${read('pass')} tests, 0 failures`, ...said].join('; ');
 }
