@@ -21,7 +21,7 @@ import { gunzipSync } from 'node:zlib';
 import { readBuild, readProduct } from '../../tools/release/contents.ts';
 import { makePackage, NFPM, type PackageRequest } from '../../tools/release/packages.ts';
 import { fetchDebianRoot, fetchGo, fetchGoSources } from '../peers/fetched.ts';
-import { assertMainJob, CHOSEN, enterRoot, muslRoot, released } from './roots.ts';
+import { assertMainJob, CHOSEN, enterRoot, IS_WHOLE, muslRoot, released } from './roots.ts';
 
 const PRODUCT = readProduct();
 
@@ -135,7 +135,7 @@ for (const [target, machine, arch] of ALPINE.filter(([name]) => CHOSEN.includes(
   });
 }
 
-if (CHOSEN.includes('linux-x64-musl'))
+if (IS_WHOLE)
   test("apk: Alpine's own apk refuses it beside an old musl, installs, upgrades and removes it beside a newer one", async (t) => {
     const root = await alpineRoot(join(directoryOf(t), 'root'));
     const packages = join(root, 'packages');
