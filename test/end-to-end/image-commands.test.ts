@@ -237,8 +237,6 @@ test('verify says yes and no, and what it rests on', async (t) => {
     [full, '--only', other.uri],
     [mixed, '--only', key.uri],
     [full, '--unwrap', '--key', other.file],
-    // Named by thumbprint, with no file that holds it.
-    [full, '--require', key.thumbprint, '--unwrap'],
   ]) {
     const result = await refused('integrity', 'verify', ...words);
     assert.ok(result.stdout.startsWith('FAIL'), result.stdout);
@@ -246,6 +244,9 @@ test('verify says yes and no, and what it rests on', async (t) => {
   // A key that only its service could tell from others proves nothing.
   await refused('usage', 'verify', full, '--require', 'awskms:///alias/app');
   await refused('deadline-exceeded', 'verify', full, '--content', '--key', key.file, '--timeout=1ms');
+  // Nor does one that is named by thumbprint, with no file that holds it: it is not asked.
+  const unasked = await refused('configuration', 'verify', full, '--require', key.thumbprint, '--unwrap');
+  assert.equal(unasked.stdout, '');
 
   const json = await run(['verify', part, '--json']);
   assert.equal(json.exitCode, 76);
