@@ -154,9 +154,15 @@ function checkOwner(file: string, status: Stats): void {
 
 /** How our lines begin, and those that the reference provider has left in its debug log. */
 const BEGINNING = /^\s*(?:\{"(?:time|level)":|\d{4}\/\d\d\/\d\d )/;
+const BEGINNING_BYTES = 64;
 /** The same of a line that was cut off. */
 const CUT_BEGINNING = /^\s*(?:\{(?:"[a-z]{0,5}"?)?)?$/;
-const BEGINNING_BYTES = 64;
+/** What is left of the first line after a log was trimmed from the front. No line of a key in PEM, base64 or hex is like it. */
+const CUT_END = /^[ -~]*["}][ -~]*$/;
+/** Far more than a line of ours has, so that a whole one begins in it. */
+const SEARCHED_BYTES = 1024 * 1024;
+/** Fewer zero bytes are no line of ours that was lost, and may be a key. */
+const LOST_BYTES = 64;
 
 /**
  * A name in the wrong place, or a hard link of another user's, must not have lines put behind a key or a configuration:
@@ -166,12 +172,35 @@ const BEGINNING_BYTES = 64;
  */
 function checkContent(file: string, status: Stats): void {
   if (!status.isFile()) return;
-  const first = readPart(file, status, 0, Math.min(status.size, BEGINNING_BYTES));
-  const text = new TextDecoder('latin1').decode(first);
-  if (BEGINNING.test(text) || CUT_BEGINNING.test(text)) return;
+  const read = (position: number, length: number) =>
+    new TextDecoder('latin1').decode(readPart(file, status, position, Math.min(status.size, length)));
+  if (BEGINNING.test(read(0, BEGINNING_BYTES))) return;
+  const start = read(0, SEARCHED_BYTES);
+  // A power loss leaves zero bytes in the place of what was not on disk yet.
+  const isLost = status.size > SEARCHED_BYTES && /^\0*$/.test(start);
+  if (isLog(isLost ? read(status.size - SEARCHED_BYTES, SEARCHED_BYTES) : start)) return;
   throw new OcicryptError('not-written', `${showPath(file)} holds something else than lines of a log`, {
-    hint: 'name a file of its own, or one that is not there yet; nothing was changed',
+    hint: 'move it away, or name a file of its own; nothing was changed',
   });
+}
+
+/** Whether the first whole line is ours, and what stands before it can be what is left of others. */
+function isLog(text: string): boolean {
+  const rest = text.replace(/^\0+/, '');
+  const [first, second] = rest.split('\n').filter((line) => !CUT_BEGINNING.test(line));
+  if (first === undefined) return rest.length === text.length || text.length >= LOST_BYTES;
+  if (BEGINNING.test(first)) return true;
+  return second !== undefined && BEGINNING.test(second) && CUT_END.test(first) && !isJson(first);
+}
+
+/** A line that is whole JSON, a key in a JWK for example, is no part of ours. */
+function isJson(line: string): boolean {
+  try {
+    JSON.parse(line);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 function endsInTheMiddle(file: string, descriptor: number): boolean {

@@ -73,6 +73,16 @@ test('lines are put behind lines of a log and nothing else: a key file or config
     'allow: [x]\n',
     '{\n  "type": 1}',
     '{"auths":{}}',
+    '\0'.repeat(32),
+    `\0${'\xab'.repeat(31)}`,
+    // Lines that an earlier version has put behind a key make it no log.
+    ...['AGE-SECRET-KEY-1', '\x01'.repeat(32), '-----BEGIN PRIVATE KEY-----\nMA==', '{"kty":"oct","k":"AA"}'].map(
+      (key) => `${key}\n${LINE}${LINE}`,
+    ),
+    `{\n  "kty": "oct"\n}\n${LINE}`,
+    'tail"}\n',
+    `${'x'.repeat(2 * 1024 * 1024)}\n${LINE}`,
+    `${'\0'.repeat(2 * 1024 * 1024)}AGE-SECRET-KEY-1\n${LINE}`,
   ];
   for (const content of others) {
     writeFileSync(file, content, { mode: 0o600 });
@@ -82,10 +92,6 @@ test('lines are put behind lines of a log and nothing else: a key file or config
     assert.equal(readFileSync(file, 'utf8'), content);
     rmSync(link);
   }
-  for (const content of ['', '\n', '{', '{"ti', '{"time":"x"}\n', '{"level":20}\n', '2024/01/02 15:04:05 started\n']) {
-    writeFileSync(file, content, { mode: 0o600 });
-    for (const open of openers) open(file);
-  }
   // What is put in the place of an open log is no log either.
   rmSync(file);
   const log = openAuditLog(file);
@@ -93,6 +99,41 @@ test('lines are put behind lines of a log and nothing else: a key file or config
   writeFileSync(file, 'precious', { mode: 0o600 });
   await assert.rejects(log.record(event('lost')), { code: 'not-written' });
   assert.equal(readFileSync(file, 'utf8'), 'precious');
+});
+
+test('a log that was cut off, trimmed or spoiled by a power loss takes lines again and again', async (t) => {
+  const directory = await mkdtemp(join(tmpdir(), 'append-'));
+  t.after(() => rm(directory, { recursive: true }));
+  const file = join(directory, 'log');
+  const cuts = Array.from({ length: 9 }, (_, length) => '{"level":'.slice(0, length));
+  const lost = '\0'.repeat(4096);
+  const contents = [
+    ...['', '\n', '{"time":"x"}\n', '{"level":20}\n', '2024/01/02 15:04:05 started\n', ' {"time":'],
+    ...cuts,
+    ...cuts.map((cut) => `${cut}\n`),
+    ...cuts.map((cut) => `${cut}\n${cut}\n${LINE}`),
+    // Trimmed from the front, at bytes of every kind, and with a line before the next whole one that was cut off.
+    ...Array.from({ length: LINE.length / 3 }, (_, third) => LINE.slice(third * 3 + 1) + LINE),
+    `id":"a"}\n{"t\n${LINE}`,
+    `${'x'.repeat(200_000)}"}\n${LINE}`,
+    ...[lost, `${lost}\n`, lost + LINE, `\0\0\0${LINE}`, `${lost}"ok"}\n${LINE}`, `${lost}\n{"ti`],
+    '\0'.repeat(3 * 1024 * 1024) + LINE.repeat(3),
+    '\0'.repeat(3 * 1024 * 1024) + LINE.repeat(20_000),
+  ];
+  for (const content of contents) {
+    writeFileSync(file, content, { mode: 0o600 });
+    const shown = JSON.stringify(content.slice(0, 80));
+    for (const id of ['1', '2']) await assert.doesNotReject(async () => openAuditLog(file).record(event(id)), shown);
+    const text = readFileSync(file, 'latin1');
+    assert.ok(text.startsWith(content), shown);
+    const ids = text
+      .split('\n')
+      .slice(-3, -1)
+      .map((line) => JSON.parse(line).id);
+    assert.deepEqual(ids, ['1', '2'], shown);
+    openDebugLog(file);
+    openSharedAuditLog(file);
+  }
 });
 
 describe('a log that is rotated loses no line', () => {
@@ -231,6 +272,9 @@ function idsOf(file: string): readonly string[] {
     .filter((line) => line !== '')
     .map((line) => JSON.parse(line).id);
 }
+
+/** A line of an earlier run. */
+const LINE = `${JSON.stringify({ time: '2026-01-02T03:04:05.678Z', ...event('old'), keys: [{ uri: 'a' }] })}\n`;
 
 /** The soft limit of this process on the size of files. */
 function limitFiles(bytes: number | 'unlimited'): void {

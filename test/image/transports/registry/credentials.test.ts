@@ -166,7 +166,8 @@ test('helpers that say something else, or too much, are named, and nothing that 
     list: 'echo "[]"',
     fail: 'echo no keychain; exit 3',
     gone: 'exit 127',
-    yes: `yes & echo $! > '${pid}'; wait`,
+    // Its number is written before it says too much.
+    yes: `sh -c 'echo $$ > "$0"; exec yes' '${pid}' & wait`,
   };
   const path = process.env.PATH;
   process.env.PATH = `${directory}:${path}`;
@@ -184,6 +185,7 @@ test('helpers that say something else, or too much, are named, and nothing that 
     assert.match(error.message, new RegExp(`docker-credential-${name}`));
   }
   const started = (await readFile(pid, 'utf8')).trim();
+  assert.match(started, /^\d+$/);
   const state = () => readFile(`/proc/${started}/stat`, 'utf8').catch(() => '');
   while (!/^$|\) Z/.test(await state())) await sleep(20);
 });
