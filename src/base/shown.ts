@@ -20,9 +20,14 @@ export function namePath(path: string): string {
   return isShownPath(path) ? cut(path, MAXIMUM_PATH) : HIDDEN_PATH;
 }
 
-/** The path of an image, a bare word too: every report names the image by it. */
+/**
+ * The path of an image, a bare word too: every report names the image by it. Below a directory of their own, digests and
+ * numbers of builds are names: no key in hexadecimal begins with a slash.
+ */
 export function showImagePath(path: string): string {
-  return withheldFromCallers(isSecret(path) ? HIDDEN_PATH : cut(path, MAXIMUM_PATH));
+  const isName = existsSync(path) || /^(?:\.{1,2}|~)\//.test(path);
+  const rest = path.startsWith('/') ? path.replace(/(?<![A-Za-z0-9])[0-9A-Fa-f]{32,}(?![A-Za-z0-9])/g, '') : path;
+  return withheldFromCallers(isName || !isSecret(rest) ? cut(path, MAXIMUM_PATH) : HIDDEN_PATH);
 }
 
 /** A value as an error shows it, in quotes, without the parts that are named as secrets. */
@@ -84,7 +89,7 @@ const SECRETS: readonly RegExp[] = [
   /(?<![A-Z0-9])A(?:KI|SI)A[A-Z0-9]{12,}/,
   /^(?:bearer|basic)\s/i,
   /:\/\/[^/@\s]*:[^/@\s]+@/,
-  /(?<![A-Za-z0-9]|sha256:)(?=[0-9A-Fa-f]*\d)(?=\d*[A-Fa-f])[0-9A-Fa-f]{32,}(?![A-Za-z0-9])/,
+  /(?<![A-Za-z0-9]|sha256[:-]|blobs\/sha256\/)(?=[0-9A-Fa-f]*\d)(?=\d*[A-Fa-f])[0-9A-Fa-f]{32,}(?![A-Za-z0-9])/,
 ];
 
 /** Whether a text is, or holds, what must not be shown: content of a file of keys, a token, random bytes as text. */

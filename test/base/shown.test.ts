@@ -134,6 +134,26 @@ test('an image is named by a bare word too, and by nothing that is a secret', ()
   }
 });
 
+test('the path of an image may hold digests and numbers of builds, and is shown as it was advised to be written', () => {
+  const said = (path: string) => new OcicryptError('not-written', `cannot write ${showImagePath(path)}`).message;
+  const hex = 'c9f0f895fb98ab9159f51fd0297e236d';
+  const key = 'q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA=';
+  for (const path of [
+    `/data/layout/blobs/sha256/${hex}${hex}`,
+    `layout/blobs/sha256/${hex}${hex}`,
+    `/builds/${hex}/image.tar`,
+    `sha256-${hex}${hex}.tar`,
+    `./${hex}`,
+    `../${key}`,
+  ])
+    assert.equal(said(path), `cannot write ${path}`);
+  for (const path of [hex, `${hex}.tar`, `/${key}`, `/x/${key}`, `/${hex}/${key}`])
+    assert.ok(!said(path).includes(path.split('/').at(-1) ?? ''), path);
+  const file = join(directory, key.replace('=', ''));
+  writeFileSync(file, '');
+  assert.equal(said(file), `cannot write ${file}`);
+});
+
 test('what callers read in place of a path is English, whatever stands before it', () => {
   const path = showPath('/etc/ocicrypt-kms/app.key');
   const read = (message: string) => describeForCaller(new OcicryptError('not-written', message));
