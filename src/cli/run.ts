@@ -10,7 +10,7 @@ import {
   showSystemCode,
 } from '../base/errors.ts';
 import { nearest } from '../base/nearest.ts';
-import { spellSettings } from '../base/setting.ts';
+import { setting, spellSettings } from '../base/setting.ts';
 import { showValue } from '../base/shown.ts';
 import type { Command, Personality } from './command.ts';
 import { COMMANDS } from './commands.ts';
@@ -34,7 +34,7 @@ export type Invocation = {
  */
 export async function run(invocation: Invocation, terminal: Terminal): Promise<number> {
   spellSettings(optionOf);
-  const personality: Personality = basename(invocation.name) === 'kms_oci_crypt' ? 'kms_oci_crypt' : 'ocicrypt-kms';
+  const personality = personalityOf(invocation.name);
   try {
     const outdated = outdatedNode(process.versions);
     if (outdated !== undefined) throw outdated;
@@ -48,6 +48,18 @@ export async function run(invocation: Invocation, terminal: Terminal): Promise<n
     if (personality === 'ocicrypt-kms') await COMMANDS.get(invocation.words[0] ?? '')?.failed?.(line, known);
     return ERROR_STATUS[known.code].exit;
   }
+}
+
+/** The line for a command that still waits though nothing is left to wait for. @param name as {@link Invocation} has it */
+export function describeNoEnd(name: string): string {
+  const error = new OcicryptError('internal', 'the command came to no end', {
+    hint: `run again with ${setting('log')} FILE and report what it says`,
+  });
+  return `${personalityOf(name)}: ${describeError(error)}`;
+}
+
+function personalityOf(name: string): Personality {
+  return basename(name) === 'kms_oci_crypt' ? 'kms_oci_crypt' : 'ocicrypt-kms';
 }
 
 /** No relative path means anything without it; the executable's runtime refuses it likewise, before any of this runs. */

@@ -14,8 +14,11 @@ const HOOK = `
       url.endsWith('/src/cli/version.ts') ? { format: 'module', shortCircuit: true, source } : next(url, context),
   });`;
 
-test('a command that waits for nothing any more has failed, though it threw no error', () => {
+test('a command that waits for nothing any more has failed, though it threw no error, and says so in one line', () => {
   const hook = `data:text/javascript,${encodeURIComponent(HOOK)}`;
-  const { status, stdout } = spawnSync(process.execPath, ['--import', hook, MAIN, 'version'], { encoding: 'utf8' });
+  const { status, stdout, stderr } = spawnSync(process.execPath, ['--import', hook, MAIN, 'version'], {
+    encoding: 'utf8',
+  });
   assert.deepEqual([status, stdout], [70, '']);
+  assert.match(stderr, /^ocicrypt-kms: internal: the command came to no end; run again with [^\n]+\n$/);
 });
