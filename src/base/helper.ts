@@ -2,6 +2,7 @@
 // with all that they started as soon as no caller waits for them.
 
 import { type ChildProcess, spawn } from 'node:child_process';
+import { constants } from 'node:os';
 import { concatBytes, wipe } from './bytes.ts';
 import { endedBy, waitFor } from './deadline.ts';
 import { OcicryptError, showSystemCode, systemCode } from './errors.ts';
@@ -21,8 +22,15 @@ export type Helper = {
   readonly limit?: number;
 };
 
-/** How it ended; the output may hold a secret: its reader wipes it. */
-export type HelperResult = { readonly status: number; readonly output: Uint8Array<ArrayBuffer> };
+/** How it ended. */
+export type HelperResult = {
+  /** As a shell has it: {@link NOT_FOUND} if it was not started, 128 and the signal's number if a signal ended it. */
+  readonly status: number;
+  /** Whether it ran at all; programs that lack another one end with {@link NOT_FOUND} too. Of a line, whether the shell did. */
+  readonly isStarted: boolean;
+  /** May hold a secret: its reader wipes it. */
+  readonly output: Uint8Array<ArrayBuffer>;
+};
 
 /** The shell's number for a program that is not there, also if there is no shell. */
 export const NOT_FOUND = 127;
@@ -69,9 +77,12 @@ async function run(helper: Helper, signal: AbortSignal): Promise<HelperResult> {
   child.stdin?.on('error', () => undefined).end(helper.input);
   child.on('error', (cause) => {
     if (CANNOT_START.has(systemCode(cause) ?? '')) reject(notStarted(helper, cause));
-    else resolve({ status: NOT_FOUND, output: new Uint8Array(0) });
+    else resolve({ status: NOT_FOUND, isStarted: false, output: new Uint8Array(0) });
   });
-  child.on('close', (status) => resolve({ status: status ?? -1, output: concatBytes(...chunks) }));
+  child.on('close', (status, by) => {
+    const ended = status ?? 128 + (by === null ? 0 : constants.signals[by]);
+    resolve({ status: ended, isStarted: true, output: concatBytes(...chunks) });
+  });
   const stop = () => reject(endedBy(signal));
   signal.addEventListener('abort', stop, { once: true });
   const timer = helper.limit === undefined ? undefined : setTimeout(() => reject(tookTooLong(helper)), helper.limit);

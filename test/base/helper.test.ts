@@ -46,8 +46,15 @@ test('its output and status are read, a program is given its words, a line goes 
   assert.deepEqual([direct.status, text(direct)], [0, 'a b|$HOME|']);
   const shell = await run('echo "$MORE"; echo never shown >&2; exit 3', { variables: { MORE: 'more' } });
   assert.deepEqual([shell.status, text(shell)], [3, 'more\n']);
-  assert.equal((await run(['/nowhere/at-all'])).status, NOT_FOUND);
-  assert.equal((await run('/nowhere/at-all')).status, NOT_FOUND);
+  for (const [command, isStarted] of [
+    [['/nowhere/at-all'], false],
+    ['/nowhere/at-all', true],
+    [['sh', '-c', 'nowhere-at-all'], true],
+  ] as const) {
+    const ended = await run(command);
+    assert.deepEqual([ended.status, ended.isStarted], [NOT_FOUND, isStarted]);
+  }
+  assert.equal((await run('kill -9 $$')).status, 137);
 });
 
 test('it has no terminal and no input', async () => {

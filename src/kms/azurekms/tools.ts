@@ -5,7 +5,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { wipe } from '../../base/bytes.ts';
 import { OcicryptError } from '../../base/errors.ts';
-import { NOT_FOUND, runHelper } from '../../base/helper.ts';
+import { type HelperResult, runHelper } from '../../base/helper.ts';
 import { asArray, asText } from '../../base/json.ts';
 import { readObject } from '../answers.ts';
 import { type AzureToken, readEnd } from './token.ts';
@@ -82,7 +82,8 @@ export async function requestToolToken(
   for (const name of tools) {
     const { words, token, end, login, isUnused }: Tool = TOOLS[name];
     const variables = environment.PATH === undefined ? {} : { PATH: environment.PATH };
-    const { status, output } = await runHelper({ name, command: words(audience), variables }, signal);
+    const result = await runHelper({ name, command: words(audience), variables }, signal);
+    const { status, isStarted, output } = result;
     try {
       const message = status === 0 ? readObject(output) : undefined;
       const access = asText(message?.get(token)) ?? '';
@@ -90,8 +91,8 @@ export async function requestToolToken(
         .map((member) => readEnd(message?.get(member)))
         .filter((one) => !Number.isNaN(one));
       if (/^[!-~]{1,16384}$/.test(access) && !Number.isNaN(ends)) return { access, lifetime: ends - Date.now() };
-      faults.push(`${name} ${faultOf(status, isUnused?.(environment) ?? false)}`);
-      if (status !== NOT_FOUND) hints.push(login);
+      faults.push(`${name} ${faultOf(result, isUnused?.(environment) ?? false)}`);
+      if (isStarted) hints.push(login);
     } finally {
       wipe(output);
     }
@@ -102,8 +103,8 @@ export async function requestToolToken(
   });
 }
 
-function faultOf(status: number, isUnused: boolean): string {
-  if (status === NOT_FOUND) return 'is not installed';
+function faultOf({ status, isStarted }: HelperResult, isUnused: boolean): string {
+  if (!isStarted) return 'is not installed';
   if (status === 0) return 'writes something else';
   return isUnused ? 'has no user logged in' : `failed (exit status ${status}): its login may have expired`;
 }

@@ -6,7 +6,7 @@
 import { readFileSync } from 'node:fs';
 import { wipe } from '../../base/bytes.ts';
 import { OcicryptError } from '../../base/errors.ts';
-import { NOT_FOUND, runHelper } from '../../base/helper.ts';
+import { runHelper } from '../../base/helper.ts';
 import { asText, type JsonObject } from '../../base/json.ts';
 import { showPath } from '../../base/shown.ts';
 import { readObject } from '../answers.ts';
@@ -67,9 +67,9 @@ export async function readSubjectToken(executable: GoogleExecutable, signal: Abo
   const { name, command, limit, outputFile, variables } = executable;
   const kept = outputFile === undefined ? undefined : readKept(outputFile);
   if (kept !== undefined) return kept;
-  const { status, output } = await runHelper({ name, command, limit, variables }, signal);
+  const { status, isStarted, output } = await runHelper({ name, command, limit, variables }, signal);
   try {
-    if (status === NOT_FOUND) {
+    if (!isStarted) {
       throw new OcicryptError('configuration', `${name} is not there or cannot be run`, {
         hint: 'its command needs the whole path of a program',
       });

@@ -5,7 +5,7 @@ import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { decodeBase64, wipe } from '../../../base/bytes.ts';
 import { OcicryptError, systemCode } from '../../../base/errors.ts';
-import { type Helper, NOT_FOUND, runHelper } from '../../../base/helper.ts';
+import { type Helper, runHelper } from '../../../base/helper.ts';
 import { asObject, asText, type JsonObject, type JsonValue, parseJson } from '../../../base/json.ts';
 import { findMember } from '../../../base/json-members.ts';
 import { readPublicFile } from '../../../base/secret-file.ts';
@@ -40,13 +40,15 @@ export type CredentialSettings = {
  * in any of the spellings that skopeo, podman and docker take for it. Never those of another host that looks alike.
  *
  * @param host as in the image's name (`HOST` or `HOST:PORT`)
+ * @param signal ends a helper
  * @throws OcicryptError `configuration` for a file that cannot be read or a helper that fails, `deadline-exceeded` for one
- * that does not end, `unauthenticated` for one that writes too much
+ * that does not end, `unauthenticated` for one that writes too much, `unavailable` for one that cannot be started now
  */
 export async function findCredentials(
   host: string,
   name: string,
   settings: CredentialSettings = {},
+  signal: AbortSignal = new AbortController().signal,
 ): Promise<RegistryCredentials | undefined> {
   for (const document of settings.authDocuments ?? []) {
     const rows = rowsOf(parseAuthFile(document.content, document.name), document.name);
@@ -58,7 +60,7 @@ export async function findCredentials(
   for (const path of named ? [named] : defaultFiles(environment)) {
     const file = await readAuthFile(path, Boolean(named));
     if (file === undefined) continue;
-    const found = await lookUp(file, host, name, path);
+    const found = await lookUp(file, host, name, path, signal);
     if (found !== undefined) return found;
   }
   return undefined;
@@ -107,12 +109,13 @@ async function lookUp(
   host: string,
   name: string,
   path: string,
+  signal: AbortSignal,
 ): Promise<RegistryCredentials | undefined> {
   const spellings = host === DOCKER_HUB ? DOCKER_HUB_SPELLINGS : [host, `https://${host}`];
   const helpers = asObject(member(file, 'credHelpers', path));
   for (const spelling of spellings) {
     const helper = asText(helpers?.get(spelling));
-    const found = helper === undefined ? undefined : await askHelper(helper, spelling);
+    const found = helper === undefined ? undefined : await askHelper(helper, spelling, signal);
     if (found !== undefined) return found;
   }
   const found = lookUpRow(rowsOf(file, path), host, name, showPath(path));
@@ -120,7 +123,7 @@ async function lookUp(
   const store = asText(member(file, 'credsStore', path));
   return store === undefined || store === ''
     ? undefined
-    : askHelper(store, host === DOCKER_HUB ? DOCKER_HUB_SERVER : host);
+    : askHelper(store, host === DOCKER_HUB ? DOCKER_HUB_SERVER : host, signal);
 }
 
 function rowsOf(file: JsonObject | undefined, what: string): JsonObject {
@@ -195,7 +198,7 @@ function member(object: JsonObject | undefined, name: string, what: string): Jso
 }
 
 /** The helper is the user's own program: found in PATH, never named by a registry or an image. */
-async function askHelper(name: string, host: string): Promise<RegistryCredentials | undefined> {
+async function askHelper(name: string, host: string, signal: AbortSignal): Promise<RegistryCredentials | undefined> {
   const program = `docker-credential-${name}`;
   if (!/^[A-Za-z0-9._-]+$/.test(name))
     throw new OcicryptError('configuration', 'a credential helper has a name that is not allowed');
@@ -205,9 +208,9 @@ async function askHelper(name: string, host: string): Promise<RegistryCredential
     input: `${host}\n`,
     limit: HELPER_MILLISECONDS,
   };
-  const { status, output } = await runHelper(helper, new AbortController().signal);
+  const { status, isStarted, output } = await runHelper(helper, signal);
   try {
-    if (status === NOT_FOUND)
+    if (!isStarted)
       throw new OcicryptError('configuration', `cannot run ${program}`, { hint: 'install it or run podman login' });
     const hint = `run: echo ${host} | ${program} get`;
     if (status !== 0) {

@@ -32,7 +32,7 @@ export class RegistryLogin {
   readonly #askForChallenges: (signal: AbortSignal | undefined) => Promise<string>;
   /** All that was granted. It only grows, or a token for one request would lock out another. */
   #scopes: Scopes = new Map();
-  #found: Promise<RegistryCredentials | undefined> | undefined;
+  #found: { readonly credentials: RegistryCredentials | undefined } | undefined;
   #credentials: RegistryCredentials | undefined;
   #authorization: string | undefined;
   /** The one that was answered last. */
@@ -74,7 +74,7 @@ export class RegistryLogin {
    * `/v2/` asks for is shown to them then, and a token for more than reading if the registry refuses to store.
    *
    * @returns whether there is something else to show now
-   * @throws OcicryptError `unauthenticated`, `configuration`, `unavailable`
+   * @throws OcicryptError `unauthenticated`, `configuration`, `unavailable`, `deadline-exceeded`
    */
   answer(refused: RefusedRequest): Promise<boolean> {
     const answered = this.#renewing.then(() => this.#answer(refused));
@@ -112,7 +112,7 @@ export class RegistryLogin {
     if (!isChallenge && this.#authorization !== sent) return true;
     if (challenges.length === 0) challenges.push(...(await this.#whatElse(refused)));
     if (challenges.length === 0 && !isChallenge) return false;
-    this.#credentials = await this.#find();
+    this.#credentials = await this.#find(signal);
     if (this.#credentials === undefined && !isChallenge) return false;
     const challenge = challenges.find((one) => this.#canAnswer(one, url)) ?? this.#refuse(challenges, refusal);
     const named = isChallenge ? challenge.parameters.get('scope') : undefined;
@@ -145,9 +145,10 @@ export class RegistryLogin {
     }
   }
 
-  #find(): Promise<RegistryCredentials | undefined> {
-    this.#found ??= findCredentials(this.#image.host, this.#image.name, this.#settings);
-    return this.#found;
+  /** Looks once, and again only if that failed. */
+  async #find(signal: AbortSignal | undefined): Promise<RegistryCredentials | undefined> {
+    this.#found ??= { credentials: await findCredentials(this.#image.host, this.#image.name, this.#settings, signal) };
+    return this.#found.credentials;
   }
 
   #canAnswer({ scheme, parameters }: Challenge, registry: URL): boolean {

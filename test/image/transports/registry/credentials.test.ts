@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import process from 'node:process';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { describeError } from '../../../../src/base/errors.ts';
 import { parseImageReference } from '../../../../src/image/model/reference.ts';
 import { findCredentials } from '../../../../src/image/transports/registry/credentials.ts';
 import { rejects, scratch } from '../../harness.ts';
@@ -165,7 +166,8 @@ test('helpers that say something else, or too much, are named, and nothing that 
     talk: 'echo hello',
     list: 'echo "[]"',
     fail: 'echo no keychain; exit 3',
-    gone: 'exit 127',
+    gone: 'nowhere-at-all',
+    killed: 'kill -9 $$',
     // Its number is written before it says too much.
     yes: `sh -c 'echo $$ > "$0"; exec yes' '${pid}' & wait`,
   };
@@ -183,6 +185,9 @@ test('helpers that say something else, or too much, are named, and nothing that 
       findCredentials('example.com', 'a', { authFile }),
     );
     assert.match(error.message, new RegExp(`docker-credential-${name}`));
+    if (name === 'gone')
+      assert.match(describeError(error), /\(exit 127\); run: echo example\.com \| docker-credential-gone get$/);
+    if (name === 'killed') assert.match(error.message, /\(exit 137\)$/);
   }
   const started = (await readFile(pid, 'utf8')).trim();
   assert.match(started, /^\d+$/);

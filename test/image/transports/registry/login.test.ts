@@ -2,10 +2,12 @@
 
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { writeFile } from 'node:fs/promises';
+import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import process from 'node:process';
 import { text } from 'node:stream/consumers';
 import { test } from 'node:test';
+import { setTimeout as turn } from 'node:timers/promises';
 import { decryptImage } from '../../../../src/image/decrypt.ts';
 import { encryptImage } from '../../../../src/image/encrypt.ts';
 import { openLayout } from '../../../../src/image/transports/layout.ts';
@@ -235,4 +237,40 @@ test('a token server may send elsewhere, but no credential goes there', async (t
   target = `http://${other.host}/token`;
   await rejects('unavailable', open('app:enc', settings).readRoot());
   assert.deepEqual(seen, []);
+});
+
+test('a credential helper ends with its request, and is asked again after it took too long', async (t) => {
+  const { fake, open, directory } = await setUpRegistry(t);
+  fake.fault = ({ headers }, response) =>
+    headers.authorization === `Basic ${Buffer.from(PASSWORD).toString('base64')}`
+      ? false
+      : end(response, 401, { 'www-authenticate': 'Basic realm="r"' });
+  const authFile = join(directory, 'helped.json');
+  const started = join(directory, 'started');
+  await writeFile(authFile, JSON.stringify({ credsStore: 'once' }));
+  const [username, secret] = PASSWORD.split(':');
+  const script = `#!/bin/sh
+if [ -e '${started}' ]; then echo '${JSON.stringify({ Username: username, Secret: secret })}'; exit; fi
+sleep 600 & echo $! > '${started}'; wait`;
+  await writeFile(join(directory, 'docker-credential-once'), script, { mode: 0o700 });
+  const path = process.env.PATH;
+  process.env.PATH = `${directory}:${path}`;
+  t.after(() => {
+    process.env.PATH = path;
+  });
+  const store = open('app', { authFile });
+  const controller = new AbortController();
+  const reading = store.readRoot(controller.signal);
+  const outcome = assert.rejects(reading);
+  let sleeper = '';
+  while (!sleeper.endsWith('\n')) {
+    await turn(10);
+    sleeper = await readFile(started, 'utf8').catch(() => '');
+  }
+  controller.abort();
+  await outcome;
+  const state = () => readFile(`/proc/${sleeper.trim()}/stat`, 'utf8').catch(() => '');
+  while (!/^$|\) Z/.test(await state())) await turn(10);
+  // The same login, which has not kept the failure.
+  await rejects('not-found', store.readRoot());
 });
