@@ -28,13 +28,21 @@ export type ProofOptions = {
   readonly unwrapper: (key: string | undefined) => LayerKeyUnwrapper;
   /** Whether to read the layers too. */
   readonly content: boolean;
+  /** Whether a fault of the image is known already. */
+  readonly isFaulty: boolean;
   readonly signal: AbortSignal | undefined;
 };
 
 /** A layer that fails costs as many calls as it has wrapped keys: after so many the rest is not tried. */
 const MAXIMUM_FAILURES = 16;
 
-/** With these the key was not asked, and nothing is known of the image. Which key is asked is the image's own word. */
+/** Each takes as long as a request may: after so many layers of which nothing is known the rest is not tried. */
+const MAXIMUM_UNKNOWN = 4;
+
+/**
+ * With these a key or a blob could not be asked for, and nothing is known of the layer. Which key is asked is the image's
+ * own word.
+ */
 const NOT_ASKED: ReadonlySet<ErrorCode> = new Set([
   'configuration',
   'deadline-exceeded',
@@ -50,9 +58,10 @@ const NOT_ASKED: ReadonlySet<ErrorCode> = new Set([
  * descriptor and the HMAC of its annotation, is no layer in the clear, and decrypts to what the config says. Nothing is
  * written.
  *
- * @returns why not, in the order of the images; empty when all is well
- * @throws OcicryptError `not-found`, `bad-input`, `integrity` for a config, the signal's reason, and what kept a key from
- * being asked
+ * @returns why not, in the order of the images; empty when all is well. A fault that was found is one, whatever is not
+ * known of other layers
+ * @throws OcicryptError `not-found`, `bad-input`, `integrity` for a config, the signal's reason, and, if no fault is
+ * known, what kept a key from being asked or a layer from being read
  */
 export async function proveLayers(
   source: ImageSource,
@@ -61,6 +70,7 @@ export async function proveLayers(
 ): Promise<readonly VerifyReason[]> {
   const layers = [...(await distinctLayers(source, images, options)).values()];
   const reasons: VerifyReason[][] = layers.map(() => []);
+  const unknown: OcicryptError[] = [];
   let failures = 0;
   let skipped = 0;
   const limit = options.content ? source.transfers : KEY_CALLS;
@@ -68,16 +78,25 @@ export async function proveLayers(
     [...layers.entries()],
     limit,
     async ([index, claimed], signal) => {
-      if (failures >= MAXIMUM_FAILURES) return void skipped++;
-      for await (const reason of proveLayer(source, claimed, options, signal)) reasons[index]?.push(reason);
+      if (failures >= MAXIMUM_FAILURES || unknown.length >= MAXIMUM_UNKNOWN) return void skipped++;
+      try {
+        for await (const reason of proveLayer(source, claimed, options, signal)) reasons[index]?.push(reason);
+      } catch (error) {
+        const cause = asOcicryptError(error);
+        if (signal.aborted || !NOT_ASKED.has(cause.code)) throw error;
+        unknown.push(cause);
+      }
       if (reasons[index]?.length !== 0) failures++;
     },
     options.signal,
   );
   const found = reasons.flat();
-  if (skipped === 0) return found;
-  const message = `${skipped} layers were not tried after ${MAXIMUM_FAILURES} had failed`;
-  return [...found, { code: 'not-tried', message }];
+  const [cause] = unknown;
+  if (cause !== undefined && found.length === 0 && !options.isFaulty) throw cause;
+  const untried = skipped + unknown.length;
+  if (untried === 0) return found;
+  const why = cause === undefined ? `after ${MAXIMUM_FAILURES} had failed` : `to their end: ${cause.message}`;
+  return [...found, { code: 'not-tried', message: `${untried} layers were not tried ${why}` }];
 }
 
 /** A layer, and the diff ids that configs have for it: one, unless images differ about it. */
@@ -102,6 +121,7 @@ async function distinctLayers(
   return layers;
 }
 
+/** Yields what is wrong with the layer. @throws OcicryptError in the end what kept a key from being asked, or the layer from being read */
 async function* proveLayer(
   source: ImageSource,
   claimed: ClaimedLayer,
@@ -113,6 +133,7 @@ async function* proveLayer(
   const encryption = decodeEncryption(layer.annotations, what);
   let opened: LayerKeyRecord | undefined;
   let openedBy: string | undefined;
+  let notAsked: OcicryptError | undefined;
   try {
     for (const key of keys) {
       try {
@@ -126,21 +147,25 @@ async function* proveLayer(
         }
       } catch (error) {
         const cause = asOcicryptError(error);
-        if (NOT_ASKED.has(cause.code)) throw cause;
-        yield { code: 'not-opened', message: `${what} is not opened by ${key ?? 'any key'}: ${cause.message}` };
+        if (NOT_ASKED.has(cause.code)) notAsked ??= cause;
+        else yield { code: 'not-opened', message: `${what} is not opened by ${key ?? 'any key'}: ${cause.message}` };
       }
     }
-    if (!content || opened === undefined) return;
-    try {
-      const { publicOptions } = encryption;
-      const record = opened;
-      await retry((running) => readLayer(source, claimed, publicOptions, record, running), signal);
-    } catch (error) {
-      yield { code: 'content', message: `${what} is not what it claims: ${asOcicryptError(error).message}` };
+    if (content && opened !== undefined) {
+      try {
+        const { publicOptions } = encryption;
+        const record = opened;
+        await retry((running) => readLayer(source, claimed, publicOptions, record, running), signal);
+      } catch (error) {
+        const cause = asOcicryptError(error);
+        if (NOT_ASKED.has(cause.code)) notAsked ??= cause;
+        else yield { code: 'content', message: `${what} is not what it claims: ${cause.message}` };
+      }
     }
   } finally {
     wipe(opened?.key);
   }
+  if (notAsked !== undefined) throw notAsked;
 }
 
 /** @throws OcicryptError `integrity` */

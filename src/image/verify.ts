@@ -80,12 +80,15 @@ export async function verifyImage(source: ImageSource, options: VerifyOptions = 
     ...judgeManifests(images),
     ...(options.allowAbsent === true ? [] : judgeAbsent(report)),
   ];
+  const named: VerifyReason[] = [];
+  const digestTag = await judgeDigestTag(source, report.digest, options, named);
   const proven = unwrapper !== undefined && reasons.length === 0;
   if (proven) {
     const keys = required.length === 0 ? [undefined] : required.map(({ key }) => key);
-    reasons.push(...(await proveLayers(source, images, { keys, unwrapper, content, signal })));
+    const isFaulty = named.length > 0;
+    reasons.push(...(await proveLayers(source, images, { keys, unwrapper, content, isFaulty, signal })));
   }
-  const digestTag = await judgeDigestTag(source, report.digest, options, reasons);
+  reasons.push(...named);
   const notProved = [...(proven ? [] : ['keys' as const]), ...(proven && content ? [] : ['content' as const])];
   return { ok: reasons.length === 0, reasons, proven, notProved, digestTag, report, inClear: IN_CLEAR };
 }

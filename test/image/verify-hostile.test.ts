@@ -6,11 +6,13 @@ import { gzipSync, zstdCompressSync } from 'node:zlib';
 import { packTar } from 'modern-tar';
 import { type ErrorCode, OcicryptError } from '../../src/base/errors.ts';
 import { createUnwrapper, type KeyHolder } from '../../src/client/holders.ts';
+import type { LayerKeyUnwrapper } from '../../src/client/layer-keys.ts';
 import { inspectImage } from '../../src/image/inspect.ts';
 import { encodeEncryption } from '../../src/image/model/annotations.ts';
 import { encodeLayerKeyRecord, encodePublicOptions } from '../../src/image/model/layer-options.ts';
 import { MEDIA_TYPES } from '../../src/image/model/manifest.ts';
 import { CONFIG, DOCUMENT, type Shape } from '../../src/image/model/manifest-shape.ts';
+import { describePacket } from '../../src/image/model/packets.ts';
 import { groupLayers } from '../../src/image/probe.ts';
 import { notVerified, type Verification, type VerifyOptions, verifyImage } from '../../src/image/verify.ts';
 import { digestOf, rejects } from './harness.ts';
@@ -183,6 +185,55 @@ describe('verify', () => {
     }
   });
 
+  it('keeps each fault that it found, whatever is not known of other layers and keys', async () => {
+    const source = new MemorySource();
+    const shut = await Promise.all(Array.from({ length: 8 }, () => encryptedLayer(source, { recipients: [SHUT] })));
+    const honest = await encryptedLayer(source);
+    const plain = await encryptedLayer(source, { stored: PLAIN });
+    const unwrapper = (required: string | undefined): LayerKeyUnwrapper => ({
+      async unwrap(keys, signal) {
+        const named = keys.flatMap((key) => describePacket(key).recipients.map((recipient) => recipient.key));
+        if ((required ?? named[0]) === SHUT) throw new OcicryptError('unavailable', 'why');
+        return packetKeys([KEY]).unwrap(keys, signal);
+      },
+    });
+    const verify = async (layers: readonly object[], options: VerifyOptions = {}) => {
+      source.putRoot(await manifestOf(source, layers), MEDIA_TYPES.manifest);
+      return verifyImage(source, { unwrapper, content: true, ...options });
+    };
+    const both = await encryptedLayer(source, { stored: PLAIN, recipients: [SHUT, KEY] });
+    for (const [layers, untried, options] of [
+      [[...shut.slice(0, 1), plain], 1],
+      [[plain, ...shut.slice(0, 1)], 1],
+      [[...shut.slice(0, 3), honest, plain], 3],
+      [[plain, ...shut, honest], 9],
+      [[both], 1, { require: [SHUT, KEY] }],
+    ] as const) {
+      const { ok, reasons } = await verify(layers, options);
+      assert.deepEqual([ok, reasons.map(({ code }) => code)], [false, ['content', 'not-tried']]);
+      assert.equal(reasons[1]?.message, `${untried} layers were not tried to their end: why`);
+    }
+    await rejects('unavailable', verify([honest, ...shut]));
+    Object.assign(source, { resolveTag: async () => undefined });
+    const { reasons } = await verify([honest, ...shut], { digestTag: true });
+    assert.deepEqual(
+      reasons.map(({ code }) => code),
+      ['not-tried', 'digest-tag'],
+    );
+  });
+
+  it('gives no verdict on a layer that could not be read', async () => {
+    const source = new MemorySource();
+    const layer = await encryptedLayer(source);
+    source.putRoot(await manifestOf(source, [layer]), MEDIA_TYPES.manifest);
+    const { openBlob } = source;
+    source.openBlob = (blob) =>
+      blob.digest === layer.digest
+        ? Promise.reject(new OcicryptError('unavailable', 'why'))
+        : openBlob.call(source, blob);
+    await rejects('unavailable', verifyImage(source, STRICT));
+  });
+
   it('compares whatever a packet can name, and refuses the path of a file and the alias of a key', async () => {
     const source = new MemorySource();
     source.putRoot(await manifestOf(source, [await encryptedLayer(source)]), MEDIA_TYPES.manifest);
@@ -226,7 +277,7 @@ describe('verify', () => {
   it('fails for a recipient that is not post-quantum only if that is asked', async () => {
     const recipient = `age1${'q'.repeat(58)}`;
     const source = new MemorySource();
-    const layer = await encryptedLayer(source, { recipient });
+    const layer = await encryptedLayer(source, { recipients: [recipient] });
     source.putRoot(await manifestOf(source, [layer]), MEDIA_TYPES.manifest);
     assert.equal((await verifyImage(source)).ok, true);
     const { ok, reasons } = await verifyImage(source, { postQuantum: true });
@@ -328,9 +379,9 @@ describe('verify with content', () => {
     }
     const source = new MemorySource();
     const twice = await encryptedLayer(source, { key: own, nonce });
-    const other = await encryptedLayer(source, { key: own, nonce, recordNonce: randomBytes(16), recipient: OTHER });
+    const other = await encryptedLayer(source, { key: own, nonce, recordNonce: randomBytes(16), recipients: [OTHER] });
     const name = 'org.opencontainers.image.enc.keys.provider.';
-    const shut = await encryptedLayer(source, { key: own, nonce, recipient: SHUT });
+    const shut = await encryptedLayer(source, { key: own, nonce, recipients: [SHUT] });
     const both = {
       ...twice,
       annotations: {
@@ -484,7 +535,7 @@ describe('what a hostile image costs', () => {
   it('is 64 sets of recipients for the doctor', async () => {
     const source = new MemorySource();
     const layers = await Promise.all(
-      Array.from({ length: 65 }, (_, index) => encryptedLayer(source, { recipient: `${KEY}${index}` })),
+      Array.from({ length: 65 }, (_, index) => encryptedLayer(source, { recipients: [`${KEY}${index}`] })),
     );
     source.putRoot(await manifestOf(source, layers), MEDIA_TYPES.manifest);
     await rejects('bad-input', groupLayers(source, new AbortController().signal));
@@ -507,16 +558,16 @@ type LayerWishes = {
   readonly nonce?: Uint8Array;
   /** In place of the nonce in the layer-key record. */
   readonly recordNonce?: Uint8Array;
-  readonly recipient?: string;
+  readonly recipients?: readonly string[];
 };
 
 /** What anybody can make who may encrypt to the key. */
 async function encryptedLayer(source: MemorySource, wishes: LayerWishes = {}): Promise<EncryptedLayer> {
-  const { plain = PLAIN, key = randomBytes(32), nonce = randomBytes(16), recipient = KEY } = wishes;
+  const { plain = PLAIN, key = randomBytes(32), nonce = randomBytes(16), recipients = [KEY] } = wishes;
   const stored = wishes.stored ?? createCipheriv('aes-256-ctr', key, nonce).update(plain);
   const hmac = createHmac('sha256', key).update(stored).digest();
   const record = encodeLayerKeyRecord({ key, nonce: wishes.recordNonce ?? nonce, digest: digestOf(plain) });
-  const [packet] = await v2Recipient([recipient]).wrap(record, new AbortController().signal);
+  const [packet] = await v2Recipient(recipients).wrap(record, new AbortController().signal);
   const keys = packet === undefined ? [] : [{ scheme: 'provider.kmscrypt', packet }];
   const annotations = Object.fromEntries(encodeEncryption(encodePublicOptions({ hmac }), keys));
   return { ...source.put(stored, ENCRYPTED), annotations };
