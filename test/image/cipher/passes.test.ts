@@ -38,11 +38,14 @@ test('a key that is wiped once the stage has started is still used, also from me
   );
 });
 
-test('what CTR makes of a part is freed at once', () => {
-  const chunk = new Uint8Array(16 * MIB);
-  const running = startStage(['crypt'], LAYER);
-  const before = process.memoryUsage().arrayBuffers;
-  running.apply(chunk);
-  const grown = process.memoryUsage().arrayBuffers - before;
-  assert.ok(grown < MIB, `${grown} bytes`);
-});
+// On Bun it is freed later.
+if (process.versions.bun === undefined) {
+  test('what CTR makes of a part is freed at once', () => {
+    const chunk = new Uint8Array(16 * MIB);
+    const running = startStage(['crypt'], LAYER);
+    const before = process.memoryUsage().arrayBuffers;
+    running.apply(chunk);
+    const grown = process.memoryUsage().arrayBuffers - before;
+    assert.ok(grown < MIB, `${grown} bytes`);
+  });
+}
