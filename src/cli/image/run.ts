@@ -12,7 +12,7 @@ import { untilInterrupted } from '../interrupt.ts';
 import type { Settings } from '../options/settings.ts';
 import type { Terminal } from '../terminal.ts';
 import { asciiJson } from '../text.ts';
-import { writeDigest } from './digest-file.ts';
+import { checkDigestFile, writeDigest } from './digest-file.ts';
 import { type ProgressEvent, startProgress } from './progress.ts';
 import { ImageTools } from './setup.ts';
 
@@ -37,6 +37,8 @@ export async function runOnImage<Result>(
   report?: (result: Result) => Promise<void>,
 ): Promise<Result> {
   const { settings, terminal } = context;
+  const digestFile = settings.text('digestfile');
+  if (digestFile !== undefined) await checkDigestFile(digestFile);
   const tools = new ImageTools(context);
   const progress = startProgress(terminal);
   const onProgress = (event: ProgressEvent) => progress.update(event);
