@@ -28,6 +28,7 @@ export async function runAdmission(context: CommandContext): Promise<void> {
   if (tls === undefined) throw incompleteTls();
   readTlsOptions(tls);
   const listen = listenTargets(settings);
+  const status = statusTarget(settings, tls);
   const logs = await openLogs(settings, { personality, door: 'server', warn });
   const instruments = new WebhookInstruments();
   const limits = webLimits(settings);
@@ -50,9 +51,8 @@ export async function runAdmission(context: CommandContext): Promise<void> {
     });
     const start = () =>
       startWebhook({
-        ...{ listen, tls, limits, instruments, log },
+        ...{ listen, tls, limits, status, instruments, log },
         policy: { handler, hasChanged: () => courts.hasChanged(), reread: () => courts.reread() },
-        status: statusTarget(settings, tls),
         reopenLogs: () => reopenLogs(logs),
       });
     await serveUntilStopped(start, log);

@@ -1,6 +1,6 @@
 // What the options of `serve` and `admission` say alike: certificates, the status page, logs, files that are read later.
 
-import { accessSync, constants } from 'node:fs';
+import { accessSync, constants, statSync } from 'node:fs';
 import { asOcicryptError, describeError, OcicryptError, showSystemCode } from '../base/errors.ts';
 import { showPath } from '../base/shown.ts';
 import { parseListenAddress } from '../server/address.ts';
@@ -84,7 +84,7 @@ async function tryRead(name: (typeof READ_LATER)[number], path: string): Promise
   } else if (name === 'adc') {
     const { readCredentials } = await import('../kms/gcpkms/credentials-file.ts');
     readCredentials(path);
-  } else
+  } else {
     try {
       accessSync(path, constants.R_OK);
     } catch (cause) {
@@ -93,4 +93,7 @@ async function tryRead(name: (typeof READ_LATER)[number], path: string): Promise
         hint: 'correct its name, or who may read it',
       });
     }
+    if (!statSync(path).isDirectory()) return;
+    throw new OcicryptError('configuration', `${showPath(path)} is a directory`, { hint: 'name a file in it' });
+  }
 }

@@ -40,8 +40,7 @@ export async function runProgram(
   // What it has started may hold its pipes open, and write on: it dies of their end.
   const kill = () => {
     child.kill('SIGKILL');
-    child.stdout?.destroy();
-    child.stderr?.destroy();
+    for (const pipe of child.stdio) pipe?.destroy();
     resolve(-1);
   };
   const timer = setTimeout(kill, milliseconds);

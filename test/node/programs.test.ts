@@ -1,6 +1,8 @@
 // Programs of a node that hang or write without end: they are given up, with whatever they have started.
 import assert from 'node:assert/strict';
+import { readdirSync } from 'node:fs';
 import { test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { runProgram } from '../../src/node/programs.ts';
 
 test('a program is given up with its time, even if another one holds its pipes', async () => {
@@ -14,4 +16,17 @@ test('a program is given up if it, or another one that it started, writes withou
   const { status, output } = await runProgram(['sh', '-c', 'yes & wait']);
   assert.equal(status, -1);
   assert.ok(output.length < 17 * 1024 * 1024);
+});
+
+test('nothing stays open of a program that was given up while it was given its input', async () => {
+  const bytes = new Uint8Array(1024 * 1024);
+  const open = () => readdirSync('/proc/self/fd').length;
+  await runProgram(['true']);
+  const before = open();
+  const words = ['sh', '-c', 'exec 4<&0; sleep 20 <&4 & wait'] as const;
+  const { status } = await runProgram([...words], { input: bytes, payload: bytes, milliseconds: 200 });
+  assert.equal(status, -1);
+  const until = performance.now() + 5_000;
+  while (open() > before && performance.now() < until) await sleep(10);
+  assert.ok(open() <= before);
 });

@@ -1,6 +1,6 @@
 // A wrong value of any option ends in one line that says what is wrong and what to do, whichever command takes it.
 import assert from 'node:assert/strict';
-import { mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
@@ -9,6 +9,7 @@ import { Settings } from '../../../src/cli/options/settings.ts';
 import { type OptionName, optionSpec } from '../../../src/cli/options/table.ts';
 import { warnOfFiles } from '../../../src/cli/serving.ts';
 import { createKeyfile } from '../../../src/kms/keyfile/key.ts';
+import { createCertificateAuthority } from '../../fixtures/certificates.ts';
 import { wide } from '../../fixtures/seed.ts';
 import { runCommand } from '../../fixtures/terminal.ts';
 
@@ -77,15 +78,15 @@ test('one line says what is wrong, by a name that the user wrote, and what to do
 /** Without these files a server does not start. */
 const NEEDED = ['audit-log', 'config', 'debugLog', 'policy', 'tls-cert', 'tls-client-ca', 'tls-key'];
 
-/** The options of a server whose files are read later, with files that are not there. */
-function lateFiles(command: string): ReadonlyMap<OptionName, string> {
+/** The options of a server whose files are read later, with files that are not there, or with one path for all. */
+function lateFiles(command: string, path?: string): ReadonlyMap<OptionName, string> {
   const options = COMMANDS.get(command)?.options ?? [];
   const files = options.filter(
     (name) => /^(?:KEY=)?FILE$/.test(optionSpec(name).value ?? '') && !NEEDED.includes(name),
   );
   assert.ok(files.includes('ca') && files.includes('adc'));
   const start = (name: OptionName) => (optionSpec(name).kind === 'pairs' ? 'kbs:///default/key/one=' : '');
-  return new Map(files.map((name) => [name, `${start(name)}/nonexistent/${name}`]));
+  return new Map(files.map((name) => [name, `${start(name)}${path ?? `/nonexistent/${name}`}`]));
 }
 
 test('serve --check names each file that a key would need and that cannot be read', async () => {
@@ -98,12 +99,30 @@ test('serve --check names each file that a key would need and that cannot be rea
     assert.equal(warnings.filter((line) => line.includes(`/nonexistent/${name}`)).length, 1, name);
 });
 
-test('so does a webhook, which opens its keys when it starts', async () => {
-  const files = [...lateFiles('admission')].filter(([name]) => name !== 'key');
-  const said: string[] = [];
-  const log = { info: () => {}, warn: (_: unknown, message: string) => void said.push(message) };
-  await warnOfFiles(new Settings(new Map(files.map(([name, value]) => [name, [value]]))), log);
-  assert.deepEqual(said.toSorted(), files.map(([name]) => `the file of --${name} cannot be used`).toSorted());
+test('so does a webhook, which opens its keys when it starts; a directory is none of these files either', async () => {
+  for (const path of [undefined, directory]) {
+    const files = [...lateFiles('admission', path)].filter(([name]) => name !== 'key');
+    const said: string[] = [];
+    const log = { info: () => {}, warn: (_: unknown, message: string) => void said.push(message) };
+    await warnOfFiles(new Settings(new Map(files.map(([name, value]) => [name, [value]]))), log);
+    assert.deepEqual(said.toSorted(), files.map(([name]) => `the file of --${name} cannot be used`).toSorted());
+  }
+});
+
+test('admission --check looks at the address of the status page', async () => {
+  const authority = await createCertificateAuthority(directory);
+  const { certificate, privateKey } = await authority.issue('server', { usage: 'server' });
+  writeFileSync(
+    'policy.yaml',
+    'rules: [{name: all}]\nregistries: [registry.example]\nnodes: [{runtime: containerd}]\n',
+  );
+  const words = ['admission', '--check', `--policy=${join(directory, 'policy.yaml')}`, '--listen=tls://127.0.0.1:0'];
+  const tls = [`--tls-cert=${certificate}`, `--tls-key=${privateKey}`];
+  const check = (status: string) => runCommand([...words, ...tls, `--status=${status}`]);
+  const right = await check('unix:///nonexistent/status');
+  assert.deepEqual([right.status, right.stdout], [0, 'the configuration can be served\n'], right.stderr);
+  const wrong = await check('nonsense');
+  assert.deepEqual([wrong.status, wrong.stdout], [78, ''], wrong.stderr);
 });
 
 test('a configuration is not printed with keys that are none', async () => {
