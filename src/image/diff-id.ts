@@ -1,7 +1,6 @@
 // The digest of a layer once it is uncompressed, which an image's config calls its diff id: computed, and as configs say it.
 
 import { createHash } from 'node:crypto';
-import { once } from 'node:events';
 import { OcicryptError } from '../base/errors.ts';
 import { Inflater } from './cipher/inflate.ts';
 import { formatDigest } from './cipher/layer.ts';
@@ -70,12 +69,7 @@ export function createDiffIdSink(compression: Compression): DiffIdSink {
   });
   done.catch(() => undefined);
   return {
-    write: async (bytes) => {
-      inflater.note(bytes);
-      // The stream keeps what it is given, and the caller uses the memory again.
-      if (stream.write(Uint8Array.from(bytes)) || stream.destroyed) return;
-      await Promise.race([once(stream, 'drain'), done]);
-    },
+    write: (bytes) => Promise.race([inflater.write(bytes), done]),
     finish: async () => {
       stream.end();
       await done;

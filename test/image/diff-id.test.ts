@@ -9,7 +9,6 @@ import { isCode } from '../fixtures/codes.ts';
 import { digestOf } from './harness.ts';
 
 const content = Buffer.alloc(200_000, 'layer');
-const isBun = process.versions.bun !== undefined;
 
 async function diffId(compression: Compression, bytes: Uint8Array): Promise<string> {
   const sink = createDiffIdSink(compression);
@@ -31,9 +30,7 @@ test('a layer has the digest of all that it holds', async () => {
   ] as const)
     assert.equal(await diffId(compression, bytes), digestOf(content));
   assert.equal(await diffId('gzip', Buffer.concat([gzip, gzip])), two);
-  const frames = diffId('zstd', Buffer.concat([zstd, zstd]));
-  if (isBun) assert.equal(await frames, two);
-  else await assert.rejects(frames, isCode('integrity'));
+  assert.equal(await diffId('zstd', Buffer.concat([zstd, zstd])), two);
 });
 
 test('what is cut, or has something behind its end, has none', async () => {

@@ -55,9 +55,17 @@ export async function findDecompressor(start: Uint8Array, path: string): Promise
 function uncompress(compressed: Readable, format: InflatedFormat): ReturnType<Decompressor> {
   const inflater = new Inflater(format);
   const { stream } = inflater;
-  compressed.on('error', (error) => stream.destroy(error));
-  compressed.on('data', (chunk: Uint8Array) => inflater.note(chunk));
-  return { output: wholeOf(compressed.pipe(stream), inflater), end: () => stream.destroy() };
+  void feed(compressed, inflater);
+  return { output: wholeOf(stream, inflater), end: () => stream.destroy() };
+}
+
+async function feed(compressed: AsyncIterable<Uint8Array>, inflater: Inflater): Promise<void> {
+  try {
+    for await (const chunk of compressed) await inflater.write(chunk);
+    inflater.stream.end();
+  } catch (error) {
+    inflater.stream.destroy(error instanceof Error ? error : new Error('it cannot be read', { cause: error }));
+  }
 }
 
 async function* wholeOf(output: AsyncIterable<Uint8Array>, inflater: Inflater): AsyncGenerator<Uint8Array> {

@@ -16,6 +16,9 @@ export function inflatedFormat(start: Uint8Array): InflatedFormat | undefined {
   return [ZSTD, ...ZSTD_SKIPPABLE].some((magic) => beginsWith(start, magic)) ? 'zstd' : undefined;
 }
 
+/** Node drops what follows the end of a frame in what it is given, and begins with the next frame in what comes then. */
+const READS_ONE_FRAME = process.versions.bun === undefined;
+
 /** `bytesWritten` counts what it has taken of its input. */
 type Engine = Transform & { readonly bytesWritten: number };
 
@@ -32,16 +35,25 @@ export class Inflater {
     this.stream = this.#engine;
   }
 
-  /** To be told of all bytes that are written to the stream, before they are. */
-  note(bytes: Uint8Array): void {
+  /**
+   * Writes the next bytes of the input. Their memory is free again once this resolves; it does not if the stream has come
+   * to its end or failed, which the stream says.
+   */
+  async write(bytes: Uint8Array): Promise<void> {
     this.#given += bytes.length;
-    this.#frames?.pass(bytes);
+    let written = 0;
+    for (let at = 0; at < bytes.length; ) {
+      at += this.#frames?.pass(bytes.subarray(at)) ?? bytes.length;
+      if (at < bytes.length && !READS_ONE_FRAME) continue;
+      const part = bytes.subarray(written, at);
+      await new Promise<void>((resolve) => this.#engine.write(part, () => resolve()));
+      written = at;
+    }
   }
 
   /**
-   * Whether what came out is all that readers in Go find in the input; to be asked at the stream's end. Node takes the end
-   * of the first frame of zstd for that of all, both runtimes end gzip at a zero behind it, and Bun ends zstd that is cut as
-   * if it was whole.
+   * Whether what came out is all that readers in Go find in the input; to be asked at the stream's end. Both runtimes end
+   * gzip at a zero behind it, and Bun ends zstd that is cut as if it was whole.
    */
   get isWhole(): boolean {
     return this.#engine.bytesWritten >= this.#given && (this.#frames?.isWhole ?? true);

@@ -104,14 +104,8 @@ function streamed(format: InflatedFormat, sink: ByteSink): Running {
   const inflater = new Inflater(format, AHEAD);
   const { stream } = inflater;
   const pumped = pump(stream, sink);
-  const push = (give: (done: () => void) => void) =>
-    Promise.race([new Promise<void>(give), pumped.then(() => undefined)]);
   return {
-    // The memory is free again once the engine has taken all of it.
-    write(bytes) {
-      inflater.note(bytes);
-      return push((done) => stream.write(bytes, () => done()));
-    },
+    write: (bytes) => Promise.race([inflater.write(bytes), pumped]),
     async finish() {
       stream.end();
       await pumped;

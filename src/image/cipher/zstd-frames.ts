@@ -1,4 +1,4 @@
-// Follows the frames of zstd (RFC 8878 section 3.1) without uncompressing them: whether a stream of them is whole.
+// Follows the frames of zstd (RFC 8878 section 3.1) without uncompressing them: where each ends, and whether all are whole.
 
 const FRAME = 0xfd2fb528;
 /** The least significant digit is free. */
@@ -22,25 +22,31 @@ export class ZstdFrames {
   #before = 0;
   #checksum = 0;
 
-  /** Takes the next bytes, in parts of any size. */
-  pass(bytes: Uint8Array): void {
+  /** Takes the next bytes, in parts of any size, and none behind the end of a frame. @returns how many it took */
+  pass(bytes: Uint8Array): number {
     for (let at = 0; at < bytes.length; ) {
       const passed = Math.min(this.#before, bytes.length - at);
       this.#before -= passed;
       at += passed;
-      if (this.#before > 0 || at === bytes.length) return;
-      this.#value += (bytes[at++] ?? 0) * 256 ** this.#filled++;
-      if (this.#filled < FIELDS[this.#field]) continue;
-      const value = this.#value;
-      this.#value = 0;
-      this.#filled = 0;
-      this.#read(value);
+      if (passed === 0) this.#take(bytes[at++] ?? 0);
+      if (this.isWhole) return at;
     }
+    return bytes.length;
   }
 
   /** Whether the last frame has come to its end. */
   get isWhole(): boolean {
     return this.#field === 'magic' && this.#filled === 0 && this.#before === 0;
+  }
+
+  /** Takes a byte of the field. */
+  #take(byte: number): void {
+    this.#value += byte * 256 ** this.#filled++;
+    if (this.#filled < FIELDS[this.#field]) return;
+    const value = this.#value;
+    this.#value = 0;
+    this.#filled = 0;
+    this.#read(value);
   }
 
   #read(value: number): void {

@@ -81,7 +81,7 @@ test('an archive that is cut off or damaged anywhere is refused in every compres
   assert.deepEqual(await childrenLeft(), []);
 });
 
-test('an archive of several frames is read to its end or not at all', async (t) => {
+test('an archive of several frames is read to its end', async (t) => {
   const { directory } = await setUp(t);
   const path = join(directory, 'a');
   // By itself the first is an archive without its last blocks; skopeo unpacks both, and takes the second index.
@@ -90,8 +90,7 @@ test('an archive of several frames is read to its end or not at all', async (t) 
   const first = tar.subarray(0, tar.findLastIndex((byte) => byte !== 0) + 1);
   const padded = Buffer.concat([first, Buffer.alloc(-first.length & 511)]);
   await writeFile(path, Buffer.concat([padded, other].map((part) => zstdCompressSync(part))));
-  const problem = process.versions.bun === undefined ? /cannot be uncompressed/ : /is there twice/;
-  await assert.rejects(inspect(`oci-archive:${path}`), problem);
+  await assert.rejects(inspect(`oci-archive:${path}`), /is there twice/);
   await writeFile(path, zstdCompressSync(padded));
   assert.equal((await inspect(`oci-archive:${path}`)).platforms.length, 1);
 });

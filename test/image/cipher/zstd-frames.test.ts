@@ -14,7 +14,7 @@ const SKIPPABLE = Buffer.concat([Buffer.from([0x5f, 0x2a, 0x4d, 0x18, 3, 0, 0, 0
 
 function follow(...parts: readonly Uint8Array[]): boolean {
   const frames = new ZstdFrames();
-  for (const part of parts) frames.pass(part);
+  for (const part of parts) for (let at = 0; at < part.length; ) at += frames.pass(part.subarray(at));
   return frames.isWhole;
 }
 
@@ -45,6 +45,12 @@ test('a frame is whole at its end, and at no byte before', () => {
 });
 
 test('several frames are whole at the end of each, and nothing else may follow', () => {
+  const frames = new ZstdFrames();
+  let rest = Buffer.concat([...FRAMES, SKIPPABLE]);
+  for (const { length } of [...FRAMES, SKIPPABLE]) {
+    assert.equal(frames.pass(rest), length);
+    rest = rest.subarray(length);
+  }
   assert.equal(follow(...FRAMES, SKIPPABLE, ...FRAMES), true);
   for (const more of [Buffer.from('x'), Buffer.alloc(4), Buffer.alloc(512), SKIPPABLE.subarray(0, -1)])
     assert.equal(follow(frame(noise), more), false);
