@@ -96,7 +96,7 @@ export function planNode({ containerds, crio, hasDocker, hasPodman }: Runtimes, 
 }
 
 /** Directories that are made beside the files, and are empty: keys of JWE go there. */
-export const NEEDED_DIRECTORIES: readonly string[] = [CRIO_KEYS];
+export const KEY_DIRECTORIES: readonly string[] = [CRIO_KEYS];
 
 function planContainerd(containerd: Containerd, { root, decoder }: PlanOptions): readonly FileChange[] {
   const { config, kind } = containerd;

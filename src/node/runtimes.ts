@@ -43,9 +43,11 @@ const CONFIGS = {
   rke2: '/var/lib/rancher/rke2/agent/etc/containerd/config.toml',
 } as const;
 
-/** The containerds of which nothing may be here but their files: containerd itself, and those that k3s and RKE2 bring. */
-export function usualContainerds(): readonly Containerd[] {
-  return Object.values(CONFIGS).map((config) => describe('/', config, undefined));
+/** The containerds of which nothing is here but their configuration: no program says what they read. @param found all others */
+export function leftContainerds(root: string, found: readonly Containerd[]): readonly Containerd[] {
+  return Object.values(CONFIGS)
+    .filter((config) => !found.some((one) => one.config === config) && readText(join(root, config)) !== undefined)
+    .map((config) => ({ ...describe(root, config, undefined), program: undefined }));
 }
 
 /**
@@ -117,7 +119,7 @@ function describe(root: string, config: string, running: RunningProcess | undefi
       : /\/docker\//.test(config)
         ? 'docker'
         : 'containerd';
-  const installed = findProgram(root, [...SERVICE_DIRECTORIES, ...broughtBy(root, kind)], 'containerd');
+  const installed = findProgram(root, directoriesOf(root, kind), 'containerd');
   const program = running !== undefined && isExecutable(running.program) ? running.program : installed;
   const units = {
     containerd: ['containerd.service'],
@@ -135,11 +137,11 @@ function describe(root: string, config: string, running: RunningProcess | undefi
   };
 }
 
-/** Where k3s and RKE2 unpack theirs. */
-function broughtBy(root: string, kind: string): readonly string[] {
+/** Where their programs lie: k3s and RKE2 unpack theirs, and never start the one of the system. */
+function directoriesOf(root: string, kind: Containerd['kind']): readonly string[] {
   if (kind === 'k3s') return ['/var/lib/rancher/k3s/data/current/bin'];
   const data = '/var/lib/rancher/rke2/data';
-  return kind === 'rke2' ? namesIn(join(root, data)).map((name) => join(data, name, 'bin')) : [];
+  return kind === 'rke2' ? namesIn(join(root, data)).map((name) => join(data, name, 'bin')) : SERVICE_DIRECTORIES;
 }
 
 /** The first of these units that there is: of k3s and RKE2 a node has one. */

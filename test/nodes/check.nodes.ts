@@ -156,6 +156,7 @@ for (const containerd of CHOSEN) {
       // What it says of clients on this shell is no matter here.
       assert.doesNotMatch(doctor.text, /^(?:warn|FAIL) +containerd/m);
       assert.match(doctor.text, /^ok +containerd.*decrypts tar\+zstd/m);
+      assert.doesNotMatch(doctor.text, /of (?:k3s|rke2)/);
     });
     for (const { said, found, files } of mistakes(containerd, config)) {
       await t.test(said, async () => {

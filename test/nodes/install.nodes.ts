@@ -163,12 +163,16 @@ for (const containerd of CHOSEN) {
     await t.test('two installations at once: one writes, the other finds all of it there', async () => {
       const texts = await Promise.all([succeedOurs(node, 'install', key), succeedOurs(node, 'install', key)]);
       assert.equal(texts.filter((text) => /nothing to write/.test(text)).length, 1, texts.join('\n'));
+      assert.doesNotMatch(texts.join('\n'), /does not run/);
       await succeedOurs(node, 'uninstall');
       assert.equal(await dump(node), dumped);
     });
     await t.test('a containerd that was stopped is not started', async () => {
       const script = 'pid=$(cat /run/containerd.pid); kill "$pid"; while [ -e "/proc/$pid/exe" ]; do sleep 0.05; done';
       await node.run(['sh', '-c', script]);
+      const left = await succeedOurs(node, 'install', key, '--service', '--no-restart');
+      assert.match(left, /nothing was tried/, 'no service is there that decoders could ask');
+      await succeedOurs(node, 'uninstall', '--no-restart');
       const calls = await systemctlCalls(node);
       assert.match(
         await succeedOurs(node, 'install', key),
@@ -177,6 +181,17 @@ for (const containerd of CHOSEN) {
       await succeedOurs(node, 'uninstall');
       assert.deepEqual(await systemctlCalls(node), calls);
       await node.run(['systemctl', 'restart', 'containerd.service']);
+    });
+    await t.test('of a CRI-O that does not run, systemd reads the unit again, and again without it', async () => {
+      // The programs of a node cannot be written: this one is there for our command alone.
+      const script = 'mount -t tmpfs tmpfs /usr/local/sbin && cp /bin/true /usr/local/sbin/crio && exec "$@"';
+      for (const words of [['install', key], ['uninstall']]) {
+        const calls = await systemctlCalls(node);
+        const ours = [executable(), 'node', ...words, '--no-restart'];
+        const { exitCode, stderr } = await node.run(['unshare', '--mount', 'sh', '-c', script, 'sh', ...ours]);
+        assert.equal(exitCode, 0, stderr);
+        assert.deepEqual((await systemctlCalls(node)).slice(calls.length), ['daemon-reload'], words[0]);
+      }
     });
     await t.test(
       'killed at any time, the node works, a second installation completes, and it can be undone',

@@ -7,7 +7,7 @@ import { formatEntry, type KeyUri, parseKeyUri } from '../../base/key-uri.ts';
 import { createKekStore } from '../../kms/store.ts';
 import { readText } from '../../node/files.ts';
 import type { Finding } from '../../node/finding.ts';
-import { findRuntimes, usualContainerds } from '../../node/runtimes.ts';
+import { findRuntimes, leftContainerds } from '../../node/runtimes.ts';
 import { DEFAULT_LIMITS, limitsWithin } from '../../provider/attempts.ts';
 import { checkLabels } from '../../provider/labels.ts';
 import { type ProbeResult, probeKey } from '../../provider/probe.ts';
@@ -53,12 +53,10 @@ export async function runDoctor(context: CommandContext): Promise<void> {
   const images: ImageProbe[] = [];
   for (const image of settings.operands.filter(isImageName)) images.push(await probeImage(context, image));
   const runtimes = await findRuntimes('/');
-  const found = new Set(runtimes.containerds.map(({ config }) => config));
-  // A containerd that is not here may have left its files.
-  const others = usualContainerds().filter(({ config }) => !found.has(config));
-  const containerds = [...runtimes.containerds, ...others].filter(
+  const found = runtimes.containerds.filter(
     ({ program, config }) => program !== undefined || readText(config) !== undefined,
   );
+  const containerds = [...found, ...leftContainerds('/', runtimes.containerds)];
   const findings = [
     ...(await findSettings(process.env)),
     ...(await examineClients(process.env)),

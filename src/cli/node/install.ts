@@ -10,7 +10,7 @@ import { encryptedProcessors, foreignDifferences, parseQuietly } from '../../nod
 import { POLICY_FILE, PROCESSOR_IDS } from '../../node/drop-in.ts';
 import { isWritable, readText } from '../../node/files.ts';
 import { refuseByHand } from '../../node/owner.ts';
-import { NEEDED_DIRECTORIES, type NodePlan, planNode, type Restart } from '../../node/plan.ts';
+import { KEY_DIRECTORIES, type NodePlan, planNode, type Restart } from '../../node/plan.ts';
 import { isNewer } from '../../node/processes.ts';
 import { type Containerd, dumpConfig, type Runtimes, runtimeName } from '../../node/runtimes.ts';
 import type { CommandContext } from '../command.ts';
@@ -21,7 +21,7 @@ import { optionMembers } from '../options/given.ts';
 import type { OptionName } from '../options/table.ts';
 import { parseRules } from '../setup.ts';
 import { concernsService, hasService, remoteMember, serviceFiles, startService } from './service.ts';
-import { hasSystemd, restartAll } from './services.ts';
+import { isByHand, reloadUnits, restartAll } from './services.ts';
 import { failWith, rootOf, someRuntimes } from './setup.ts';
 
 export async function installNode(context: CommandContext): Promise<void> {
@@ -31,7 +31,7 @@ export async function installNode(context: CommandContext): Promise<void> {
   const runtimes = await someRuntimes(root, settings);
   terminal.write(runtimes.containerds.map((one) => `found  ${runtimeName(one)}\n`).join(''));
   if (runtimes.crio !== undefined) terminal.write('found  CRI-O\n');
-  const files = () => {
+  const filesFor = (runtimes: Runtimes) => {
     const { words, files: programs } = executableFor(root);
     const isService = settings.switch('service') || hasService(installedPaths(root));
     const plan = planNode(runtimes, {
@@ -43,17 +43,18 @@ export async function installNode(context: CommandContext): Promise<void> {
     const units = isService ? serviceFiles(words, settings.text('audit-log')) : [];
     return { plan, all: [...programs, ...units, ...plan.files], isService };
   };
-  const { plan, all } = files();
+  const { plan, all } = filesFor(runtimes);
   if (settings.switch('dry-run')) return terminal.write(describeChanges(pendingChanges(root, all), plan));
   const unlock = await lockNode(
     root,
     all.map(({ path }) => path),
   );
   try {
-    // What another run has written while this one waited is read again.
-    const now = files();
-    const pending = pendingChanges(root, now.all);
-    if (!(await writeAndRestart(context, runtimes, root, { ...now, pending }))) return;
+    // What another run has written, and restarted, while this one waited is looked at again.
+    const now = await someRuntimes(root, settings);
+    const files = filesFor(now);
+    const pending = pendingChanges(root, files.all);
+    if (!(await writeAndRestart(context, now, root, { ...files, pending }))) return;
   } finally {
     await unlock();
   }
@@ -64,7 +65,7 @@ export async function installNode(context: CommandContext): Promise<void> {
 
 type Due = { readonly plan: NodePlan; readonly pending: readonly FileChange[]; readonly isService: boolean };
 
-/** @returns whether every service reads now what was written */
+/** @returns whether what was written can be tried: every service has read it, and none is left to the operator */
 async function writeAndRestart(
   context: CommandContext,
   runtimes: Runtimes,
@@ -80,21 +81,32 @@ async function writeAndRestart(
     terminal.say('note: nothing was started or tried: run ocicrypt-kms node check on the node');
     return false;
   }
-  for (const { unit, running } of plan.restarts)
-    if (running === undefined)
-      terminal.say(`note: ${unit} does not run and is not started: it reads this at its next start`);
+  const stopped = plan.restarts.filter(({ running }) => running === undefined);
+  for (const { unit } of stopped)
+    terminal.say(`note: ${unit} does not run and is not started: it reads this at its next start`);
+  const paths = [...pending.map(({ path }) => path), ...stopped.flatMap(({ files }) => files)];
+  await reloadUnits(context, paths).catch((error: unknown) => {
+    undo();
+    throw error;
+  });
   const isRestarted = await restartAll(
     context,
     dueRestarts(plan.restarts, pending).map(({ unit }) => unit),
     undo,
   );
   // If it does not start, the files stay: what is wrong is mostly the policy, which it names.
-  if (isService && !settings.switch('no-restart') && hasSystemd()) await startService(concernsService(pending));
+  if (isService && !isByHand(settings)) await startService(concernsService(pending));
   else if (isService)
     terminal.say('note: run systemctl enable --now ocicrypt-kms.socket, and restart ocicrypt-kms.service if it runs');
-  if (isRestarted) return true;
-  terminal.say('note: nothing was tried: run ocicrypt-kms node check after the restart');
+  if (isRestarted && !(isByHand(settings) && (hasStopped(runtimes) || (isService && concernsService(pending)))))
+    return true;
+  terminal.say('note: nothing was tried: run ocicrypt-kms node check once the services run');
   return false;
+}
+
+/** Whether a runtime does not run: keys may not be there yet, as in the build of an image. */
+function hasStopped({ containerds, crio }: Runtimes): boolean {
+  return [...containerds, ...(crio === undefined ? [] : [crio])].some(({ running }) => running === undefined);
 }
 
 /** Of the services that run, those that read what is written now, or was written since they were started. */
@@ -170,7 +182,7 @@ async function writeAll(root: string, pending: readonly FileChange[], { containe
   const before = await Promise.all(containerds.map(readDump));
   const undo = applyChanges(root, pending);
   try {
-    for (const directory of NEEDED_DIRECTORIES)
+    for (const directory of KEY_DIRECTORIES)
       if (pending.some(({ path }) => path.startsWith('/etc/crio/')))
         mkdirSync(join(root, directory), { recursive: true });
     for (const [index, containerd] of containerds.entries()) await compare(containerd, before[index], pending);

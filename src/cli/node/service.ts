@@ -7,13 +7,12 @@ import { showPath } from '../../base/shown.ts';
 import type { FileChange } from '../../node/changes.ts';
 import { POLICY_FILE } from '../../node/drop-in.ts';
 import { AUDIT_LOG, SERVICE_ADDRESS, SOCKET_UNIT, serviceUnit } from '../config-systemd.ts';
-import { systemctl } from './services.ts';
+import { systemctl, UNITS } from './services.ts';
 
 const SOCKET = 'ocicrypt-kms.socket';
 const SERVICE = 'ocicrypt-kms.service';
 /** What its unit has systemd make. */
 const LOGS = '/var/log/ocicrypt-kms/';
-const UNITS = '/etc/systemd/system';
 
 /** Whether these files, which were written on a node, have the service among them. */
 export function hasService(paths: readonly string[]): boolean {

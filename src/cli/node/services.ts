@@ -4,10 +4,32 @@ import { existsSync } from 'node:fs';
 import { OcicryptError } from '../../base/errors.ts';
 import { runProgram } from '../../node/programs.ts';
 import type { CommandContext } from '../command.ts';
+import type { Settings } from '../options/settings.ts';
+
+/** Where an operator's units are, and ours. */
+export const UNITS = '/etc/systemd/system';
 
 /** sd_booted(3) */
 export function hasSystemd(): boolean {
   return existsSync('/run/systemd/system');
+}
+
+/** Whether the operator starts and restarts services. */
+export function isByHand(settings: Settings): boolean {
+  return settings.switch('no-restart') || !hasSystemd();
+}
+
+/**
+ * Lets systemd read its units again if some of these files are units: else it starts a service by those that it has read
+ * before. Nothing is restarted by this.
+ *
+ * @throws OcicryptError `unavailable`
+ */
+export async function reloadUnits({ terminal }: CommandContext, paths: readonly string[]): Promise<void> {
+  if (!paths.some((path) => path.startsWith(`${UNITS}/`))) return;
+  if (hasSystemd()) await systemctl(['daemon-reload']);
+  else
+    terminal.say('note: units of systemd, which does not run here, have changed: systemctl daemon-reload reads them');
 }
 
 /**
@@ -34,7 +56,7 @@ export async function restartAll(
   undo?: () => void,
 ): Promise<boolean> {
   if (units.length === 0) return true;
-  if (settings.switch('no-restart') || !hasSystemd()) {
+  if (isByHand(settings)) {
     const why = hasSystemd() ? '' : ': systemd does not run here';
     terminal.say(`note: restart ${units.join(' and ')} so that it reads this${why}`);
     return false;

@@ -7,7 +7,7 @@ import { withoutOurs } from '../../node/plan.ts';
 import { findRuntimes } from '../../node/runtimes.ts';
 import type { CommandContext } from '../command.ts';
 import { endService, hasService } from './service.ts';
-import { hasSystemd, restartAll, systemctl } from './services.ts';
+import { hasSystemd, reloadUnits, restartAll } from './services.ts';
 import { rootOf } from './setup.ts';
 
 export async function uninstallNode(context: CommandContext): Promise<void> {
@@ -26,12 +26,13 @@ export async function uninstallNode(context: CommandContext): Promise<void> {
 
 async function restore(context: CommandContext, root: string): Promise<void> {
   const { containerds, crio } = await findRuntimes(root);
-  const hasUnits = hasService(installedPaths(root)) && root === '/' && hasSystemd();
-  if (hasUnits) await endService();
+  const paths = installedPaths(root);
+  if (hasService(paths) && root === '/' && hasSystemd()) await endService();
   const { restored, changedSince } = restoreAll(root, withoutOurs);
   context.terminal.write(restored.map((path) => `as before  ${path}\n`).join(''));
-  if (hasUnits) await systemctl(['daemon-reload']);
   if (root === '/') {
+    // All that were written: a run that was killed may have put them back.
+    await reloadUnits(context, paths);
     const runtimes = [...containerds, ...(crio === undefined ? [] : [crio])];
     await restartAll(
       context,
