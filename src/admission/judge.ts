@@ -5,18 +5,20 @@ import { clientOf } from '../base/deadline.ts';
 import { OcicryptError } from '../base/errors.ts';
 import type { Client } from '../base/fair-queue.ts';
 import { createHttpStreams, type HttpStreams } from '../base/http/stream.ts';
+import { memoryOfJson } from '../base/json.ts';
 import { SharedRuns } from '../base/share.ts';
 import { Places } from '../base/turns.ts';
 import type { LayerKeyUnwrapper } from '../client/layer-keys.ts';
+import type { BlobIdentity } from '../image/cipher/layer.ts';
 import type { Descriptor } from '../image/model/descriptor.ts';
 import { formatDigestTag } from '../image/model/digest-tag.ts';
 import { formatImageReference, type RegistryReference } from '../image/model/reference.ts';
 import { openImageSource } from '../image/transports/open.ts';
 import type { RegistrySettings } from '../image/transports/registry/client.ts';
 import type { AuthDocument } from '../image/transports/registry/credentials.ts';
-import { type ImageSource, isTagSource, type StoredManifest } from '../image/transports/store.ts';
+import { type BlobReader, type ImageSource, isTagSource, type StoredManifest } from '../image/transports/store.ts';
 import { verifyImage } from '../image/verify.ts';
-import { HeldBytes } from './held-bytes.ts';
+import { HeldMemory } from './held-memory.ts';
 import { Kept } from './kept.ts';
 import type { Rule } from './policy.ts';
 
@@ -37,6 +39,8 @@ export type JudgeOptions = {
   /** Gives what opens layer keys for a rule; nothing for one that opens none. */
   readonly unwrapperFor: (rule: Rule) => ((key: string | undefined) => LayerKeyUnwrapper) | undefined;
   readonly onVerdict: (source: 'kept' | 'made') => void;
+  /** Bytes that all images take at the most that are looked at; 128 MiB if it is left out. */
+  readonly memory?: number;
 };
 
 /** Images that are looked at side by side, for all pods of a namespace and for all pods together. */
@@ -64,11 +68,12 @@ export class Judge {
   readonly #running = new SharedRuns<Verdict>();
   readonly #all = new Places(PLACES.all);
   readonly #namespaces = new Map<Client, Places>();
-  readonly #held = new HeldBytes();
+  readonly #held: HeldMemory;
 
   constructor(options: JudgeOptions) {
     this.#options = options;
-    this.#streams = createHttpStreams(options.registry);
+    this.#held = new HeldMemory(options.memory);
+    this.#streams = this.#createStreams();
   }
 
   /**
@@ -83,7 +88,9 @@ export class Judge {
     // Who joins the run of another namespace would wait where that one waits.
     const key = JSON.stringify([clientOf(signal), rule.name, logins.id, formatImageReference(image)]);
     return this.#running.run(key, signal, (running) =>
-      this.#inTurn(running, () => this.#look(image, rule, logins, running)),
+      this.#inTurn(running, () =>
+        this.#held.during(clientOf(running), running, (held) => this.#look(image, rule, logins, held)),
+      ),
     );
   }
 
@@ -110,10 +117,8 @@ export class Judge {
     const kept = this.#find(image, root.digest, rule, logins);
     if (kept !== undefined) return kept;
     const demands = { ...rule.demands, unwrapper: this.#options.unwrapperFor(rule), signal };
-    const { ok, reasons } = await this.#held.during(clientOf(signal), (hold) => {
-      hold(root.size);
-      return verifyImage(new RootedSource(source, root, hold), demands);
-    });
+    const rooted = new RootedSource(source, root, (bytes) => this.#held.hold(bytes));
+    const { ok, reasons } = await verifyImage(rooted, demands);
     this.#options.onVerdict('made');
     const shown = reasons.slice(0, SHOWN_REASONS).map(({ message }) => message);
     const more = reasons.length - shown.length;
@@ -143,9 +148,13 @@ export class Judge {
     if (performance.now() - this.#renewed < REPOSITORY_MILLISECONDS) return this.#streams;
     const old = this.#streams;
     this.#renewed = performance.now();
-    this.#streams = createHttpStreams(this.#options.registry);
+    this.#streams = this.#createStreams();
     setTimeout(() => old.close(), REPOSITORY_MILLISECONDS + REVIEW_MILLISECONDS).unref();
     return this.#streams;
+  }
+
+  #createStreams(): HttpStreams {
+    return this.#held.counting(createHttpStreams(this.#options.registry));
   }
 
   /** A namespace whose registry hangs keeps its own pods waiting, and no others. */
@@ -187,7 +196,7 @@ function tooMany(): OcicryptError {
   return new OcicryptError('throttled', 'too many images are looked at already', { hint: 'try again later' });
 }
 
-/** An image whose root has been read, and which says before it reads another manifest how large that is. */
+/** An image whose root has been read, and which says what its manifests take of memory beside what came. */
 class RootedSource implements ImageSource {
   readonly name: string;
   readonly transfers: number;
@@ -204,17 +213,24 @@ class RootedSource implements ImageSource {
   }
 
   async readRoot(): Promise<StoredManifest> {
-    return this.#root;
+    return this.#weighed(this.#root);
   }
 
   async readManifest(descriptor: Descriptor, signal?: AbortSignal): Promise<StoredManifest> {
-    this.#hold(descriptor.size);
-    return this.#source.readManifest(descriptor, signal);
+    return this.#weighed(await this.#source.readManifest(descriptor, signal));
   }
 
-  openBlob(...words: Parameters<ImageSource['openBlob']>): ReturnType<ImageSource['openBlob']> {
-    return this.#source.openBlob(...words);
+  /** The reader has room for the whole of a config before any of it comes. */
+  async openBlob(blob: BlobIdentity, signal?: AbortSignal): Promise<BlobReader> {
+    this.#hold(blob.size);
+    return this.#source.openBlob(blob, signal);
   }
 
   async close(): Promise<void> {}
+
+  /** Before it is parsed. */
+  #weighed(manifest: StoredManifest): StoredManifest {
+    this.#hold(memoryOfJson(manifest.bytes));
+    return manifest;
+  }
 }

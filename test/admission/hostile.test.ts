@@ -11,6 +11,39 @@ import { type Answered, podOf, review, startWorld, UID } from './world.ts';
 
 const world = await startWorld({ after });
 
+const ABSENT = `sha256:${'0'.repeat(64)}`;
+
+/** Puts indexes into the registry whose only entry is not there. @returns their names */
+async function putWaiting(
+  { open, image }: Pick<typeof world, 'image' | 'open'>,
+  count: number,
+  { size = 1000, padding }: { readonly size?: number; readonly padding?: unknown },
+): Promise<readonly string[]> {
+  const [manifestType = '', indexType = ''] = ['manifest', 'index'].map(
+    (kind) => `application/vnd.oci.image.${kind}.v1+json`,
+  );
+  const names = Array.from({ length: count }, (_, index) => `bulky:b${index}`);
+  for (const name of names) {
+    const manifests = [{ mediaType: manifestType, digest: ABSENT, size }];
+    const index = JSON.stringify({ schemaVersion: 2, name, manifests, padding });
+    await open(name).writeRoot(createStoredManifest(Buffer.from(index), indexType));
+  }
+  return names.map(image);
+}
+
+/** Holds back the answers about that entry. */
+function holdBack({ fake }: Pick<typeof world, 'fake'>) {
+  const released = Promise.withResolvers<void>();
+  const waiting = { count: 0, release: () => released.resolve() };
+  fake.fault = async ({ url = '' }) => {
+    if (!url.endsWith(ABSENT)) return false;
+    waiting.count++;
+    await released.promise;
+    return false;
+  };
+  return waiting;
+}
+
 const message = ({ status }: Answered) => status?.message ?? '';
 
 describe('reviews', () => {
@@ -256,7 +289,7 @@ test('a flood is answered, and what is too much is turned away', async (t) => {
 });
 
 test('a namespace whose registry hangs keeps out no other, nor Gatekeeper, and none has all places', async (t) => {
-  const { ask, post, image, fake, instruments } = await startWorld(t, { active: 16 }, 4);
+  const { ask, post, image, fake, instruments } = await startWorld(t, { active: 16 }, { perNamespace: 4 });
   let isOpen = false;
   fake.fault = ({ url = '' }) => url.includes('/hangs') || (url.includes('/manifests/') && !isOpen);
   // Three pods whose images hang take the sixteen places of their namespace; the fourth waits behind them with a good image.
@@ -281,34 +314,42 @@ test('a namespace whose registry hangs keeps out no other, nor Gatekeeper, and n
   for (const answered of await all) assert.equal(answered.allowed, false);
 });
 
-test('images whose manifests are too many bytes are looked at after others of their namespace, and keep out no other', async () => {
+test('what manifests are said to be, and do not send, keeps out nobody', async () => {
   await world.stage();
-  const { ask, fake, image, open } = world;
-  const names = Array.from({ length: 8 }, (_, index) => `bulky:${index}`);
-  const [manifestType, indexType] = ['manifest', 'index'].map((kind) => `application/vnd.oci.image.${kind}.v1+json`);
-  const digest = `sha256:${'0'.repeat(64)}`;
-  for (const name of names) {
-    // What is not there counts as well, for as long as it is waited for.
-    const entry = { mediaType: manifestType, digest, size: 4 * 1024 * 1024 };
-    const index = JSON.stringify({ schemaVersion: 2, name, manifests: [entry] });
-    await open(name).writeRoot(createStoredManifest(Buffer.from(index), indexType ?? ''));
-  }
-  let waiting = 0;
-  const released = Promise.withResolvers<void>();
-  fake.fault = async ({ url = '' }) => {
-    if (!url.endsWith(digest)) return false;
-    waiting++;
-    await released.promise;
-    return false;
-  };
-  const seven = ask(podOf(...names.slice(1).map(image)));
-  while (waiting < 7) await setTimeout(5);
-  const eighth = podOf(image('bulky:0'));
-  assert.match(message(await ask(eighth)), /cannot be judged: throttled: images with too many bytes/);
-  const other = ask(eighth, { namespace: 'other' });
-  while (waiting < 8) await setTimeout(5);
-  released.resolve();
-  for (const answered of [await seven, await other, await ask(eighth)]) assert.match(message(answered), /is not here/);
+  const { ask, image } = world;
+  const names = await putWaiting(world, 8, { size: 4 * 1024 * 1024 });
+  const waiting = holdBack(world);
+  const asked = ['a', 'b', 'c', 'd'].map((namespace) => ask(podOf(...names), { namespace }));
+  while (waiting.count < 32) await setTimeout(5);
+  const other = await ask(podOf(image('app:1')), { namespace: 'other' });
+  assert.equal(other.allowed, true, message(other));
+  waiting.release();
+  for (const answered of await Promise.all(asked)) assert.match(message(answered), /is not here/);
+});
+
+test('images that take too much memory give way, those of the namespace with the most first', async (t) => {
+  // What counts is the number of values: each of these takes 6 MB, and has 40 kB.
+  const small = await startWorld(t, {}, { memory: 20_000_000 });
+  const { ask, image } = small;
+  const names = await putWaiting(small, 4, { padding: Array(5000).fill({ a: 1 }) });
+  const waiting = holdBack(small);
+  const [first = '', ...others] = names;
+  const little = ask(podOf(first), { namespace: 'little' });
+  while (waiting.count < 1) await setTimeout(5);
+  const much = others.map((name) => ask(podOf(name), { namespace: 'much' }));
+  assert.match(message(await Promise.race(much)), /cannot be judged: throttled: images .* take too much memory/);
+  while (waiting.count < 4) await setTimeout(5);
+  const other = await ask(podOf(image('app:1')), { namespace: 'other' });
+  assert.equal(other.allowed, true, message(other));
+  waiting.release();
+  assert.match(message(await little), /is not here/);
+  const said = (await Promise.all(much)).map((answered) => /is not here|throttled/.exec(message(answered))?.[0]);
+  assert.deepEqual(said.toSorted(), ['is not here', 'is not here', 'throttled']);
+  assert.match(
+    message(await ask(podOf(...others), { namespace: 'much' })),
+    /is not here/,
+    'what has ended counts no more',
+  );
 });
 
 test('a decision that cannot be recorded is a refusal', async () => {

@@ -57,7 +57,11 @@ export async function startImages(t: Lifetime) {
 }
 
 /** A webhook beside a registry with {@link startImages}. Tests {@link Stage | stage} it. */
-export async function startWorld(t: Lifetime, limits: Partial<WebLimits> = {}, perNamespace = 256) {
+export async function startWorld(
+  t: Lifetime,
+  limits: Partial<WebLimits> = {},
+  { perNamespace = 256, memory }: { readonly perNamespace?: number; readonly memory?: number } = {},
+) {
   let now: Stage = {};
   const { directory, fake, open, digest } = await startImages(t);
   const authority = await createCertificateAuthority(join(directory, 'webhook'));
@@ -74,6 +78,7 @@ export async function startWorld(t: Lifetime, limits: Partial<WebLimits> = {}, p
         return unwrap && unwrapper !== undefined ? () => unwrapper : undefined;
       },
       onVerdict: (source) => instruments.verdict(source),
+      ...(memory === undefined ? {} : { memory }),
     }),
   });
   let current = await court(POLICY);
