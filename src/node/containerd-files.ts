@@ -6,14 +6,29 @@ import { dirname, isAbsolute, normalize, resolve } from 'node:path';
 import { parse, TomlError, type TomlTable } from 'smol-toml';
 import { systemCode } from '../base/errors.ts';
 import { importsOf, isTable, table } from './containerd-config.ts';
+import { BUILT_IN_KEYS, ENCRYPTED_TYPES, PROCESSOR_IDS } from './drop-in.ts';
 import type { Finding } from './finding.ts';
 
-/** All settings as a dump has them, or why containerd cannot read them. */
+/** The processors and the plugins as a dump has them, or why containerd cannot read its files. */
 export type ConfigFiles =
   | { readonly config: TomlTable; readonly findings: readonly Finding[] }
   | { readonly problem: string };
 
 const MAXIMUM_FILES = 100;
+
+/** What every containerd has if no file sets other processors of these names: its dump has them too. */
+const BUILT_IN: TomlTable = Object.fromEntries(
+  PROCESSOR_IDS.map((id, index) => [
+    id,
+    {
+      accepts: ENCRYPTED_TYPES.slice(index, index + 1),
+      returns: ENCRYPTED_TYPES[index]?.replace('+encrypted', '') ?? '',
+      path: 'ctd-decoder',
+      args: ['--decryption-keys-path', BUILT_IN_KEYS],
+      env: ['OCICRYPT_KEYPROVIDER_CONFIG=/etc/containerd/ocicrypt/ocicrypt_keyprovider.conf'],
+    },
+  ]),
+);
 
 /**
  * A configuration and what it imports: processors as a whole, plugins member by member, the last file counts.
@@ -21,9 +36,10 @@ const MAXIMUM_FILES = 100;
  * @returns undefined if there is no such file
  */
 export function readConfigFiles(file: string, subject: string): ConfigFiles | undefined {
-  let processors: TomlTable = {};
+  let processors: TomlTable = BUILT_IN;
   let plugins: TomlTable = {};
-  let resetBy: string | undefined;
+  const setBy = new Map<string, string>();
+  let reset: { readonly first: string; readonly second: string } | undefined;
   const seen = new Set<string>();
   const pending = [file];
   for (let path = pending.shift(); path !== undefined && seen.size < MAXIMUM_FILES; path = pending.shift()) {
@@ -35,13 +51,17 @@ export function readConfigFiles(file: string, subject: string): ConfigFiles | un
       return { problem: `${path} ${content ?? 'is imported and is not there'}` };
     processors = { ...processors, ...table(content.stream_processors) };
     const added = table(content.plugins);
-    if (Object.keys(added).some((name) => Object.hasOwn(plugins, name))) resetBy ??= path;
+    for (const name of Object.keys(added)) {
+      const first = setBy.get(name);
+      if (first === undefined) setBy.set(name, path);
+      else reset ??= { first, second: path };
+    }
     plugins = merge(plugins, added);
     pending.push(...importsOf(content).flatMap((pattern) => resolveImport(path, pattern)));
   }
-  const message = `${resetBy} sets a table of plugins that ${file} sets too: containerd 1.x forgets what the first one sets`;
+  const message = `${reset?.second} sets a table of plugins that ${reset?.first} sets too: containerd 1.x forgets what the first one sets`;
   const hint = 'put all settings of one plugin into one file';
-  const findings: readonly Finding[] = resetBy === undefined ? [] : [{ level: 'warn', subject, message, hint }];
+  const findings: readonly Finding[] = reset === undefined ? [] : [{ level: 'warn', subject, message, hint }];
   return { config: { stream_processors: processors, plugins }, findings };
 }
 

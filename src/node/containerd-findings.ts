@@ -6,7 +6,7 @@ import { basename, dirname, isAbsolute, resolve } from 'node:path';
 import type { TomlTable } from 'smol-toml';
 import { showName } from '../base/shown.ts';
 import { encryptedProcessors, importsOf, isTable, type Processor, parseQuietly, table } from './containerd-config.ts';
-import { ENCRYPTED_TYPES, PROCESSOR_IDS } from './drop-in.ts';
+import { BUILT_IN_KEYS, ENCRYPTED_TYPES, PROCESSOR_IDS } from './drop-in.ts';
 import { findProgram, isDirectory, isExecutable, readText } from './files.ts';
 import type { Finding, FindingLevel } from './finding.ts';
 import { isNewer } from './processes.ts';
@@ -36,15 +36,16 @@ const DUMP_HINTS: readonly (readonly [RegExp, string])[] = [
   ],
 ];
 
-/** Says why containerd cannot read its own configuration. */
-export function unreadableConfig(containerd: Containerd, problem: string): Finding {
+/** Says why containerd cannot read its own configuration; to another user than root, that may be who asks. */
+export function unreadableConfig(containerd: Containerd, problem: string, isRoot = process.geteuid?.() === 0): Finding {
+  const isDenied = !isRoot && /permission denied|cannot be read here/.test(problem);
   const [, hint = 'correct it: containerd does not start again with it'] =
     DUMP_HINTS.find(([pattern]) => pattern.test(problem)) ?? [];
   return {
-    level: 'fail',
+    level: isDenied ? 'warn' : 'fail',
     subject: runtimeName(containerd),
     message: `cannot read ${containerd.config}: ${problem}`,
-    hint,
+    hint: isDenied ? 'run this as root' : hint,
   };
 }
 
@@ -123,7 +124,7 @@ export function examineContainerd(containerd: Containerd, dump: TomlTable, unset
 
 /** containerd has these by itself. */
 function isBuiltIn({ path, args }: Processor): boolean {
-  return path === 'ctd-decoder' && args.includes('/etc/containerd/ocicrypt/keys');
+  return path === 'ctd-decoder' && args.includes(BUILT_IN_KEYS);
 }
 
 function kindOf({ path, args }: Processor): FoundDecoder['kind'] {

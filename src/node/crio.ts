@@ -1,7 +1,7 @@
 // What goes wrong with CRI-O: its directory of keys, its configuration, and a service that was not restarted.
 // https://github.com/cri-o/cri-o/blob/main/docs/crio.conf.5.md
 
-import { lstatSync } from 'node:fs';
+import { existsSync, lstatSync } from 'node:fs';
 import { join } from 'node:path';
 import { parse } from 'smol-toml';
 import { namePath } from '../base/shown.ts';
@@ -84,18 +84,20 @@ function readKeysPath(files: readonly string[], root: string): { readonly keys: 
 }
 
 /**
- * Every file in it must be a private key, or every pull fails, of images that are not encrypted too. Without such a
- * directory CRI-O asks its providers all the same.
+ * Every file in it must be a private key, or every pull fails, of images that are not encrypted too. CRI-O takes a file in
+ * its place, and refuses a link there, for one of them. If nothing is there, CRI-O asks its providers all the same.
  */
 function examineKeys(keys: string, root: string): readonly Finding[] {
-  if (keys === '') return [];
-  const directory = join(root, keys);
-  return filesBelow(directory).flatMap((name): readonly Finding[] => {
-    const path = join(directory, name);
+  const place = join(root, keys);
+  if (keys === '' || !existsSync(place)) return [];
+  const isInside = lstatSync(place).isDirectory();
+  const hint = isInside ? `move it out of ${keys}` : 'name a directory of private keys: decryption_keys_path';
+  return (isInside ? filesBelow(place) : ['']).flatMap((name): readonly Finding[] => {
+    const path = join(place, name);
     const isLink = lstatSync(path, { throwIfNoEntry: false })?.isSymbolicLink() === true;
     if (!isLink && /-----BEGIN [A-Z0-9 ]*PRIVATE KEY/.test(readText(path) ?? '')) return [];
     const message = `${namePath(join(keys, name))} is ${isLink ? 'a link' : 'no private key'}: every pull fails while it is there`;
-    return [{ level: 'fail', subject: SUBJECT, message, hint: `move it out of ${keys}` }];
+    return [{ level: 'fail', subject: SUBJECT, message, hint }];
   });
 }
 

@@ -9,6 +9,9 @@ export const PROCESSOR_IDS = [
   'io.containerd.ocicrypt.decoder.v1.tar.gzip',
 ] as const;
 
+/** The directory of keys that these processors of containerd's own are told of. */
+export const BUILT_IN_KEYS = '/etc/containerd/ocicrypt/keys';
+
 const LAYER = 'application/vnd.oci.image.layer.v1.tar';
 
 /** The types of encrypted layers that there are. */

@@ -19,8 +19,8 @@ const OURS = containerdDropIn({ kind: 'ocicrypt-kms', words: ['/bin/sh', 'decode
 const THEIRS = containerdDropIn({ kind: 'ctd-decoder', path: '/bin/sh', payload: 'always' });
 const LOCAL = '[plugins."io.containerd.cri.v1.images"]\n  use_local_image_pull = true\n';
 
-/** What is found with this configuration, and with these files beside it. */
-function examine(text: string, files: Readonly<Record<string, string>> = {}): string {
+/** What is found with this configuration, and with these files beside it. @param PATH where containerd looks for programs */
+function examine(text: string, files: Readonly<Record<string, string>> = {}, PATH = '/nowhere'): string {
   const config = join(directory, 'config.toml');
   writeFileSync(config, text);
   for (const [name, content] of Object.entries(files)) writeFileSync(join(conf, name), content);
@@ -29,7 +29,7 @@ function examine(text: string, files: Readonly<Record<string, string>> = {}): st
     program: undefined,
     config,
     version: undefined,
-    running: undefined,
+    running: { pid: 1, program: '', words: [], environment: { PATH }, started: Date.now() },
     unit: undefined,
   };
   try {
@@ -69,9 +69,23 @@ test('an imported table that resets an earlier one is said; the last processor o
   const cri = '[plugins."io.containerd.grpc.v1.cri"]\n  sandbox_image = "x"\n';
   const added = '[plugins."io.containerd.grpc.v1.cri".image_decryption]\n  key_model = "node"\n';
   const found = examine(`imports = ["conf.d/*.toml"]\n${cri}`, { 'a.toml': OURS, 'z.toml': added });
-  assert.match(found, /^warn .*z\.toml sets a table of plugins/);
+  assert.match(found, /^warn .*z\.toml sets a table of plugins that \S+\/config\.toml sets too/);
+  const later = examine('imports = ["conf.d/*.toml"]\n', { 'a.toml': OURS, 'b.toml': cri, 'z.toml': added });
+  assert.match(later, /^warn .*z\.toml sets a table of plugins that \S+\/b\.toml sets too/);
   const imports = `imports = ["conf.d/*.toml"]\n${LOCAL}`;
   assert.equal(examine(imports, { 'a.toml': THEIRS.replaceAll('/bin/sh', '/nowhere'), 'b.toml': THEIRS }), '');
+});
+
+test('the decoders that containerd has by itself count where ctd-decoder is installed', () => {
+  assert.equal(examine('version = 3\n'), 'warn has no decoder for encrypted layers');
+  const programs = join(directory, 'bin');
+  mkdirSync(programs);
+  writeFileSync(join(programs, 'ctd-decoder'), '', { mode: 0o755 });
+  const found = examine('version = 3\n', {}, programs);
+  assert.doesNotMatch(found, /no decoder for encrypted layers/);
+  assert.match(found, /^fail has no decoder for \S+tar\+zstd\+encrypted/m);
+  assert.doesNotMatch(found, /decoders? for \S+tar(?:\+gzip)?\+encrypted/);
+  assert.equal(examine(OURS, {}, programs), '');
 });
 
 test('a decoder that needs a payload has one on every version only if CRI pulls by itself', () => {

@@ -70,4 +70,9 @@ test('a type without a decoder, and one with two, is named', () => {
 test('why a configuration cannot be read leads to what to do', () => {
   const { message, hint } = unreadableConfig(containerd('1.7.24'), '(3, 2): duplicated tables');
   assert.ok(message.includes('duplicated tables') && hint?.includes('file of their own'));
+  for (const problem of ['open /etc/x.toml: permission denied', '/etc/x.toml cannot be read here']) {
+    const said = (isRoot: boolean) => unreadableConfig(containerd('1.7.24'), problem, isRoot);
+    assert.deepEqual([said(false).level, said(false).hint], ['warn', 'run this as root'], problem);
+    assert.deepEqual([said(true).level, said(true).hint?.startsWith('correct it')], ['fail', true], problem);
+  }
 });

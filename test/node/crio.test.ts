@@ -51,6 +51,22 @@ test('a stray file or a link in the directory of keys is named', (t) => {
   assert.match(examine(root), /^fail \/etc\/crio\/keys\/below\/link is a link/m);
 });
 
+test('a file or a link in the place of the directory of keys is judged like one in it', (t) => {
+  const root = node(t, {
+    ...RIGHT,
+    '/etc/crio/crio.conf.d/90.conf': '[crio.runtime]\ndecryption_keys_path = "/keys"\n',
+  });
+  writeFileSync(join(root, '/keys'), 'keys go here');
+  assert.match(examine(root), /^fail \/keys is no private key: every pull fails/m);
+  writeFileSync(join(root, '/keys'), PEM);
+  assert.equal(examine(root), 'ok is complete');
+  rmSync(join(root, '/keys'));
+  symlinkSync(join(root, '/etc/crio/keys'), join(root, '/keys'));
+  assert.match(examine(root), /^fail \/keys is a link/m);
+  rmSync(join(root, '/etc/crio/keys'), { recursive: true });
+  assert.equal(examine(root), 'ok is complete', 'a link to nothing is nothing');
+});
+
 test('the directory of keys is the one that the last file names, and CRI-O does without one', (t) => {
   const root = node(t, { ...RIGHT, '/etc/crio/crio.conf': '[crio.runtime]\ndecryption_keys_path = "/nowhere"\n' });
   assert.equal(examine(root), 'ok is complete');
