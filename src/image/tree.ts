@@ -1,7 +1,7 @@
 // Walks an image: from its root through indexes to the manifests of its platforms, within bounds.
 
-import { OcicryptError } from '../base/errors.ts';
-import { createJsonRoom, type JsonRoom } from '../base/json.ts';
+import { type ErrorDetails, OcicryptError } from '../base/errors.ts';
+import { createJsonRoom } from '../base/json.ts';
 import { setting } from '../base/setting.ts';
 import { isLayerType } from './model/annotations.ts';
 import { type Descriptor, formatPlatform, isDigest, type OtherEntry, type Platform } from './model/descriptor.ts';
@@ -49,7 +49,10 @@ const MAXIMUM_DEPTH = 4;
 const MAXIMUM_MANIFESTS = 1000;
 /** Of manifests and indexes, as often as they are named, and of configs: 20 platforms of 100 layers for four keys have 10 MiB. */
 export const MAXIMUM_BYTES = 16 * 1024 * 1024;
-/** Of all images together, those that are named twice counted twice. Runtimes take 127 of one image. */
+/**
+ * Of all images together, those that are named twice counted twice: of distinct encrypted layers some thousands have as
+ * many values as are read. Runtimes take 127 layers of one image.
+ */
 const MAXIMUM_LAYERS = 10_000;
 
 /**
@@ -183,7 +186,7 @@ class Walk {
   async root(): Promise<ImageNode> {
     const stored = await this.#source.readRoot(this.#signal);
     this.#spend(stored.size);
-    return this.#node(parse(stored, this.#room), undefined, 1);
+    return this.#node(this.#parse(stored), undefined, 1);
   }
 
   async #node({ stored, manifest }: Parsed, descriptor: Descriptor | undefined, depth: number): Promise<ImageNode> {
@@ -209,10 +212,23 @@ class Walk {
     if (parsed === undefined) {
       const stored = await this.#readIfThere(entry);
       if (stored === undefined) return undefined;
-      parsed = parse(stored, this.#room);
+      parsed = this.#parse(stored);
       this.#parsed.set(key, parsed);
     }
     return this.#node(parsed, entry, depth + 1);
+  }
+
+  /** What is too much for one manifest is so for the image, all of whose manifests share the room. */
+  #parse(stored: StoredManifest): Parsed {
+    const { bytes, digest, mediaType } = stored;
+    try {
+      return { stored, manifest: parseManifest(bytes, mediaType, `manifest ${digest}`, this.#room) };
+    } catch (error) {
+      if (this.#room.weight >= 0) throw error;
+      throw this.#excess('has more values in its manifests than are read', {
+        hint: 'if it can be trusted, copy its platforms one by one, or encrypt it for fewer keys',
+      });
+    }
   }
 
   /** An index is sparse where only some platforms were copied. */
@@ -243,14 +259,9 @@ class Walk {
     if (this.#bytes > MAXIMUM_BYTES) throw this.#excess(`has more than ${MAXIMUM_BYTES} bytes of manifests`);
   }
 
-  #excess(what: string): OcicryptError {
-    return new OcicryptError('bad-input', `${this.#source.name} ${what}`);
+  #excess(what: string, details: ErrorDetails = {}): OcicryptError {
+    return new OcicryptError('bad-input', `${this.#source.name} ${what}`, details);
   }
-}
-
-function parse(stored: StoredManifest, room: JsonRoom): Parsed {
-  const { bytes, digest, mediaType } = stored;
-  return { stored, manifest: parseManifest(bytes, mediaType, `manifest ${digest}`, room) };
 }
 
 /**

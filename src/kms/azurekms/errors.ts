@@ -84,7 +84,7 @@ export function disabled(why: keyof typeof DISABLED, call: Omit<AzureCall, 'purp
 
 /** A key whose `key_ops` lack the operation: the same error whether the service or the key says so. */
 export function notPermitted(call: AzureCall): OcicryptError {
-  return new OcicryptError('configuration', `${call.key} does not permit the operation to ${call.purpose}`, {
+  return new OcicryptError('refused', `${call.key} does not permit the operation to ${call.purpose}`, {
     hint: `az keyvault key set-attributes ${vaultFlag(call)} --name ${call.name} --ops wrapKey unwrapKey encrypt decrypt`,
   });
 }

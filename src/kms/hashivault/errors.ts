@@ -119,13 +119,15 @@ function explainBadRequest(text: string | undefined, { key, method, uri }: Vault
       hint: `lower it with: vault write ${mount}/keys/${uri.key}/config min_decryption_version=N`,
     });
   }
+  // Nothing of this machine is wrong with a packet that names such a key.
+  const unsuitable = method === 'decrypt' ? 'refused' : 'configuration';
   if (/key derivation|missing 'context'/.test(text)) {
-    return new OcicryptError('configuration', `${key} is a derived key, which is not supported`, {
+    return new OcicryptError(unsuitable, `${key} is a derived key, which is not supported`, {
       hint: `make one without derivation: vault write -f ${mount}/keys/NAME`,
     });
   }
   if (/not supported for key type|unsupported key type/.test(text)) {
-    return new OcicryptError('configuration', `${key} cannot encrypt: its type is for something else`, {
+    return new OcicryptError(unsuitable, `${key} cannot ${method}: its type is for something else`, {
       hint: `types that can are aes256-gcm96, chacha20-poly1305 and rsa-4096; see: vault read ${mount}/keys/${uri.key}`,
     });
   }

@@ -170,7 +170,7 @@ describe('Azure Key Vault', () => {
     await code(kek.wrap(randomBytes(33), {}, soon()), 'bad-input');
     const changed = wrapped.wrapped.map((byte, index) => (index === 9 ? byte ^ 1 : byte));
     await code(kek.unwrap({ ...wrapped, wrapped: changed }, {}, soon()), 'integrity');
-    await code(kek.unwrap({ ...wrapped, algorithm: 'A256GCM' }, {}, soon()), 'configuration');
+    await code(kek.unwrap({ ...wrapped, algorithm: 'A256GCM' }, {}, soon()), 'refused');
   });
 
   describe('looks, before each wrap, at what the vault would look at', () => {
@@ -221,14 +221,14 @@ describe('Azure Key Vault', () => {
     test('whether the key permits it; that it permits no unwrapping is said once', async () => {
       const warnings: string[] = [];
       world.vault.createKey('signs', { type: 'RSA', operations: ['unwrapKey'] });
-      const error = await code(world.open('signs').wrap(randomBytes(32), {}, soon()), 'configuration');
+      const error = await code(world.open('signs').wrap(randomBytes(32), {}, soon()), 'refused');
       assert.match(error.hint ?? '', /set-attributes .*--ops wrapKey/);
       const warn = (line: string) => warnings.push(line);
       const { kek, wrapped } = await key({ type: 'RSA', operations: ['wrapKey'] }, 'one-way', { warn });
       await kek.wrap(randomBytes(32), {}, soon());
       assert.equal(warnings.length, 1);
       assert.match(warnings[0] ?? '', /one-way permits wrapKey and not unwrapKey/);
-      await code(kek.unwrap(wrapped, {}, soon()), 'configuration');
+      await code(kek.unwrap(wrapped, {}, soon()), 'refused');
     });
 
     test('whether it was deleted, and can be recovered', async () => {
@@ -381,7 +381,7 @@ describe('Azure Key Vault', () => {
       [403, 'ForbiddenByPolicy', 'refused', /az keyvault set-policy --vault-name testvault/],
       [403, 'ForbiddenByFirewall', 'refused', /network-rule/],
       [403, 'KeyDisabled', 'key-disabled', /az keyvault key show --vault-name testvault --name image/],
-      [403, 'KeyOperationForbidden', 'configuration', /set-attributes/],
+      [403, 'KeyOperationForbidden', 'refused', /set-attributes/],
       [403, 'KeyExpired', 'key-disabled', /--expires/],
       [403, 'KeyNotYetValid', 'key-disabled', /--not-before/],
       [404, 'KeyNotFound', 'not-found', /list-versions.*az keyvault key recover --vault-name testvault --name image/],

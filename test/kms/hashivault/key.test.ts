@@ -411,6 +411,8 @@ describe('Vault', () => {
       ['a standby that sends elsewhere', 'wrap', 'unavailable', false, { kind: 'answer', status: 307, body: '' }],
       ['a teapot', 'wrap', 'unavailable', false, { kind: 'answer', status: 418, body: '' }],
       ['a derived key', 'wrap', 'configuration', false, errors(400, "missing 'context' for key derivation")],
+      ['a derived key in a packet', 'unwrap', 'refused', false, errors(400, "missing 'context' for key derivation")],
+      ['a key of another type in a packet', 'unwrap', 'refused', false, errors(400, 'unsupported key type')],
     ];
     describeWrongAnswers(() => ({ kek: world.open('hashivault://first'), server: world.vault.server }), own);
 
