@@ -9,7 +9,8 @@ export type UnknownRecord = Readonly<Record<string, unknown>>;
 
 /** What people get wrong most, by the parser's word for it: what is wrong, and what to do. */
 const FAULTS: Readonly<Record<string, readonly [reason: string, hint: string]>> = {
-  ALIAS: ['an alias *NAME', 'aliases are refused: write out what it stands for'],
+  ALIAS: ['a value that begins with *', 'put it in quotes; an alias *NAME is refused: write out what it stands for'],
+  BAD_ALIAS: ['a value that begins with * or &', 'put it in quotes'],
   BAD_INDENT: ['a bracket that is not closed, or indented too little', 'close it'],
   BAD_SCALAR_START: ['a value that begins with a reserved character', 'put it in quotes'],
   BLOCK_AS_IMPLICIT_KEY: ['lines that are not indented alike, or a second colon', 'put values with a colon in quotes'],
@@ -39,8 +40,9 @@ export async function readYamlFile(
   try {
     document = parse(text, { maxAliasCount: 0, prettyErrors: true, logLevel: 'error' });
   } catch (cause) {
-    // An alias is the only fault without a line. What the parser says is not shown: it may quote the file.
-    const { code, linePos } = cause instanceof YAMLParseError ? cause : { code: 'ALIAS', linePos: undefined };
+    // An alias has another class and no line. What the parser says is not shown: it may quote the file.
+    const other = { code: cause instanceof ReferenceError ? 'ALIAS' : '', linePos: undefined };
+    const { code, linePos } = cause instanceof YAMLParseError ? cause : other;
     const line = linePos?.[0].line;
     const [reason, hint] = FAULTS[code] ?? [undefined, 'write lines of NAME: VALUE, or JSON'];
     const where = [line === undefined ? '' : `line ${line}`, reason ?? ''].filter((part) => part !== '').join(': ');

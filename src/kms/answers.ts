@@ -17,7 +17,10 @@ export function isPage(body: Uint8Array): boolean {
   return new TextDecoder().decode(body.subarray(0, 256)).trimStart().startsWith('<');
 }
 
-/** The error for an answer of something else than the service: a proxy, a portal, another server. */
+/**
+ * The error for an answer of something else than the service: a proxy, a portal, another server. It is final: portals and
+ * pages of logins stay, and the pages of maintenance, which pass, have status 503.
+ */
 export function foreignAnswer(service: string, key: string, status: number, address = 'the endpoint'): OcicryptError {
   return new OcicryptError('unavailable', `something that is not ${service} answered for ${key} (${status})`, {
     hint: `check ${address} and the proxy`,

@@ -126,7 +126,9 @@ test('what people get wrong most in YAML is said, with what to do, and nothing o
   for (const [text, said] of [
     ['allow:\n\t- secret', '(line 2: a tab before a name); indent with spaces'],
     ['allow: [secret]\nallow: [b]', '(line 2: a member that is there twice); keep one of them'],
-    ['a: &a [secret]\nallow: *a', '(an alias *NAME); aliases are refused: write out what it stands for'],
+    ['a: &a [secret]\nallow: *a', '(a value that begins with *); put it in quotes; an alias *NAME is refused'],
+    ['allow: [**/secret]', '(a value that begins with *); put it in quotes'],
+    ['allow: [*]', '(line 1: a value that begins with * or &); put it in quotes'],
     ['allow: [a]\n---\nallow: [b]', '(line 2: a second document); keep one, without a line of ---'],
     ['timeout: "secret', '(line 1: a quote or bracket that is not closed); close it'],
     ['timeout: @secret', '(line 1: a value that begins with a reserved character); put it in quotes'],
