@@ -38,9 +38,10 @@ export function notDurable(written: string): (cause: unknown) => never {
   };
 }
 
-/** That an image was to be changed in place, and its name stands for another one by now, which would be lost. */
-export function movedMeanwhile(name: string): OcicryptError {
-  return new OcicryptError('not-written', `${name} was moved to another image meanwhile`, {
+/** That an image was to be changed in place, and its name stands for another one by now, which would be lost, or for none. */
+export function movedMeanwhile(name: string, isRemoved: boolean): OcicryptError {
+  const how = isRemoved ? 'removed' : 'moved to another image';
+  return new OcicryptError('not-written', `${name} was ${how} meanwhile`, {
     hint: 'nothing was changed by this run: run again',
   });
 }

@@ -142,6 +142,7 @@ class Lane {
     const listen = (reply: unknown) => {
       worker.off('error', fail);
       if (isStageReply(reply)) resolve(reply.sums);
+      else fail(undefined);
     };
     const fail = (cause: unknown) =>
       reject(new OcicryptError('internal', 'a thread of the layer cipher failed', { cause }));

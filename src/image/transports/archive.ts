@@ -41,8 +41,8 @@ class ArchiveStore implements ImageStore {
   /** As it was when the image was read. */
   #index: LayoutIndex | undefined;
   #unpacked: Promise<void> | undefined;
-  /** Which file the image was read from. */
-  #read: string | undefined;
+  /** Of the file that the image was read from. */
+  #identity: string | undefined;
 
   constructor(path: string, wanted: LayoutName, writing: boolean) {
     this.name = wanted.name;
@@ -129,7 +129,7 @@ class ArchiveStore implements ImageStore {
       if (target.owner !== undefined) await file.own(target.owner);
       await file.seal();
       signal?.throwIfAborted();
-      const isOther = this.#read !== undefined && this.#read !== target.identity;
+      const isOther = this.#identity !== undefined && this.#identity !== target.identity;
       if (isOther || (await readTarget(this.#path)).identity !== target.identity) throw changedMeanwhile(this.#path);
       await file.publish(target.path);
       await syncDirectory(dirname(target.path)).catch(notDurable(`${this.name} (${manifest.digest})`));
@@ -154,7 +154,7 @@ class ArchiveStore implements ImageStore {
 
   async #openMembers(signal: AbortSignal | undefined): Promise<ArchiveMembers> {
     if (!this.#writing) return ArchiveMembers.open(this.#path, undefined, signal);
-    this.#read = (await readTarget(this.#path).catch(() => undefined))?.identity;
+    this.#identity = (await readTarget(this.#path).catch(() => undefined))?.identity;
     return ArchiveMembers.open(this.#path, dirname(this.#path), signal);
   }
 

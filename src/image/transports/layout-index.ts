@@ -123,8 +123,10 @@ export class LayoutIndex {
     replaced?: Descriptor,
   ): Uint8Array {
     this.checkName({ name, tag }, replaced);
-    if (replaced !== undefined && !this.#objects.some((entry) => isSame(entry, replaced.json)))
-      throw movedMeanwhile(name);
+    if (replaced !== undefined && !this.#objects.some((entry) => isSame(entry, replaced.json))) {
+      const isRemoved = !this.#objects.some((entry) => tagOf(entry) === tagOf(replaced.json));
+      throw movedMeanwhile(name, isRemoved);
+    }
     const { digest, mediaType, size } = image;
     const annotations = tag === undefined ? undefined : { [TAG]: tag };
     const entry: JsonInput =

@@ -154,6 +154,19 @@ test('a thread that fails ends its layer', { timeout: 20_000 }, async (t) => {
   assert.ok(isCode('internal')(error) && error instanceof Error && error.cause === cause);
 });
 
+test('a thread that replies with something else ends its layer', { timeout: 20_000 }, async (t) => {
+  const listening = () => threads.filter((thread) => thread.listenerCount('error') > 0 && !ended.has(thread));
+  // Those of layers that failed.
+  for (const thread of listening()) await once(thread, 'exit');
+  const layer = startLayer(t.signal);
+  await layer.filled(8);
+  await turn();
+  listening()[0]?.emit('message', {});
+  await turn();
+  layer.take(SIZE);
+  assert.ok(isCode('internal')(await layer.outcome));
+});
+
 test('nothing more is read once the sink has failed', { timeout: 20_000 }, async () => {
   const broken = new Error('broken');
   const gate = Promise.withResolvers<void>();

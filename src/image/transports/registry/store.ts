@@ -175,11 +175,10 @@ class RegistryStore implements ImageStore, ReferrerSource, TagSource {
 
   /** Registries know no condition for a tag: what is pushed between this and the next request is lost all the same. */
   async #checkFound(signal: AbortSignal | undefined): Promise<void> {
-    const found = this.#found;
-    this.#found = undefined;
-    if (found === undefined || this.#image.tag === undefined) return;
+    if (this.#found === undefined || this.#image.tag === undefined) return;
     const now = await this.resolveTag(this.#image.tag, signal);
-    if (now !== found) throw movedMeanwhile(this.name);
+    if (now !== this.#found) throw movedMeanwhile(this.name, now === undefined);
+    this.#found = undefined;
   }
 
   async #fetchManifest(reference: string, signal: AbortSignal | undefined): Promise<StoredManifest> {
