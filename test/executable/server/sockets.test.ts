@@ -70,10 +70,14 @@ for (const { name, program } of PROGRAMS) {
         stdio: ['ignore', 'ignore', 'pipe'],
         env: { PATH: process.env.PATH, HOME: '/nonexistent' },
       });
-      child.stderr.resume();
+      let said = '';
+      child.stderr.on('data', (chunk: Buffer) => {
+        said += chunk.toString();
+      });
       t.after(() => child.kill('SIGKILL'));
       for (const path of paths) {
-        while (!existsSync(path)) await pause(20);
+        // A socket has its name before it listens.
+        while (!said.includes(`Listening on ${path} `)) await pause(20);
         await callKeyProvider({ kind: 'unix', path }, wrapRequest());
       }
       child.kill('SIGTERM');
