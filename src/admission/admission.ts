@@ -14,9 +14,9 @@ import {
 } from './decision.ts';
 import { formatProviderResponse, formatSystemError, parseProviderRequest } from './external-data.ts';
 import type { ImageOutcome } from './finding.ts';
-import { Places } from './places.ts';
 import { essentialsOf, podName } from './pod.ts';
 import { formatAnswer, parseReview, type Review } from './review.ts';
+import { ReviewPlaces } from './review-places.ts';
 
 /** One decision, without any secret; docs/audit.md documents the JSON lines that are made of it. */
 export type AdmissionEvent = {
@@ -67,14 +67,14 @@ export type Posted = {
 };
 
 type Call = Omit<Posted, 'body'>;
-type Setup = AdmissionOptions & { readonly places: Places };
+type Setup = AdmissionOptions & { readonly places: ReviewPlaces };
 
 type Reply = { readonly status: number; readonly type: string; readonly body: string };
 
 /** Makes what answers API servers on `/validate` and `/mutate`, and Gatekeeper on `/gatekeeper/RULE`; other paths are undefined. */
 export function createAdmission(options: AdmissionOptions): (posted: Posted) => Promise<Reply | undefined> {
   // A namespace whose registry hangs has all its reviews open, and must leave places for those of others.
-  const setup: Setup = { ...options, places: new Places(options.perNamespace) };
+  const setup: Setup = { ...options, places: new ReviewPlaces(options.perNamespace) };
   // Not async, and each document is read at once: while its answer is waited for, nothing here holds its bytes.
   return ({ body, ...call }) => {
     const action = ACTIONS.get(call.path);

@@ -9,7 +9,6 @@ import type { RegistryReference } from '../image/model/reference.ts';
 import { type Finding, isAtFault, joinSentences, looseName, sentenceOf } from './finding.ts';
 import { formatImageName, isFixed, isOnThisMachine, isWhole, parseImageName } from './image-name.ts';
 import { type Judge, type Logins, NO_LOGINS } from './judge.ts';
-import type { Places } from './places.ts';
 import { boundLabels, isMirror, labelsOf, newImages, type PodImage, podName, pullSecretsOf } from './pod.ts';
 import {
   type AdmissionPolicy,
@@ -21,6 +20,7 @@ import {
   runtimeOf,
 } from './policy.ts';
 import type { Answer, PatchStep, Review } from './review.ts';
+import type { ReviewPlaces } from './review-places.ts';
 
 /** What was said of a pod: a closed set, for metrics and audit. */
 export type Outcome = 'allowed' | 'denied' | 'exempt' | 'not-judged' | 'pinned' | 'warned' | 'would-deny';
@@ -62,7 +62,7 @@ export type DecisionSetup = {
   readonly court: Court;
   /** Undefined outside a cluster. */
   readonly cluster: Cluster | undefined;
-  readonly places: Places;
+  readonly places: ReviewPlaces;
   /** Ends all that takes time; marked with the client that it is for. */
   readonly signal: AbortSignal;
   /** When that will be, by `performance.now()`. */

@@ -5,7 +5,7 @@ import { clientOf } from '../base/deadline.ts';
 import { OcicryptError } from '../base/errors.ts';
 import type { Client } from '../base/fair-queue.ts';
 import { createHttpStreams, type HttpStreams } from '../base/http/stream.ts';
-import { memoryOfJson } from '../base/json.ts';
+import { memoryOfJson } from '../base/json-room.ts';
 import { SharedRuns } from '../base/share.ts';
 import { Places } from '../base/turns.ts';
 import type { LayerKeyUnwrapper } from '../client/layer-keys.ts';

@@ -3,6 +3,7 @@
 
 import { asBuffer, decodeBase64 } from './bytes.ts';
 import { OcicryptError } from './errors.ts';
+import { createJsonRoom, type JsonRoom, spend } from './json-room.ts';
 
 /** A parsed value. Objects are maps, so that no member name can reach a prototype. */
 export type JsonValue = null | boolean | number | JsonNumber | JsonString | readonly JsonValue[] | JsonObject;
@@ -11,38 +12,6 @@ export type JsonObject = ReadonlyMap<string, JsonValue>;
 
 /** No request or packet nests deeper than 5; a bound keeps hostile input from costing more than its length. */
 const MAXIMUM_DEPTH = 16;
-
-/**
- * What parsing takes of memory is for its number of values to say, not for its bytes: an object of one member takes as much
- * as sixteen strings, about 900 bytes (measured), and may be written in 7. An image of 3,000 encrypted layers weighs as much.
- */
-const MAXIMUM_WEIGHT = 200_000;
-const WEIGHT = { object: 16, array: 2, scalar: 1, name: 1 } as const;
-
-/** Bytes of memory for each unit of weight: 900 for sixteen. */
-const BYTES_OF_WEIGHT = 60;
-
-/** What may still be parsed, for documents that are kept together. */
-export type JsonRoom = { weight: number };
-
-/** Room for as much as so many documents may hold. */
-export function createJsonRoom(documents = 1): JsonRoom {
-  return { weight: documents * MAXIMUM_WEIGHT };
-}
-
-/**
- * How many bytes of memory the values of a document take at the most once it is parsed, told from the bytes that part
- * them. Those in strings count as well.
- */
-export function memoryOfJson(document: Uint8Array): number {
-  let weight: number = WEIGHT.object;
-  for (const byte of document) {
-    if (byte === 0x7b) weight += WEIGHT.object + WEIGHT.name + WEIGHT.scalar;
-    else if (byte === 0x5b) weight += WEIGHT.array + WEIGHT.scalar;
-    else if (byte === 0x2c) weight += WEIGHT.name + WEIGHT.scalar;
-  }
-  return Math.min(weight, MAXIMUM_WEIGHT) * BYTES_OF_WEIGHT;
-}
 
 const QUOTE = 0x22;
 const BACKSLASH = 0x5c;
@@ -111,6 +80,15 @@ export class JsonNumber {
  */
 export function parseJson(document: Uint8Array, what: string, room: JsonRoom = createJsonRoom()): JsonValue {
   return new Parser(document, what, room).parse();
+}
+
+/** The object that the bytes are, or undefined if they are something else. */
+export function readObject(document: Uint8Array): JsonObject | undefined {
+  try {
+    return asObject(parseJson(document, 'the answer'));
+  } catch {
+    return undefined;
+  }
 }
 
 /** The value as an object, or undefined. */
@@ -300,9 +278,8 @@ class Parser {
     return value;
   }
 
-  #spend(kind: keyof typeof WEIGHT): void {
-    this.#room.weight -= WEIGHT[kind];
-    if (this.#room.weight < 0) this.#fail('holds more values than are read');
+  #spend(kind: Parameters<typeof spend>[1]): void {
+    if (!spend(this.#room, kind)) this.#fail('holds more values than are read');
   }
 
   #skip(byte: number): boolean {

@@ -1,7 +1,7 @@
 // Says who can open what in an image, from its manifests alone: no layer is fetched and no key is used.
 
 import { asOcicryptError } from '../base/errors.ts';
-import { createJsonRoom, type JsonRoom } from '../base/json.ts';
+import { createJsonRoom, type JsonRoom } from '../base/json-room.ts';
 import { decodeEncryption, findShortcut, isEncryptedType } from './model/annotations.ts';
 import type { Descriptor } from './model/descriptor.ts';
 import { LAYER_CIPHER } from './model/layer-options.ts';

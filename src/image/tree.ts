@@ -1,7 +1,7 @@
 // Walks an image: from its root through indexes to the manifests of its platforms, within bounds.
 
 import { type ErrorDetails, OcicryptError } from '../base/errors.ts';
-import { createJsonRoom } from '../base/json.ts';
+import { createJsonRoom } from '../base/json-room.ts';
 import { setting } from '../base/setting.ts';
 import { isLayerType } from './model/annotations.ts';
 import { type Descriptor, formatPlatform, isDigest, type OtherEntry, type Platform } from './model/descriptor.ts';

@@ -3,7 +3,7 @@
 import { OcicryptError } from '../base/errors.ts';
 import { parseRetryAfter } from '../base/http/client.ts';
 import type { HttpResponse } from '../base/http/contract.ts';
-import { asObject, type JsonObject, parseJson } from '../base/json.ts';
+import { type JsonObject, readObject } from '../base/json.ts';
 
 /** @throws OcicryptError as {@link foreignAnswer} for a page, as {@link damagedAnswer} for what else is no JSON object */
 export function readAnswer(service: string, key: string, body: Uint8Array): JsonObject {
@@ -33,15 +33,6 @@ export function damagedAnswer(service: string, key: string, how: string): Ocicry
     hint: 'something between here and the service changes data: check the address, proxies and middleboxes',
     retryable: true,
   });
-}
-
-/** The JSON object of a token service or helper, or undefined if it is something else. */
-export function readObject(body: Uint8Array): JsonObject | undefined {
-  try {
-    return asObject(parseJson(body, 'the answer'));
-  } catch {
-    return undefined;
-  }
 }
 
 /**

@@ -3,7 +3,7 @@
 import { createHash } from 'node:crypto';
 import { dirname } from 'node:path';
 import { OcicryptError } from '../base/errors.ts';
-import { asArray, asObject, asText, parseJson } from '../base/json.ts';
+import { asArray, asObject, asText, readObject } from '../base/json.ts';
 import { parseQuietly, table } from './containerd-config.ts';
 import { findProgram, isDirectory } from './files.ts';
 import { type Ended, lastComplaint, outputText, runProgram } from './programs.ts';
@@ -138,14 +138,6 @@ function chainsOf(diffIds: readonly string[]): readonly string[] {
     );
   }
   return chains;
-}
-
-function readObject(bytes: Uint8Array): ReturnType<typeof asObject> {
-  try {
-    return asObject(parseJson(bytes, 'a manifest'));
-  } catch {
-    return undefined;
-  }
 }
 
 function words(text: string): readonly string[] {

@@ -4,7 +4,8 @@ import { once } from 'node:events';
 import { test } from 'node:test';
 import { HeldMemory } from '../../src/admission/held-memory.ts';
 import type { HttpStreams } from '../../src/base/http/stream.ts';
-import { memoryOfJson, parseJson } from '../../src/base/json.ts';
+import { parseJson } from '../../src/base/json.ts';
+import { memoryOfJson } from '../../src/base/json-room.ts';
 
 const { signal } = new AbortController();
 

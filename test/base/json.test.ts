@@ -7,12 +7,12 @@ import {
   asNumber,
   asObject,
   asText,
-  createJsonRoom,
   JsonNumber,
   JsonString,
   type JsonValue,
   parseJson,
 } from '../../src/base/json.ts';
+import { createJsonRoom } from '../../src/base/json-room.ts';
 import { type JsonInput, writeJson } from '../../src/base/json-writer.ts';
 import { sample, seeded } from '../fixtures/seed.ts';
 

@@ -1,16 +1,8 @@
 // Reads and writes manifests, indexes and configs: OCI image-spec 1.1 and Docker schema 2, as hostile input.
 
 import { OcicryptError } from '../../base/errors.ts';
-import {
-  asArray,
-  asObject,
-  asText,
-  createJsonRoom,
-  type JsonObject,
-  type JsonRoom,
-  type JsonValue,
-  parseJson,
-} from '../../base/json.ts';
+import { asArray, asObject, asText, type JsonObject, type JsonValue, parseJson } from '../../base/json.ts';
+import { createJsonRoom, type JsonRoom } from '../../base/json-room.ts';
 import { type JsonInput, thaw, thawObject, writeJson } from '../../base/json-writer.ts';
 import {
   changeDescriptor,

@@ -1,7 +1,8 @@
 // Says what a wrapped key is without opening it, for every packet format known in the field.
 
 import { asOcicryptError, OcicryptError } from '../../base/errors.ts';
-import { asArray, asObject, asText, type JsonObject, type JsonRoom, JsonString, parseJson } from '../../base/json.ts';
+import { asArray, asObject, asText, type JsonObject, JsonString, parseJson } from '../../base/json.ts';
+import type { JsonRoom } from '../../base/json-room.ts';
 import { asKeyUri } from '../../base/key-uri.ts';
 import { providerOf, type WrappedLayerKey } from '../../client/layer-keys.ts';
 import type { WrappedKey } from '../../kms/kek.ts';

@@ -4,8 +4,7 @@
 import { wipe } from '../../base/bytes.ts';
 import { OcicryptError } from '../../base/errors.ts';
 import { NOT_FOUND, runHelper } from '../../base/helper.ts';
-import { asText } from '../../base/json.ts';
-import { readObject } from '../answers.ts';
+import { asText, readObject } from '../../base/json.ts';
 import { type AwsIdentity, checkIdentity } from './identity.ts';
 
 /**

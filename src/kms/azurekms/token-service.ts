@@ -4,11 +4,11 @@
 import { wipe } from '../../base/bytes.ts';
 import { OcicryptError } from '../../base/errors.ts';
 import type { HttpClient, HttpResponse } from '../../base/http/contract.ts';
-import { asArray, asNumber } from '../../base/json.ts';
+import { asArray, asNumber, readObject } from '../../base/json.ts';
 import { readPublicFile } from '../../base/secret-file.ts';
 import { setting } from '../../base/setting.ts';
 import { showPath } from '../../base/shown.ts';
-import { notNow, readObject } from '../answers.ts';
+import { notNow } from '../answers.ts';
 import type { AzurePlace } from './cloud.ts';
 import { type AzureTokenSource, incomplete, readToken } from './token.ts';
 

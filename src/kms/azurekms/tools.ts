@@ -6,8 +6,7 @@ import { join } from 'node:path';
 import { wipe } from '../../base/bytes.ts';
 import { OcicryptError } from '../../base/errors.ts';
 import { type HelperResult, runHelper } from '../../base/helper.ts';
-import { asArray, asText } from '../../base/json.ts';
-import { readObject } from '../answers.ts';
+import { asArray, asText, readObject } from '../../base/json.ts';
 import { type AzureToken, readEnd } from './token.ts';
 
 /** A tool, what it is asked, and where its answer has the token and its end. */

@@ -7,9 +7,8 @@ import { readFileSync } from 'node:fs';
 import { wipe } from '../../base/bytes.ts';
 import { OcicryptError } from '../../base/errors.ts';
 import { runHelper } from '../../base/helper.ts';
-import { asText, type JsonObject } from '../../base/json.ts';
+import { asText, type JsonObject, readObject } from '../../base/json.ts';
 import { showPath } from '../../base/shown.ts';
-import { readObject } from '../answers.ts';
 import type { CredentialsJson } from './credentials-file.ts';
 
 /** The program as the file names it. */

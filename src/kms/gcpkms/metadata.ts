@@ -6,9 +6,9 @@
 
 import { OcicryptError } from '../../base/errors.ts';
 import type { HttpClient, HttpResponse } from '../../base/http/contract.ts';
-import { asNumber, asText } from '../../base/json.ts';
+import { asNumber, asText, readObject } from '../../base/json.ts';
 import { setting } from '../../base/setting.ts';
-import { notNow, readObject } from '../answers.ts';
+import { notNow } from '../answers.ts';
 import { askMetadataServer, firmwareSays } from '../metadata-server.ts';
 import { TokenCache } from '../token-cache.ts';
 import { type TokenSource, UNIVERSE } from './credentials-file.ts';

@@ -3,10 +3,9 @@
 
 import { OcicryptError } from '../../base/errors.ts';
 import type { HttpClient } from '../../base/http/contract.ts';
-import { asText } from '../../base/json.ts';
+import { asText, readObject } from '../../base/json.ts';
 import { readPublicFile } from '../../base/secret-file.ts';
 import { showPath } from '../../base/shown.ts';
-import { readObject } from '../answers.ts';
 import { askTokenService } from './token-service.ts';
 
 /** Where the token is. The member that holds it is undefined where it is the whole content. */

@@ -3,8 +3,9 @@
 import { OcicryptError } from '../../base/errors.ts';
 import type { HttpClient, HttpRequest, HttpResponse } from '../../base/http/contract.ts';
 import type { JsonObject } from '../../base/json.ts';
+import { readObject } from '../../base/json.ts';
 import { showPath } from '../../base/shown.ts';
-import { notNow, readObject } from '../answers.ts';
+import { notNow } from '../answers.ts';
 
 /** Impersonation and token exchange need this one, whatever the token is used for afterwards. */
 export const SCOPE = 'https://www.googleapis.com/auth/cloud-platform';

@@ -3,8 +3,7 @@
 // all of them, is for the sources that are left.
 
 import type { HttpClient } from '../../base/http/contract.ts';
-import { asNumber, asText, type JsonObject } from '../../base/json.ts';
-import { readObject } from '../answers.ts';
+import { asNumber, asText, type JsonObject, readObject } from '../../base/json.ts';
 import { type NewToken, TokenCache } from '../token-cache.ts';
 import { type CredentialsJson, invalidFile, isCredentialsJson, readCredentials, UNIVERSE } from './credentials-file.ts';
 import { readServiceAccount } from './service-account.ts';

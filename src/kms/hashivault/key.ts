@@ -4,7 +4,7 @@
 import { decodeBase64, wipe } from '../../base/bytes.ts';
 import type { OcicryptError } from '../../base/errors.ts';
 import type { HttpResponse } from '../../base/http/contract.ts';
-import { asBytes, asObject, asText, type JsonObject, JsonString, parseJson } from '../../base/json.ts';
+import { asBytes, asObject, asText, type JsonObject, JsonString, readObject } from '../../base/json.ts';
 import { type JsonInput, writeJson } from '../../base/json-writer.ts';
 import { formatKeyUri, type KeyUri } from '../../base/key-uri.ts';
 import { SharedBySettings } from '../../base/share.ts';
@@ -151,10 +151,8 @@ function readVersion(wrapped: Uint8Array): string | undefined {
 }
 
 function readData(key: string, body: Uint8Array): JsonObject {
-  try {
-    const data = asObject(asObject(parseJson(body, 'the answer'))?.get('data'));
-    if (data !== undefined && asText(data.get('error')) === undefined) return data;
-  } catch {}
+  const data = asObject(readObject(body)?.get('data'));
+  if (data !== undefined && asText(data.get('error')) === undefined) return data;
   throw isPage(body) ? notVault(key, 200) : damaged(key, 'no data');
 }
 

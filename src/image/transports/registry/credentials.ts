@@ -6,12 +6,11 @@ import { join } from 'node:path';
 import { decodeBase64, wipe } from '../../../base/bytes.ts';
 import { OcicryptError, systemCode } from '../../../base/errors.ts';
 import { type Helper, runHelper } from '../../../base/helper.ts';
-import { asObject, asText, type JsonObject, type JsonValue, parseJson } from '../../../base/json.ts';
+import { asObject, asText, type JsonObject, type JsonValue, parseJson, readObject } from '../../../base/json.ts';
 import { findMember } from '../../../base/json-members.ts';
 import { readPublicFile } from '../../../base/secret-file.ts';
 import { setting } from '../../../base/setting.ts';
 import { showPath } from '../../../base/shown.ts';
-import { readObject } from '../../../kms/answers.ts';
 import { DOCKER_HUB, normalizeHost } from '../../model/reference.ts';
 
 /** A name and password, or a token that is exchanged for others (OAuth 2 refresh token). */

@@ -2,7 +2,7 @@
 
 import { asOcicryptError, OcicryptError } from '../../../base/errors.ts';
 import type { StreamResponse } from '../../../base/http/stream.ts';
-import { readObject } from '../../../kms/answers.ts';
+import { readObject } from '../../../base/json.ts';
 import type { BlobIdentity } from '../../cipher/layer.ts';
 import { sourceFromStream } from '../../cipher/streams.ts';
 import { type Descriptor, isDigest } from '../../model/descriptor.ts';

@@ -3,7 +3,7 @@
 import type { Client } from '../base/fair-queue.ts';
 
 /** Counts what is at work, by client. */
-export class Places {
+export class ReviewPlaces {
   readonly #most: number;
   readonly #taken = new Map<Client, number>();
 
@@ -12,13 +12,13 @@ export class Places {
     this.#most = most;
   }
 
-  /** @returns what gives the places back, to be called once; undefined if the client has not so many left */
-  take(client: Client, count = 1): (() => void) | undefined {
+  /** @returns what gives the place back, to be called once; undefined if the client has all of its places */
+  take(client: Client): (() => void) | undefined {
     const taken = this.#taken.get(client) ?? 0;
-    if (taken + count > this.#most) return undefined;
-    this.#taken.set(client, taken + count);
+    if (taken >= this.#most) return undefined;
+    this.#taken.set(client, taken + 1);
     return () => {
-      const left = (this.#taken.get(client) ?? count) - count;
+      const left = (this.#taken.get(client) ?? 1) - 1;
       if (left > 0) this.#taken.set(client, left);
       else this.#taken.delete(client);
     };
