@@ -5,7 +5,7 @@ import { parseAwsArn } from '../../base/aws-arn.ts';
 import { OcicryptError } from '../../base/errors.ts';
 import { parseRetryAfter } from '../../base/http/client.ts';
 import type { HttpResponse } from '../../base/http/contract.ts';
-import { asObject, asText, parseJson } from '../../base/json.ts';
+import { asText, readObject } from '../../base/json.ts';
 import { foreignAnswer } from '../answers.ts';
 import { cannotBeUnwrapped } from '../kek.ts';
 
@@ -211,11 +211,7 @@ function readErrorType(answer: HttpResponse): string {
 }
 
 function readMember(body: Uint8Array, name: string): string | undefined {
-  try {
-    return asText(asObject(parseJson(body, 'the answer'))?.get(name));
-  } catch {
-    return undefined;
-  }
+  return asText(readObject(body)?.get(name));
 }
 
 function flags({ keyId, region }: AwsCall): string {

@@ -4,7 +4,7 @@
 import { OcicryptError } from '../../base/errors.ts';
 import { parseRetryAfter } from '../../base/http/client.ts';
 import type { HttpResponse } from '../../base/http/contract.ts';
-import { asObject, asText, type JsonObject, parseJson } from '../../base/json.ts';
+import { asObject, asText, readObject } from '../../base/json.ts';
 import { setting } from '../../base/setting.ts';
 import { foreignAnswer } from '../answers.ts';
 import { cannotBeUnwrapped } from '../kek.ts';
@@ -163,10 +163,7 @@ export function isOther({ body }: HttpResponse): boolean {
 
 /** `{"error": {"code", "message", "innererror": {"code"}}}`; empty if something else than Azure answered. */
 function readRefusal(body: Uint8Array): { readonly code: string; readonly inner: string; readonly message: string } {
-  let error: JsonObject | undefined;
-  try {
-    error = asObject(asObject(parseJson(body, 'the answer'))?.get('error'));
-  } catch {}
+  const error = asObject(readObject(body)?.get('error'));
   return {
     code: asText(error?.get('code')) ?? '',
     message: asText(error?.get('message')) ?? '',

@@ -1,7 +1,7 @@
 // Reads a refusal of Google Cloud KMS: what its service says of it in code, and nothing that is shown.
 // https://cloud.google.com/apis/design/errors
 
-import { asArray, asObject, asText, type JsonObject, parseJson } from '../../base/json.ts';
+import { asArray, asObject, asText, readObject } from '../../base/json.ts';
 
 export type Refusal = {
   /** Whether Google said it, by its form. */
@@ -19,10 +19,7 @@ export type Refusal = {
 
 /** `{"error": google.rpc.Status}`; anything else is an empty refusal. */
 export function readRefusal(body: Uint8Array): Refusal {
-  let error: JsonObject | undefined;
-  try {
-    error = asObject(asObject(parseJson(body, 'the answer'))?.get('error'));
-  } catch {}
+  const error = asObject(readObject(body)?.get('error'));
   const details = (asArray(error?.get('details')) ?? []).map((detail) => asObject(detail));
   const find = (member: string) =>
     details.map((detail) => asText(detail?.get(member))).find((text) => text !== undefined);

@@ -4,7 +4,7 @@
 import { type ErrorCode, type ErrorDetails, OcicryptError } from '../../base/errors.ts';
 import { parseRetryAfter } from '../../base/http/client.ts';
 import type { HttpResponse } from '../../base/http/contract.ts';
-import { asArray, asObject, asText, parseJson } from '../../base/json.ts';
+import { asArray, asText, readObject } from '../../base/json.ts';
 import type { KeyUri } from '../../base/key-uri.ts';
 import { foreignAnswer } from '../answers.ts';
 import { cannotBeUnwrapped } from '../kek.ts';
@@ -150,10 +150,6 @@ export function notVault(key: string, status: number): OcicryptError {
 
 /** The lines of `{"errors": [...]}`, or undefined if the body is something else. */
 export function readErrors(body: Uint8Array): string | undefined {
-  try {
-    const errors = asArray(asObject(parseJson(body, 'the answer'))?.get('errors'));
-    return errors?.map((line) => asText(line) ?? '').join('\n');
-  } catch {
-    return undefined;
-  }
+  const errors = asArray(readObject(body)?.get('errors'));
+  return errors?.map((line) => asText(line) ?? '').join('\n');
 }

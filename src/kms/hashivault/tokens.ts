@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { wipe } from '../../base/bytes.ts';
 import { OcicryptError } from '../../base/errors.ts';
 import type { HttpResponse } from '../../base/http/contract.ts';
-import { asNumber, asObject, asText, type JsonObject, parseJson } from '../../base/json.ts';
+import { asNumber, asObject, asText, readObject } from '../../base/json.ts';
 import { type JsonInput, writeJson } from '../../base/json-writer.ts';
 import { readSecretFile } from '../../base/secret-file.ts';
 import { setting } from '../../base/setting.ts';
@@ -194,10 +194,7 @@ function checkToken(token: string, what: string): string {
 }
 
 function readLogin(body: Uint8Array, login: VaultLogin, start: number): NewToken<LoginToken> {
-  let auth: JsonObject | undefined;
-  try {
-    auth = asObject(asObject(parseJson(body, 'the answer'))?.get('auth'));
-  } catch {}
+  const auth = asObject(readObject(body)?.get('auth'));
   const text = asText(auth?.get('client_token'));
   const lease = asNumber(auth?.get('lease_duration'));
   if (text === undefined || !/^[!-~]+$/.test(text)) {

@@ -1,6 +1,6 @@
 // Asks a registry what refers to a manifest: signatures, attestations, bills of materials.
 
-import { asObject, asText, parseJson } from '../../../base/json.ts';
+import { asObject, asText, readObject } from '../../../base/json.ts';
 import { forEachLimited } from '../../concurrency.ts';
 import type { Descriptor } from '../../model/descriptor.ts';
 import { MAXIMUM_MANIFEST_BYTES, MEDIA_TYPES, parseManifest } from '../../model/manifest.ts';
@@ -120,11 +120,7 @@ function entriesOf(bytes: Uint8Array): readonly Descriptor[] {
 }
 
 function subjectOf(bytes: Uint8Array): string | undefined {
-  try {
-    return asText(asObject(asObject(parseJson(bytes, 'referrer'))?.get('subject'))?.get('digest'));
-  } catch {
-    return undefined;
-  }
+  return asText(asObject(readObject(bytes)?.get('subject'))?.get('digest'));
 }
 
 /** A type has 255 characters at the most (RFC 6838 section 4.2): a longer text is only sent to be shown. */
