@@ -3,7 +3,7 @@
 
 import { constants } from 'node:fs';
 import { type FileHandle, open, rename, rm, rmdir } from 'node:fs/promises';
-import { dirname, join, resolve } from 'node:path';
+import { basename, dirname, join, resolve } from 'node:path';
 import { OcicryptError, showSystemCode, systemCode } from '../../base/errors.ts';
 import { showImagePath } from '../../base/shown.ts';
 import { type ByteSink, sourceFromFile } from '../cipher/streams.ts';
@@ -19,8 +19,8 @@ export interface AtomicFile extends ByteSink {
   /** Makes the bytes durable, still without their name. Nothing can be written afterwards. */
   seal(): Promise<void>;
   /**
-   * Gives the bytes their name, which may be taken: what was there is replaced in one step. They are durable if they
-   * were sealed, and their name is after {@link syncDirectory}.
+   * Gives the bytes their name in the same directory, which may be taken: what was there is replaced in one step. They are
+   * durable if they were sealed, and their name is after {@link syncDirectory}.
    */
   publish(path: string): Promise<void>;
   /** Gives the file to the owner of another one; what cannot be given is kept from others. */
@@ -41,6 +41,8 @@ export type AtomicFileOptions = {
   readonly layer?: boolean;
   /** Permissions before the umask: 0644 if it is left out. */
   readonly mode?: number;
+  /** The directory's path for people, if it is another. */
+  readonly shown?: string;
 };
 
 /** Direct writes need whole blocks from memory that starts at one. */
@@ -49,8 +51,9 @@ const BLOCK_BYTES = 4096;
 /** Starts a file in `directory`, under a temporary name. @throws OcicryptError `not-written` */
 export async function createAtomicFile(directory: string, options: AtomicFileOptions = {}): Promise<AtomicFile> {
   const path = join(directory, temporaryName());
-  const file = await openNew(path, options).catch(notWritten(directory));
-  return new TemporaryFile(path, file.handle, file.direct);
+  const { shown = directory } = options;
+  const file = await openNew(path, options).catch(notWritten(shown));
+  return new TemporaryFile(path, file.handle, { direct: file.direct, shown });
 }
 
 /** Writes a small file whole or not at all; its name is durable after {@link syncDirectory}. @throws OcicryptError `not-written` */
@@ -86,6 +89,18 @@ export async function openRegularFile(path: string, what: string): Promise<BlobR
   return { ...sourceFromFile(file), close: () => file.close() };
 }
 
+/** Whether there is such a file that we can read; never waits for the other end of a pipe. */
+export async function isFileOfSize(path: string, size: number): Promise<boolean> {
+  const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK).catch(() => undefined);
+  if (file === undefined) return false;
+  try {
+    const status = await file.stat();
+    return status.isFile() && status.size === size;
+  } finally {
+    await file.close();
+  }
+}
+
 /** Reads a regular file of at most 4 MiB. @throws OcicryptError `not-found`, `bad-input` */
 export async function readSmallFile(path: string, what: string): Promise<Uint8Array> {
   const reader = await openRegularFile(path, what);
@@ -110,15 +125,17 @@ export async function syncDirectory(directory: string): Promise<void> {
 
 class TemporaryFile implements AtomicFile {
   readonly path: string;
+  readonly #shown: string;
   #file: FileHandle | undefined;
   #direct: boolean;
   #position = 0;
   #published = false;
 
-  constructor(path: string, file: FileHandle, direct: boolean) {
+  constructor(path: string, file: FileHandle, how: { readonly direct: boolean; readonly shown: string }) {
     this.path = path;
     this.#file = file;
-    this.#direct = direct;
+    this.#direct = how.direct;
+    this.#shown = how.shown;
   }
 
   async write(bytes: Uint8Array): Promise<void> {
@@ -126,7 +143,7 @@ class TemporaryFile implements AtomicFile {
     let done = 0;
     while (done < bytes.length) {
       const left = bytes.subarray(done);
-      done += await this.#writeSome(left).catch(notWritten(dirname(this.path)));
+      done += await this.#writeSome(left).catch(notWritten(this.#shown));
     }
   }
 
@@ -135,13 +152,14 @@ class TemporaryFile implements AtomicFile {
       await this.#file?.sync();
       await this.#close();
     } catch (error) {
-      notWritten(dirname(this.path))(error);
+      notWritten(this.#shown)(error);
     }
   }
 
   async publish(path: string): Promise<void> {
-    await this.#close().catch(notWritten(path));
-    await rename(this.path, path).catch(notWritten(path));
+    const refused = notWritten(join(this.#shown, basename(path)));
+    await this.#close().catch(refused);
+    await rename(this.path, path).catch(refused);
     this.#published = true;
   }
 
@@ -156,7 +174,7 @@ class TemporaryFile implements AtomicFile {
         () => false,
       ));
     // The group of another file is not ours to let in.
-    await file.chmod(given ? mode & 0o777 : mode & 0o700).catch(notWritten(dirname(this.path)));
+    await file.chmod(given ? mode & 0o777 : mode & 0o700).catch(notWritten(this.#shown));
   }
 
   async discard(): Promise<void> {

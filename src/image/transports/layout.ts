@@ -1,9 +1,8 @@
 // Reads and writes OCI layout directories.
 // https://github.com/opencontainers/image-spec/blob/main/image-layout.md
 
-import { constants } from 'node:fs';
-import { access, mkdir, open, rm, stat } from 'node:fs/promises';
-import { dirname, join, resolve } from 'node:path';
+import { access, rm, stat } from 'node:fs/promises';
+import { join } from 'node:path';
 import { asOcicryptError, OcicryptError } from '../../base/errors.ts';
 import type { BlobIdentity } from '../cipher/layer.ts';
 import { type Descriptor, isDigest } from '../model/descriptor.ts';
@@ -12,13 +11,14 @@ import { notDurable, notWritten } from '../not-written.ts';
 import {
   type AtomicFile,
   createAtomicFile,
+  isFileOfSize,
   openRegularFile,
   readSmallFile,
-  removeEmptyDirectories,
   syncDirectory,
   writeFileAtomically,
 } from './files.ts';
-import { BLOBS, blobPath, EMPTY_INDEX, LAYOUT_FILE, LayoutIndex, type LayoutName } from './layout-index.ts';
+import { LayoutBlobs } from './layout-blobs.ts';
+import { BLOBS, EMPTY_INDEX, LAYOUT_FILE, LayoutIndex, type LayoutName } from './layout-index.ts';
 import { lockIndex } from './layout-lock.ts';
 import { type BlobReader, type BlobWriter, checkContent, type ImageStore, type StoredManifest } from './store.ts';
 import { removeAbandoned } from './temporary.ts';
@@ -44,13 +44,12 @@ class LayoutStore implements ImageStore {
   readonly #staged = new Map<string, Staged>();
   /** What was there already, and must be there still when the index changes. */
   readonly #counted = new Map<string, BlobIdentity>();
-  #prepared: Promise<void> | undefined;
+  /** Where it is written, once anything is. */
+  #blobs: Promise<LayoutBlobs> | undefined;
   /** What the name was found to stand for: in place, the new image takes its place. */
   #found: Descriptor | undefined;
   /** As it was when the image was read. */
   #index: LayoutIndex | undefined;
-  /** The outermost directory that was made here, until something is in it. */
-  #made: string | undefined;
 
   constructor(directory: string, wanted: LayoutName) {
     this.name = wanted.name;
@@ -86,8 +85,8 @@ class LayoutStore implements ImageStore {
   }
 
   async createBlob(): Promise<BlobWriter> {
-    await this.#prepare();
-    const file = await createAtomicFile(this.#blobs(), { layer: true });
+    const blobs = await this.#prepare();
+    const file = await blobs.createFile({ layer: true });
     let staged = false;
     return {
       write: (bytes) => file.write(bytes),
@@ -102,9 +101,9 @@ class LayoutStore implements ImageStore {
   }
 
   async writeManifest({ bytes, digest, size }: StoredManifest): Promise<void> {
-    await this.#prepare();
+    const blobs = await this.#prepare();
     if (await this.hasBlob({ digest, size })) return;
-    const file = await createAtomicFile(this.#blobs());
+    const file = await blobs.createFile();
     try {
       await file.write(bytes);
     } catch (error) {
@@ -123,6 +122,7 @@ class LayoutStore implements ImageStore {
     } finally {
       await unlock();
     }
+    await this.#release();
   }
 
   /** What something here still names stays; what does not and stays all the same is returned. Never fails. */
@@ -136,6 +136,7 @@ class LayoutStore implements ImageStore {
         return await this.#removeUnnamed(present);
       } finally {
         await unlock();
+        await this.#release();
       }
     } catch {
       // The image is written; if it cannot be told what else is named here, that is no fault of it.
@@ -146,7 +147,7 @@ class LayoutStore implements ImageStore {
   async close(): Promise<void> {
     for (const { file } of this.#staged.values()) await file.discard();
     this.#staged.clear();
-    if (this.#made !== undefined) await removeEmptyDirectories(this.#blobs(), this.#made);
+    await this.#release();
   }
 
   async #removeUnnamed(present: readonly string[]): Promise<readonly string[]> {
@@ -154,9 +155,10 @@ class LayoutStore implements ImageStore {
     // What those name is not known.
     if (index.namesOthers()) return present;
     const named = await findNamed(present, index.entries(), (entry) => this.readManifest(entry));
+    const blobs = await this.#prepare();
     const left: string[] = [];
     for (const digest of present) {
-      if (!named.has(digest)) await rm(this.#blobPath(digest)).catch(() => left.push(digest));
+      if (!named.has(digest)) await blobs.remove(nameOf(digest)).catch(() => left.push(digest));
     }
     return left;
   }
@@ -180,41 +182,38 @@ class LayoutStore implements ImageStore {
   async #switch(root: StoredManifest): Promise<void> {
     const index = (await this.#readIndexOrNone()).with(root, this.#wanted, this.#found);
     await this.#checkCounted();
+    const blobs = await this.#prepare();
     const file = await createAtomicFile(this.#directory);
-    const given: string[] = [];
+    const given: Given[] = [];
     try {
       await file.write(index);
       await file.seal();
-      await this.#publish(given);
+      await this.#publish(blobs, given);
       await file.publish(join(this.#directory, 'index.json'));
     } catch (error) {
       await file.discard();
       await takeBack(given, error);
     }
     this.#staged.clear();
-    this.#made = undefined;
+    blobs.keep();
     this.#found = undefined;
     await syncDirectory(this.#directory).catch(notDurable(`${this.name} (${root.digest})`));
   }
 
-  /** @param given learns the names that were not there before */
-  async #publish(given: string[]): Promise<void> {
+  /** @param given learns what was not there before */
+  async #publish(blobs: LayoutBlobs, given: Given[]): Promise<void> {
     const marker = join(this.#directory, 'oci-layout');
     if (!(await isFile(marker))) {
-      if (!(await exists(marker))) given.push(marker);
+      if (!(await exists(marker))) given.push({ shown: marker, remove: () => rm(marker, { force: true }) });
       await writeFileAtomically(marker, LAYOUT_FILE);
     }
     for (const [digest, { file }] of this.#staged) {
-      const path = this.#blobPath(digest);
-      if (!(await exists(path))) given.push(path);
+      const name = nameOf(digest);
+      const path = blobs.pathOf(name);
+      if (!(await exists(path))) given.push({ shown: blobs.shownPathOf(name), remove: () => blobs.remove(name) });
       await file.publish(path);
     }
-    await syncDirectory(this.#blobs()).catch(notWritten(this.#blobs()));
-    if (this.#made === undefined) return;
-    // A new directory's name is in the one above it.
-    for (let path = this.#blobs(); path.length > dirname(this.#made).length; path = dirname(path)) {
-      await syncDirectory(dirname(path)).catch(notWritten(dirname(path)));
-    }
+    await blobs.sync();
   }
 
   /** Another run may have removed what nothing named yet. */
@@ -227,19 +226,8 @@ class LayoutStore implements ImageStore {
     }
   }
 
-  async #isThere({ digest, size }: BlobIdentity): Promise<boolean> {
-    const file = await open(this.#blobPath(digest), constants.O_RDONLY | constants.O_NONBLOCK).catch(() => undefined);
-    if (file === undefined) return false;
-    try {
-      const status = await file.stat();
-      return status.isFile() && status.size === size;
-    } finally {
-      await file.close();
-    }
-  }
-
-  #blobs(): string {
-    return resolve(this.#directory, BLOBS);
+  #isThere({ digest, size }: BlobIdentity): Promise<boolean> {
+    return isFileOfSize(this.#blobPath(digest), size);
   }
 
   async #readIndex(): Promise<LayoutIndex> {
@@ -254,39 +242,55 @@ class LayoutStore implements ImageStore {
     return (await exists(path)) ? this.#readIndex() : LayoutIndex.parse(EMPTY_INDEX, path);
   }
 
-  #prepare(): Promise<void> {
-    this.#prepared ??= this.#makeDirectories();
-    return this.#prepared;
+  #prepare(): Promise<LayoutBlobs> {
+    this.#blobs ??= this.#openBlobs();
+    return this.#blobs;
+  }
+
+  async #release(): Promise<void> {
+    // What went wrong with it was said when it was opened.
+    const blobs = await this.#blobs?.catch(() => undefined);
+    this.#blobs = undefined;
+    await blobs?.close();
   }
 
   /** Finds out what would fail in the end, before the first layer. */
-  async #makeDirectories(): Promise<void> {
-    const blobs = this.#blobs();
+  async #openBlobs(): Promise<LayoutBlobs> {
+    let blobs: LayoutBlobs | undefined;
     try {
       const index = await this.#readIndexOrNone();
       index.checkName(this.#wanted, this.#found);
       index.entries();
-      this.#made = await mkdir(blobs, { recursive: true });
+      blobs = await LayoutBlobs.open(this.#directory);
       await (await createAtomicFile(this.#directory)).discard();
     } catch (error) {
+      await blobs?.close();
       if (error instanceof OcicryptError) throw error;
-      notWritten(this.#directory)(error);
+      return notWritten(this.#directory)(error);
     }
-    await removeAbandoned(blobs);
+    await blobs.removeAbandoned();
     await removeAbandoned(this.#directory);
+    return blobs;
   }
 
   #blobPath(digest: string): string {
-    // Descriptors are checked when they are parsed; here it decides over a path.
-    if (!isDigest(digest)) throw new OcicryptError('bad-input', 'not a SHA-256 digest');
-    return join(this.#directory, blobPath(digest));
+    return join(this.#directory, BLOBS, nameOf(digest));
   }
 }
 
+/** Of a blob's file. Descriptors are checked when they are parsed; here it decides over a path. */
+function nameOf(digest: string): string {
+  if (!isDigest(digest)) throw new OcicryptError('bad-input', 'not a SHA-256 digest');
+  return digest.slice('sha256:'.length);
+}
+
+/** A file in a layout that was not there before. */
+type Given = { readonly shown: string; readonly remove: () => Promise<void> };
+
 /** Removes what a failed run has published. @throws OcicryptError the error, which says what stays */
-async function takeBack(paths: readonly string[], error: unknown): Promise<never> {
+async function takeBack(given: readonly Given[], error: unknown): Promise<never> {
   const left: string[] = [];
-  for (const path of paths) await rm(path, { force: true }).catch(() => left.push(path));
+  for (const { shown, remove } of given) await remove().catch(() => left.push(shown));
   if (left.length === 0) throw error;
   const { code, message } = asOcicryptError(error);
   throw new OcicryptError(code, `${message}, and ${left.length} new files cannot be removed`, {

@@ -5,16 +5,18 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import {
   chmodSync,
+  existsSync,
   lutimesSync,
   mkdirSync,
   readdirSync,
   readFileSync,
+  renameSync,
   symlinkSync,
   utimesSync,
   writeFileSync,
 } from 'node:fs';
 import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { OcicryptError } from '../../../src/base/errors.ts';
@@ -84,6 +86,47 @@ test('what was published is taken back when the index cannot be', async (t) => {
   await assert.rejects(encryptImage(layout(made.directory), store, { recipients: [late] }));
   await store.close();
   assert.deepEqual((await readdir(destination, { recursive: true })).toSorted(), ['index.json', 'index.json/x']);
+});
+
+test('nothing is written or removed by a link in the place of the blobs, whenever a neighbour puts it there', async (t) => {
+  const { directory, recipient, made } = await setUp(t);
+  const outside = join(directory, 'outside');
+  mkdirSync(join(outside, 'sha256'), { recursive: true });
+  for (const place of ['blobs', 'blobs/sha256']) {
+    const path = join(directory, `new-${place.length}`);
+    mkdirSync(dirname(join(path, place)), { recursive: true });
+    symlinkSync(place === 'blobs' ? outside : join(outside, 'sha256'), join(path, place));
+    const store = layout(path);
+    await rejects('not-written', encryptImage(layout(made.directory), store, { recipients: [recipient] }));
+    await store.close();
+    assert.deepEqual(readdirSync(path), ['blobs']);
+    // In place the layers are behind the link, where they are only read.
+    const behind = join(directory, `old-${place.length}`);
+    await writeImage(behind, { seed: place });
+    renameSync(join(behind, place), join(directory, `away-${place.length}`));
+    symlinkSync(join(directory, `away-${place.length}`), join(behind, place));
+    const before = readdirSync(directory, { recursive: true }).toSorted();
+    const same = layout(behind);
+    await rejects('not-written', encryptImage(same, same, { recipients: [recipient] }));
+    await same.close();
+    assert.deepEqual(readdirSync(directory, { recursive: true }).toSorted(), before);
+  }
+  const late = join(directory, 'late');
+  const store = layout(late);
+  const swap = {
+    ...recipient,
+    wrap: async (...words: Parameters<typeof recipient.wrap>) => {
+      if (!existsSync(join(directory, 'moved'))) {
+        renameSync(join(late, 'blobs/sha256'), join(directory, 'moved'));
+        symlinkSync(join(outside, 'sha256'), join(late, 'blobs/sha256'));
+      }
+      return recipient.wrap(...words);
+    },
+  };
+  await encryptImage(layout(made.directory), store, { recipients: [swap] });
+  await store.close();
+  assert.ok(existsSync(join(directory, 'moved')));
+  assert.deepEqual(readdirSync(outside, { recursive: true }), ['sha256']);
 });
 
 test('in place the plain layers are removed that nothing names any more, and only those', async (t) => {
