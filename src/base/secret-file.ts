@@ -1,6 +1,7 @@
 // Reads the small files that operators name, and refuses secrets that others can read too.
 
-import { closeSync, constants, fstatSync, openSync, readSync, type Stats } from 'node:fs';
+import { closeSync, constants, fstatSync, openSync, readSync, type Stats, statSync } from 'node:fs';
+import { dirname } from 'node:path';
 import { concatBytes, wipe } from './bytes.ts';
 import { OcicryptError, showSystemCode, systemCode } from './errors.ts';
 import { showPath } from './shown.ts';
@@ -11,8 +12,8 @@ export type FileSecrecy = {
   readonly isSecret?: (content: Uint8Array) => boolean;
   /** Whether an agent writes the file for us: it may be of any user's, and a group's to read. */
   readonly ofAgent?: boolean;
-  /** Whether no other user may write it, whoever may read it. */
-  readonly isProtected?: boolean;
+  /** Who must not be able to write it, whoever may read it: any other user, or every user of the machine. */
+  readonly isClosedTo?: 'others' | 'everybody';
 };
 
 /**
@@ -29,7 +30,7 @@ export function readSecretFile(
   path: string,
   what: string,
   maximumBytes: number,
-  { isSecret = () => true, ofAgent = false, isProtected = false }: FileSecrecy = {},
+  { isSecret = () => true, ofAgent = false, isClosedTo }: FileSecrecy = {},
 ): Uint8Array<ArrayBuffer> {
   const file = openFile(path, what);
   let buffer: Uint8Array<ArrayBuffer> | undefined;
@@ -43,7 +44,8 @@ export function readSecretFile(
     } while (read > 0);
     const content = buffer.subarray(0, length);
     if (isSecret(content)) checkOwner(path, what, file, ofAgent);
-    if (isProtected) checkWriters(path, what, file);
+    if (isClosedTo === 'others') checkWriters(path, what, file);
+    if (isClosedTo === 'everybody') checkEverybody(path, what, file);
     return concatBytes(content);
   } finally {
     wipe(buffer);
@@ -63,7 +65,15 @@ export function readPublicFile(path: string, what: string, maximumBytes: number)
 
 /** The same of a file that only we or root may write, because it was found and not named. */
 export function readProtectedFile(path: string, what: string, maximumBytes: number): Uint8Array<ArrayBuffer> {
-  return readSecretFile(path, what, maximumBytes, { isSecret: () => false, isProtected: true });
+  return readSecretFile(path, what, maximumBytes, { isSecret: () => false, isClosedTo: 'others' });
+}
+
+/**
+ * The same of a file that was named and says who may do what: an administrator's or a group's, but not one that every user
+ * of the machine can write or put there.
+ */
+export function readGuardedFile(path: string, what: string, maximumBytes: number): Uint8Array<ArrayBuffer> {
+  return readSecretFile(path, what, maximumBytes, { isSecret: () => false, isClosedTo: 'everybody' });
 }
 
 /** The one line of a secret file as bytes, without the line end that editors add: a passphrase, a PIN. */
@@ -124,6 +134,30 @@ function checkWriters(path: string, what: string, file: number): void {
   throw new OcicryptError('configuration', `${what} ${showPath(path)} was found and ${problem}`, {
     hint: 'take their rights away, or name a file of your own',
   });
+}
+
+/**
+ * Kubernetes mounts a ConfigMap as files of root's, 0644, in a directory that is 0777: there the owner tells that no other
+ * user has put the file there.
+ */
+function checkEverybody(path: string, what: string, file: number): void {
+  const { mode, uid } = fstatSync(file);
+  const us = process.geteuid?.();
+  if (us === undefined) return;
+  if ((mode & 0o002) !== 0) {
+    throw new OcicryptError('configuration', `${what} ${showPath(path)} may be written by every user`, {
+      hint: `chmod o-w ${showPath(path)}`,
+    });
+  }
+  const directory = dirname(path);
+  if (uid === us || uid === 0 || (statSync(directory).mode & 0o002) === 0) return;
+  throw new OcicryptError(
+    'configuration',
+    `${what} ${showPath(path)} belongs to another user, and every user may put one there`,
+    {
+      hint: `chmod o-w ${showPath(directory)}, or make it a file of this user or of root`,
+    },
+  );
 }
 
 function checkOwner(path: string, what: string, file: number, ofAgent: boolean): void {

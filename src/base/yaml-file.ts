@@ -1,7 +1,7 @@
 // The only code that reads YAML: files (or JSON, which is YAML) that operators name.
 
 import { OcicryptError } from './errors.ts';
-import { readPublicFile } from './secret-file.ts';
+import { readGuardedFile } from './secret-file.ts';
 import { showPath } from './shown.ts';
 
 /** An object whose members nobody has looked at. */
@@ -24,15 +24,15 @@ const FAULTS: Readonly<Record<string, readonly [reason: string, hint: string]>> 
  * The members of a file; of an empty one there are none. Aliases are refused: a small file could stand for a large one.
  *
  * @param what how the file is called in an error ("the configuration")
- * @param read how much care is taken of who may write the file; none if it is left out. In any case a FIFO does not hang
- * and a device does not go on for ever
+ * @param read how much care is taken of who may write the file: not every user of the machine, if it is left out. In any
+ * case a FIFO does not hang and a device does not go on for ever
  * @throws OcicryptError `configuration`, naming the file, and the line if it is not valid YAML
  */
 export async function readYamlFile(
   file: string,
   what: string,
   maximumBytes: number,
-  read: typeof readPublicFile = readPublicFile,
+  read: typeof readGuardedFile = readGuardedFile,
 ): Promise<UnknownRecord> {
   const text = readText(file, what, maximumBytes, read);
   const { parse, YAMLParseError } = await import('yaml');
@@ -60,7 +60,7 @@ export async function readYamlFile(
   return document;
 }
 
-function readText(file: string, what: string, maximumBytes: number, read: typeof readPublicFile): string {
+function readText(file: string, what: string, maximumBytes: number, read: typeof readGuardedFile): string {
   try {
     const bytes = read(file, what, maximumBytes);
     if (bytes.length > maximumBytes) {

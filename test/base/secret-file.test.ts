@@ -1,7 +1,7 @@
 // Files that operators name: whose may be read, and what is no file.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { chmodSync, chownSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { chmodSync, chownSync, mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -9,6 +9,7 @@ import { after, before, describe, test } from 'node:test';
 import { asOcicryptError } from '../../src/base/errors.ts';
 import {
   type FileSecrecy,
+  readGuardedFile,
   readProtectedFile,
   readPublicFile,
   readSecretFile,
@@ -151,6 +152,41 @@ test('P21 a file that was found is read if no other user may write it, whoever m
     const read = () => Buffer.from(readProtectedFile(file, 'the file', 100)).toString();
     if (good) assert.equal(read(), 'secret');
     else assert.equal(refusal(read).code, 'configuration', mode.toString(8));
+  }
+});
+
+test('P21 a file that says who may do what is refused if every user can write it or put it there', () => {
+  const read = (file: string) => Buffer.from(readGuardedFile(file, 'the file', 100)).toString();
+  for (const [mode, good] of [
+    [0o600, true],
+    [0o644, true],
+    // Of arbitrary user ids in a container the group is root's.
+    [0o664, true],
+    [0o646, false],
+    [0o602, false],
+  ] as const) {
+    const file = make(`policy-${mode}`, mode);
+    if (good) assert.equal(read(file), 'secret');
+    else assert.equal(refusal(() => read(file)).code, 'configuration', mode.toString(8));
+  }
+  // A ConfigMap: our file (or root's) by links, in a directory that everybody may write.
+  const map = join(directory, 'map');
+  mkdirSync(join(map, '..data'), { recursive: true });
+  writeFileSync(join(map, '..data/policy'), 'secret', { mode: 0o644 });
+  symlinkSync('..data/policy', join(map, 'policy'));
+  for (const [mode, foreign] of [
+    [0o777, 'configuration'],
+    [0o1777, 'configuration'],
+    [0o775, 'secret'],
+  ] as const) {
+    chmodSync(map, mode);
+    assert.equal(read(join(map, 'policy')), 'secret');
+    if (process.geteuid?.() !== 0) continue;
+    const theirs = join(map, `theirs-${mode}`);
+    writeFileSync(theirs, 'secret', { mode: 0o644 });
+    chownSync(theirs, 12_345, 12_345);
+    if (foreign === 'secret') assert.equal(read(theirs), 'secret');
+    else assert.equal(refusal(() => read(theirs)).code, foreign, mode.toString(8));
   }
 });
 

@@ -2,7 +2,7 @@
 
 import { OcicryptError } from '../../base/errors.ts';
 import { nearest } from '../../base/nearest.ts';
-import { readProtectedFile, readPublicFile } from '../../base/secret-file.ts';
+import { readGuardedFile, readProtectedFile } from '../../base/secret-file.ts';
 import { showPath, showValue } from '../../base/shown.ts';
 import { isRecord, readYamlFile } from '../../base/yaml-file.ts';
 import { Settings } from './settings.ts';
@@ -17,14 +17,15 @@ const MAXIMUM_FILE_BYTES = 1024 * 1024;
 /**
  * Reads a YAML (or JSON, which is YAML) file into option values.
  *
- * @param how a file that was only found must be ours or root's, and no other user may write it
+ * @param how a file that was only found must be ours or root's, and no other user may write it; of one that was named,
+ * not every user
  * @throws OcicryptError `configuration`, naming the file, the member, and the nearest member if one is unknown
  */
 export async function readConfiguration(
   file: string,
   how: 'found' | 'named' = 'named',
 ): Promise<ReadonlyMap<OptionName, readonly string[]>> {
-  const reader = how === 'found' ? readProtectedFile : readPublicFile;
+  const reader = how === 'found' ? readProtectedFile : readGuardedFile;
   const document = await readYamlFile(file, 'the configuration', MAXIMUM_FILE_BYTES, reader);
   const texts = new Map<OptionName, readonly string[]>();
   for (const [name, value] of Object.entries(document)) {

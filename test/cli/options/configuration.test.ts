@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { stringify } from 'yaml';
+import { readPolicyFile } from '../../../src/admission/policy-file.ts';
 import { asOcicryptError } from '../../../src/base/errors.ts';
 import { OPTION_NAMES, readConfiguration } from '../../../src/cli/options/configuration.ts';
 import { configurationPath, type OptionName, optionSpec } from '../../../src/cli/options/table.ts';
@@ -173,6 +174,15 @@ test('a file that cannot be read is a fault of the configuration, whatever the r
     assert.equal(error.code, 'configuration', file);
     assert.ok(error.message.includes(file));
     if (file.endsWith('missing')) assert.match(error.message, /does not exist/);
+  }
+});
+
+test('a file that every user can write says nothing, and neither does a policy of the webhook', async () => {
+  const file = write('audit-log: /tmp/x');
+  chmodSync(file, 0o666);
+  for (const read of [readConfiguration, readPolicyFile]) {
+    const error = await read(file).then(() => assert.fail('it was read'), asOcicryptError);
+    assert.deepEqual([error.code, error.hint], ['configuration', `chmod o-w ${file}`]);
   }
 });
 
