@@ -14,13 +14,14 @@ import {
   statSync,
   writeFileSync,
 } from 'node:fs';
-import { dirname, join, sep } from 'node:path';
+import { dirname, join } from 'node:path';
 import { OcicryptError, showSystemCode } from '../base/errors.ts';
 import { asArray, asNumber, asObject, asText, type JsonValue, parseJson } from '../base/json.ts';
 import { showPath } from '../base/shown.ts';
 import { lockFile } from '../image/transports/layout-lock.ts';
 import { removeAbandoned, temporaryName } from '../image/transports/temporary.ts';
 import { synchronize } from './files.ts';
+import { isWithin, placeOf, refuseOutside } from './root.ts';
 
 /** A file as it is to be, by its path on the node. */
 export type FileChange = { readonly path: string; readonly content: string | Uint8Array; readonly mode: number };
@@ -64,7 +65,7 @@ export async function lockNode(root: string, paths: readonly string[]): Promise<
 /** The changes that are still to be made: files that are otherwise than they should be. */
 export function pendingChanges(root: string, changes: readonly FileChange[]): readonly FileChange[] {
   return changes.filter(({ path, content }) => {
-    const now = readBytes(join(root, path));
+    const now = readBytes(root, path);
     return now === undefined || !now.equals(Buffer.from(content));
   });
 }
@@ -108,9 +109,8 @@ export function restoreAll(root: string, adapt: (path: string, text: string) => 
   const changedSince: string[] = [];
   const kept = readKept(root);
   for (const { path, before, status, digests } of kept.toReversed()) {
-    const target = join(root, path);
-    const now = readBytes(target);
-    const old = before === undefined ? undefined : readBytes(join(root, before));
+    const now = readBytes(root, path);
+    const old = before === undefined ? undefined : readBytes(root, before);
     if (now === undefined ? old === undefined : old?.equals(now)) continue;
     if (now !== undefined && !digests.includes(sha256(now))) {
       const adapted = adapt(path, now.toString());
@@ -121,7 +121,7 @@ export function restoreAll(root: string, adapt: (path: string, text: string) => 
       }
       continue;
     }
-    if (old === undefined) rmSync(target, { force: true });
+    if (old === undefined) rmSync(join(root, path), { force: true });
     else writeWhole(root, { path, content: old, mode: status?.mode ?? 0o644 }, status);
     restored.push(path);
   }
@@ -130,7 +130,9 @@ export function restoreAll(root: string, adapt: (path: string, text: string) => 
 
 /** Forgets an installation all of whose files were brought back. */
 export function forgetInstalled(root: string): void {
-  rmSync(join(root, KEPT_DIRECTORY), { recursive: true, force: true });
+  const directory = join(root, KEPT_DIRECTORY);
+  refuseOutside(root, directory);
+  rmSync(directory, { recursive: true, force: true });
 }
 
 /** The files that were written here, or none. */
@@ -146,7 +148,7 @@ function keep(
   undo: (() => void)[],
 ): Kept {
   const digest = sha256(Buffer.from(content));
-  const old = readBytes(join(root, path));
+  const old = readBytes(root, path);
   if (known !== undefined) {
     const isOurs = old !== undefined && known.digests.includes(sha256(old));
     return { ...known, digests: isOurs ? [sha256(old), digest] : [digest] };
@@ -166,7 +168,7 @@ function listText(kept: readonly Kept[]): string {
 }
 
 function readKept(root: string): readonly Kept[] {
-  const bytes = readBytes(join(root, LIST));
+  const bytes = readBytes(root, LIST);
   if (bytes === undefined) return [];
   const files = asArray(asObject(parseJson(bytes, LIST))?.get('files')) ?? [];
   return files.flatMap((value) => {
@@ -189,18 +191,15 @@ function statusOf(value: JsonValue | undefined): FileStatus | undefined {
  * @returns what puts the file back as it was
  */
 function writeWhole(root: string, { path, content, mode }: FileChange, owner?: Owner): () => void {
-  const place = join(root, path);
-  refuseOutside(root, place);
-  const made = makeDirectories(dirname(place));
-  const target = existsSync(place) ? realpathSync(place) : place;
-  if (!isWithin(root, target)) throw leadsOut(root, place);
-  const old = readBytes(target);
+  const target = placeOf(root, path);
+  const made = makeDirectories(dirname(target));
+  const old = readBytes(root, path);
   const status = statSync(target, { throwIfNoEntry: false });
   try {
     writeNew(target, Buffer.from(content), status?.mode ?? mode, status ?? owner);
   } catch (cause) {
     removeDirectories(made);
-    throw new OcicryptError('not-written', `cannot write ${showPath(place)}${showSystemCode(cause)}`, {
+    throw new OcicryptError('not-written', `cannot write ${showPath(join(root, path))}${showSystemCode(cause)}`, {
       cause,
       hint: 'run this as root; if the disk of this host is read-only, build this into the image of the host',
     });
@@ -264,28 +263,11 @@ function removeDirectories(directories: readonly string[]): void {
   }
 }
 
-/** Before a directory is made: links of an image that is being built may lead to this machine. */
-function refuseOutside(root: string, place: string): void {
-  let directory = dirname(place);
-  while (!existsSync(directory)) directory = dirname(directory);
-  if (!isWithin(root, join(directory, 'any'))) throw leadsOut(root, place);
-}
-
-function leadsOut(root: string, place: string): OcicryptError {
-  return new OcicryptError('not-written', `${showPath(place)} leads out of ${showPath(root)}`, {
-    hint: 'a link there has a whole path: replace it by one that is relative',
-  });
-}
-
-function isWithin(root: string, path: string): boolean {
-  const whole = realpathSync(root);
-  const inside = join(realpathSync(dirname(path)), sep);
-  return whole === sep || inside.startsWith(join(whole, sep));
-}
-
-function readBytes(path: string): Buffer | undefined {
+/** @throws OcicryptError `not-written` if it leads out of the root: what is read may be shown, and written elsewhere in it */
+function readBytes(root: string, path: string): Buffer | undefined {
+  const place = placeOf(root, path);
   try {
-    return statSync(path).isFile() ? readFileSync(path) : undefined;
+    return statSync(place).isFile() ? readFileSync(place) : undefined;
   } catch {
     return undefined;
   }

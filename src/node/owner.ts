@@ -6,13 +6,14 @@ import { OcicryptError, showSystemCode } from '../base/errors.ts';
 import { carrierOf } from './carried.ts';
 import { installedPaths, KEPT_DIRECTORY } from './changes.ts';
 import { readText } from './files.ts';
+import { placeOf } from './root.ts';
 
 /** Beside the list of what was installed: it goes with that. */
 const OWNER = join(KEPT_DIRECTORY, 'owner');
 
 /** The agents whose node this is; undefined if there are none. */
 export function ownerOf(root: string): string | undefined {
-  return readText(join(root, OWNER)) || undefined;
+  return readText(placeOf(root, OWNER)) || undefined;
 }
 
 /** Whether this node is that of other agents. */

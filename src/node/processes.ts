@@ -1,11 +1,13 @@
 // The runtimes that run on this machine, as Linux shows them.
 
-import { readFileSync, readlinkSync, statSync } from 'node:fs';
+import { readFileSync, readlinkSync, realpathSync, statSync } from 'node:fs';
+import { basename, dirname, join } from 'node:path';
+import { ourselves } from '../base/trusted-path.ts';
 import { namesIn } from './files.ts';
 
 export type RunningProcess = {
   readonly pid: number;
-  /** Its program, as a path. */
+  /** Its program, as a path that has the name. */
   readonly program: string;
   readonly words: readonly string[];
   /** All variables that it was started with; undefined if they may not be read. */
@@ -14,11 +16,46 @@ export type RunningProcess = {
   readonly started: number;
 };
 
-/** The processes whose program has this name, but for those that see other files: they are of a container. */
-export function findProcesses(name: string): readonly RunningProcess[] {
-  return namesIn('/proc')
-    .filter((entry) => /^\d+$/.test(entry) && hasOurRoot(entry))
-    .flatMap((pid) => (readLines(`/proc/${pid}/comm`)[0] === name ? [describe(Number(pid))] : []));
+/**
+ * The processes whose program has this name, but for those that see other files: they are of a container.
+ *
+ * @param users whose processes count. Their programs are run, with their variables, and files are written where they say:
+ * and any user may have a program of this name
+ */
+export function findProcesses(
+  name: string,
+  users: ReadonlySet<number> = ourselves() ?? new Set(),
+): readonly RunningProcess[] {
+  return namesIn('/proc').flatMap((entry) => {
+    if (!/^\d+$/.test(entry) || readLines(`/proc/${entry}/comm`)[0] !== name) return [];
+    const program = isOf(entry, users) && hasOurRoot(entry) ? programOf(entry, name) : undefined;
+    return program === undefined ? [] : [describe(Number(entry), program)];
+  });
+}
+
+/**
+ * By the real user and by all others: who starts a program that has root's rights chooses its words and variables. Not by
+ * the owner of what is in `/proc`: root owns that of any process that is not to be read.
+ */
+function isOf(pid: string, users: ReadonlySet<number>): boolean {
+  const line = readLines(`/proc/${pid}/status`).find((one) => one.startsWith('Uid:')) ?? '';
+  const [, ...numbers] = line.split(/\s+/);
+  return numbers.length > 0 && numbers.every((number) => users.has(Number(number)));
+}
+
+/**
+ * The file that has the name; undefined if there is none, and the process took the name by itself. k3s is one program,
+ * which is containerd if it is called so: by a link beside it.
+ */
+function programOf(pid: string, name: string): string | undefined {
+  const program = readLink(`/proc/${pid}/exe`);
+  if (basename(program) === name) return program;
+  const beside = join(dirname(program), name);
+  try {
+    return realpathSync(beside) === program ? beside : undefined;
+  } catch {
+    return undefined;
+  }
 }
 
 function hasOurRoot(pid: string): boolean {
@@ -30,7 +67,7 @@ function hasOurRoot(pid: string): boolean {
   }
 }
 
-function describe(pid: number): RunningProcess {
+function describe(pid: number, program: string): RunningProcess {
   const variables = split(`/proc/${pid}/environ`);
   const environment = variables?.map((one): [string, string] => {
     const equals = one.indexOf('=');
@@ -38,7 +75,7 @@ function describe(pid: number): RunningProcess {
   });
   return {
     pid,
-    program: readLink(`/proc/${pid}/exe`),
+    program,
     words: split(`/proc/${pid}/cmdline`) ?? [],
     environment: environment === undefined ? undefined : Object.fromEntries(environment),
     started: startOf(pid),

@@ -1,6 +1,7 @@
 // Files of a node are changed all together or not at all, and come back as they were.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import {
   chmodSync,
   existsSync,
@@ -12,7 +13,7 @@ import {
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { asOcicryptError } from '../../src/base/errors.ts';
@@ -25,6 +26,7 @@ import {
   pendingChanges,
   restoreAll,
 } from '../../src/node/changes.ts';
+import { ownerOf } from '../../src/node/owner.ts';
 import { proving } from '../fixtures/seed.ts';
 import { caught, newRoot } from './root.ts';
 
@@ -140,6 +142,36 @@ test('a link to a whole path leads out of the image that is being built, and is 
   assert.deepEqual(filesOf(outside), { '/x': 'theirs' });
   assert.deepEqual(readdirSync(outside), ['x']);
 });
+
+test('what an image says was installed leads nowhere out of it: nothing there is read, written or removed', (t) => {
+  const outside = newRoot(t, { '/theirs': 'old', '/secret': 's' });
+  const digests = [createHash('sha256').update('old').digest('hex')];
+  const copy = join('/var/lib/ocicrypt-kms/node', createHash('sha256').update('/new').digest('hex').slice(0, 16));
+  const cases: readonly (readonly [path: string, before: string | null])[] = [
+    [`/../${basename(outside)}/theirs`, null],
+    ['/link/theirs', null],
+    ['/whole', null],
+    ['/new', `/../${basename(outside)}/secret`],
+    ['/new', '/whole'],
+    ['/new', copy],
+  ];
+  for (const [path, before] of cases) {
+    const root = newRoot(t, { [LIST]: JSON.stringify({ files: [{ path, before, status: null, digests }] }) });
+    symlinkSync(outside, join(root, 'link'));
+    symlinkSync(join(outside, 'theirs'), join(root, 'whole'));
+    symlinkSync(join(outside, 'secret'), join(root, copy));
+    assert.equal(asOcicryptError(caught(() => restoreAll(root, never))).code, 'not-written', path);
+    assert.deepEqual([existsSync(join(root, 'new')), filesOf(outside)], [false, { '/secret': 's', '/theirs': 'old' }]);
+  }
+  const root = newRoot(t, { '/etc/none': 'n' });
+  symlinkSync(join(outside, 'secret'), join(root, 'etc/c'));
+  assert.equal(asOcicryptError(caught(() => pendingChanges(root, [file('/etc/c', 'ours')]))).code, 'not-written');
+  mkdirSync(join(root, 'var/lib/ocicrypt-kms/node'), { recursive: true });
+  symlinkSync(join(outside, 'secret'), join(root, 'var/lib/ocicrypt-kms/node/owner'));
+  assert.equal(asOcicryptError(caught(() => ownerOf(root))).code, 'not-written');
+});
+
+const LIST = '/var/lib/ocicrypt-kms/node/installed.json';
 
 test('a link within stays a link, and what it leads to is changed', (t) => {
   const root = newRoot(t, { '/usr/c': 'old' });

@@ -1,7 +1,7 @@
 // Takes back what `node install` did: the files are as they were before it.
 
 import { OcicryptError } from '../../base/errors.ts';
-import { showPath } from '../../base/shown.ts';
+import { printable, showPath } from '../../base/shown.ts';
 import { forgetInstalled, installedPaths, lockNode, restoreAll } from '../../node/changes.ts';
 import { withoutOurs } from '../../node/plan.ts';
 import { findRuntimes } from '../../node/runtimes.ts';
@@ -29,7 +29,7 @@ async function restore(context: CommandContext, root: string): Promise<void> {
   const paths = installedPaths(root);
   if (hasService(paths) && root === '/' && hasSystemd()) await endService();
   const { restored, changedSince } = restoreAll(root, withoutOurs);
-  context.terminal.write(restored.map((path) => `as before  ${path}\n`).join(''));
+  context.terminal.write(restored.map((path) => `as before  ${printable(path)}\n`).join(''));
   if (root === '/') {
     // All that were written: a run that was killed may have put them back.
     await reloadUnits(context, paths);
