@@ -5,11 +5,10 @@ import { closeSync, constants, lstatSync, openSync, readdirSync, readSync } from
 import { join } from 'node:path';
 import { equalBytes } from '../base/bytes.ts';
 import { OcicryptError, showSystemCode } from '../base/errors.ts';
-import { asObject, asText, parseJson } from '../base/json.ts';
 import { showPath } from '../base/shown.ts';
 import { identifyLayer, isEncryptedType } from '../image/model/annotations.ts';
 import type { Descriptor } from '../image/model/descriptor.ts';
-import { MAXIMUM_MANIFEST_BYTES, MEDIA_TYPES, parseManifest } from '../image/model/manifest.ts';
+import { MAXIMUM_MANIFEST_BYTES, parseManifest } from '../image/model/manifest.ts';
 import type { ContentStore } from './stores.ts';
 
 /** What is known of a layer that is being read. */
@@ -99,9 +98,7 @@ function encryptedLayers(blobs: string, name: string, size: number, wanted: read
   if (!wanted.some((hex) => buffer.includes(hex))) return [];
   if (createHash('sha256').update(bytes).digest('hex') !== name) return [];
   try {
-    const what = `manifest sha256:${name}`;
-    const type = asText(asObject(parseJson(bytes, what))?.get('mediaType')) ?? MEDIA_TYPES.manifest;
-    const manifest = parseManifest(bytes, type, what);
+    const manifest = parseManifest(bytes, undefined, `manifest sha256:${name}`);
     return manifest.kind === 'manifest' ? manifest.layers.filter((layer) => isEncryptedType(layer.mediaType)) : [];
   } catch {
     // A layer, a config, or a manifest that is read by no command of ours.

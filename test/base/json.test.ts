@@ -88,6 +88,48 @@ test(seeded('what is read is JSON for the engine too, whatever the bytes'), () =
   );
 });
 
+test(seeded('a long document is read alike whether its strings are searched or looked through'), () => {
+  const piece = fc.constantFrom(
+    '{',
+    '}',
+    '[',
+    ']',
+    '"',
+    ':',
+    ',',
+    '\\',
+    'a',
+    ' ',
+    '"a":',
+    '"b"',
+    '1',
+    'null',
+    '\u0001',
+    '\u00e9',
+  );
+  const outcome = (text: string) => {
+    try {
+      return plain(parse(text));
+    } catch (error) {
+      return error instanceof OcicryptError ? error.message.replace(/ \(byte \d+\)$/, '') : error;
+    }
+  };
+  const long = `{"long":"${'a'.repeat(5000)}","short":`;
+  fc.assert(
+    fc.property(
+      fc.oneof(
+        fc.json(),
+        fc.array(piece, { maxLength: 8 }).map((pieces) => pieces.join('')),
+      ),
+      (text) => {
+        // White space at the end changes nothing but the way in which strings are read.
+        assert.deepEqual(outcome(`${long}${text}}`), outcome(`${long}${text}}\n`));
+      },
+    ),
+    sample(2000),
+  );
+});
+
 test(seeded('what is written is read back, and is what the engine writes'), () => {
   const { value } = fc.letrec<{ value: JsonInput }>((tie) => ({
     value: fc.oneof(

@@ -2,7 +2,6 @@
 
 // Not by name: a Node that is too old could not load this, and so not say that it is.
 import zlib from 'node:zlib';
-import { concatBytes } from '../../base/bytes.ts';
 import { OcicryptError, showSystemCode, systemCode } from '../../base/errors.ts';
 import { releaseBytes } from '../../base/memory.ts';
 import { type InflatedFormat, Inflater, inflatedFormat } from './inflate.ts';
@@ -55,23 +54,25 @@ type Running = Pick<UncompressingSink, 'write' | 'finish' | 'discard'>;
 function start(first: Uint8Array, sink: ByteSink, size: number): Running | undefined {
   const format = inflatedFormat(first);
   if (format === undefined) return undefined;
-  return format === 'gzip' && size <= SMALL_BYTES ? atOnce(sink) : streamed(format, sink);
+  return format === 'gzip' && size <= SMALL_BYTES ? atOnce(sink, size) : streamed(format, sink);
 }
 
-/** Keeps what comes until its end. */
-function atOnce(sink: ByteSink): Running {
-  const parts: Uint8Array[] = [];
+/** Keeps what comes until its end. @param size the most that comes, in bytes */
+function atOnce(sink: ByteSink, size: number): Running {
+  const whole = new Uint8Array(size);
+  let length = 0;
   return {
     async write(bytes) {
-      parts.push(Uint8Array.from(bytes));
+      whole.set(bytes, length);
+      length += bytes.length;
     },
     async finish() {
-      const whole = concatBytes(...parts);
-      const plain = gunzipAtOnce(whole);
+      const gzip = whole.subarray(0, length);
+      const plain = gunzipAtOnce(gzip);
       if (plain !== undefined) return sink.write(plain);
       const running = streamed('gzip', sink);
       try {
-        await running.write(whole);
+        await running.write(gzip);
         await running.finish();
       } finally {
         running.discard();
@@ -97,7 +98,13 @@ function gunzipAtOnce(bytes: Uint8Array): Uint8Array | undefined {
 type Informed = { readonly buffer: Uint8Array; readonly engine: { readonly bytesWritten: number } };
 
 function gunzip(bytes: Uint8Array): Uint8Array | Informed {
-  return zlib.gunzipSync(bytes, { info: true, maxOutputLength: MAXIMUM_AT_ONCE });
+  const chunkSize = Math.min(Math.max(toldSize(bytes) + 1, CHUNK_BYTES), MAXIMUM_AT_ONCE);
+  return zlib.gunzipSync(bytes, { info: true, maxOutputLength: MAXIMUM_AT_ONCE, chunkSize });
+}
+
+/** What comes out, as the last bytes of gzip have it (RFC 1952, ISIZE): right for all but what is damaged or forged. */
+function toldSize(bytes: Uint8Array): number {
+  return bytes.length < 4 ? 0 : new DataView(bytes.buffer, bytes.byteOffset + bytes.length - 4).getUint32(0, true);
 }
 
 function streamed(format: InflatedFormat, sink: ByteSink): Running {

@@ -74,22 +74,23 @@ export function checkManifestSize(bytes: number, what: string): void {
  * Parses a manifest or an index.
  *
  * @param mediaType what the descriptor or the registry says it is; the document must not say otherwise, since a
- *   document that is a manifest to one reader and an index to another hides content from one of them
+ *   document that is a manifest to one reader and an index to another hides content from one of them. Undefined for what
+ *   the document itself says: a manifest if it says nothing
  * @param what names it in an error
  * @param room shared by all that is kept of one image
  * @throws OcicryptError `bad-input`
  */
 export function parseManifest(
   bytes: Uint8Array,
-  mediaType: string,
+  mediaType: string | undefined,
   what: string,
   room?: JsonRoom,
 ): ImageManifest | ImageIndex {
   checkManifestSize(bytes.length, what);
   const json = parseDocument(bytes, mediaType, what, room);
-  if (isIndexType(mediaType)) return parseIndex(json, what);
-  if (!isManifestType(mediaType))
-    throw bad(`${what} is of the unknown media type ${JSON.stringify(mediaType.slice(0, 100))}`);
+  const type = mediaType ?? asText(json.get('mediaType')) ?? MEDIA_TYPES.manifest;
+  if (isIndexType(type)) return parseIndex(json, what);
+  if (!isManifestType(type)) throw bad(`${what} is of the unknown media type ${JSON.stringify(type.slice(0, 100))}`);
   if (json.has('manifests')) throw bad(`${what} is an index and a manifest at once`);
   return {
     kind: 'manifest',
@@ -181,12 +182,14 @@ function refuseManifest(json: JsonObject, what: string): void {
 }
 
 /** The members of a manifest or an index that no reader takes for another one. */
-function parseDocument(bytes: Uint8Array, mediaType: string, what: string, room?: JsonRoom): JsonObject {
+function parseDocument(bytes: Uint8Array, mediaType: string | undefined, what: string, room?: JsonRoom): JsonObject {
   const json = asObject(parseJson(bytes, what, room));
   if (json === undefined) throw bad(`${what} is no JSON object`);
   checkShape(json, DOCUMENT, what);
   const own = json.get('mediaType');
-  if (own !== undefined && asText(own) !== mediaType) throw bad(`${what} says that it is of another media type`);
+  const said = asText(own);
+  if (own !== undefined && (said === undefined || said !== (mediaType ?? said)))
+    throw bad(`${what} says that it is of another media type`);
   if (json.get('schemaVersion') !== 2)
     throw bad(`${what} is not of schema version 2`, 'push it again with a current tool');
   // containers/image refuses what looks like schema 1 too.
