@@ -56,26 +56,30 @@ test('an outer signal ends it, before or while it runs', async () => {
   assert.match(timed.message, /^lazily: no answer in time/);
 });
 
-/** How often and how long `error` is tried again by a call of ten seconds, and what it ends with. */
+/** When `error` is tried again by a call of ten seconds, and what it ends with. */
 async function patienceFor(error: OcicryptError, limits: Partial<Limits> = {}, random = 1) {
   const clock = createTestClock(random);
   const begun = clock.now();
-  let [calls, last] = [0, 0];
+  const times: number[] = [];
   const run = async () => {
-    calls++;
-    last = clock.now() - begun;
+    times.push(clock.now() - begun);
     throw error;
   };
   const ended = await clock.settle(caught(withRetries({ ...DEFAULT_LIMITS, ...limits }, unending(), run, clock)));
-  return { calls, last, ended };
+  return { times, calls: times.length, last: times.at(-1), ended };
 }
 
-test('what is unavailable is tried until four fifths of the time have passed, and then says so', async () => {
-  const { calls, last, ended } = await patienceFor(failure({ retryable: true }));
-  assert.deepEqual([calls, last], [9, 8000]);
+test('what is unavailable is tried after pauses that grow, until four fifths of the time have passed, and then says so', async () => {
+  const { times, ended } = await patienceFor(failure({ retryable: true }));
+  assert.deepEqual(times, [0, 100, 300, 700, 1500, 3100, 5100, 7100, 8000]);
   assert.deepEqual([ended.code, ended.message], ['unavailable', 'gone, tried 9 times in 8.0 s']);
-  const longer = await patienceFor(failure({ retryable: true }), { total: 30_000 });
-  assert.equal(longer.last, 24_000);
+  // With less than the shortest pause left none begins.
+  for (const [total, last] of [
+    [30_000, 24_000],
+    [9000, 7200],
+    [8990, 7100],
+  ] as const)
+    assert.equal((await patienceFor(failure({ retryable: true }), { total })).last, last);
 });
 
 test('throttling and damaged answers are counted, and an outage between them is not', async () => {
@@ -122,15 +126,22 @@ test('a service that asks for all the time in which an attempt may begin is give
 });
 
 test('the patience is that of the whole call, whatever of it has passed', async () => {
+  const clock = createTestClock();
+  await clock.advance(40_000);
   let calls = 0;
-  const work = withDeadline(300, undefined, 'x', async (signal) => {
-    await new Promise((resolve) => setTimeout(resolve, 200));
-    return withRetries({ ...LIMITS, total: 60_000 }, signal, async () => {
-      calls++;
-      throw failure({ retryable: true, retryAfter: 60 });
-    });
-  });
-  assert.equal((await caught(work)).code, 'unavailable');
+  // Of a minute 48 s are for beginning something, and of those 8 are left.
+  const work = withDeadline(60_000, undefined, 'x', (signal) =>
+    withRetries(
+      { ...LIMITS, total: 600_000 },
+      signal,
+      async () => {
+        calls++;
+        throw failure({ retryable: true, retryAfter: 20_000 });
+      },
+      clock,
+    ),
+  );
+  assert.equal((await clock.settle(caught(work))).code, 'unavailable');
   assert.equal(calls, 1);
 });
 

@@ -157,7 +157,7 @@ test('a thread that fails ends its layer', { timeout: 20_000 }, async (t) => {
 test('a thread that replies with something else ends its layer', { timeout: 20_000 }, async (t) => {
   const listening = () => threads.filter((thread) => thread.listenerCount('error') > 0 && !ended.has(thread));
   // Those of layers that failed.
-  for (const thread of listening()) await once(thread, 'exit');
+  await Promise.all(listening().map((thread) => once(thread, 'exit')));
   const layer = startLayer(t.signal);
   await layer.filled(8);
   await turn();

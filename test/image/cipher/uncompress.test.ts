@@ -153,7 +153,7 @@ test('gzip of 2 MiB is uncompressed at its end, and more as it comes', { timeout
   const kept = measuringSink();
   const small = createUncompressingSink(kept, 2 * 1024 * 1024);
   await small.write(gzip);
-  await new Promise((resolve) => setTimeout(resolve, 20));
+  await sleep(20);
   assert.deepEqual(kept.lengths, []);
   await small.finish();
   assert.deepEqual(kept.lengths, [2 * 1024 * 1024]);
