@@ -7,13 +7,21 @@ import { OcicryptError } from '../base/errors.ts';
 import { parseListenAddress } from '../server/address.ts';
 import { readTlsOptions } from '../server/tls.ts';
 import type { WebLimits } from '../server/web.ts';
-import { DEFAULT_WEB_LIMITS, startWebhook } from '../server/webhook.ts';
+import { DEFAULT_WEB_LIMITS, startWebhook, webhookDoors } from '../server/webhook.ts';
 import { WebhookInstruments } from '../server/webhook-instruments.ts';
 import { openCourts } from './admission-policy.ts';
 import type { CommandContext } from './command.ts';
 import { createServerLog } from './logs/server-log.ts';
 import type { Settings } from './options/settings.ts';
-import { incompleteTls, reopenLogs, serveUntilStopped, statusTarget, tlsFiles, warnOfFiles } from './serving.ts';
+import {
+  incompleteTls,
+  reopenLogs,
+  sayServable,
+  serveUntilStopped,
+  statusTarget,
+  tlsFiles,
+  warnOfFiles,
+} from './serving.ts';
 import { openLogs } from './setup.ts';
 
 /** So many namespaces whose registries hang may take all places between them. */
@@ -37,7 +45,7 @@ export async function runAdmission(context: CommandContext): Promise<void> {
   const courts = await openCourts(context, { logs, isInCluster: cluster !== undefined, onVerdict });
   try {
     await warnOfFiles(settings, log);
-    if (settings.switch('check')) return terminal.write('the configuration can be served\n');
+    if (settings.switch('check')) return sayServable(terminal, webhookDoors({ listen, tls, status }));
     const handler = createAdmission({
       court: () => courts.current,
       cluster,

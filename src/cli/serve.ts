@@ -13,7 +13,7 @@ import { createServerLog } from './logs/server-log.ts';
 import type { Settings } from './options/settings.ts';
 import type { OptionName } from './options/table.ts';
 import { openPolicy, serverLimits } from './serve-policy.ts';
-import { reopenLogs, serveUntilStopped, statusTarget, tlsFiles } from './serving.ts';
+import { reopenLogs, sayServable, serveUntilStopped, statusTarget, tlsFiles } from './serving.ts';
 import { openLogs } from './setup.ts';
 
 /** Serves until it is told to stop; with `--check` it only finds out whether it could. */
@@ -37,7 +37,7 @@ export async function runServe({ settings, terminal, personality, reread }: Comm
       instruments,
       reopenLogs: () => reopenLogs(logs),
     };
-    if (settings.switch('check')) return terminal.write('the configuration can be served\n');
+    if (settings.switch('check')) return sayServable(terminal, { ...options, listen: saidTargets(settings, options) });
     await serveUntilStopped(() => startServer(options), log);
   } finally {
     await policy.close();
@@ -100,6 +100,11 @@ function listenTargets(settings: Settings, log: ServerLog): readonly ListenTarge
   const inherited = inheritedTargets(process.env);
   if (named.length > 0 || inherited.length > 0) return [...inherited, ...named];
   return [{ kind: 'unix', path: defaultSocketPath(process.env) }];
+}
+
+/** Without a word about it a start may find sockets of systemd in place of the usual one, which is then not looked at. */
+function saidTargets(settings: Settings, { listen }: ServerOptions): readonly ListenTarget[] {
+  return settings.list('listen').length > 0 || settings.text('grpcport') !== undefined ? listen : [];
 }
 
 /** Not if TLS is for the status page alone. A socket of systemd may be of any kind. */

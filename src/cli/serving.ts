@@ -8,14 +8,21 @@ import { findServiceManager } from '../server/service-manager.ts';
 import { runUntilStopped } from '../server/signals.ts';
 import type { StatusTarget } from '../server/status-page.ts';
 import type { TlsFiles } from '../server/tls.ts';
-import type { RunningServer, ServerLog } from '../server/upkeep.ts';
+import { checkDoors, type DoorPlan, type RunningServer, type ServerLog } from '../server/upkeep.ts';
 import type { Settings } from './options/settings.ts';
 import type { ProviderLogs } from './setup.ts';
+import type { Terminal } from './terminal.ts';
 
 /** Serves until it is told to stop, and tells the service manager of it. */
 export function serveUntilStopped(start: () => Promise<RunningServer>, log: ServerLog): Promise<void> {
   const warn = (problem: string) => log.warn({ problem }, 'the service manager was not told');
   return runUntilStopped(start, log, findServiceManager(process.env, warn));
+}
+
+/** Ends a check, of which all is read but where it would listen. @throws OcicryptError `configuration` */
+export function sayServable(terminal: Terminal, plan: DoorPlan): void {
+  checkDoors(plan);
+  terminal.write('the configuration can be served\n');
 }
 
 /** The certificate that is shown to clients; undefined if none is named. @throws OcicryptError `configuration` for a part of it */

@@ -8,7 +8,7 @@ import { setting } from '../base/setting.ts';
 import { clientNames } from './client-names.ts';
 import type { Connections } from './connections.ts';
 import { readTlsOptions, type TlsFiles, tlsFilesState } from './tls.ts';
-import { listenOnUnixSocket, type SocketAccess } from './unix-socket.ts';
+import { checkSocketPlace, listenOnUnixSocket, type SocketAccess } from './unix-socket.ts';
 
 /** Where to listen: an address, a unix socket for ttrpc, or a listening descriptor that systemd made. */
 export type ListenTarget =
@@ -60,6 +60,18 @@ export function inheritedTargets(environment: NodeJS.ProcessEnv): readonly Liste
 }
 
 /**
+ * Finds out all that speaks against listening on `target`, short of listening. What kind of socket an inherited one is, only
+ * listening on it tells.
+ *
+ * @throws OcicryptError `configuration`
+ */
+export function checkTarget(target: ListenTarget, options: ListenerOptions): void {
+  if (target.kind === 'tls') certificateFiles(options);
+  if (target.kind === 'tcp') checkPlaintext(target.host, options);
+  if (target.kind === 'unix' || target.kind === 'ttrpc') checkSocketPlace(target.path, options.access);
+}
+
+/**
  * Listens on `target` and hands connections to `connections`.
  *
  * @throws OcicryptError `configuration`
@@ -69,6 +81,7 @@ export async function openListener(
   connections: Acceptor,
   options: ListenerOptions,
 ): Promise<Listener> {
+  checkTarget(target, options);
   if (target.kind === 'tls') return openTlsListener(target, connections, options);
   if (target.kind === 'inherited') return openInheritedListener(target.descriptor, connections, options);
   const server = createPlainServer({ noDelay: true });
@@ -78,7 +91,6 @@ export async function openListener(
     const { close } = await listenOnUnixSocket(server, target.path, options.access);
     return { ...plainListener(server, address), close };
   }
-  checkPlaintext(target.host, options);
   server.on('connection', (socket) => acceptPlain(socket, connections));
   await listenOnPort(server, target);
   return plainListener(server, formatAddress({ ...target, port: portOf(server) }));
@@ -127,12 +139,8 @@ const MAXIMUM_SHOWN = 512;
 type TlsListener = { readonly server: Server; readonly at: (address: string) => Listener };
 
 function createTlsListener(connections: Acceptor, options: ListenerOptions): TlsListener {
-  const { tls: files, protocol = 'h2' } = options;
-  if (files === undefined) {
-    throw new OcicryptError('configuration', 'listening with TLS needs a certificate', {
-      hint: `give ${setting('tls.certificate')}=FILE and ${setting('tls.privateKey')}=FILE`,
-    });
-  }
+  const { protocol = 'h2' } = options;
+  const files = certificateFiles(options);
   let state = tlsFilesState(files);
   const server = createTlsServer({
     ...readTlsOptions(files),
@@ -173,6 +181,13 @@ function createTlsListener(connections: Acceptor, options: ListenerOptions): Tls
     return true;
   };
   return { server, at: (address) => ({ address, reload, close: () => server.close() }) };
+}
+
+function certificateFiles({ tls }: ListenerOptions): TlsFiles {
+  if (tls !== undefined) return tls;
+  throw new OcicryptError('configuration', 'listening with TLS needs a certificate', {
+    hint: `give ${setting('tls.certificate')}=FILE and ${setting('tls.privateKey')}=FILE`,
+  });
 }
 
 function plainListener(server: Server, address: string): Listener {

@@ -7,11 +7,10 @@ import { createFailureLog } from './failure-log.ts';
 import { createReadiness, healthMethods, type Probe } from './health.ts';
 import type { Instruments } from './instruments.ts';
 import { CallGate, PageBudget, type ServerLimits } from './limits.ts';
-import { type Acceptor, type ListenerOptions, type ListenTarget, openListener } from './listener.ts';
+import type { Acceptor } from './listener.ts';
 import { keyProviderMethods, type ServiceOptions } from './service.ts';
-import type { StatusTarget } from './status-page.ts';
 import {
-  checkTargets,
+  type DoorPlan,
   FILE_POLL_MILLISECONDS,
   openDoors,
   type RunningServer,
@@ -21,16 +20,13 @@ import {
   withinTime,
 } from './upkeep.ts';
 
-export type ServerOptions = {
-  readonly listen: readonly ListenTarget[];
-  readonly listener: ListenerOptions;
+/** The status page is where metrics and health are served over HTTP. */
+export type ServerOptions = DoorPlan & {
   readonly policy: ServerPolicy;
   /** Reads the policy again. @throws OcicryptError the one before stays */
   readonly rereadPolicy: () => Promise<ServerPolicy>;
   readonly limits: ServerLimits;
   readonly instruments: Instruments;
-  /** Where metrics and health are served over HTTP, if anywhere. */
-  readonly status: StatusTarget | undefined;
   /** Goes on in the log files that have their names now; returns whether there are any. @throws OcicryptError */
   readonly reopenLogs: () => boolean;
   readonly log: ServerLog;
@@ -55,7 +51,6 @@ const DRAIN_GRACE_MILLISECONDS = 500;
  */
 export async function startServer(options: ServerOptions): Promise<RunningServer> {
   const { limits, instruments, log } = options;
-  checkTargets(options.listen);
   let draining = false;
   let { policy } = options;
   let readiness = createReadiness(policy.probes);
@@ -88,12 +83,11 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     begin: (socket) => connections.begin(socket),
     accept: (socket, peer) => connections.acceptTtrpc(socket, peer),
   };
-  const doors = await openDoors(
-    options.listen,
-    (target) => openListener(target, target.kind === 'ttrpc' ? ttrpc : connections, options.listener),
-    options.status,
-    { metrics: () => instruments.render(), isReady: () => readiness.isReady(), isDraining: () => draining },
-  );
+  const doors = await openDoors(options, ({ kind }) => (kind === 'ttrpc' ? ttrpc : connections), {
+    metrics: () => instruments.render(),
+    isReady: () => readiness.isReady(),
+    isDraining: () => draining,
+  });
   const reread = () => doors.reloadCertificates(instruments, log);
   const poll = setInterval(reread, FILE_POLL_MILLISECONDS).unref();
 

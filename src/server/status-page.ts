@@ -4,11 +4,11 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import { type Address, formatAddress, isLoopback } from '../base/address.ts';
 import { OcicryptError } from '../base/errors.ts';
 import { setting } from '../base/setting.ts';
-import { type Acceptor, openListener } from './listener.ts';
+import { type Acceptor, checkTarget, type ListenerOptions, openListener } from './listener.ts';
 import { METRICS_TYPE } from './metrics.ts';
 import { Slots } from './slots.ts';
 import type { TlsFiles } from './tls.ts';
-import { listenOnUnixSocket } from './unix-socket.ts';
+import { checkSocketPlace, listenOnUnixSocket } from './unix-socket.ts';
 
 export type StatusPageOptions = {
   readonly metrics: () => string;
@@ -32,13 +32,29 @@ export type StatusTarget = {
 };
 
 /**
+ * Finds out all that speaks against a status page there, short of listening.
+ *
+ * @throws OcicryptError `configuration`
+ */
+export function checkStatusTarget(target: StatusTarget): void {
+  const { address, insecure } = target;
+  if (address.kind === 'unix') checkSocketPlace(address.path, OWN);
+  if (address.kind === 'tls') checkTarget(address, tlsListener(target));
+  if (address.kind !== 'tcp' || isLoopback(address.host) || insecure) return;
+  throw new OcicryptError('configuration', `metrics are not served in clear on ${formatAddress(address)}`, {
+    hint: `use tls://HOST:PORT, tcp://127.0.0.1:PORT or unix:///PATH, or add ${setting('status.insecure')}`,
+  });
+}
+
+/**
  * Serves `/metrics`, `/livez` and `/readyz`, without any secret: on a unix socket, on the loopback, over TLS to clients
  * that show a certificate, and to others only if the operator says so.
  *
  * @throws OcicryptError `configuration`
  */
 export async function startStatusPage(target: StatusTarget, options: StatusPageOptions): Promise<StatusPage> {
-  const { address, insecure } = target;
+  checkStatusTarget(target);
+  const { address } = target;
   // Each connection is for one request. None is busy in the sense of its place: the oldest gives way.
   const slots = new Slots(SLOTS);
   const server = createServer((request, response) => {
@@ -60,14 +76,8 @@ export async function startStatusPage(target: StatusTarget, options: StatusPageO
         server.emit('connection', socket);
       },
     };
-    const tls = { access: OWN, tls: tlsOf(target), insecurePlaintext: false, protocol: 'http/1.1' } as const;
-    const listener = await openListener(address, acceptor, tls);
+    const listener = await openListener(address, acceptor, tlsListener(target));
     return { ...listener, close: () => closeAll(listener, slots) };
-  }
-  if (address.kind === 'tcp' && !isLoopback(address.host) && !insecure) {
-    throw new OcicryptError('configuration', `metrics are not served in clear on ${formatAddress(address)}`, {
-      hint: `use tls://HOST:PORT, tcp://127.0.0.1:PORT or unix:///PATH, or add ${setting('status.insecure')}`,
-    });
   }
   server.on('connection', (connection) => slots.take(connection, REQUEST_MILLISECONDS));
   const socket =
@@ -90,6 +100,10 @@ function closeAll(listener: { readonly close: () => void }, slots: Slots): void 
 
 /** Only this user reads a unix socket. */
 const OWN = { mode: 0o600, group: undefined };
+
+function tlsListener(target: StatusTarget): ListenerOptions {
+  return { access: OWN, tls: tlsOf(target), insecurePlaintext: false, protocol: 'http/1.1' };
+}
 
 function tlsOf({ tls, insecure }: StatusTarget): TlsFiles | undefined {
   if (tls === undefined || insecure) return tls && { ...tls, clientAuthority: undefined };

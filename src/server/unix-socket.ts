@@ -2,9 +2,11 @@
 // files left alone.
 
 import {
+  accessSync,
   type BigIntStats,
   chmodSync,
   chownSync,
+  constants,
   linkSync,
   lstatSync,
   mkdirSync,
@@ -20,7 +22,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { OcicryptError, showSystemCode, systemCode } from '../base/errors.ts';
 import { setting } from '../base/setting.ts';
 import { showPath, showValue } from '../base/shown.ts';
-import { findWeakness, ourselves, stepsTo } from '../base/trusted-path.ts';
+import { findWeakness, ourselves, type Step, stepsTo } from '../base/trusted-path.ts';
 
 /** Who beside us may connect. */
 export type SocketAccess = {
@@ -34,6 +36,20 @@ export type SocketAccess = {
 export interface BoundSocket {
   /** Takes no more connections, and removes the name if it is still that of this socket. */
   close(): void;
+}
+
+/**
+ * Finds out all that speaks against a socket at `path`, short of making one. A server that lives there is not asked.
+ *
+ * @throws OcicryptError `configuration`
+ */
+export function checkSocketPlace(path: string, { group }: SocketAccess): void {
+  if (group !== undefined) findGroup(group);
+  const directory = dirname(path);
+  const above = onWay(directory, () => checkWay(directory)).at(-1);
+  // What of the way is missing will be made.
+  if (above !== undefined) onWay(directory, () => accessSync(`${above.path}/.`, constants.W_OK | constants.X_OK));
+  checkLeftBehind(path, lstatSync(path, { throwIfNoEntry: false }));
 }
 
 /**
@@ -104,20 +120,32 @@ export function defaultSocketPath(environment: NodeJS.ProcessEnv): string {
   });
 }
 
-/** A user who can rename in a directory above the socket can put another socket in its place. */
 function prepareDirectory(path: string): void {
   const directory = dirname(path);
-  const users = ourselves();
-  try {
+  onWay(directory, () => {
     mkdirSync(directory, { recursive: true, mode: 0o700 });
-    const weakness = users && findWeakness(stepsTo(directory), { users, sticky: true });
-    if (weakness === undefined) return;
-    throw new OcicryptError('configuration', `no place for a socket: ${weakness.problem}`, { hint: weakness.hint });
+    checkWay(directory);
+  });
+}
+
+/** A user who can rename in a directory above the socket can put another socket in its place. */
+function checkWay(directory: string): readonly Step[] {
+  const users = ourselves();
+  if (users === undefined) return [];
+  const steps = stepsTo(directory);
+  const weakness = findWeakness(steps, { users, sticky: true });
+  if (weakness === undefined) return steps;
+  throw new OcicryptError('configuration', `no place for a socket: ${weakness.problem}`, { hint: weakness.hint });
+}
+
+function onWay<Value>(directory: string, look: () => Value): Value {
+  try {
+    return look();
   } catch (cause) {
     if (cause instanceof OcicryptError) throw cause;
     throw new OcicryptError(
       'configuration',
-      `cannot make the directory ${showPath(directory)}${showSystemCode(cause)}`,
+      `cannot make the directory ${showPath(directory)}, or write in it${showSystemCode(cause)}`,
       {
         cause,
         hint: `as a user with the right to do so, run: mkdir -m 0700 ${showPath(directory)}`,

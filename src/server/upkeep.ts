@@ -1,8 +1,22 @@
 // What every server of ours does beside its answers: it listens everywhere or nowhere, and reads its files again.
 
 import { asOcicryptError, describeError, OcicryptError } from '../base/errors.ts';
-import { formatTarget, type Listener, type ListenTarget } from './listener.ts';
-import { type StatusPage, type StatusPageOptions, type StatusTarget, startStatusPage } from './status-page.ts';
+import {
+  type Acceptor,
+  checkTarget,
+  formatTarget,
+  type Listener,
+  type ListenerOptions,
+  type ListenTarget,
+  openListener,
+} from './listener.ts';
+import {
+  checkStatusTarget,
+  type StatusPage,
+  type StatusPageOptions,
+  type StatusTarget,
+  startStatusPage,
+} from './status-page.ts';
 
 /** Fixed texts and public values. */
 export interface ServerLog {
@@ -38,6 +52,13 @@ export interface ReloadCounter {
   reloaded(what: 'certificates' | 'policy', result: 'ok' | 'failed'): void;
 }
 
+/** Where a server is to listen, and its status page. */
+export type DoorPlan = {
+  readonly listen: readonly ListenTarget[];
+  readonly listener: ListenerOptions;
+  readonly status: StatusTarget | undefined;
+};
+
 /** Where a server is reached. */
 export interface Doors {
   /** Where it listens, and where its status page is. */
@@ -54,23 +75,23 @@ export interface Doors {
 /**
  * Listens on all targets, or on none, and serves the status page if there is to be one.
  *
- * @param open how a target is listened on
+ * @param acceptorOf where connections of a target go
  * @throws OcicryptError `configuration`
  */
 export async function openDoors(
-  targets: readonly ListenTarget[],
-  open: (target: ListenTarget) => Promise<Listener>,
-  target: StatusTarget | undefined,
+  plan: DoorPlan,
+  acceptorOf: (target: ListenTarget) => Acceptor,
   page: StatusPageOptions,
 ): Promise<Doors> {
+  checkDoors(plan);
   const listeners: Listener[] = [];
   const shut = () => {
     for (const listener of listeners) listener.close();
   };
   let status: StatusPage | undefined;
   try {
-    for (const one of targets) listeners.push(await open(one));
-    if (target !== undefined) status = await startStatusPage(target, page);
+    for (const one of plan.listen) listeners.push(await openListener(one, acceptorOf(one), plan.listener));
+    if (plan.status !== undefined) status = await startStatusPage(plan.status, page);
   } catch (error) {
     shut();
     throw error;
@@ -132,10 +153,15 @@ export function reopen(reopenLogs: () => boolean, log: ServerLog): void {
   }
 }
 
-/** Said before anything is bound: the second would fail with the first already listening. */
-export function checkTargets(targets: readonly ListenTarget[]): void {
+/**
+ * Finds out all that speaks against it, short of listening: said before anything is bound, since the second would fail
+ * with the first already listening.
+ *
+ * @throws OcicryptError `configuration`
+ */
+export function checkDoors({ listen, listener, status }: DoorPlan): void {
   const seen = new Set<string>();
-  for (const target of targets) {
+  for (const target of status === undefined ? listen : [...listen, status.address]) {
     const name = target.kind === 'inherited' ? `fd ${target.descriptor}` : formatTarget(target);
     const place = name.replace(/^tls:/, 'tcp:').replace(/^ttrpc:/, 'unix:');
     if (seen.has(place) && !place.endsWith(':0')) {
@@ -143,6 +169,8 @@ export function checkTargets(targets: readonly ListenTarget[]): void {
     }
     seen.add(place);
   }
+  for (const target of listen) checkTarget(target, listener);
+  if (status !== undefined) checkStatusTarget(status);
 }
 
 /** Waits until it is done, at most so long. */

@@ -3,11 +3,11 @@
 import { X509Certificate } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { DEFAULT_SERVER_LIMITS } from './limits.ts';
-import { type ListenTarget, openListener } from './listener.ts';
+import type { ListenTarget } from './listener.ts';
 import type { StatusTarget } from './status-page.ts';
 import type { TlsFiles } from './tls.ts';
 import {
-  checkTargets,
+  type DoorPlan,
   FILE_POLL_MILLISECONDS,
   openDoors,
   type RunningServer,
@@ -49,17 +49,25 @@ export interface WebPolicy {
   reread(): Promise<void>;
 }
 
-export type WebhookOptions = {
+export type WebhookPlaces = {
   readonly listen: readonly ListenTarget[];
   readonly tls: TlsFiles;
+  readonly status: StatusTarget | undefined;
+};
+
+export type WebhookOptions = WebhookPlaces & {
   readonly policy: WebPolicy;
   readonly limits: WebLimits;
   readonly instruments: WebhookInstruments;
-  readonly status: StatusTarget | undefined;
   /** Goes on in the log files that have their names now; returns whether there are any. @throws OcicryptError */
   readonly reopenLogs: () => boolean;
   readonly log: ServerLog;
 };
+
+export function webhookDoors({ listen, tls, status }: WebhookPlaces): DoorPlan {
+  const access = { mode: 0o600, group: undefined };
+  return { listen, listener: { access, tls, insecurePlaintext: false, protocol: 'http/1.1' }, status };
+}
 
 /**
  * Starts a server: it listens on every target when this returns, or on none.
@@ -68,7 +76,6 @@ export type WebhookOptions = {
  */
 export async function startWebhook(options: WebhookOptions): Promise<RunningServer> {
   const { limits, instruments, log, policy, tls } = options;
-  checkTargets(options.listen);
   let draining = false;
   const isDraining = () => draining;
   const web = new WebConnections({
@@ -85,13 +92,8 @@ export async function startWebhook(options: WebhookOptions): Promise<RunningServ
     bufferedBytes: () => web.buffered,
   };
   instruments.read(readings, expiry);
-  const listener = { access: { mode: 0o600, group: undefined }, tls, insecurePlaintext: false } as const;
-  const doors = await openDoors(
-    options.listen,
-    (target) => openListener(target, web, { ...listener, protocol: 'http/1.1' }),
-    options.status,
-    { metrics: () => instruments.render(), isReady: async () => true, isDraining },
-  );
+  const page = { metrics: () => instruments.render(), isReady: async () => true, isDraining };
+  const doors = await openDoors(webhookDoors(options), () => web, page);
   const reread = () => rereadPolicy('policy', () => policy.reread(), instruments, log);
   const renew = () => {
     doors.reloadCertificates(instruments, log);

@@ -1,6 +1,6 @@
 // A wrong value of any option ends in one line that says what is wrong and what to do, whichever command takes it.
 import assert from 'node:assert/strict';
-import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
@@ -119,10 +119,43 @@ test('admission --check looks at the address of the status page', async () => {
   const words = ['admission', '--check', `--policy=${join(directory, 'policy.yaml')}`, '--listen=tls://127.0.0.1:0'];
   const tls = [`--tls-cert=${certificate}`, `--tls-key=${privateKey}`];
   const check = (status: string) => runCommand([...words, ...tls, `--status=${status}`]);
-  const right = await check('unix:///nonexistent/status');
+  const right = await check(`unix://${join(directory, 'new/status')}`);
   assert.deepEqual([right.status, right.stdout], [0, 'the configuration can be served\n'], right.stderr);
   const wrong = await check('nonsense');
   assert.deepEqual([wrong.status, wrong.stdout], [78, ''], wrong.stderr);
+});
+
+test('serve --check refuses every address that a start refuses, in the same words, and makes nothing', async () => {
+  const place = join(directory, 'places');
+  const open = join(place, 'open');
+  mkdirSync(open, { recursive: true });
+  chmodSync(open, 0o777);
+  writeFileSync(join(place, 'file'), '');
+  const before = readdirSync(place, { recursive: true });
+  const cases: readonly (readonly string[])[] = [
+    ['--listen=tcp://127.0.0.1:0'],
+    ['--listen=tcp://0.0.0.0:0', '--insecure-plaintext'],
+    ['--listen=tls://127.0.0.1:0'],
+    ...['unix', 'ttrpc'].flatMap((kind) => [
+      [`--listen=${kind}://${place}/file`],
+      [`--listen=${kind}://${place}/file/below/s`],
+      [`--listen=${kind}://${open}/s`],
+      [`--listen=${kind}://${open}/below/s`],
+      [`--listen=${kind}://${place}/s`, '--socket-group=no-such-group'],
+      [`--listen=${kind}://${place}/s`, `--listen=unix://${place}/s`],
+    ]),
+    ...['tcp://0.0.0.0:0', 'tls://127.0.0.1:0', `unix://${place}/file`, `unix://${open}/s`, `unix://${place}/s`].map(
+      (status) => [`--listen=unix://${place}/s`, `--status=${status}`],
+    ),
+  ];
+  for (const words of cases) {
+    const checked = await runCommand(['serve', '--check', '--key=app.key', ...words]);
+    const started = await runCommand(['serve', '--key=app.key', ...words]);
+    assert.deepEqual([checked.status, checked.stdout, checked.stderr], [78, '', started.stderr], words.join(' '));
+  }
+  assert.deepEqual(readdirSync(place, { recursive: true }), before);
+  const right = [`--listen=unix://${place}/new/s`, `--listen=tcp://127.0.0.1:0`, '--insecure-plaintext'];
+  assert.equal((await runCommand(['serve', '--check', '--key=app.key', ...right])).status, 0);
 });
 
 test('a configuration is not printed with keys that are none', async () => {
