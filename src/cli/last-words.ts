@@ -1,6 +1,15 @@
 // What a decoder leaves behind when it fails, so that containerd shows why and the system's log has it too.
 
 import { spawn } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { STANDARD_STREAMS } from './standard-streams.ts';
+
+/** For a decoder that has failed, after its line. */
+export async function leaveLastWords(line: string): Promise<void> {
+  if (process.env.STREAM_PROCESSOR_MEDIATYPE === undefined) return;
+  holdOutput(line);
+  await spoilOutput();
+}
 
 /**
  * containerd reads standard output to its end and then looks whether the decoder has failed, without waiting for it: what
@@ -9,8 +18,7 @@ import { spawn } from 'node:child_process';
  * error or input, for whose ends containerd waits before it believes the status.
  * https://github.com/containerd/containerd core/diff/stream_unix.go, core/diff/apply/apply.go
  */
-export function leaveLastWords(line: string): void {
-  if (process.env.STREAM_PROCESSOR_MEDIATYPE === undefined) return;
+function holdOutput(line: string): void {
   try {
     const child = spawn('/bin/sh', ['-c', SCRIPT, 'ocicrypt-kms', String(process.pid), line], {
       env: { PATH: process.env.PATH ?? USUAL_PATH, LC_ALL: 'C' },
@@ -21,9 +29,22 @@ export function leaveLastWords(line: string): void {
     child.on('error', () => undefined);
     child.unref();
   } catch {
-    // No shell here: the status is right all the same.
+    // No shell here: the reason may be lost, and what was written is taken for no layer all the same.
   }
 }
+
+/**
+ * If containerd misses the status nevertheless, only the digest of what it has read keeps it from taking that for the layer:
+ * and who wrote the image may have named the digest of nothing, or of all that comes before the HMAC is found wrong. So
+ * nobody knows the digest beforehand. First comes the end of an archive, behind which containerd looks for the status.
+ */
+async function spoilOutput(): Promise<void> {
+  await STANDARD_STREAMS.output
+    .write(Buffer.concat([new Uint8Array(TAR_END_BYTES), randomBytes(32)]))
+    .catch(() => undefined);
+}
+
+const TAR_END_BYTES = 1024;
 
 const USUAL_PATH = '/usr/local/bin:/usr/bin:/bin';
 

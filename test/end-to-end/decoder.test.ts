@@ -355,6 +355,28 @@ describe('whatever becomes of it', () => {
     ]);
   });
 
+  test('nobody knows the digest of what a decoder wrote that has failed, and a reader meets the end of an archive', async () => {
+    const none = layerAt(0);
+    const large = layerAt(1);
+    const changed = await readFile(blobPath(layout, large.digest));
+    changed[changed.length - 1] = (changed.at(-1) ?? 0) ^ 1;
+    const cases: readonly (readonly [Descriptor, string, Uint8Array | undefined, ErrorCode])[] = [
+      [none, '--allow=awskms:///alias/other', undefined, 'not-allowed'],
+      [large, key, changed, 'integrity'],
+    ];
+    for (const [layer, word, input, code] of cases) {
+      const given = { env: failing, payload: decoderPayload(layer, null), ...(input === undefined ? {} : { input }) };
+      const runs = [await decode(layer, [word], given), await decode(layer, [word], given)];
+      const tails = runs.map(({ exitCode, stdout }) => {
+        assert.equal(exitCode, ERROR_STATUS[code].exit);
+        assert.ok(stdout.subarray(-1024 - 32, -32).every((byte) => byte === 0));
+        return Buffer.from(stdout.subarray(-32)).toString('hex');
+      });
+      assert.notEqual(tails[0], tails[1]);
+      assert.equal(runs[0]?.stdout.length, runs[1]?.stdout.length);
+    }
+  });
+
   test('options that are wrong are told in the same way', async () => {
     const child = start(['--allow=nonsense'], failing);
     const [, exited, ended] = await Promise.all([
