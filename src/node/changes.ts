@@ -1,30 +1,15 @@
 // Changes files of a node, all of them or none, and keeps what was there before, so that it can be brought back.
 
 import { createHash } from 'node:crypto';
-import {
-  chmodSync,
-  chownSync,
-  existsSync,
-  mkdirSync,
-  readFileSync,
-  realpathSync,
-  renameSync,
-  rmdirSync,
-  rmSync,
-  statSync,
-  writeFileSync,
-} from 'node:fs';
+import { existsSync, realpathSync, rmSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { OcicryptError, showSystemCode } from '../base/errors.ts';
-import { asArray, asNumber, asObject, asText, type JsonValue, parseJson } from '../base/json.ts';
+import { asOcicryptError, OcicryptError } from '../base/errors.ts';
+import { asArray, asNumber, asObject, asText, type JsonObject, type JsonValue, parseJson } from '../base/json.ts';
 import { showPath } from '../base/shown.ts';
 import { lockFile } from '../image/transports/layout-lock.ts';
-import { removeAbandoned, temporaryName } from '../image/transports/temporary.ts';
-import { synchronize } from './files.ts';
+import { removeAbandoned } from '../image/transports/temporary.ts';
 import { isWithin, placeOf, refuseOutside } from './root.ts';
-
-/** A file as it is to be, by its path on the node. */
-export type FileChange = { readonly path: string; readonly content: string | Uint8Array; readonly mode: number };
+import { type FileChange, makeDirectories, notWritten, readBytes, unfinishedIn, writeWhole } from './whole-file.ts';
 
 /** A file that was written, and what was there before: a copy, or nothing. */
 type Kept = {
@@ -55,7 +40,10 @@ export async function lockNode(root: string, paths: readonly string[]): Promise<
   const lock = join(root, LOCK);
   refuseOutside(root, lock);
   makeDirectories(dirname(lock));
-  const unlock = await lockFile(lock, { patience: PATIENCE_MILLISECONDS });
+  const unlock = await lockFile(lock, { patience: PATIENCE_MILLISECONDS }).catch((error: unknown) => {
+    const known = asOcicryptError(error);
+    throw known.code === 'not-written' && known.cause !== undefined ? notWritten('write', lock, known.cause) : known;
+  });
   const places = [KEPT_DIRECTORY, ...paths.map((path) => dirname(path))].map((path) => join(root, path));
   const found = places.filter((path) => existsSync(path) && isWithin(root, join(path, 'any')));
   for (const place of new Set(found.map((path) => unfinishedIn(realpathSync(path))))) await removeAbandoned(place);
@@ -68,6 +56,29 @@ export function pendingChanges(root: string, changes: readonly FileChange[]): re
     const now = readBytes(root, path);
     return now === undefined || !now.equals(Buffer.from(content));
   });
+}
+
+/**
+ * Lets no installation overwrite what an operator has written into a file of ours since.
+ *
+ * @throws OcicryptError `configuration`
+ */
+export function refuseEdited(root: string, changes: readonly FileChange[]): void {
+  const kept = new Map(readKept(root).map((one) => [one.path, one]));
+  const edited = changes.find(({ path, content, isAddition = false }) => {
+    const [known, now] = [kept.get(path), readBytes(root, path)];
+    if (known === undefined || now === undefined || isAddition || typeof content !== 'string') return false;
+    const before = known.before === undefined ? undefined : readBytes(root, known.before);
+    return !known.digests.includes(sha256(now)) && before?.equals(now) !== true;
+  });
+  if (edited === undefined) return;
+  throw new OcicryptError(
+    'configuration',
+    `${showPath(edited.path)} was changed since it was written; nothing was changed now`,
+    {
+      hint: 'keep elsewhere what is yours in it, remove the file, and run this again',
+    },
+  );
 }
 
 /**
@@ -108,6 +119,7 @@ export function restoreAll(root: string, adapt: (path: string, text: string) => 
   const restored: string[] = [];
   const changedSince: string[] = [];
   const kept = readKept(root);
+  for (const one of kept) refuseLost(root, one);
   for (const { path, before, status, digests } of kept.toReversed()) {
     const now = readBytes(root, path);
     const old = before === undefined ? undefined : readBytes(root, before);
@@ -128,10 +140,22 @@ export function restoreAll(root: string, adapt: (path: string, text: string) => 
   return { restored, changedSince };
 }
 
+/** @throws OcicryptError `configuration` if there is no copy to bring back, where one is needed */
+function refuseLost(root: string, { path, before, digests }: Kept): void {
+  if (before === undefined || existsSync(placeOf(root, before))) return;
+  const now = readBytes(root, path);
+  if (now !== undefined && !digests.includes(sha256(now))) return;
+  throw new OcicryptError('configuration', `the copy of ${showPath(path)} as it was before is gone: ${before}`, {
+    hint: `take what is ours out of ${path} by hand, and run this again`,
+  });
+}
+
 /** Forgets an installation all of whose files were brought back. */
 export function forgetInstalled(root: string): void {
   const directory = join(root, KEPT_DIRECTORY);
   refuseOutside(root, directory);
+  // The list first: without it, copies that are left mean nothing.
+  rmSync(join(root, LIST), { force: true });
   rmSync(directory, { recursive: true, force: true });
 }
 
@@ -170,7 +194,12 @@ function listText(kept: readonly Kept[]): string {
 function readKept(root: string): readonly Kept[] {
   const bytes = readBytes(root, LIST);
   if (bytes === undefined) return [];
-  const files = asArray(asObject(parseJson(bytes, LIST))?.get('files')) ?? [];
+  const files = asArray(parseList(bytes)?.get('files'));
+  if (files === undefined) {
+    throw new OcicryptError('configuration', `${LIST} is not the list that node install wrote`, {
+      hint: `what was there before is in ${KEPT_DIRECTORY}: put it back by hand, then remove that directory`,
+    });
+  }
   return files.flatMap((value) => {
     const one = asObject(value);
     const path = asText(one?.get('path'));
@@ -181,96 +210,17 @@ function readKept(root: string): readonly Kept[] {
   });
 }
 
-function statusOf(value: JsonValue | undefined): FileStatus | undefined {
-  const [mode, uid, gid] = ['mode', 'uid', 'gid'].map((name) => asNumber(asObject(value)?.get(name)));
-  return mode === undefined || uid === undefined || gid === undefined ? undefined : { mode, uid, gid };
-}
-
-/**
- * @param owner of a file that is not there
- * @returns what puts the file back as it was
- */
-function writeWhole(root: string, { path, content, mode }: FileChange, owner?: Owner): () => void {
-  const target = placeOf(root, path);
-  const made = makeDirectories(dirname(target));
-  const old = readBytes(root, path);
-  const status = statSync(target, { throwIfNoEntry: false });
+function parseList(bytes: Uint8Array): JsonObject | undefined {
   try {
-    writeNew(target, Buffer.from(content), status?.mode ?? mode, status ?? owner);
-  } catch (cause) {
-    removeDirectories(made);
-    throw new OcicryptError('not-written', `cannot write ${showPath(join(root, path))}${showSystemCode(cause)}`, {
-      cause,
-      hint: 'run this as root; if the disk of this host is read-only, build this into the image of the host',
-    });
-  }
-  return () => {
-    if (old === undefined) rmSync(target, { force: true });
-    else writeNew(target, old, status?.mode ?? mode, status);
-    removeDirectories(made);
-  };
-}
-
-/**
- * Where a file of a directory lies until it is whole. CRI-O reads every file of `crio.conf.d`, whatever its name: so beside
- * such a directory, if that is the same disk.
- */
-function unfinishedIn(directory: string): string {
-  const parent = dirname(directory);
-  return directory.endsWith('.d') && statSync(parent).dev === statSync(directory).dev ? parent : directory;
-}
-
-type Owner = { readonly uid: number; readonly gid: number };
-
-function writeNew(target: string, bytes: Uint8Array, mode: number, owner: Owner | undefined): void {
-  const temporary = join(unfinishedIn(dirname(target)), temporaryName());
-  try {
-    writeFileSync(temporary, bytes, { mode: mode & 0o7777, flag: 'wx', flush: true });
-    chmodSync(temporary, mode & 0o7777);
-    if (owner !== undefined) chownSync(temporary, owner.uid, owner.gid);
-    renameSync(temporary, target);
-  } catch (error) {
-    rmSync(temporary, { force: true });
-    throw error;
-  }
-  synchronize(dirname(target));
-}
-
-/** @returns those that were made, the innermost first */
-function makeDirectories(directory: string): readonly string[] {
-  const missing: string[] = [];
-  for (let one = directory; !existsSync(one) && dirname(one) !== one; one = dirname(one)) missing.push(one);
-  try {
-    for (const one of missing.toReversed()) mkdirSync(one, { mode: 0o755 });
-  } catch (cause) {
-    removeDirectories(missing);
-    throw new OcicryptError('not-written', `cannot make ${showPath(directory)}${showSystemCode(cause)}`, {
-      cause,
-      hint: 'run this as root; if the disk of this host is read-only, build this into the image of the host',
-    });
-  }
-  return missing;
-}
-
-/** Those that are empty. */
-function removeDirectories(directories: readonly string[]): void {
-  for (const one of directories) {
-    try {
-      rmdirSync(one);
-    } catch {
-      return;
-    }
-  }
-}
-
-/** @throws OcicryptError `not-written` if it leads out of the root: what is read may be shown, and written elsewhere in it */
-function readBytes(root: string, path: string): Buffer | undefined {
-  const place = placeOf(root, path);
-  try {
-    return statSync(place).isFile() ? readFileSync(place) : undefined;
+    return asObject(parseJson(bytes, LIST));
   } catch {
     return undefined;
   }
+}
+
+function statusOf(value: JsonValue | undefined): FileStatus | undefined {
+  const [mode, uid, gid] = ['mode', 'uid', 'gid'].map((name) => asNumber(asObject(value)?.get(name)));
+  return mode === undefined || uid === undefined || gid === undefined ? undefined : { mode, uid, gid };
 }
 
 function sha256(bytes: Uint8Array): string {

@@ -3,7 +3,6 @@
 import { basename, dirname, join } from 'node:path';
 import { OcicryptError } from '../base/errors.ts';
 import { showPath } from '../base/shown.ts';
-import type { FileChange } from './changes.ts';
 import { addImport, encryptedProcessors, importsOf, parseToml, removeImport } from './containerd-config.ts';
 import {
   CRIO_DROP_IN,
@@ -22,6 +21,7 @@ import {
 import { namesIn, readText } from './files.ts';
 import type { RunningProcess } from './processes.ts';
 import { type Containerd, type Runtimes, runtimeName } from './runtimes.ts';
+import type { FileChange } from './whole-file.ts';
 
 /** What is to be done. */
 export type NodePlan = {
@@ -120,7 +120,7 @@ function planContainerd(containerd: Containerd, { root, decoder }: PlanOptions):
     text === undefined
       ? `version = ${isSecond ? 3 : 2}\nimports = [${JSON.stringify(pattern)}]\n`
       : addImport(text, pattern, config);
-  return [dropIn, file(config, changed)];
+  return [dropIn, { ...file(config, changed), isAddition: true }];
 }
 
 /** Two processors for one type would both count, and containerd takes either. */
@@ -152,7 +152,7 @@ function planTemplate(
   if (text === undefined) return file(path, rancherTemplate(decoder));
   const own = removeBlock(text);
   refuseOthers(/^\s*\[stream_processors/m.test(own) ? ['stream_processors'] : [], path);
-  return file(path, `${own.trimEnd()}\n\n${BEGIN}\n${rancherTables(decoder)}${END}\n`);
+  return { ...file(path, `${own.trimEnd()}\n\n${BEGIN}\n${rancherTables(decoder)}${END}\n`), isAddition: true };
 }
 
 const BEGIN = '# begin ocicrypt-kms';

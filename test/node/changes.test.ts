@@ -8,6 +8,7 @@ import {
   mkdirSync,
   readdirSync,
   readFileSync,
+  readlinkSync,
   rmSync,
   statSync,
   symlinkSync,
@@ -22,11 +23,14 @@ import {
   applyChanges,
   forgetInstalled,
   installedPaths,
+  KEPT_DIRECTORY,
   lockNode,
   pendingChanges,
+  refuseEdited,
   restoreAll,
 } from '../../src/node/changes.ts';
 import { ownerOf } from '../../src/node/owner.ts';
+import { notWritten } from '../../src/node/whole-file.ts';
 import { proving } from '../fixtures/seed.ts';
 import { caught, newRoot } from './root.ts';
 
@@ -127,6 +131,58 @@ test('what has lost what is ours stays as it is when that is done again, and is 
   assert.deepEqual(restoreAll(root, adapt), { restored: ['/c'], changedSince: [] });
   assert.deepEqual(restoreAll(root, adapt), { restored: [], changedSince: [] });
   assert.equal(readFileSync(join(root, 'c'), 'utf8'), 'theirs and more');
+});
+
+test('what an operator has written into a file of ours is not overwritten, and what is only added to is', (t) => {
+  const root = newRoot(t, { '/etc/c.toml': 'old' });
+  const changes = [file('/etc/c.toml', 'old, ours'), file('/etc/conf.d/x', 'x')];
+  applyChanges(root, changes);
+  const newer = [{ ...file('/etc/c.toml', 'mine, ours'), isAddition: true }, file('/etc/conf.d/x', 'another x')];
+  refuseEdited(root, newer);
+  writeFileSync(join(root, 'etc/c.toml'), 'mine');
+  refuseEdited(root, newer);
+  writeFileSync(join(root, 'etc/conf.d/x'), 'x and mine');
+  const refused = asOcicryptError(caught(() => refuseEdited(root, newer)));
+  assert.equal(refused.code, 'configuration');
+  assert.match(refused.message, /conf\.d\/x was changed since/);
+  rmSync(join(root, 'etc/conf.d/x'));
+  refuseEdited(root, newer);
+  // An uninstallation that was killed has put it back.
+  writeFileSync(join(root, 'etc/c.toml'), 'old');
+  refuseEdited(root, changes);
+});
+
+test('without its copy a file of the operator is not removed, and with a broken list nothing is', (t) => {
+  const root = newRoot(t, { '/etc/c.toml': 'old' });
+  applyChanges(root, [file('/etc/c.toml', 'new'), file('/etc/conf.d/x', 'x')]);
+  const kept = join(root, KEPT_DIRECTORY);
+  const [copy = ''] = readdirSync(kept).filter((name) => name !== 'installed.json');
+  rmSync(join(kept, copy));
+  const before = filesOf(root);
+  assert.equal(asOcicryptError(caught(() => restoreAll(root, never))).code, 'configuration');
+  assert.deepEqual(filesOf(root), before);
+  writeFileSync(join(root, 'etc/c.toml'), 'as the operator wants it');
+  assert.deepEqual(restoreAll(root, (_, text) => text).changedSince, []);
+  for (const broken of ['', '{', '[]']) {
+    writeFileSync(join(kept, 'installed.json'), broken);
+    const { code, hint } = asOcicryptError(caught(() => restoreAll(root, never)));
+    assert.deepEqual([code, /put it back by hand/.test(hint ?? '')], ['configuration', true], broken);
+  }
+});
+
+test('a link to a file that is not there stays, and is named', (t) => {
+  const root = newRoot(t, { '/etc/x': 'x' });
+  symlinkSync('none', join(root, 'etc/c.toml'));
+  const { code, message } = asOcicryptError(caught(() => applyChanges(root, [file('/etc/c.toml', 'new')])));
+  assert.deepEqual([code, /is a link to a file that is not there/.test(message)], ['not-written', true]);
+  assert.equal(readlinkSync(join(root, 'etc/c.toml')), 'none');
+});
+
+test('what helps is said by what the file system says', () => {
+  const hint = (code: string) => notWritten('write', '/etc/x', Object.assign(new Error(), { code })).hint ?? '';
+  assert.match(hint('ENOSPC'), /make room/);
+  assert.match(hint('EROFS'), /image of this host/);
+  assert.match(hint('EIO'), /journalctl/);
 });
 
 test('a link to a whole path leads out of the image that is being built, and is refused', async (t) => {

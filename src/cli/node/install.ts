@@ -1,26 +1,25 @@
 // Sets a node up: every file at once or none, seen by containerd before it is restarted, and tried afterwards.
 
 import { mkdirSync, readFileSync, realpathSync } from 'node:fs';
-import { join, resolve } from 'node:path';
+import { join } from 'node:path';
 import type { TomlTable } from 'smol-toml';
 import { OcicryptError } from '../../base/errors.ts';
 import { showPath } from '../../base/shown.ts';
-import { applyChanges, type FileChange, installedPaths, lockNode, pendingChanges } from '../../node/changes.ts';
+import { applyChanges, installedPaths, lockNode, pendingChanges, refuseEdited } from '../../node/changes.ts';
 import { encryptedProcessors, foreignDifferences, parseQuietly } from '../../node/containerd-config.ts';
 import { POLICY_FILE, PROCESSOR_IDS } from '../../node/drop-in.ts';
-import { isWritable, readText } from '../../node/files.ts';
-import { refuseByHand } from '../../node/owner.ts';
+import { isWritable } from '../../node/files.ts';
+import { ownerOf, refuseByHand } from '../../node/owner.ts';
 import { KEY_DIRECTORIES, type NodePlan, planNode, type Restart } from '../../node/plan.ts';
 import { isNewer } from '../../node/processes.ts';
 import { type Containerd, dumpConfig, type Runtimes, runtimeName } from '../../node/runtimes.ts';
+import type { FileChange } from '../../node/whole-file.ts';
 import type { CommandContext } from '../command.ts';
 import { showFinding } from '../doctor/finding.ts';
 import { examineNode } from '../doctor/node.ts';
 import { thisExecutable } from '../executable.ts';
-import { optionMembers } from '../options/given.ts';
-import type { OptionName } from '../options/table.ts';
-import { parseRules } from '../setup.ts';
-import { concernsService, hasService, remoteMember, serviceFiles, startService } from './service.ts';
+import { policyText } from './policy.ts';
+import { concernsService, hasService, serviceFiles, startService } from './service.ts';
 import { isByHand, reloadUnits, restartAll } from './services.ts';
 import { failWith, rootOf, someRuntimes } from './setup.ts';
 
@@ -31,6 +30,7 @@ export async function installNode(context: CommandContext): Promise<void> {
   const runtimes = await someRuntimes(root, settings);
   terminal.write(runtimes.containerds.map((one) => `found  ${runtimeName(one)}\n`).join(''));
   if (runtimes.crio !== undefined) terminal.write('found  CRI-O\n');
+  const hasKeyFiles = root === '/' && !isByHand(settings) && !hasStopped(runtimes);
   const filesFor = (runtimes: Runtimes) => {
     const { words, files: programs } = executableFor(root);
     const isService = settings.switch('service') || hasService(installedPaths(root));
@@ -38,13 +38,20 @@ export async function installNode(context: CommandContext): Promise<void> {
       root,
       decoder: { kind: 'ocicrypt-kms', words: [...words, 'decoder', `--config=${POLICY_FILE}`] },
       provider: [...words, 'keyprovider', `--config=${POLICY_FILE}`],
-      policy: policyFor(context, root, isService),
+      policy: policyText(context, { root, isService, hasKeyFiles }),
     });
     const units = isService ? serviceFiles(words, settings.text('audit-log')) : [];
     return { plan, all: [...programs, ...units, ...plan.files], isService };
   };
   const { plan, all } = filesFor(runtimes);
-  if (settings.switch('dry-run')) return terminal.write(describeChanges(pendingChanges(root, all), plan));
+  // Agents bring a node back to what they say.
+  const refuse = (files: readonly FileChange[]) =>
+    ownerOf(root) === undefined ? refuseEdited(root, files) : undefined;
+  if (settings.switch('dry-run')) {
+    const pending = pendingChanges(root, all);
+    refuse(pending);
+    return terminal.write(describeChanges(pending, plan));
+  }
   const unlock = await lockNode(
     root,
     all.map(({ path }) => path),
@@ -54,6 +61,7 @@ export async function installNode(context: CommandContext): Promise<void> {
     const now = await someRuntimes(root, settings);
     const files = filesFor(now);
     const pending = pendingChanges(root, files.all);
+    refuse(pending);
     if (!(await writeAndRestart(context, now, root, { ...files, pending }))) return;
   } finally {
     await unlock();
@@ -115,27 +123,6 @@ function dueRestarts(restarts: readonly Restart[], pending: readonly FileChange[
     ({ files, running }) =>
       running !== undefined && files.some((path) => pending.some((one) => one.path === path) || isNewer(path, running)),
   );
-}
-
-/** What is in the settings, in whole paths; undefined if the file that is there says all. */
-function policyFor({ settings, given }: CommandContext, root: string, isService: boolean): string | undefined {
-  const others: readonly OptionName[] = ['root', 'dry-run', 'no-restart', 'runtime-version', 'config', 'service'];
-  // The server writes the audit log; a decoder refuses one beside it.
-  const elsewhere: readonly OptionName[] = isService ? [...others, 'audit-log', 'remote'] : others;
-  const members = settings.names().filter((name) => !elsewhere.includes(name));
-  const text = readText(join(root, POLICY_FILE));
-  // One that was not for a service does not say that decoders ask it.
-  const isThere = text !== undefined && (!isService || text.includes(remoteMember()));
-  const file = settings.text('config');
-  const isOwnFile = file === undefined || resolve(file) === join(root, POLICY_FILE);
-  if (isThere && isOwnFile && given.every((name) => others.includes(name))) return undefined;
-  if (members.length === 0) {
-    throw new OcicryptError('configuration', 'nothing says which keys this node may use', {
-      hint: 'add --allow=KEY, --key=FILE, --config=FILE, or --remote=ADDRESS of a server that has them',
-    });
-  }
-  parseRules(settings);
-  return `# Written by ocicrypt-kms node install: the keys that this node may use; every other one is refused.\n${isService ? remoteMember() : ''}${optionMembers(settings, members)}`;
 }
 
 /** Where runtimes find this program: here if it is installed, else a copy. */

@@ -4,8 +4,8 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { OcicryptError } from '../../base/errors.ts';
 import { showPath } from '../../base/shown.ts';
-import type { FileChange } from '../../node/changes.ts';
 import { POLICY_FILE } from '../../node/drop-in.ts';
+import type { FileChange } from '../../node/whole-file.ts';
 import { AUDIT_LOG, SERVICE_ADDRESS, SOCKET_UNIT, serviceUnit } from '../config-systemd.ts';
 import { systemctl, UNITS } from './services.ts';
 
