@@ -30,10 +30,13 @@ export type Decoder =
 
 /**
  * A file for containerd's `imports`. It sets no table of a plugin that containerd 1 has, where an imported one replaces
- * the whole plugin. Version 2 is read by every containerd since 1.3, whatever the version of the file that imports it.
+ * the whole plugin. Version 2 is read by every containerd since 1.3, whatever the version of the file that imports it; but
+ * containerd 1 takes the highest one for all files, and does not start if one of them has the names of version 1.
+ *
+ * @param version of the file that imports it; 2 if it is a later one
  */
-export function containerdDropIn(decoder: Decoder): string {
-  return `# Written by ocicrypt-kms: encrypted layers are decrypted while they are unpacked.\nversion = 2\n\n${processors(decoder)}`;
+export function containerdDropIn(decoder: Decoder, version: 1 | 2 = 2): string {
+  return `# Written by ocicrypt-kms: encrypted layers are decrypted while they are unpacked.\n${version === 2 ? 'version = 2\n' : ''}\n${processors(decoder)}`;
 }
 
 /** A template for k3s and RKE2 that import no directory: all that they write by themselves, and our tables. */

@@ -1,6 +1,7 @@
 // What `node install` writes for the runtimes that it found: every file, and what is to be restarted afterwards.
 
 import { basename, dirname, join } from 'node:path';
+import type { TomlTable } from 'smol-toml';
 import { OcicryptError } from '../base/errors.ts';
 import { showPath } from '../base/shown.ts';
 import { addImport, encryptedProcessors, importsOf, parseToml, removeImport } from './containerd-config.ts';
@@ -110,17 +111,32 @@ function planContainerd(containerd: Containerd, { root, decoder }: PlanOptions):
   const directory = importsOf(parsed).find(
     (pattern) => pattern.startsWith('/') && basename(pattern) === '*.toml' && !dirname(pattern).includes('*'),
   );
-  if (directory !== undefined) return [file(join(dirname(directory), DROP_IN_NAME), containerdDropIn(decoder))];
+  const version = text === undefined ? 2 : dropInVersion(parsed, containerd);
+  if (directory !== undefined)
+    return [file(join(dirname(directory), DROP_IN_NAME), containerdDropIn(decoder, version))];
   const isSecond = containerd.version !== undefined && containerd.version[0] >= 2;
   if (kind === 'k3s' || kind === 'rke2')
     return [planTemplate(config, text === undefined ? isSecond : parsed.version === 3, { root, decoder })];
   const pattern = join(dirname(config), 'conf.d/*.toml');
-  const dropIn = file(join(dirname(pattern), DROP_IN_NAME), containerdDropIn(decoder));
+  const dropIn = file(join(dirname(pattern), DROP_IN_NAME), containerdDropIn(decoder, version));
   const changed =
     text === undefined
       ? `version = ${isSecond ? 3 : 2}\nimports = [${JSON.stringify(pattern)}]\n`
       : addImport(text, pattern, config);
   return [dropIn, { ...file(config, changed), isAddition: true }];
+}
+
+/** @throws OcicryptError `configuration` if a file of version 1 is there, and it is not known which containerd reads it */
+function dropInVersion({ version: said = 1 }: TomlTable, { config, version }: Containerd): 1 | 2 {
+  if (said !== 1) return 2;
+  if (version !== undefined) return version[0] < 2 ? 1 : 2;
+  throw new OcicryptError(
+    'configuration',
+    `${showPath(config)} is of version 1, which containerd 2 reads in another way`,
+    {
+      hint: 'say which version of containerd there will be, or run containerd config migrate',
+    },
+  );
 }
 
 /** Two processors for one type would both count, and containerd takes either. */

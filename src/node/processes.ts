@@ -14,6 +14,8 @@ export type RunningProcess = {
   readonly environment: Readonly<Record<string, string>> | undefined;
   /** When it was started, in milliseconds since 1970, to the second. */
   readonly started: number;
+  /** The service of systemd that it runs in. */
+  readonly service: string | undefined;
 };
 
 /**
@@ -79,7 +81,21 @@ function describe(pid: number, program: string): RunningProcess {
     words: split(`/proc/${pid}/cmdline`) ?? [],
     environment: environment === undefined ? undefined : Object.fromEntries(environment),
     started: startOf(pid),
+    service: serviceOf(readLines(`/proc/${pid}/cgroup`)),
   };
+}
+
+/**
+ * The innermost service that the lines of `/proc/PID/cgroup` name, as systemd calls control groups of all hierarchies; not
+ * one of a user's own systemd. systemd.unit(5)
+ */
+export function serviceOf(lines: readonly string[]): string | undefined {
+  const [found] = lines.flatMap((line) => {
+    const path = line.split(':').slice(2).join(':');
+    const service = path.split('/').findLast((part) => part.endsWith('.service'));
+    return service === undefined || path.includes('/user@') ? [] : [service];
+  });
+  return found;
 }
 
 /** proc_pid_stat(5): the twenty-second field, in ticks since the machine was started; user space has 100 of them a second. */

@@ -70,9 +70,9 @@ export async function runProgram(
   }
 }
 
-/** The last line of what a program complained of: programs of Go say there why they end. */
+/** The last line of what a program complained of: programs of Go say there why they end, and go on with `: ` after what another one said. */
 export function lastComplaint({ complaint }: Ended, maximumCharacters = 300): string {
-  return (complaint.split('\n').at(-1) ?? '').slice(0, maximumCharacters);
+  return (complaint.split(/\n(?!: )/).at(-1) ?? '').replaceAll('\n', '').slice(0, maximumCharacters);
 }
 
 /** The text that a program has written if it ended well. */

@@ -1,6 +1,6 @@
 // Finds the container runtimes of a node: those that run, and those that are installed.
 
-import { basename, dirname, join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { findProgram, isDirectory, isExecutable, namesIn, readText } from './files.ts';
 import { findProcesses, type RunningProcess } from './processes.ts';
 import { lastComplaint, outputText, runProgram } from './programs.ts';
@@ -76,7 +76,9 @@ export async function findRuntimes(root: string, said?: RuntimeVersion): Promise
         version: (isHere && one.program !== undefined ? await versionOf(one.program) : undefined) ?? said,
       })),
     ),
-    crio: hasCrio ? { running: crio[0], unit: unitOf(root, ['crio.service', 'cri-o.service']) } : undefined,
+    crio: hasCrio
+      ? { running: crio[0], unit: unitOf(root, ['crio.service', 'cri-o.service']) ?? crio[0]?.service }
+      : undefined,
     hasDocker: findProgram(root, SERVICE_DIRECTORIES, 'dockerd') !== undefined,
     hasPodman: findProgram(root, SERVICE_DIRECTORIES, 'podman') !== undefined,
   };
@@ -119,6 +121,8 @@ function describe(root: string, config: string, running: RunningProcess | undefi
       : /\/docker\//.test(config)
         ? 'docker'
         : 'containerd';
+  // The usual units are those of the usual files: of others the process alone says whose it is.
+  const isUsual = kind !== 'containerd' || config === CONFIGS.containerd;
   const installed = findProgram(root, directoriesOf(root, kind), 'containerd');
   const program = running !== undefined && isExecutable(running.program) ? running.program : installed;
   const units = {
@@ -133,7 +137,7 @@ function describe(root: string, config: string, running: RunningProcess | undefi
     config,
     version: undefined,
     running,
-    unit: unitOf(root, units),
+    unit: (isUsual ? unitOf(root, units) : undefined) ?? running?.service,
   };
 }
 
@@ -158,5 +162,5 @@ export async function versionOf(program: string): Promise<RuntimeVersion | undef
 export function runtimeName({ kind, config, version }: Containerd): string {
   const number = version === undefined ? '' : ` ${version.join('.')}`;
   const usual = config === CONFIGS.containerd || kind !== 'containerd';
-  return `${kind === 'containerd' ? 'containerd' : `containerd of ${kind}`}${number}${usual ? '' : ` (${basename(config)})`}`;
+  return `${kind === 'containerd' ? 'containerd' : `containerd of ${kind}`}${number}${usual ? '' : ` (${config})`}`;
 }

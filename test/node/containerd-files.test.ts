@@ -29,7 +29,7 @@ function examine(text: string, files: Readonly<Record<string, string>> = {}, PAT
     program: undefined,
     config,
     version: undefined,
-    running: { pid: 1, program: '', words: [], environment: { PATH }, started: Date.now() },
+    running: { pid: 1, program: '', words: [], environment: { PATH }, started: Date.now(), service: undefined },
     unit: undefined,
   };
   try {

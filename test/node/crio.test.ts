@@ -28,7 +28,14 @@ function examine(
   root: string,
   environment: Readonly<Record<string, string>> = { OCICRYPT_KEYPROVIDER_CONFIG: PROVIDERS_FILE },
 ) {
-  const running = { pid: 1, program: '/usr/bin/crio', words: ['crio'], environment, started: Date.now() };
+  const running = {
+    pid: 1,
+    program: '/usr/bin/crio',
+    words: ['crio'],
+    environment,
+    started: Date.now(),
+    service: undefined,
+  };
   const { findings } = examineCrio({ running, unit: 'crio.service' }, root);
   for (const { level, hint } of findings) assert.ok(level === 'ok' || hint !== undefined);
   return findings.map(({ level, message }) => `${level} ${message}`).join('\n');

@@ -6,16 +6,21 @@ import { asOcicryptError } from '../../src/base/errors.ts';
 import { containerdDropIn, type Decoder, rancherTemplate } from '../../src/node/drop-in.ts';
 import { planNode, withoutOurs } from '../../src/node/plan.ts';
 import { findRuntimes } from '../../src/node/runtimes.ts';
-import { newRoot } from './root.ts';
+import type { RuntimeVersion } from '../../src/node/versions.ts';
+import { caught, newRoot } from './root.ts';
 
 const DECODER: Decoder = { kind: 'ocicrypt-kms', words: ['/opt/x', 'decoder', '--config=/c'] };
 const K3S = '/var/lib/rancher/k3s/agent/etc/containerd';
 const RKE2 = '/var/lib/rancher/rke2/agent/etc/containerd';
 
 /** The plan for the root of an image with these files; programs end in nothing. */
-async function plan(t: TestContext, files: Readonly<Record<string, string>>) {
+async function plan(
+  t: TestContext,
+  files: Readonly<Record<string, string>>,
+  version: RuntimeVersion | undefined = [2, 1, 9],
+) {
   const root = newRoot(t, files);
-  const runtimes = await findRuntimes(root, [2, 1, 9]);
+  const runtimes = await findRuntimes(root, version);
   const planned = planNode(runtimes, {
     root,
     decoder: DECODER,
@@ -44,6 +49,19 @@ test('the directory that containerd imports already is used, and its file is not
     '/etc/containerd/config.toml': 'imports = ["/etc/c.d/*.toml"]\n',
   });
   assert.deepEqual([...texts.keys()], [...SHARED, '/etc/c.d/ocicrypt-kms.toml']);
+});
+
+test('a configuration of version 1 gets a drop-in that its containerd reads with it', async (t) => {
+  const files = { '/usr/bin/containerd': '', '/etc/containerd/config.toml': 'disabled_plugins = ["cri"]\n' };
+  const dropIn = async (version: RuntimeVersion) =>
+    (await plan(t, files, version)).texts.get('/etc/containerd/conf.d/ocicrypt-kms.toml') ?? '';
+  assert.doesNotMatch(await dropIn([1, 7, 24]), /^version/m);
+  assert.match(await dropIn([2, 1, 9]), /^version = 2$/m);
+  const root = newRoot(t, files);
+  const runtimes = await findRuntimes(root);
+  const options = { root, decoder: DECODER, provider: ['/opt/x'] as const, policy: undefined };
+  const { code, hint = '' } = asOcicryptError(caught(() => planNode(runtimes, options)));
+  assert.deepEqual([code, /version of containerd/.test(hint)], ['configuration', true]);
 });
 
 for (const [directory, service] of [

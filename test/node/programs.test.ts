@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { readdirSync } from 'node:fs';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { runProgram } from '../../src/node/programs.ts';
+import { lastComplaint, runProgram } from '../../src/node/programs.ts';
 
 test('a program is given up with its time, even if another one holds its pipes', async () => {
   const started = performance.now();
@@ -29,4 +29,13 @@ test('nothing stays open of a program that was given up while it was given its i
   const until = performance.now() + 5_000;
   while (open() > before && performance.now() < until) await sleep(10);
   assert.ok(open() <= before);
+});
+
+test('the last line is what a program says last, with what it says of it on further lines', () => {
+  const said = (complaint: string) => lastComplaint({ status: 1, output: new Uint8Array(), complaint });
+  assert.equal(
+    said('time=1 level=info\nctr: failed: bad file descriptor\n: unknown'),
+    'ctr: failed: bad file descriptor: unknown',
+  );
+  assert.equal(said('one\ntwo'), 'two');
 });

@@ -1,6 +1,7 @@
 // Which containerds a machine has, and which have left nothing but their configuration.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { serviceOf } from '../../src/node/processes.ts';
 import { findRuntimes, leftContainerds } from '../../src/node/runtimes.ts';
 import { newRoot } from './root.ts';
 
@@ -19,4 +20,22 @@ test('a configuration that is left is one of a containerd that cannot be run', a
     leftContainerds(root, found).map(({ kind, program, config }) => [kind, program, config]);
   assert.deepEqual(left((await findRuntimes(root)).containerds), [['containerd', undefined, CONFIG]]);
   assert.deepEqual(left([]).at(-1), ['k3s', undefined, K3S]);
+});
+
+test('a process says which service it is of, in the control groups of both versions', () => {
+  for (const [service, ...lines] of [
+    ['containerd.service', '0::/system.slice/containerd.service'],
+    ['k3s-agent.service', '0::/system.slice/k3s-agent.service/kubepods'],
+    [
+      'containerd-other.service',
+      '12:pids:/system.slice/containerd-other.service',
+      '1:name=systemd:/system.slice/containerd-other.service',
+    ],
+    ['inner.service', '0::/outer.service/system.slice/inner.service'],
+    [undefined, '0::/user.slice/user-1000.slice/user@1000.service/app.slice/containerd.service'],
+    [undefined, '0::/user.slice/user-0.slice/session-3.scope'],
+    [undefined, '0::/'],
+    [undefined, ''],
+  ] as const)
+    assert.equal(serviceOf(lines), service, lines.join());
 });

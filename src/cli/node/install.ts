@@ -166,7 +166,7 @@ function describeChanges(pending: readonly FileChange[], { restarts, notes }: No
 
 /** Writes, and lets each containerd read it: what it then says of its settings may differ in nothing but ours. */
 async function writeAll(root: string, pending: readonly FileChange[], { containerds }: Runtimes): Promise<() => void> {
-  const before = await Promise.all(containerds.map(readDump));
+  const before = await Promise.all(containerds.map((one) => readDump(one)));
   const undo = applyChanges(root, pending);
   try {
     for (const directory of KEY_DIRECTORIES)
@@ -180,25 +180,27 @@ async function writeAll(root: string, pending: readonly FileChange[], { containe
   }
 }
 
-async function readDump(containerd: Containerd): Promise<TomlTable | undefined> {
+async function readDump(containerd: Containerd, withOurs = ''): Promise<TomlTable | undefined> {
   const dump = await dumpConfig(containerd);
   if (dump === undefined) return undefined;
   if ('text' in dump) return parseQuietly(dump.text);
   throw new OcicryptError(
     'configuration',
-    `${runtimeName(containerd)} cannot read ${showPath(containerd.config)}: ${dump.problem}`,
+    `${runtimeName(containerd)} cannot read ${showPath(containerd.config)}${withOurs}: ${dump.problem}`,
     {
-      hint: 'correct it first: nothing was changed',
+      hint: withOurs === '' ? 'correct it first: nothing was changed' : BY_HAND,
     },
   );
 }
+
+const BY_HAND = 'nothing was changed: set it up by hand: ocicrypt-kms config containerd';
 
 async function compare(
   containerd: Containerd,
   before: TomlTable | undefined,
   pending: readonly FileChange[],
 ): Promise<void> {
-  const after = before === undefined ? undefined : await readDump(containerd);
+  const after = before === undefined ? undefined : await readDump(containerd, ' together with what was written');
   // A template is read when k3s or RKE2 starts.
   if (before === undefined || after === undefined || pending.some(({ path }) => path.endsWith('.tmpl'))) return;
   const [foreign] = foreignDifferences(before, after);

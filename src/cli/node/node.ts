@@ -42,7 +42,8 @@ async function checkNode(context: CommandContext): Promise<void> {
   const runtimes = await someRuntimes('/', settings);
   const { examineNode } = await import('../doctor/node.ts');
   const findings = [...(await examineNode(context, runtimes))];
-  for (const image of settings.list('pull')) findings.push(await (await import('./pull.ts')).tryPull(image, runtimes));
+  for (const image of settings.list('pull'))
+    findings.push(...(await (await import('./pull.ts')).tryPulls(image, runtimes)));
   if (settings.switch('json')) terminal.write(`${asciiJson({ node: findings }, 2)}\n`);
   else terminal.write(findings.map(showFinding).join(''));
   failWith(findings);

@@ -4,22 +4,25 @@ import { showName } from '../../base/shown.ts';
 import { type Ctr, hostWords, openCtr } from '../../node/ctr.ts';
 import type { Finding } from '../../node/finding.ts';
 import { lastComplaint } from '../../node/programs.ts';
-import { type Runtimes, runtimeName } from '../../node/runtimes.ts';
+import { type Containerd, type Runtimes, runtimeName } from '../../node/runtimes.ts';
+import { runtimeImage } from './setup.ts';
 
 const NAMESPACE = 'ocicrypt-kms-check';
 const PATIENCE_MILLISECONDS = 600_000;
 
+/** By each containerd that runs; docker's own decrypts nothing. */
+export async function tryPulls(name: string, { containerds }: Runtimes): Promise<readonly Finding[]> {
+  const running = containerds.filter((one) => one.running !== undefined && one.kind !== 'docker');
+  const findings: Finding[] = [];
+  for (const one of running) findings.push(await tryPull(runtimeImage(name), one));
+  if (findings.length > 0) return findings;
+  const message = 'no containerd runs that could pull';
+  return [{ level: 'fail', subject: 'pull', message, hint: 'with CRI-O: crictl pull IMAGE' }];
+}
+
 /** Unpacked layers count for one namespace alone: what another one has of the image hides no mistake. */
-export async function tryPull(image: string, { containerds }: Runtimes): Promise<Finding> {
-  const [containerd] = containerds.filter(({ running }) => running !== undefined);
-  const subject = containerd === undefined ? 'pull' : runtimeName(containerd);
-  if (containerd === undefined)
-    return {
-      level: 'fail',
-      subject,
-      message: 'no containerd runs that could pull',
-      hint: 'with CRI-O: crictl pull IMAGE',
-    };
+async function tryPull(image: string, containerd: Containerd): Promise<Finding> {
+  const subject = runtimeName(containerd);
   const ctr = await openCtr(containerd);
   try {
     const words = ['images', 'pull', ...hostWords(), image];

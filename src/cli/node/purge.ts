@@ -7,14 +7,14 @@ import { findProgram } from '../../node/files.ts';
 import { lastComplaint, runProgram } from '../../node/programs.ts';
 import { SERVICE_DIRECTORIES } from '../../node/runtimes.ts';
 import type { CommandContext } from '../command.ts';
-import { someRuntimes } from './setup.ts';
+import { runtimeImage, someRuntimes } from './setup.ts';
 
 export async function purgeImages({ settings, terminal }: CommandContext): Promise<void> {
   const [, ...images] = settings.operands;
   if (images.length === 0)
     throw new OcicryptError('usage', 'node purge takes images', { hint: 'name them as ctr -n k8s.io images ls does' });
   const { containerds, crio } = await someRuntimes('/', settings);
-  for (const image of images) {
+  for (const image of images.map(runtimeImage)) {
     let removed = 0;
     for (const containerd of containerds) {
       const lines = await purgeFrom(await openCtr(containerd), image, settings.switch('dry-run'));
@@ -23,7 +23,7 @@ export async function purgeImages({ settings, terminal }: CommandContext): Promi
     }
     if (crio !== undefined) {
       if (!settings.switch('dry-run')) await purgeFromCrio(image);
-      terminal.write(`removed  ${showName(image)} (CRI-O)\n`);
+      terminal.write(`${removal(settings.switch('dry-run'))}  ${showName(image)} (CRI-O)\n`);
       removed++;
     }
     if (removed === 0)
@@ -31,6 +31,10 @@ export async function purgeImages({ settings, terminal }: CommandContext): Promi
         hint: 'name it as ctr -n k8s.io images ls does',
       });
   }
+}
+
+function removal(isDryRun: boolean): string {
+  return isDryRun ? 'would remove' : 'removed';
 }
 
 /** Every name of what the image's name stands for, in every namespace. */
@@ -54,7 +58,7 @@ async function purgeFrom(ctr: Ctr, image: string, isDryRun: boolean): Promise<re
       );
     }
     if (!isDryRun) await remove(ctr, namespace, here, all);
-    lines.push(...names.map((name) => `${isDryRun ? 'would remove' : 'removed'}  ${name} (${namespace})`));
+    lines.push(...names.map((name) => `${removal(isDryRun)}  ${name} (${namespace})`));
   }
   return lines;
 }

@@ -23,6 +23,11 @@ export async function someRuntimes(root: string, settings: Settings): Promise<Ru
   );
 }
 
+/** An image as a runtime names it: without the transport that our image commands have. */
+export function runtimeImage(name: string): string {
+  return name.replace(/^docker:\/\//, '');
+}
+
 /** The root of an image that is being built, or `/`. */
 export function rootOf(settings: Settings): string {
   const root = resolve(settings.text('root') ?? '/');
