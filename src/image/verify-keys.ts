@@ -4,6 +4,8 @@ import { equalBytes, wipe } from '../base/bytes.ts';
 import { asOcicryptError, type ErrorCode, OcicryptError } from '../base/errors.ts';
 import type { LayerKeyUnwrapper } from '../client/layer-keys.ts';
 import { decryptLayer } from './cipher/layer.ts';
+import { fill } from './cipher/pipeline-input.ts';
+import { type ByteSource, sourceAfter } from './cipher/streams.ts';
 import { forEachLimited, KEY_CALLS } from './concurrency.ts';
 import { createDiffIdSink, readDiffIds } from './diff-id.ts';
 import {
@@ -82,9 +84,7 @@ export async function proveLayers(
       try {
         for await (const reason of proveLayer(source, claimed, options, signal)) reasons[index]?.push(reason);
       } catch (error) {
-        const cause = asOcicryptError(error);
-        if (signal.aborted || !NOT_ASKED.has(cause.code)) throw error;
-        unknown.push(cause);
+        unknown.push(asOcicryptError(error));
       }
       if (reasons[index]?.length !== 0) failures++;
     },
@@ -179,7 +179,7 @@ async function readLayer(
   const reader = await source.openBlob(layer, signal);
   const sink = createDiffIdSink(compressionOf(decryptedType(layer.mediaType) ?? ''));
   try {
-    const checked = checkHead(reader, `layer ${layer.digest}`);
+    const checked = await checkHead(reader, `layer ${layer.digest}`, signal);
     await decryptLayer(checked, sink, layer, publicOptions, layerKey, { signal, checkDigest: true });
     const diffId = await sink.finish();
     if ([...diffIds].every((expected) => expected === diffId)) return;
@@ -194,25 +194,11 @@ async function readLayer(
  * A key that anybody may wrap for makes a valid HMAC over any bytes, a layer in the clear among them, which clients
  * without a key run. Ciphertext begins like one by chance alone.
  */
-function checkHead(reader: BlobReader, what: string): Pick<BlobReader, 'read'> {
+async function checkHead(reader: BlobReader, what: string, signal: AbortSignal): Promise<ByteSource> {
   const head = new Uint8Array(HEAD_BYTES);
-  let length = 0;
-  let checked = false;
-  return {
-    async read(into) {
-      const read = await reader.read(into);
-      const taken = into.subarray(0, Math.min(read, HEAD_BYTES - length));
-      head.set(taken, length);
-      length += taken.length;
-      if (!checked && (length === HEAD_BYTES || read === 0)) {
-        checked = true;
-        if (isPlainContent(head.subarray(0, length))) {
-          throw new OcicryptError('integrity', `${what} is stored in the clear`, {
-            hint: 'by chance this is so once in eight million layers: encrypt the image again',
-          });
-        }
-      }
-      return read;
-    },
-  };
+  const start = head.subarray(0, await fill(reader, head, { signal }));
+  if (!isPlainContent(start)) return sourceAfter(start, reader);
+  throw new OcicryptError('integrity', `${what} is stored in the clear`, {
+    hint: 'by chance this is so once in eight million layers: encrypt the image again',
+  });
 }

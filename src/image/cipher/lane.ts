@@ -115,21 +115,19 @@ class Lane {
     }
   }
 
-  /** One chunk behind, so that the last is still here when `check` decides. */
+  /** One chunk behind, so that the last is still here when `check` decides. A layer of this size has at least one. */
   async #empty(
     sink: ByteSink,
     stages: number,
     sums: Promise<readonly Uint8Array[]>,
     options: PipelineOptions,
   ): Promise<void> {
-    for (let index = 0; await this.#ring.wait(stages, index); index++) {
+    for (let index = 1; await this.#ring.wait(stages, index); index++) {
       const last = this.#ring.chunk(index).length === 0;
       if (last) options.check(await sums);
-      if (index > 0) {
-        this.#writing = sink.write(this.#ring.chunk(index - 1));
-        await this.#writing;
-        this.#ring.pass(stages + 1, index - 1);
-      }
+      this.#writing = sink.write(this.#ring.chunk(index - 1));
+      await this.#writing;
+      this.#ring.pass(stages + 1, index - 1);
       if (last) return;
     }
   }

@@ -18,14 +18,18 @@ export type PipelineOptions = {
 };
 
 /** Reads until `into` is full or the source ends; resolves with the number of bytes. */
-export async function fill(source: ByteSource, into: Uint8Array, options: PipelineOptions): Promise<number> {
+export async function fill(
+  source: ByteSource,
+  into: Uint8Array,
+  { signal, onProgress }: Pick<PipelineOptions, 'signal' | 'onProgress'>,
+): Promise<number> {
   let length = 0;
   while (length < into.length) {
-    options.signal?.throwIfAborted();
+    signal?.throwIfAborted();
     const read = await source.read(into.subarray(length));
     if (read === 0) break;
     length += read;
-    options.onProgress?.(read);
+    onProgress?.(read);
   }
   return length;
 }

@@ -3,9 +3,6 @@
 const FRAME = 0xfd2fb528;
 /** The least significant digit is free. */
 const SKIPPABLE = 0x184d2a50;
-/** Bytes by the flags of a frame's descriptor. */
-const DICTIONARY_BYTES = [0, 1, 2, 4] as const;
-const SIZE_BYTES = [0, 2, 4, 8] as const;
 const CHECKSUM_BYTES = 4;
 const BLOCK = { repeated: 1, reserved: 3 } as const;
 
@@ -84,6 +81,7 @@ export class ZstdFrames {
 function headerBytes(descriptor: number): number {
   const isSingle = (descriptor & 0x20) !== 0;
   const sizeFlag = descriptor >> 6;
-  const size = sizeFlag === 0 && isSingle ? 1 : (SIZE_BYTES[sizeFlag] ?? 0);
-  return (isSingle ? 0 : 1) + (DICTIONARY_BYTES[descriptor & 0x03] ?? 0) + size;
+  const dictionary = (1 << (descriptor & 0x03)) >> 1;
+  const size = sizeFlag === 0 && !isSingle ? 0 : 1 << sizeFlag;
+  return (isSingle ? 0 : 1) + dictionary + size;
 }

@@ -185,8 +185,10 @@ test('nothing more is read once the sink has failed', { timeout: 20_000 }, async
   assert.equal(reads, 3);
 });
 
-test('a bundle that lacks the code of the threads does without', async () => {
-  const url = new URL('../../../src/image/cipher/lane.ts?bundled', import.meta.url).href;
-  const bundled: { readonly startLane: () => unknown } = await import(url);
-  assert.equal(bundled.startLane(), undefined);
+test('a bundle that lacks the code of the threads does without, compiled or not', async () => {
+  for (const place of ['bundled', '/$bunfs/']) {
+    const url = new URL(`../../../src/image/cipher/lane.ts?${place}`, import.meta.url).href;
+    const bundled: { readonly startLane: () => unknown } = await import(url);
+    assert.equal(bundled.startLane(), undefined);
+  }
 });

@@ -3,9 +3,24 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { runPipeline } from '../../../src/image/cipher/pipeline.ts';
+import { fill } from '../../../src/image/cipher/pipeline-input.ts';
+import type { ByteSource } from '../../../src/image/cipher/streams.ts';
+import { isCode } from '../../fixtures/codes.ts';
 
 const MIB = 1024 * 1024;
 const LAYER = { key: new Uint8Array(32), nonce: new Uint8Array(16) };
+
+/** So many bytes, as many at a time as there is room for. */
+function zerosOf(length: number): ByteSource {
+  let left = length;
+  return {
+    read: async (into) => {
+      const part = Math.min(left, into.length);
+      left -= part;
+      return part;
+    },
+  };
+}
 
 test('a layer of at most 2 MiB stays in this thread; a larger one is read into memory that threads share', async () => {
   for (const [size, isShared] of [
@@ -13,14 +28,12 @@ test('a layer of at most 2 MiB stays in this thread; a larger one is read into m
     [2 * MIB, false],
     [2 * MIB + 1, true],
   ] as const) {
-    let left = size;
+    const zeros = zerosOf(size);
     const seen = new Set<boolean>();
     const source = {
-      read: async (into: Uint8Array) => {
+      read: (into: Uint8Array) => {
         seen.add(into.buffer instanceof SharedArrayBuffer);
-        const length = Math.min(left, into.length);
-        left -= length;
-        return length;
+        return zeros.read(into);
       },
     };
     const sums = await runPipeline(source, { write: async () => {} }, [['digest']], LAYER, { size, check: () => {} });
@@ -45,6 +58,26 @@ test('a source may give a byte at a time, and is never asked for none; each byte
   const onProgress = (bytes: number) => {
     told += bytes;
   };
-  await runPipeline(source, sink, [], LAYER, { size: plain.length, check: () => {}, onProgress });
+  const options = { size: plain.length, check: () => {}, onProgress };
+  await runPipeline(source, sink, [], LAYER, options);
   assert.deepEqual([written, told], [[...plain], plain.length]);
+  at = 0;
+  const part = new Uint8Array(7);
+  assert.equal(await fill(source, part, options), 7);
+  assert.deepEqual(part, plain.subarray(0, 7));
+});
+
+test('a source that gives more or fewer bytes than the manifest says is refused, and nothing is checked', async () => {
+  for (const size of [1000, 2 * MIB + 1]) {
+    for (const given of [0, size - 1, size + 1, 2 * size]) {
+      let written = 0;
+      const write = async ({ length }: Uint8Array) => {
+        written += length;
+      };
+      const check = () => assert.fail('it was checked');
+      const run = runPipeline(zerosOf(given), { write }, [['digest']], LAYER, { size, check });
+      await assert.rejects(run, isCode('integrity'));
+      assert.ok(written < size, `${given} bytes for ${size}`);
+    }
+  }
 });

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { test } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
+import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises';
 import { gzipSync, zstdCompressSync } from 'node:zlib';
 import { OcicryptError } from '../../../src/base/errors.ts';
 import { createUncompressingSink } from '../../../src/image/cipher/uncompress.ts';
@@ -164,21 +164,44 @@ test('gzip of 2 MiB is uncompressed at its end, and more as it comes', { timeout
   await large.finish();
 });
 
-test('a small layer that becomes larger than 32 MiB is streamed', async () => {
-  for (const [size, isStreamed] of [
-    [32 * 1024 * 1024, false],
-    [32 * 1024 * 1024 + 1, true],
+test('a small layer that is damaged gives nothing out', async () => {
+  const gzip = gzipSync(content);
+  for (const bytes of [
+    gzip.subarray(0, -1),
+    Buffer.concat([gzip, Buffer.from('x')]),
+    Buffer.from(gzip).fill(0, gzip.length - 9),
+  ]) {
+    const kept = measuringSink();
+    const sink = createUncompressingSink(kept, bytes.length);
+    await sink.write(bytes);
+    await assert.rejects(sink.finish(), isRefused);
+    assert.deepEqual(kept.lengths, []);
+  }
+});
+
+test('a small layer that becomes larger than 32 MiB is streamed, and what was written is freed', async () => {
+  const largest = 32 * 1024 * 1024;
+  const whole = gzipSync(Buffer.alloc(largest), { level: 1 });
+  const more = gzipSync(Buffer.alloc(largest + 1), { level: 1 });
+  for (const [bomb, lengths] of [
+    [whole, [largest]],
+    [more, [...Array(64).fill(512 * 1024), 1]],
   ] as const) {
-    const { lengths, write } = measuringSink();
-    const bomb = gzipSync(Buffer.alloc(size), { level: 1 });
+    const given: Uint8Array[] = [];
+    const seen: number[] = [];
+    const write = async (bytes: Uint8Array) => {
+      await turn();
+      given.push(bytes);
+      seen.push(bytes.length);
+    };
     const sink = createUncompressingSink({ write }, bomb.length);
     await sink.write(bomb);
     await sink.finish();
-    assert.equal(
-      lengths.reduce((sum, length) => sum + length, 0),
-      size,
-    );
-    if (isStreamed) assert.ok(Math.max(...lengths) <= 1024 * 1024);
-    else assert.equal(lengths.length, 1);
+    assert.deepEqual(seen, lengths);
+    if (seen.length > 1) assert.equal(given[0]?.length, 0);
   }
+  const behind = Buffer.concat([more, Buffer.from('x')]);
+  const sink = createUncompressingSink({ write: async () => {} }, behind.length);
+  await sink.write(behind);
+  await assert.rejects(sink.finish(), isRefused);
 });

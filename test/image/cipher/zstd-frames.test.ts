@@ -12,6 +12,9 @@ const noise = Buffer.concat(
 );
 const SKIPPABLE = Buffer.concat([Buffer.from([0x5f, 0x2a, 0x4d, 0x18, 3, 0, 0, 0]), Buffer.from('toc')]);
 
+/** Without content. */
+const LAST_BLOCK = Buffer.from([1, 0, 0]);
+
 function follow(...parts: readonly Uint8Array[]): boolean {
   const frames = new ZstdFrames();
   for (const part of parts) for (let at = 0; at < part.length; ) at += frames.pass(part.subarray(at));
@@ -54,14 +57,22 @@ test('several frames are whole at the end of each, and nothing else may follow',
   assert.equal(follow(...FRAMES, SKIPPABLE, ...FRAMES), true);
   for (const more of [Buffer.from('x'), Buffer.alloc(4), Buffer.alloc(512), SKIPPABLE.subarray(0, -1)])
     assert.equal(follow(frame(noise), more), false);
-  // A dictionary's number, of each length; a block of no kind.
-  for (const [flag, bytes] of [
-    [1, 1],
-    [2, 2],
-    [3, 4],
-  ] as const) {
-    const head = Buffer.from([0x28, 0xb5, 0x2f, 0xfd, 0x20 + flag, ...Array(bytes).fill(7), 1]);
-    assert.equal(follow(head, Buffer.from([9, 0, 0, 0x61])), true);
-    assert.equal(follow(head, Buffer.from([15, 0, 0, 0x61])), false);
+  // A block of no kind: nothing that follows makes it whole.
+  const head = [0x28, 0xb5, 0x2f, 0xfd, 0, 0];
+  assert.equal(follow(Buffer.from(head), LAST_BLOCK), true);
+  for (const more of [[], [LAST_BLOCK]]) assert.equal(follow(Buffer.from([...head, 7, 0, 0]), ...more), false);
+});
+
+test('a header has a window, the number of a dictionary and the size of the content, of each length', () => {
+  for (const isSingle of [false, true]) {
+    for (const [dictionaryFlag, dictionary] of [0, 1, 2, 4].entries()) {
+      for (const [sizeFlag, size] of [isSingle ? 1 : 0, 2, 4, 8].entries()) {
+        const descriptor = (sizeFlag << 6) | (isSingle ? 0x20 : 0) | dictionaryFlag;
+        const rest = Buffer.alloc((isSingle ? 0 : 1) + dictionary + size, 7);
+        const head = Buffer.concat([Buffer.from([0x28, 0xb5, 0x2f, 0xfd, descriptor]), rest]);
+        assert.equal(follow(head, LAST_BLOCK), true, `descriptor ${descriptor}`);
+        assert.equal(follow(head.subarray(0, -1), LAST_BLOCK), false, `descriptor ${descriptor}`);
+      }
+    }
   }
 });
