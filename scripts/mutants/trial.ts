@@ -21,7 +21,7 @@ import { type Change, changedSource, sourceOf } from './changes.ts';
 
 /** A test that takes so many times as long as without the change hangs, and so has noticed. */
 const PATIENCE = 8;
-const LEAST_PATIENCE_MILLISECONDS = 20_000;
+const LEAST_PATIENCE_MILLISECONDS = 10_000;
 /** For a test without a change, on a machine that has other work. */
 const SOUND_PATIENCE_MILLISECONDS = 300_000;
 
