@@ -48,7 +48,9 @@ export class Trial {
   constructor() {
     for (const name of ['src', 'test', 'scripts', 'tools', 'docs', 'package.json', 'tsconfig.json'])
       cpSync(join(PROJECT, name), this.#path(name), { recursive: true });
-    symlinkSync(join(PROJECT, 'node_modules'), this.#path('node_modules'));
+    // Clients that tests have fetched are in the second.
+    mkdirSync(join(PROJECT, '.cache'), { recursive: true });
+    for (const name of ['node_modules', '.cache']) symlinkSync(join(PROJECT, name), this.#path(name));
     // Tests that were ended leave files behind; some start programs as another user, who must come in.
     chmodSync(this.#copy, 0o755);
     this.#makeShared('tmp');
