@@ -1,5 +1,6 @@
 // The command that containerd runs for each encrypted layer: its bytes on standard input, the plain ones on standard output.
 
+import { combineErrors } from '../base/combine.ts';
 import { withDeadline } from '../base/deadline.ts';
 import { OcicryptError } from '../base/errors.ts';
 import { showPath } from '../base/shown.ts';
@@ -76,8 +77,11 @@ async function openInput(
     import('../node/content-store.ts'),
   ]);
   const stores = findContentStores(settings.text('content-store'), process.ppid);
-  const layers = stores.flatMap((store) => findStoredLayers(store, clue));
+  const found = stores.map((store) => findStoredLayers(store, clue));
+  const layers = found.flatMap((one) => one.layers);
   if (layers.length === 0) {
+    const refusals = found.flatMap((one) => one.refusals);
+    if (refusals.length > 0) throw combineErrors(refusals, 'no manifest that names the layer can be used');
     const places = stores.map(({ directory }) => showPath(directory)).join(', ');
     throw new OcicryptError('not-found', `no manifest in ${places} names the layer that is to be decrypted`, {
       hint: 'if containerd has another root, name it with --content-store=DIR; else pull the image again',

@@ -5,6 +5,7 @@ import { connect as connectSocket } from 'node:net';
 import { createSecureContext, type SecureContext } from 'node:tls';
 import type { Address } from '../base/address.ts';
 import { concatBytes, wipe } from '../base/bytes.ts';
+import { waitFor } from '../base/deadline.ts';
 import { checkedEnvironment } from '../base/environment.ts';
 import {
   ERROR_STATUS,
@@ -57,7 +58,11 @@ export type GrpcCall = {
 export async function callOnce(target: Address, tls: GrpcTls | undefined, call: GrpcCall): Promise<Uint8Array> {
   const session = dial(target, tls);
   try {
-    return await request(session, call, target);
+    const wait = {
+      name: describeTarget(target),
+      hint: `it is slow or does not answer: see its log, or allow more time with ${setting('limits.total')}`,
+    };
+    return await waitFor(call.signal, wait, 'on', () => request(session, call, target));
   } finally {
     session.destroy();
   }

@@ -4,7 +4,7 @@ import { createHash } from 'node:crypto';
 import { closeSync, constants, lstatSync, openSync, readdirSync, readSync } from 'node:fs';
 import { join } from 'node:path';
 import { equalBytes } from '../base/bytes.ts';
-import { OcicryptError, showSystemCode } from '../base/errors.ts';
+import { asOcicryptError, OcicryptError, showSystemCode } from '../base/errors.ts';
 import { showPath } from '../base/shown.ts';
 import { identifyLayer, isEncryptedType } from '../image/model/annotations.ts';
 import type { Descriptor } from '../image/model/descriptor.ts';
@@ -29,6 +29,12 @@ export type StoredLayer = {
   readonly turn: number;
 };
 
+/** The layers that may be meant, and why some manifests that name the blob say nothing of it. */
+export type FoundLayers = { readonly layers: readonly StoredLayer[]; readonly refusals: readonly OcicryptError[] };
+
+/** Lines that a reader still reads. */
+const MAXIMUM_REFUSALS = 4;
+
 type Entry = { readonly size: number; readonly modified: number };
 
 /**
@@ -38,34 +44,49 @@ type Entry = { readonly size: number; readonly modified: number };
  *
  * containerd unpacks a layer from its blob and never from the parts that it is still fetching (`ingest`), and it has the
  * manifest before that. Everything in a store came from a registry: names are digests or are passed over, links are not
- * followed, and manifests are read as those of any image. What this reader refuses to read is passed over: it can hide no
- * other manifest.
+ * followed, and manifests are read as those of any image. What this reader refuses to read is passed over, and told: it can
+ * hide no other manifest.
  *
  * @throws OcicryptError `configuration` where the store cannot be read
  */
-export function findStoredLayers({ directory, open }: ContentStore, clue: LayerClue): readonly StoredLayer[] {
+export function findStoredLayers({ directory, open }: ContentStore, clue: LayerClue): FoundLayers {
   const blobs = join(directory, 'blobs/sha256');
   const entries = listBlobs(blobs);
   const isMatch = (hex: string) => beginsWith(join(blobs, hex), entries.get(hex)?.size ?? -1, clue);
   // Two blobs may begin alike if somebody made one of them so: then it is the one that containerd has open.
   const reading = [...open].filter(isMatch);
   const wanted = reading.length > 0 ? reading : [...entries.keys()].filter(isMatch);
-  if (wanted.length === 0) return [];
+  if (wanted.length === 0) return { layers: [], refusals: [] };
+  const refusals: OcicryptError[] = [];
+  const refuse = (error: OcicryptError) => {
+    if (refusals.length < MAXIMUM_REFUSALS) refusals.push(error);
+  };
   const layers = new Map<string, StoredLayer>();
   const manifests = [...entries].filter(([, { size }]) => size <= MAXIMUM_MANIFEST_BYTES);
   for (const [name, { size }] of manifests.toSorted(([, a], [, b]) => b.modified - a.modified)) {
     let turn = 0;
-    for (const descriptor of encryptedLayers(blobs, name, size, wanted)) {
+    for (const descriptor of encryptedLayers(blobs, name, size, wanted, refuse)) {
       const hex = descriptor.digest.slice('sha256:'.length);
-      if (clue.mediaType !== undefined && descriptor.mediaType !== clue.mediaType) continue;
-      if (!wanted.includes(hex) || entries.get(hex)?.size !== descriptor.size) continue;
+      if (!wanted.includes(hex)) continue;
+      const isMeant = clue.mediaType === undefined || descriptor.mediaType === clue.mediaType;
+      if (!isMeant || entries.get(hex)?.size !== descriptor.size) {
+        refuse(otherwise(name, descriptor, isMeant ? 'size' : 'type'));
+        continue;
+      }
       const identity = identifyLayer(descriptor);
       const known = layers.get(identity);
       if (known === undefined || known.turn > turn) layers.set(identity, { descriptor, blob: join(blobs, hex), turn });
       turn++;
     }
   }
-  return [...layers.values()];
+  return { layers: [...layers.values()], refusals };
+}
+
+function otherwise(manifest: string, { digest }: Descriptor, what: 'size' | 'type'): OcicryptError {
+  return new OcicryptError(
+    'bad-input',
+    `manifest sha256:${manifest} names layer ${digest} with another ${what} than it has`,
+  );
 }
 
 function listBlobs(blobs: string): ReadonlyMap<string, Entry> {
@@ -90,9 +111,15 @@ function namesIn(directory: string): readonly string[] {
 }
 
 /** Of a manifest that has one of the wanted digests in it. Most blobs are layers, which their first bytes tell from JSON. */
-function encryptedLayers(blobs: string, name: string, size: number, wanted: readonly string[]): readonly Descriptor[] {
+function encryptedLayers(
+  blobs: string,
+  name: string,
+  size: number,
+  wanted: readonly string[],
+  refuse: (error: OcicryptError) => void,
+): readonly Descriptor[] {
   const path = join(blobs, name);
-  if (!/^\s*\{/.test(Buffer.from(readStart(path, Math.min(size, SHORT))).toString('latin1'))) return [];
+  if (!/^\s*(?:\{|$)/.test(Buffer.from(readStart(path, Math.min(size, SHORT))).toString('latin1'))) return [];
   const bytes = readStart(path, size);
   const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
   if (!wanted.some((hex) => buffer.includes(hex))) return [];
@@ -100,8 +127,9 @@ function encryptedLayers(blobs: string, name: string, size: number, wanted: read
   try {
     const manifest = parseManifest(bytes, undefined, `manifest sha256:${name}`);
     return manifest.kind === 'manifest' ? manifest.layers.filter((layer) => isEncryptedType(layer.mediaType)) : [];
-  } catch {
-    // A layer, a config, or a manifest that is read by no command of ours.
+  } catch (error) {
+    // A manifest that is read by no command of ours, or what is none.
+    refuse(asOcicryptError(error));
     return [];
   }
 }

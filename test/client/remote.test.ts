@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs';
 import { connect, createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
+import { withDeadline } from '../../src/base/deadline.ts';
 import { asOcicryptError } from '../../src/base/errors.ts';
 import { forwardRequest, parseRemote, type RemoteOptions } from '../../src/client/remote.ts';
 import { decodeRequest, encodeRequest } from '../../src/provider/protocol.ts';
@@ -88,7 +89,7 @@ test('errors of the server come back with their codes', async (t) => {
   assert.deepEqual(codes, ['not-allowed', 'unavailable']);
 });
 
-test('a server that does not answer is given up', async (t) => {
+test('a server that does not answer is given up, and named', async (t) => {
   const path = join(await temporaryDirectory(t), 's');
   const silent = createServer((socket) => socket.on('error', () => {}));
   await new Promise<void>((resolve) => silent.listen(path, resolve));
@@ -98,9 +99,15 @@ test('a server that does not answer is given up', async (t) => {
   t.after(() => {
     for (const socket of sockets) socket.destroy();
   });
-  await assert.rejects(
-    forwardRequest(request({ kmscrypt: [btoa('Enabled')] }), options(path), AbortSignal.timeout(200)),
+  const ended = withDeadline(200, undefined, 'opening the layer key', (signal) =>
+    forwardRequest(request({ kmscrypt: [btoa('Enabled')] }), options(path), signal),
   );
+  await assert.rejects(ended, (error) => {
+    const { code, message, hint } = asOcicryptError(error);
+    assert.equal(code, 'deadline-exceeded');
+    assert.ok(message.includes(path) && hint?.startsWith('it is slow or does not answer'), `${message}; ${hint}`);
+    return true;
+  });
 });
 
 test('requests that real clients send are read and written without a change', () => {

@@ -6,7 +6,7 @@ import { spawn } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { createReadStream, openSync } from 'node:fs';
-import { cp, mkdir, readFile, symlink, writeFile } from 'node:fs/promises';
+import { cp, mkdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { text } from 'node:stream/consumers';
@@ -33,6 +33,8 @@ const COMPRESSIONS: readonly Compression[] = ['none', 'gzip', 'zstd'];
 /** Of every compression a small and a large one. */
 const LAYERS = COMPRESSIONS.flatMap((compression) => [{ compression }, { compression, size: LARGE }]);
 const GZIP = 3;
+/** What a decoder writes that fails, if containerd has started it. */
+const FAILED = 1024 + 32;
 
 let workspace: ImageWorkspace;
 let image: Image;
@@ -195,6 +197,32 @@ describe('without a payload', () => {
     assertFailed(await decode(layer, [key, '--content-store=/nowhere']), 'not-found', 0);
   });
 
+  test('a manifest that names the layer and cannot be used is told, with the reason', async () => {
+    const layer = layerAt(0);
+    const text = (await readFile(blobPath(layout, image.digest))).toString();
+    const size = `"size":${layer.size},`;
+    const cases: readonly (readonly [manifest: string, reason: RegExp])[] = [
+      [text.replace('"layers"', '"Layers"'), /Layers/],
+      [text.replace(size, `"size":${layer.size}.0,`), /size/],
+      [text.replace('"layers":[', '"layers":[{"mediaType":"a/b","digest":"sha512:00","size":1},'), /no SHA-256 digest/],
+      [text.replaceAll(size, `"size":${layer.size + 1},`), /another size than it has/],
+      [text.replaceAll('.v1.tar+encrypted', '.v1.tar+gzip+encrypted'), /another type than it has/],
+    ];
+    for (const [index, [manifest, reason]] of cases.entries()) {
+      assert.notEqual(manifest, text, String(reason));
+      const root = await makeStore(`unread-${index}`, Buffer.from(manifest));
+      await rm(blobPath(join(root, 'io.containerd.content.v1.content'), image.digest));
+      const env = { STREAM_PROCESSOR_MEDIATYPE: layer.mediaType };
+      const failed = await decode(layer, [key, `--content-store=${root}`], { env });
+      assertFailed(failed, 'bad-input', FAILED);
+      assert.match(failed.stderr, reason);
+    }
+    // Readers in Go take white space before it.
+    const root = await makeStore('blank', Buffer.from(' '.repeat(20) + text));
+    await rm(blobPath(join(root, 'io.containerd.content.v1.content'), image.digest));
+    assertPlain(await decode(layer, [key, `--content-store=${root}`]), 0);
+  });
+
   test('of the manifests that name a layer those count whose key has its HMAC, whatever others say', async () => {
     const second = await workspace.keygen('second.key');
     await writeImage(workspace.path('foreign-plain'), { layers: [{}], seed: 'foreign' });
@@ -243,7 +271,8 @@ describe('without a payload', () => {
     const directory = join(await makeStore('many', forged), 'io.containerd.content.v1.content');
     const head = await readFile(blobPath(layout, layerAt(GZIP).digest));
     const clue = { head, isWhole: true, mediaType: undefined };
-    const found = findStoredLayers({ directory, open: new Set() }, clue).toSorted((a, b) => a.turn - b.turn);
+    const { layers: all } = findStoredLayers({ directory, open: new Set() }, clue);
+    const found = all.toSorted((a, b) => a.turn - b.turn);
     assert.equal(found.length, 1000);
     // Of the honest manifest, and the first of the other one.
     const first = found.slice(0, 2).map(({ descriptor }) => descriptor.annotations.get(KEYS));
