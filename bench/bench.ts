@@ -1,4 +1,4 @@
-// Measures what the project promises about speed and size: `npm run bench -- [SECTION]… [--runs=N] [--only=TEXT] [--peer=COMMAND] [--peer-server=COMMAND]`.
+// Measures what the project promises about speed and size: `npm run bench -- [SECTION]… [--runs=N] [--only=TEXT] [--peer=COMMAND] [--peer-server=COMMAND] [--crio=PROGRAM]`.
 // A section is a file of this directory that exports `run`; docs/benchmarks.md says what each of them shows.
 
 import { parseArgs } from 'node:util';
@@ -15,6 +15,8 @@ export type BenchOptions = {
   readonly peer: string | undefined;
   /** The command of its server, which takes the reference server's options. */
   readonly peerServer: string | undefined;
+  /** A CRI-O that pulls in containerd's place (pull). */
+  readonly crio: string | undefined;
 };
 
 type Section = { readonly run: (options: BenchOptions) => Promise<void> };
@@ -37,9 +39,10 @@ const { values, positionals } = parseArgs({
     only: { type: 'string' },
     peer: { type: 'string' },
     'peer-server': { type: 'string' },
+    crio: { type: 'string' },
   },
 });
-const { runs: wanted, only, peer, 'peer-server': peerServer } = values;
+const { runs: wanted, only, peer, 'peer-server': peerServer, crio } = values;
 /** Those that need another provider. */
 const COMPARED: readonly string[] = ['peer', 'outage'];
 const all = Object.keys(SECTIONS).filter((name) => !COMPARED.includes(name));
@@ -49,10 +52,10 @@ const runs = wanted === undefined ? undefined : Number(wanted);
 
 if (unknown !== undefined || (runs !== undefined && !(Number.isSafeInteger(runs) && runs > 0))) {
   print(
-    `usage: npm run bench -- [${Object.keys(SECTIONS).join('|')}]… [--runs=N] [--only=TEXT] [--peer=COMMAND] [--peer-server=COMMAND]`,
+    `usage: npm run bench -- [${Object.keys(SECTIONS).join('|')}]… [--runs=N] [--only=TEXT] [--peer=COMMAND] [--peer-server=COMMAND] [--crio=PROGRAM]`,
   );
   process.exitCode = 64;
 } else {
   buildIfStale();
-  for (const name of names) await (await SECTIONS[name]?.())?.run({ runs, only, peer, peerServer });
+  for (const name of names) await (await SECTIONS[name]?.())?.run({ runs, only, peer, peerServer, crio });
 }

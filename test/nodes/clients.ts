@@ -1,7 +1,8 @@
 // Pulls and runs on a node as its operator does: by CRI, crictl, ctr and nerdctl.
 import { describeError } from '../../src/base/errors.ts';
 import { pullImageByCri } from '../peers/cri.ts';
-import { CONTAINERD_SOCKET, type Node } from './node.ts';
+import type { Node } from './node.ts';
+import { CONTAINERD_SOCKET } from './software.ts';
 
 /** How an image is pulled. */
 export type Client = 'CRI' | 'ctr' | 'ctr --local' | 'nerdctl';
@@ -9,10 +10,10 @@ export type Client = 'CRI' | 'ctr' | 'ctr --local' | 'nerdctl';
 /** What an operator sees. */
 export type Outcome = { readonly exitCode: number; readonly text: string };
 
-/** Where crictl looks for its settings. */
-export const CRICTL_FILES = {
-  '/etc/crictl.yaml': 'runtime-endpoint: unix:///run/containerd/containerd.sock\ntimeout: 60\n',
-};
+/** Where crictl looks for its settings. @param socket of the service that it asks */
+export function crictlFiles(socket: string): Readonly<Record<string, string>> {
+  return { '/etc/crictl.yaml': `runtime-endpoint: unix://${socket}\ntimeout: 60\n` };
+}
 const HOSTS = '/etc/containerd/certs.d';
 
 /** Pulls by a client; which of its two ways CRI takes is the configuration's affair. */
@@ -46,13 +47,14 @@ export async function runImage(node: Node, image: string, name = 'hello'): Promi
 
 /** A pod of one container in the machine's network, which succeeds once the container has said something. */
 async function runPod(node: Node, image: string, name: string): Promise<Outcome> {
+  // 2 is NODE; 1 is CONTAINER, as kubelet has it: then CRI-O needs no container for the pod itself.
+  const linux = { security_context: { namespace_options: { network: 2, pid: 1 } } };
   const pod = {
     metadata: { name, namespace: 'default', uid: name, attempt: 0 },
     log_directory: `/run/pods/${name}`,
-    // 2 is NODE.
-    linux: { cgroup_parent: node.controlGroup, security_context: { namespace_options: { network: 2 } } },
+    linux: { cgroup_parent: node.controlGroup, ...linux },
   };
-  const container = { metadata: { name }, image: { image }, log_path: 'log', linux: {} };
+  const container = { metadata: { name }, image: { image }, log_path: 'log', linux };
   await node.write(`/run/${name}-pod.json`, JSON.stringify(pod));
   await node.write(`/run/${name}-container.json`, JSON.stringify(container));
   const script = `id=$(crictl run "/run/$1-container.json" "/run/$1-pod.json") || exit 1

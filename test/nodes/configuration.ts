@@ -1,4 +1,4 @@
-// Writes what an operator would have written on a node: config.toml, the registry's authority and the drop-in.
+// Writes what an operator would have written on a node: the runtime's configuration, the registry's authority and the drop-in.
 import type { Registry } from '../real-clients/registry.ts';
 import { imageName } from './images.ts';
 import { type Containerd, isFirst } from './software.ts';
@@ -41,6 +41,28 @@ export function nodeFiles(
     '/etc/containerd/config.toml': `${settings.join('\n')}\n`,
     '/etc/containerd/registry.pem': authority,
     [`/etc/containerd/certs.d/${registry.host}/hosts.toml`]: hosts,
+  };
+}
+
+/**
+ * CRI-O's files before anything is said of encryption. Layers wait on the node's disk until they are unpacked.
+ * https://github.com/cri-o/cri-o/blob/main/docs/crio.conf.5.md
+ */
+export function crioFiles(registry: Registry, authority: string): Readonly<Record<string, string>> {
+  const settings = [
+    '[crio.runtime]',
+    'cgroup_manager = "cgroupfs"',
+    'conmon_cgroup = "pod"',
+    'disable_hostport_mapping = true',
+    '[crio.image]',
+    `pause_image = ${JSON.stringify(imageName(registry, 'pause'))}`,
+    'pause_command = ""',
+    'big_files_temporary_dir = "/var/lib/containers"',
+  ];
+  return {
+    '/etc/crio/crio.conf': `${settings.join('\n')}\n`,
+    '/etc/containers/policy.json': '{"default":[{"type":"insecureAcceptAnything"}]}\n',
+    [`/etc/containers/certs.d/${registry.host}/ca.crt`]: authority,
   };
 }
 

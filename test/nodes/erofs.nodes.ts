@@ -52,7 +52,7 @@ for (const containerd of CHOSEN.filter((one) => !isFirst(one) && !one.startsWith
     await node.write(MAKER, await makerScript(), 0o755);
     // It looks for the program when it starts.
     await node.kill('containerd');
-    await node.startContainerd();
+    await node.startService();
     for (const kind of KINDS) {
       const image = imageName(lab.registry, kind);
       const words = [
@@ -82,7 +82,7 @@ for (const containerd of CHOSEN.filter((one) => !isFirst(one) && !one.startsWith
       'version = 3\n[plugins."io.containerd.transfer.v1.local"]\nmax_concurrent_unpacks = 4\n',
     );
     await node.kill('containerd');
-    await node.startContainerd();
+    await node.startService();
     const { exitCode, text } = await pull(node, 'CRI', imageName(lab.registry, '30 layers'));
     assert.equal(exitCode, 0, text);
   });

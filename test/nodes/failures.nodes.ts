@@ -3,7 +3,6 @@
 import assert from 'node:assert/strict';
 import { statSync } from 'node:fs';
 import { after, before, test } from 'node:test';
-import { setTimeout as pause } from 'node:timers/promises';
 import type { ErrorCode } from '../../src/base/errors.ts';
 import { type Google, startGoogle } from '../end-to-end/google.ts';
 import { executable, type LocalKey, succeed } from '../end-to-end/workspace.ts';
@@ -14,6 +13,7 @@ import { waysOf } from './expected.ts';
 import { imageName } from './images.ts';
 import { clearNode, createLab, type Lab } from './lab.ts';
 import type { Node } from './node.ts';
+import { appears, assertPulled, assertRefused, until } from './outcomes.ts';
 import { CHOSEN, IS_COMPILED } from './software.ts';
 
 /** containerd may miss the reason if it looks too early, so that once is not enough. */
@@ -143,22 +143,7 @@ async function decodeWith(node: Node, ...words: readonly string[]): Promise<void
   await node.write('/opt/decoder', `#!/bin/sh\nexec ${quoted}\n`, 0o755);
 }
 
-async function until(holds: () => boolean): Promise<void> {
-  for (const end = Date.now() + 30_000; !holds(); await pause(20)) assert.ok(Date.now() < end);
-}
-
-async function appears(node: Node, path: string): Promise<void> {
-  const script = 'i=0; until [ -S "$1" ]; do i=$((i + 1)); [ $i -lt 100 ] || exit 1; sleep 0.05; done';
-  assert.equal((await node.run(['sh', '-c', script, 'sh', path])).exitCode, 0);
-}
-
-function assertPulled({ exitCode, text }: Outcome): void {
-  assert.equal(exitCode, 0, text);
-}
-
-function assertShown({ exitCode, text }: Outcome, code: ErrorCode, key: string): void {
-  assert.notEqual(exitCode, 0, 'the pull should have failed');
-  const line = text.split(/\n|\\n/).find((one) => one.includes(`ocicrypt-kms: ${code}: `));
-  assert.ok(line?.includes(key), `${code} of ${key} is not in: ${text}`);
+function assertShown(outcome: Outcome, code: ErrorCode, key: string): void {
+  assertRefused(outcome, code, key);
   shown++;
 }

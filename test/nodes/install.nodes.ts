@@ -4,11 +4,11 @@ import assert from 'node:assert/strict';
 import { existsSync, readFileSync } from 'node:fs';
 import { after, before, test } from 'node:test';
 import { executable } from '../end-to-end/workspace.ts';
-import { assertJsonOutput } from '../fixtures/json-output.ts';
 import { pull } from './clients.ts';
 import { imageName } from './images.ts';
 import { createLab, type Lab } from './lab.ts';
 import type { Node } from './node.ts';
+import { runOurs, succeedOurs } from './outcomes.ts';
 import { CHOSEN, isFirst } from './software.ts';
 import { addSystemd, SYSTEMD_PROGRAMS, systemctlCalls } from './systemd.ts';
 
@@ -27,20 +27,6 @@ before(async () => {
 after(async () => {
   for (const cleanup of cleanups.reverse()) await cleanup();
 });
-
-/** What a command says, on both of its outputs. */
-async function ours(node: Node, ...words: readonly string[]) {
-  const { exitCode, stdout, stderr } = await node.run([executable(), 'node', ...words]);
-  const said = new TextDecoder().decode(stdout);
-  assertJsonOutput(['node', ...words], said);
-  return { exitCode, text: `${said}${stderr}` };
-}
-
-async function succeedOurs(node: Node, ...words: readonly string[]): Promise<string> {
-  const { exitCode, text } = await ours(node, ...words);
-  assert.equal(exitCode, 0, text);
-  return text;
-}
 
 const read = (node: Node, path: string) => readFileSync(node.path(path), 'utf8');
 const dump = async (node: Node) => new TextDecoder().decode((await node.run(['containerd', 'config', 'dump'])).stdout);
@@ -64,7 +50,7 @@ for (const containerd of CHOSEN) {
       assert.deepEqual(await systemctlCalls(node), []);
     });
     await t.test('nothing is written if nothing says which keys may be used', async () => {
-      const { exitCode, text } = await ours(node, 'install');
+      const { exitCode, text } = await runOurs(node, 'install');
       assert.deepEqual([exitCode, existsSync(node.path(DROP_IN))], [78, false], text);
     });
     await t.test('installed, it says so before it restarts, and every type of layer is tried', async () => {
@@ -88,7 +74,7 @@ for (const containerd of CHOSEN) {
       assert.doesNotMatch(text, /FAIL|warn/);
       const { stdout } = await node.run(['ctr', 'namespaces', 'ls', '-q']);
       assert.ok(!new TextDecoder().decode(stdout).includes('ocicrypt-kms'));
-      assert.equal((await ours(node, 'check', '--json')).exitCode, 0);
+      assert.equal((await runOurs(node, 'check', '--json')).exitCode, 0);
     });
     await t.test('installed once more, nothing is written and nothing restarted', async () => {
       const calls = await systemctlCalls(node);
@@ -111,10 +97,10 @@ for (const containerd of CHOSEN) {
       await node.write(POLICY, 'allow:\n  - hashivault://images\n');
       const { exitCode, text: refused } = await pull(node, 'CRI', image);
       assert.ok(exitCode !== 0 && refused.includes('not-allowed'), refused);
-      assert.equal((await ours(node, 'purge', image)).exitCode, 66);
+      assert.equal((await runOurs(node, 'purge', image)).exitCode, 66);
     });
     await t.test('uninstalled, what was changed since is named, and all else is as it was', async () => {
-      const { exitCode, text } = await ours(node, 'uninstall');
+      const { exitCode, text } = await runOurs(node, 'uninstall');
       assert.equal(exitCode, 78, text);
       assert.match(text, new RegExp(`${POLICY} was changed since`));
       assert.deepEqual([read(node, CONFIG), existsSync(node.path(DROP_IN))], [config, false]);
@@ -123,7 +109,7 @@ for (const containerd of CHOSEN) {
     });
     await t.test('if containerd does not come up again, the files are put back, and it does', async () => {
       await node.write('/run/systemctl.fails', '');
-      const { exitCode, text } = await ours(node, 'install', key);
+      const { exitCode, text } = await runOurs(node, 'install', key);
       assert.ok(exitCode !== 0 && /once more: its files are as they were/.test(text), text);
       assert.deepEqual(
         [read(node, CONFIG), existsSync(node.path(DROP_IN)), existsSync(node.path(POLICY))],
@@ -134,11 +120,11 @@ for (const containerd of CHOSEN) {
     await t.test(
       'with a service: decoders ask it, it has the audit log, and it ends with the installation',
       async () => {
-        const { exitCode } = await ours(node, 'install', key, '--service', '--audit-log=/var/log/elsewhere');
+        const { exitCode } = await runOurs(node, 'install', key, '--service', '--audit-log=/var/log/elsewhere');
         assert.deepEqual([exitCode, existsSync(node.path(DROP_IN))], [78, false]);
         // The keys that a node had without a service do not become those of one by themselves.
         await succeedOurs(node, 'install', key);
-        assert.equal((await ours(node, 'install', '--service')).exitCode, 78);
+        assert.equal((await runOurs(node, 'install', '--service')).exitCode, 78);
         const text = await succeedOurs(node, 'install', key, '--service');
         for (const type of ['tar', 'tar+gzip', 'tar+zstd'])
           assert.ok(text.includes(`decrypts ${type}+encrypted`), text);
@@ -238,7 +224,7 @@ for (const containerd of CHOSEN) {
     await t.test('processors of the operator are not replaced', async () => {
       const own = `version = 2\n[stream_processors."mine"]\naccepts = ["application/vnd.oci.image.layer.v1.tar+encrypted"]\npath = "/opt/mine"\n`;
       await node.write(CONFIG, own);
-      const { exitCode, text } = await ours(node, 'install', key, '--no-restart');
+      const { exitCode, text } = await runOurs(node, 'install', key, '--no-restart');
       assert.deepEqual([exitCode, read(node, CONFIG), existsSync(node.path(POLICY))], [78, own, false], text);
     });
     await t.test('what containerd would read otherwise is refused, and nothing stays', async () => {
@@ -247,7 +233,7 @@ for (const containerd of CHOSEN) {
         `version = 2\n[stream_processors."io.containerd.ocicrypt.decoder.v1.tar"]\naccepts = ["application/vnd.oci.image.layer.v1.tar+encrypted"]\npath = "/opt/mine"\n`,
       );
       await node.write(CONFIG, config);
-      const { exitCode, text } = await ours(node, 'install', key, '--no-restart');
+      const { exitCode, text } = await runOurs(node, 'install', key, '--no-restart');
       assert.deepEqual(
         [exitCode, existsSync(node.path(DROP_IN)), existsSync(node.path(POLICY))],
         [78, false, false],

@@ -2,26 +2,27 @@
 import { readFile } from 'node:fs/promises';
 import { createWorkspace, type LocalKey, type Workspace } from '../end-to-end/workspace.ts';
 import { type Registry, startRegistry } from '../real-clients/registry.ts';
-import { CRICTL_FILES } from './clients.ts';
-import { nodeFiles } from './configuration.ts';
+import { crictlFiles } from './clients.ts';
+import { crioFiles, nodeFiles } from './configuration.ts';
 import { IMAGE_KINDS, type ImageKind, pushImage, pushImages } from './images.ts';
-import { type Node, startNode } from './node.ts';
-import { type Containerd, fetchCrictl, fetchNerdctl, IS_COMPILED } from './software.ts';
+import { type Node, type NodeOptions, startNode } from './node.ts';
+import {
+  CONTAINERD_SOCKET,
+  type Containerd,
+  CRIO_SOCKET,
+  containerdService,
+  crioService,
+  fetchCrictl,
+  fetchNerdctl,
+  IS_COMPILED,
+} from './software.ts';
 
 type Cleanup = { readonly after: (cleanup: () => unknown) => void };
 
-/** What a node of the lab has beside the software. */
-export type LabNodeOptions = {
+/** What a node of the lab has beside the software; `/etc/containerd/conf.d/*.toml` is imported. */
+export type LabNodeOptions = Omit<NodeOptions, 'service'> & {
   readonly containerd: Containerd;
   readonly localPull?: boolean;
-  /** Files by their path, programs among them; `/etc/containerd/conf.d/*.toml` is imported. */
-  readonly files?: Readonly<Record<string, string>>;
-  /** Programs of the node itself by their names, which are written later. */
-  readonly programs?: Readonly<Record<string, string>>;
-  /** As a node takes them. */
-  readonly roots?: readonly string[];
-  /** Where its disk is; by default in memory. */
-  readonly disk?: string;
 };
 
 export interface Lab extends Workspace {
@@ -30,6 +31,8 @@ export interface Lab extends Workspace {
   /** Pushes an image `NAME:1` to its registry, encrypted to another key, which the options say how to reach. */
   push(name: string, key: string, options: readonly string[]): Promise<void>;
   start(t: Cleanup, options: LabNodeOptions): Promise<Node>;
+  /** A node with CRI-O instead, and crictl for it. @param program as {@link crioService} takes it */
+  startCrio(t: Cleanup, program: string, options?: Omit<NodeOptions, 'service'>): Promise<Node>;
 }
 
 /** Everything in it is removed by `t`. */
@@ -49,10 +52,20 @@ export async function createLab(t: Cleanup, kinds: readonly ImageKind[] = IMAGE_
       const fetched = IS_COMPILED ? { crictl: await fetchCrictl(), nerdctl: await fetchNerdctl() } : {};
       const settings = nodeFiles(containerd, registry, authority, { localPull });
       const node = await startNode({
-        containerd,
-        files: { ...CRICTL_FILES, ...settings, ...files },
+        service: await containerdService(containerd),
+        files: { ...crictlFiles(CONTAINERD_SOCKET), ...settings, ...files },
         programs: { ...fetched, ...own },
         ...rest,
+      });
+      context.after(node.stop);
+      return node;
+    },
+    async startCrio(context, program, options = {}) {
+      const settings = crioFiles(registry, authority);
+      const node = await startNode({
+        service: await crioService(program),
+        ...options,
+        files: { ...crictlFiles(CRIO_SOCKET), ...settings, ...options.files },
       });
       context.after(node.stop);
       return node;
@@ -74,4 +87,11 @@ done`;
   if (left.stdout.length > 0) {
     throw new Error(`a node could not be cleared: ${stderr}${new TextDecoder().decode(left.stdout)}`);
   }
+}
+
+/** Removes pods and images of CRI-O with all layers: the next pull begins from nothing. */
+export async function clearCrio(node: Node): Promise<void> {
+  const { stderr } = await node.run(['sh', '-c', 'crictl rmp --all --force; crictl rmi --all']);
+  const layers = await readFile(node.path('/var/lib/containers/storage/overlay-layers/layers.json'), 'utf8');
+  if (layers !== '[]') throw new Error(`a node could not be cleared: ${stderr}${layers}`);
 }

@@ -114,7 +114,7 @@ for (const containerd of CHOSEN) {
         }
         const seen: string[] = [];
         const isSeen = (words: string) => seen.push(words) > 0 && words.includes(text);
-        const isStarted = await node.startContainerd().then(
+        const isStarted = await node.startService().then(
           () => true,
           (error: unknown) => {
             assert.ok(isSeen(String(error)), String(error));

@@ -1,4 +1,4 @@
-// Makes a node: namespaces with a /usr, /etc, /run and /var/lib of their own, in which one containerd runs.
+// Makes a node: namespaces with a /usr, /etc, /run and /var/lib of their own, in which one containerd or CRI-O runs.
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
@@ -8,14 +8,32 @@ import { dirname, join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { firstComplaint } from '../real-clients/debian.ts';
-import { clientEnvironment, type RunOptions, type RunResult, runClient } from '../real-clients/process.ts';
-import { type Containerd, fetchContainerd, fetchNodeRoots } from './software.ts';
+import {
+  clientEnvironment,
+  type Environment,
+  type RunOptions,
+  type RunResult,
+  runClient,
+} from '../real-clients/process.ts';
+
+/** The service that a node is for. */
+export type NodeService = {
+  readonly name: 'containerd' | 'crio';
+  /** What lies over the machine's /usr, the first on top: the service, and all that it needs. */
+  readonly layers: readonly string[];
+  /** Programs by their names, where services of a node look for them. */
+  readonly programs?: Readonly<Record<string, string>>;
+  /** A command of the shell that succeeds once the service answers. */
+  readonly probe: string;
+};
 
 /** What to start. */
 export type NodeOptions = {
-  readonly containerd: Containerd;
-  /** Text files by their path on the node, written before containerd starts. */
+  readonly service: NodeService;
+  /** Text files by their path on the node, written before the service starts. */
   readonly files?: Readonly<Record<string, string>>;
+  /** Variables that the service has beside those of every program. */
+  readonly variables?: Environment;
   /** Programs by the name under which the node's PATH has them. */
   readonly programs?: Readonly<Record<string, string>>;
   /** Unpacked packages whose /usr lies over the machine's, beside those of every node. */
@@ -26,7 +44,8 @@ export type NodeOptions = {
 
 /** A node. Its network is the machine's, everything else its own: what it starts ends with it. */
 export interface Node {
-  /** As containerd calls itself. */
+  readonly service: NodeService;
+  /** As its service calls itself. */
   readonly version: string;
   /** The control group for pods: `stop` removes it. */
   readonly controlGroup: string;
@@ -41,9 +60,9 @@ export interface Node {
   /** Where a file of the node is for the machine. */
   path(path: string): string;
   write(path: string, text: string, mode?: number): Promise<void>;
-  /** What containerd has logged since its last start. */
+  /** What its service has logged since its last start. */
   log(): Promise<string>;
-  startContainerd(): Promise<void>;
+  startService(): Promise<void>;
   stop(): Promise<void>;
 }
 
@@ -66,7 +85,7 @@ for place in /etc/containerd /etc/crio /etc/containers /etc/docker /etc/rancher 
   mkdir -p "$place"
   mount -t tmpfs -o mode=755 tmpfs "$place"
 done
-for place in containerd nerdctl docker; do
+for place in containerd containers nerdctl docker; do
   mkdir -p "$2/lib/$place" "/var/lib/$place"
   mount --bind "$2/lib/$place" "/var/lib/$place"
 done
@@ -74,7 +93,6 @@ mkdir -p "$2/bin" /var/log
 echo booted
 exec cat`;
 
-export const CONTAINERD_SOCKET = '/run/containerd/containerd.sock';
 const PATIENCE = 30_000;
 
 /**
@@ -92,13 +110,15 @@ export async function whyNoNode(): Promise<string | undefined> {
   );
 }
 
-/** Makes a node and starts its containerd, which answers when the promise resolves. */
+/** Makes a node and starts its service, which answers when the promise resolves. */
 export async function startNode(options: NodeOptions): Promise<Node> {
+  const { service } = options;
   const directory = await mkdtemp(join(options.disk ?? tmpdir(), 'node-'));
-  const binaries = await fetchContainerd(options.containerd);
-  const roots = [...(options.roots ?? []), ...(await fetchNodeRoots())];
-  // Its containerd is where services look for one, whatever the others bring.
-  const layers = [...new Set([dirname(binaries), ...roots.map((root) => join(root, 'usr'))])].join(':');
+  const own = join(directory, 'usr');
+  await mkdir(join(own, 'bin'), { recursive: true });
+  for (const [name, program] of Object.entries(service.programs ?? {})) await symlink(program, join(own, 'bin', name));
+  const roots = (options.roots ?? []).map((root) => join(root, 'usr'));
+  const layers = [own, ...new Set([...service.layers, ...roots])].join(':');
   const words = [
     '--mount',
     '--pid',
@@ -131,6 +151,7 @@ export async function startNode(options: NodeOptions): Promise<Node> {
   const started = new Map<string, ChildProcess>();
 
   const node: Node = {
+    service,
     version: '',
     controlGroup,
     run: (argv, runOptions = {}) =>
@@ -150,25 +171,22 @@ export async function startNode(options: NodeOptions): Promise<Node> {
       await done(node.run(['sh', '-c', 'kill -s "$1" "$(cat "/run/$2.pid")"', 'sh', signal, name]));
       await ended;
     },
-    has: (program) => Object.hasOwn(options.programs ?? {}, program),
+    has: (program) => Object.hasOwn({ ...service.programs, ...options.programs }, program),
     path,
     async write(name, text, mode = 0o644) {
       await mkdir(dirname(path(name)), { recursive: true });
       await writeFile(path(name), text);
       await chmod(path(name), mode);
     },
-    log: () => readFile(path('/run/containerd.log'), 'utf8'),
-    async startContainerd() {
-      await node.start('containerd', ['containerd']);
+    log: () => readFile(path(`/run/${service.name}.log`), 'utf8'),
+    async startService() {
+      const variables = Object.entries(options.variables ?? {}).map(([name, value]) => `${name}=${value}`);
+      await node.start(service.name, ['env', ...variables, service.name]);
       for (const end = Date.now() + PATIENCE; ; await pause(50)) {
-        const { exitCode } = await node.run([
-          'sh',
-          '-c',
-          `[ -S ${CONTAINERD_SOCKET} ] && ctr --connect-timeout=1s version`,
-        ]);
+        const { exitCode } = await node.run(['sh', '-c', service.probe]);
         if (exitCode === 0) return;
-        if (started.get('containerd')?.exitCode !== null || Date.now() > end) {
-          throw new Error(`containerd did not start: ${await node.log()}`);
+        if (started.get(service.name)?.exitCode !== null || Date.now() > end) {
+          throw new Error(`${service.name} did not start: ${await node.log()}`);
         }
       }
     },
@@ -186,9 +204,9 @@ export async function startNode(options: NodeOptions): Promise<Node> {
       await symlink(program, path(join(directory, 'bin', name)));
     }
     for (const [name, text] of Object.entries(options.files ?? {})) await node.write(name, text);
-    const { stdout } = await done(node.run(['containerd', '--version']));
+    const { stdout } = await done(node.run([service.name, '--version']));
     const version = /\bv?(\d+\.\d+\.\d+)/.exec(new TextDecoder().decode(stdout))?.[1] ?? '';
-    await node.startContainerd();
+    await node.startService();
     return { ...node, version };
   } catch (error) {
     await node.stop();

@@ -1,4 +1,4 @@
-// What containerd says when something is wrong on a node, and why: the data that the mistakes are held against, and docs/nodes.md is made of.
+// What containerd and CRI-O say when something is wrong on a node, and why: the data that the mistakes are held against, and docs/nodes.md is made of.
 
 /** A part of what an operator reads, by which the cause is known. */
 export type Signature = { readonly text: string; readonly cause: string; readonly remedy: string };
@@ -60,9 +60,33 @@ export const SIGNATURES = {
   },
 } as const satisfies Readonly<Record<string, Signature>>;
 
-/** The table in docs/nodes.md. */
-export function signatureTable(): string {
-  const rows = Object.values(SIGNATURES).map(({ text, cause, remedy }) => [`\`${text}\``, cause, remedy]);
+/** CRI-O's words, of every image or of one that is encrypted. */
+export const CRIO_SIGNATURES = {
+  provider: {
+    text: 'missing private key needed for decryption',
+    cause: 'our provider refused. Its line follows: `stderr: ocicrypt-kms: …`',
+    remedy: 'what the line says',
+  },
+  noProvider: {
+    text: 'missing private key needed for decryption',
+    cause: 'if no line of ours follows: CRI-O was started without `OCICRYPT_KEYPROVIDER_CONFIG`',
+    remedy: '`ocicrypt-kms config crio-unit`, and restart CRI-O',
+  },
+  strayFile: {
+    text: 'Unknown decryption key type',
+    cause: 'a file in `/etc/crio/keys` is no private key. Every image is refused',
+    remedy: 'move it out',
+  },
+  digest: {
+    text: 'Destination specifies a digest',
+    cause: 'the image is named by its digest',
+    remedy: 'use a [tag made of the digest](runtimes.md)',
+  },
+} as const satisfies Readonly<Record<string, Signature>>;
+
+/** A table in docs/nodes.md. */
+export function signatureTable(signatures: Readonly<Record<string, Signature>>): string {
+  const rows = Object.values(signatures).map(({ text, cause, remedy }) => [`\`${text}\``, cause, remedy]);
   const head = ['you read', 'because', 'what to do'];
   return [head, head.map(() => '---'), ...rows].map((cells) => `| ${cells.join(' | ')} |\n`).join('');
 }

@@ -1,8 +1,10 @@
-// Obtains the software of a node: containerd of Debian and from Go modules, crictl, nerdctl and runc.
-import { join } from 'node:path';
+// Obtains the software of a node: containerd of Debian and from Go modules, crictl, nerdctl and runc; and the CRI-O that is at hand.
+import { existsSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { fetchGo, fetchGoPrograms, fetchGoProgramWithout } from '../peers/fetched.ts';
 import { fetchFromDebian } from '../real-clients/debian.ts';
 import { CLIENT_PACKAGES } from '../real-clients/tools.ts';
+import type { NodeService } from './node.ts';
 
 /**
  * Every containerd that the matrix runs: Debian's by the release that carries them, the others by their version. Of each
@@ -46,8 +48,32 @@ const CRICTL = 'sigs.k8s.io/cri-tools/cmd/crictl@v1.34.0';
 const NERDCTL = 'github.com/containerd/nerdctl/v2@v2.3.5';
 const CONTAINERD = 'github.com/containerd/containerd/v2';
 
+export const CONTAINERD_SOCKET = '/run/containerd/containerd.sock';
+export const CRIO_SOCKET = '/run/crio/crio.sock';
+
+/** One containerd, over Debian's with runc and ctd-decoder and the libraries of all: it is where services look for one. */
+export async function containerdService(containerd: Containerd): Promise<NodeService> {
+  const roots = [await fetchFromDebian(['containerd', 'runc'], 'trixie'), await fetchFromDebian(CLIENT_PACKAGES)];
+  return {
+    name: 'containerd',
+    layers: [dirname(await fetchContainerd(containerd)), ...roots.map((root) => join(root, 'usr'))],
+    probe: `[ -S ${CONTAINERD_SOCKET} ] && ctr --connect-timeout=1s version`,
+  };
+}
+
+/** @param program a CRI-O with its pinns beside it, unless the machine has one; conmon and crun are Debian's */
+export async function crioService(program: string): Promise<NodeService> {
+  const pinns = join(dirname(program), 'pinns');
+  return {
+    name: 'crio',
+    layers: [join(await fetchFromDebian(CLIENT_PACKAGES), 'usr')],
+    programs: { crio: program, crictl: await fetchCrictl(), ...(existsSync(pinns) ? { pinns } : {}) },
+    probe: `[ -S ${CRIO_SOCKET} ] && crictl version`,
+  };
+}
+
 /** The directory that holds containerd, ctr and the shim of one version. */
-export async function fetchContainerd(containerd: Containerd): Promise<string> {
+async function fetchContainerd(containerd: Containerd): Promise<string> {
   if (isFirst(containerd)) {
     return join(await fetchFromDebian(['containerd', 'runc'], containerd), 'usr/bin');
   }
@@ -77,9 +103,4 @@ export async function fetchNerdctl(): Promise<string> {
 /** docker of Debian 13, 26.1, to be laid over a node's /usr. */
 export function fetchDocker(): Promise<string> {
   return fetchFromDebian(['docker.io', 'docker-cli'], 'trixie');
-}
-
-/** What is laid over the machine's /usr on every node: Debian's runc and ctd-decoder, with the libraries of both. */
-export async function fetchNodeRoots(): Promise<readonly string[]> {
-  return [await fetchFromDebian(['containerd', 'runc'], 'trixie'), await fetchFromDebian(CLIENT_PACKAGES)];
 }

@@ -1,5 +1,5 @@
-// systemctl for a node that has no systemd: it restarts containerd, runs our service, and keeps what it was asked.
-import type { Node } from './node.ts';
+// systemctl for a node that has no systemd: it restarts containerd or CRI-O, runs our service, and keeps what it was asked.
+import type { Node, NodeService } from './node.ts';
 
 const PROGRAM = '/opt/systemctl';
 const ASKED = '/run/systemctl.log';
@@ -8,8 +8,11 @@ const FAILS = '/run/systemctl.fails';
 /** To be named among the programs of the node. */
 export const SYSTEMD_PROGRAMS = { systemctl: PROGRAM };
 
-/** No process of a node is waited for by its parent: what has ended stays, without a program. */
-const SCRIPT = `#!/bin/sh
+/**
+ * No process of a node is waited for by its parent: what has ended stays, without a program. A service is started with the
+ * variables of its drop-ins.
+ */
+const script = ({ name, probe }: NodeService) => `#!/bin/sh
 echo "$*" >>${ASKED}
 # A service does not live and die with the container that has asked for it.
 [ -e /sys/fs/cgroup/cgroup.procs ] && groups=/sys/fs/cgroup || groups='/sys/fs/cgroup/*'
@@ -18,14 +21,15 @@ case "$1" in
 restart)
   # Once, if a test says so.
   rm ${FAILS} 2>/dev/null && exit 1
-  pid=$(cat /run/containerd.pid)
+  pid=$(cat /run/${name}.pid)
   kill "$pid"
   while [ -e "/proc/$pid/exe" ]; do sleep 0.05; done
-  setsid containerd >/run/containerd.log 2>&1 </dev/null &
-  echo $! >/run/containerd.pid
+  variables=$(cat /etc/systemd/system/${name}.service.d/*.conf 2>/dev/null | sed -n s/^Environment=//p)
+  setsid env $variables ${name} >/run/${name}.log 2>&1 </dev/null &
+  echo $! >/run/${name}.pid
   tries=0
-  until ctr --connect-timeout=1s version >/dev/null 2>&1; do
-    [ -e "/proc/$(cat /run/containerd.pid)/exe" ] && [ "$tries" -lt 100 ] || exit 1
+  until ( ${probe} ) >/dev/null 2>&1; do
+    [ -e "/proc/$(cat /run/${name}.pid)/exe" ] && [ "$tries" -lt 100 ] || exit 1
     tries=$((tries + 1))
     sleep 0.1
   done ;;
@@ -42,15 +46,16 @@ disable)
   kill "$pid"
   while [ -e "/proc/$pid/exe" ]; do sleep 0.05; done
   rm /run/service.pid ;;
-is-active) [ -e "/proc/$(cat /run/containerd.pid)/exe" ] ;;
+is-active) [ -e "/proc/$(cat /run/${name}.pid)/exe" ] ;;
 esac
 `;
 
 /** What `node install` looks for: that systemd runs, and the service. */
 export async function addSystemd(node: Node): Promise<void> {
-  await node.write(PROGRAM, SCRIPT, 0o755);
+  const { name } = node.service;
+  await node.write(PROGRAM, script(node.service), 0o755);
   await node.write('/run/systemd/system/README', '');
-  await node.write('/etc/systemd/system/containerd.service', '[Service]\nExecStart=containerd\n');
+  await node.write(`/etc/systemd/system/${name}.service`, `[Service]\nExecStart=${name}\n`);
 }
 
 /** Every call of systemctl so far. */
