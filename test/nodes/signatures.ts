@@ -80,7 +80,7 @@ export const CRIO_SIGNATURES = {
   digest: {
     text: 'Destination specifies a digest',
     cause: 'the image is named by its digest',
-    remedy: 'use a [tag made of the digest](runtimes.md)',
+    remedy: 'use a tag made of the digest: `encrypt --digest-tag`',
   },
 } as const satisfies Readonly<Record<string, Signature>>;
 
