@@ -1,6 +1,6 @@
 // containerd's configuration as TOML: what its dump says, what differs between two, and one more line in `imports`.
 
-import { parse, type TomlTable, type TomlValue } from 'smol-toml';
+import { parse, TomlError, type TomlTable, type TomlValue } from 'smol-toml';
 import { OcicryptError } from '../base/errors.ts';
 import { ENCRYPTED_TYPES, PROCESSOR_IDS } from './drop-in.ts';
 
@@ -19,9 +19,10 @@ export function parseToml(text: string, what: string): TomlTable {
   try {
     return parse(text);
   } catch (cause) {
-    throw new OcicryptError('configuration', `${what} is not valid TOML`, {
+    const line = cause instanceof TomlError ? ` (line ${cause.line})` : '';
+    throw new OcicryptError('configuration', `${what} is not valid TOML${line}`, {
       cause,
-      hint: 'see: containerd config dump',
+      hint: 'correct it: containerd does not start with it',
     });
   }
 }

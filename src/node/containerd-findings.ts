@@ -70,7 +70,9 @@ export function examineContainerd(containerd: Containerd, dump: TomlTable, unset
   const processors = encryptedProcessors(dump);
   if (
     processors.length === 0 ||
-    processors.every((one) => isBuiltIn(one) && locate(one.path, containerd) === undefined)
+    processors.every(
+      (one) => isBuiltIn(one) && (!isDirectory(BUILT_IN_KEYS) || locate(one.path, containerd) === undefined),
+    )
   ) {
     add(unset, 'has no decoder for encrypted layers', INSTALL);
     return { findings, decoders: [] };
@@ -115,14 +117,14 @@ export function examineContainerd(containerd: Containerd, dump: TomlTable, unset
       level: 'warn',
       subject,
       message: `was started before ${changed} was changed`,
-      hint: `systemctl restart ${containerd.unit ?? 'containerd'}`,
+      hint: containerd.unit === undefined ? 'restart it' : `systemctl restart ${containerd.unit}`,
       reason: 'restart-needed',
     });
   findings.push(...misplacedPull(containerd));
   return { findings, decoders };
 }
 
-/** containerd has these by itself. */
+/** containerd has these by itself. They ask nobody if their directory of keys is missing. */
 function isBuiltIn({ path, args }: Processor): boolean {
   return path === 'ctd-decoder' && args.includes(BUILT_IN_KEYS);
 }

@@ -76,15 +76,12 @@ test('an imported table that resets an earlier one is said; the last processor o
   assert.equal(examine(imports, { 'a.toml': THEIRS.replaceAll('/bin/sh', '/nowhere'), 'b.toml': THEIRS }), '');
 });
 
-test('the decoders that containerd has by itself count where ctd-decoder is installed', () => {
+test('the decoders that containerd has by itself are none without their keys, even if ctd-decoder is installed', () => {
   assert.equal(examine('version = 3\n'), 'warn has no decoder for encrypted layers');
   const programs = join(directory, 'bin');
   mkdirSync(programs);
   writeFileSync(join(programs, 'ctd-decoder'), '', { mode: 0o755 });
-  const found = examine('version = 3\n', {}, programs);
-  assert.doesNotMatch(found, /no decoder for encrypted layers/);
-  assert.match(found, /^fail has no decoder for \S+tar\+zstd\+encrypted/m);
-  assert.doesNotMatch(found, /decoders? for \S+tar(?:\+gzip)?\+encrypted/);
+  assert.equal(examine('version = 3\n', {}, programs), 'warn has no decoder for encrypted layers');
   assert.equal(examine(OURS, {}, programs), '');
 });
 

@@ -75,6 +75,12 @@ function mistakes(containerd: Containerd, config: string): readonly Mistake[] {
       found: /\/etc\/nowhere\.yaml does not exist/,
       files: { [DROP_IN]: ours('decoder', '--config=/etc/nowhere.yaml') },
     },
+    { said: 'the policy names no key', found: /no key is allowed in .*config\.yaml/, files: { [POLICY]: 'key: []\n' } },
+    {
+      said: 'the content store is nowhere',
+      found: /content-store \/nowhere is no directory/,
+      files: { [POLICY]: `key:\n  - ${lab.key.file}\ncontent-store: /nowhere\n` },
+    },
     { said: 'the key is missing', found: /not-found: .*nowhere\.key/, files: { [POLICY]: 'key:\n  - /nowhere.key\n' } },
     {
       said: 'others can read the key',

@@ -3,10 +3,12 @@
 import { resolve } from 'node:path';
 import { equalBytes } from '../../base/bytes.ts';
 import { asOcicryptError, OcicryptError } from '../../base/errors.ts';
+import { showPath } from '../../base/shown.ts';
 import type { LayerKeyWrapper } from '../../client/layer-keys.ts';
 import { readProviderConfig } from '../../client/provider-config.ts';
 import type { FoundDecoder } from '../../node/containerd-findings.ts';
 import { ENCRYPTED_TYPES } from '../../node/drop-in.ts';
+import { isDirectory } from '../../node/files.ts';
 import type { Finding } from '../../node/finding.ts';
 import { makeUpLayer, STRANGER } from '../../node/made-up-layer.ts';
 import { type Ended, lastComplaint, runProgram } from '../../node/programs.ts';
@@ -28,6 +30,7 @@ export async function probeDecoder(context: CommandContext, decoder: FoundDecode
   let settings: Settings | undefined;
   try {
     settings = await providerSettings(decoder);
+    if (decoder.kind === 'ours' && settings !== undefined) refuseUseless(settings, decoder);
   } catch (error) {
     const { code, message, hint } = asOcicryptError(error);
     return [{ level: 'fail', subject, message: `${code}: ${message}`, hint }];
@@ -37,22 +40,31 @@ export async function probeDecoder(context: CommandContext, decoder: FoundDecode
   const findings: Finding[] = [];
   const tools = settings === undefined ? undefined : new ImageTools({ ...context, settings: withoutLogs(settings) });
   try {
-    for (const type of accepted) findings.push(await probeType(decoder, type, tools, keys));
+    for (const type of accepted) {
+      const { finding, isKeyUsable } = await probeType(decoder, type, tools, keys);
+      findings.push(finding);
+      // It would be the same for each type.
+      if (!isKeyUsable) break;
+    }
   } finally {
     await tools?.close();
   }
   return findings;
 }
 
+/** What was found, and whether a layer could be encrypted to the key, if there is one to try. */
+type Probed = { readonly finding: Finding; readonly isKeyUsable: boolean };
+
 async function probeType(
   decoder: FoundDecoder,
   mediaType: string,
   tools: ImageTools | undefined,
   keys: readonly string[],
-): Promise<Finding> {
+): Promise<Probed> {
   const { subject } = decoder;
   const said = mediaType.replace('application/vnd.oci.image.layer.v1.', '');
-  if (tools === undefined || keys.length === 0) return probeStranger(decoder, mediaType, said);
+  const probed = (finding: Finding): Probed => ({ finding, isKeyUsable: true });
+  if (tools === undefined || keys.length === 0) return probed(await probeStranger(decoder, mediaType, said));
   const signal = AbortSignal.timeout(PATIENCE_MILLISECONDS);
   let layer: Awaited<ReturnType<typeof makeUpLayer>>;
   try {
@@ -62,29 +74,22 @@ async function probeType(
   } catch (error) {
     const known = asOcicryptError(error);
     // A node's credentials are mostly for unwrapping alone.
-    if (known.code === 'refused' || known.code === 'not-allowed') return probeStranger(decoder, mediaType, said);
-    return {
-      level: 'fail',
-      subject,
-      message: `no layer could be encrypted to try it: ${known.code}: ${known.message}`,
-      hint: known.hint,
-    };
+    if (known.code === 'refused' || known.code === 'not-allowed')
+      return probed(await probeStranger(decoder, mediaType, said));
+    const message = `no layer could be encrypted to try it: ${known.code}: ${known.message}`;
+    return { finding: { level: 'fail', subject, message, hint: known.hint }, isKeyUsable: false };
   }
   const ended = await run(decoder, layer.encrypted, layer.payload);
-  if (ended.status !== 0) return failure(subject, said, ended);
+  if (ended.status !== 0) return probed(failure(subject, said, ended));
   const isPlain = /\.tar$/.test(decoder.processor.returns);
   if (
     equalBytes(ended.output, isPlain || decoder.kind === 'ours' ? layer.tar : layer.compressed) &&
     (isPlain || decoder.kind !== 'ours')
   )
-    return { level: 'ok', subject, message: `decrypts ${said}` };
+    return probed({ level: 'ok', subject, message: `decrypts ${said}` });
   const message = `gives back ${said} as something other than ${decoder.processor.returns}`;
-  return {
-    level: 'fail',
-    subject,
-    message,
-    hint: 'ocicrypt-kms config containerd prints what belongs to this decoder',
-  };
+  const hint = 'ocicrypt-kms config containerd prints what belongs to this decoder';
+  return probed({ level: 'fail', subject, message, hint });
 }
 
 /** Codes that say that a decoder did not come as far as the layer's key. */
@@ -129,6 +134,28 @@ function failure(subject: string, said: string, ended: Ended): Finding {
   const [, line = '', hint = 'run it by hand to see why'] =
     /^(.*?)(?:; ([^;]*))?$/s.exec(lastComplaint(ended, MAXIMUM_LINE)) ?? [];
   return { level: 'fail', subject, message: `does not decrypt ${said}: ${line || 'it ends without a word'}`, hint };
+}
+
+/**
+ * What a made-up layer, which comes with its payload and needs no store, does not show.
+ *
+ * @throws OcicryptError `configuration`
+ */
+function refuseUseless(settings: Settings, { environment }: FoundDecoder): void {
+  const file = settings.text('config');
+  const ways = ['remote', 'key', 'allow', 'kbs-key'] as const;
+  const isKeyless = ways.every((name) => settings.texts(name).length === 0);
+  if (isKeyless && environment.OCICRYPT_KEYPROVIDER_CONFIG === undefined) {
+    throw new OcicryptError('configuration', `no key is allowed${file === undefined ? '' : ` in ${showPath(file)}`}`, {
+      hint: `name the keys of this node: allow, key or remote${file === undefined ? '' : ' in that file'}`,
+    });
+  }
+  const store = settings.text('content-store');
+  if (store !== undefined && !isDirectory(store)) {
+    throw new OcicryptError('configuration', `content-store ${showPath(store)} is no directory`, {
+      hint: 'name the root of containerd, as /var/lib/containerd, or leave it out',
+    });
+  }
 }
 
 /** What our provider behind a decoder is told; undefined if another one is behind it. */

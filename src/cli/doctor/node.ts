@@ -57,8 +57,14 @@ async function examineOne(
       },
     ];
   if ('problem' in read) return [unreadableConfig(containerd, read.problem)];
-  const { findings, decoders } = examineContainerd(containerd, read.config, kind === 'node' ? 'fail' : 'warn');
+  // One of docker's own decrypts nothing, and need not: who wants that installs another one.
+  const unset = kind === 'node' && containerd.kind !== 'docker' ? 'fail' : 'warn';
+  const { findings, decoders } = examineContainerd(containerd, read.config, unset);
   const all = [...read.findings, ...findings];
+  if (decoders.length > 0 && process.geteuid?.() !== 0) {
+    const message = 'has decoders that were not tried: it starts them as root';
+    return [...all, { level: kind === 'node' ? 'fail' : 'warn', subject, message, hint: 'run this as root' }];
+  }
   const files = new Set<string>();
   for (const decoder of decoders) {
     const file = decoder.kind === 'ours' ? undefined : decoder.environment.OCICRYPT_KEYPROVIDER_CONFIG;

@@ -57,7 +57,7 @@ export function policyText(
   // The server writes the audit log; a decoder refuses one beside it.
   const elsewhere = isService ? [...OF_INSTALLATION, 'audit-log', 'remote'] : OF_INSTALLATION;
   const members = settings.names().filter((name) => !elsewhere.includes(name));
-  if (!members.some((name) => OF_KEYS.includes(name))) {
+  if (OF_KEYS.every((name) => !members.includes(name) || settings.texts(name).length === 0)) {
     throw new OcicryptError('configuration', 'nothing says which keys this node may use', {
       hint: isThere
         ? `change ${POLICY_FILE} itself, or say all of it: options replace the whole file`
