@@ -4,7 +4,7 @@
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { decodeBase64, wipe } from '../../../base/bytes.ts';
-import { OcicryptError, systemCode } from '../../../base/errors.ts';
+import { asOcicryptError, OcicryptError, systemCode } from '../../../base/errors.ts';
 import { type Helper, runHelper } from '../../../base/helper.ts';
 import { asObject, asText, type JsonObject, type JsonValue, parseJson, readObject } from '../../../base/json.ts';
 import { findMember } from '../../../base/json-members.ts';
@@ -13,10 +13,10 @@ import { setting } from '../../../base/setting.ts';
 import { showPath } from '../../../base/shown.ts';
 import { DOCKER_HUB, normalizeHost } from '../../model/reference.ts';
 
-/** A name and password, or a token that is exchanged for others (OAuth 2 refresh token). */
+/** A name and password, a token that is exchanged for others (OAuth 2 refresh token), or one for the registry itself. */
 export type RegistryCredentials =
   | { readonly kind: 'password'; readonly username: string; readonly password: string }
-  | { readonly kind: 'identity-token'; readonly token: string };
+  | { readonly kind: 'identity-token' | 'registry-token'; readonly token: string };
 
 /** An auth file that is none. Its rows count; a helper that it names is not run. */
 export type AuthDocument = {
@@ -62,20 +62,27 @@ export async function findCredentials(
     const found = await lookUp(file, host, name, path, signal);
     if (found !== undefined) return found;
   }
-  return undefined;
+  // What docker wrote before it had config.json, which skopeo and podman read last: the rows alone.
+  const old = join(homeOf(environment), '.dockercfg');
+  const rows = named ? undefined : await readAuthFile(old, false);
+  return rows && lookUpRow(rows, host, name, showPath(old));
 }
 
 const MAXIMUM_AUTH_FILE_BYTES = 4 * 1024 * 1024;
 const HELPER_MILLISECONDS = 30_000;
 
 function defaultFiles(environment: NodeJS.ProcessEnv): readonly string[] {
-  const home = environment.HOME || homedir();
+  const home = homeOf(environment);
   const runtime = environment.XDG_RUNTIME_DIR;
   return [
     runtime ? join(runtime, 'containers/auth.json') : `/run/containers/${process.getuid?.() ?? 0}/auth.json`,
     join(environment.XDG_CONFIG_HOME || join(home, '.config'), 'containers/auth.json'),
     join(environment.DOCKER_CONFIG || join(home, '.docker'), 'config.json'),
   ];
+}
+
+function homeOf(environment: NodeJS.ProcessEnv): string {
+  return environment.HOME || homedir();
 }
 
 async function readAuthFile(path: string, mustExist: boolean): Promise<JsonObject | undefined> {
@@ -162,8 +169,10 @@ function normalizeRow(row: string): string {
   return normalizeHost(host) + place.slice(host.length);
 }
 
-/** Go's decoder passes over line breaks. */
+/** A token for the registry comes first, as with docker. Go's decoder passes over line breaks. */
 function fromEntry(entry: JsonObject | undefined, what: string): RegistryCredentials | undefined {
+  const own = asText(member(entry, 'registrytoken', what));
+  if (own !== undefined && own !== '') return { kind: 'registry-token', token: own };
   const token = asText(member(entry, 'identitytoken', what));
   if (token !== undefined && token !== '') return { kind: 'identity-token', token };
   const auth = asText(member(entry, 'auth', what))?.replace(/[\r\n]/g, '');
@@ -207,7 +216,11 @@ async function askHelper(name: string, host: string, signal: AbortSignal): Promi
     input: `${host}\n`,
     limit: HELPER_MILLISECONDS,
   };
-  const { status, isStarted, output } = await runHelper(helper, signal);
+  const { status, isStarted, output } = await runHelper(helper, signal).catch((error: unknown) => {
+    const known = asOcicryptError(error);
+    // What has taken all of this time does so again.
+    throw known.code === 'deadline-exceeded' ? known.with({ retryable: false }) : known;
+  });
   try {
     if (!isStarted)
       throw new OcicryptError('configuration', `cannot run ${program}`, { hint: 'install it or run podman login' });

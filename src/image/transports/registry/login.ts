@@ -33,6 +33,8 @@ export class RegistryLogin {
   /** All that was granted. It only grows, or a token for one request would lock out another. */
   #scopes: Scopes = new Map();
   #found: { readonly credentials: RegistryCredentials | undefined } | undefined;
+  /** Why none can be found. */
+  #failed: OcicryptError | undefined;
   #credentials: RegistryCredentials | undefined;
   #authorization: string | undefined;
   /** The one that was answered last. */
@@ -119,10 +121,7 @@ export class RegistryLogin {
     const wanted = named || `repository:${this.#image.name}:${isWrite ? 'pull,push' : 'pull'}`;
     const scopes = addScopes(this.#scopes, wanted);
     if (this.#authorization !== sent && scopes === this.#scopes) return true;
-    const authorization =
-      challenge.scheme === 'basic' && this.#credentials?.kind === 'password'
-        ? basic(this.#credentials)
-        : `Bearer ${await this.#fetchToken(challenge, scopes, signal)}`;
+    const authorization = await this.#authorize(challenge, scopes, signal);
     this.#scopes = scopes;
     this.#answered = challenge;
     this.#authorization = authorization;
@@ -145,14 +144,34 @@ export class RegistryLogin {
     }
   }
 
-  /** Looks once, and again only if that failed. */
+  /**
+   * Looks once, also if that fails: a helper that hangs would do so for each request. Again only if the request was ended
+   * before, or the failure says that it may pass.
+   */
   async #find(signal: AbortSignal | undefined): Promise<RegistryCredentials | undefined> {
-    this.#found ??= { credentials: await findCredentials(this.#image.host, this.#image.name, this.#settings, signal) };
-    return this.#found.credentials;
+    if (this.#failed !== undefined) throw this.#failed;
+    try {
+      this.#found ??= {
+        credentials: await findCredentials(this.#image.host, this.#image.name, this.#settings, signal),
+      };
+      return this.#found.credentials;
+    } catch (error) {
+      const known = asOcicryptError(error);
+      if (!known.retryable && signal?.aborted !== true) this.#failed = known;
+      throw known;
+    }
+  }
+
+  async #authorize(challenge: Challenge, scopes: Scopes, signal: AbortSignal | undefined): Promise<string> {
+    const credentials = this.#credentials;
+    if (credentials?.kind === 'registry-token') return `Bearer ${credentials.token}`;
+    if (challenge.scheme === 'basic' && credentials?.kind === 'password') return basic(credentials);
+    return `Bearer ${await this.#fetchToken(challenge, scopes, signal)}`;
   }
 
   #canAnswer({ scheme, parameters }: Challenge, registry: URL): boolean {
     if (scheme === 'basic') return this.#credentials?.kind === 'password';
+    if (scheme === 'bearer' && this.#credentials?.kind === 'registry-token') return true;
     return scheme === 'bearer' && isTokenServer(URL.parse(parameters.get('realm') ?? ''), registry);
   }
 
@@ -195,7 +214,12 @@ export class RegistryLogin {
     const url = new URL(realm);
     if (service !== undefined) url.searchParams.set('service', service);
     for (const scope of scopes) url.searchParams.append('scope', scope);
-    return { method: 'GET', url, headers: {}, authorization: credentials && basic(credentials) };
+    return {
+      method: 'GET',
+      url,
+      headers: {},
+      authorization: credentials?.kind === 'password' ? basic(credentials) : undefined,
+    };
   }
 }
 

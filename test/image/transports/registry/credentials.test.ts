@@ -1,11 +1,12 @@
 // Registry credentials: whose they are, where they are looked for, and who never gets them.
 
 import assert from 'node:assert/strict';
+import { existsSync } from 'node:fs';
 import { chmod, mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import process from 'node:process';
-import { test } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
+import { mock, test } from 'node:test';
+import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises';
 import { describeError } from '../../../../src/base/errors.ts';
 import { parseImageReference } from '../../../../src/image/model/reference.ts';
 import { findCredentials } from '../../../../src/image/transports/registry/credentials.ts';
@@ -145,6 +146,16 @@ test('helpers are asked for the host alone, and files are looked for where podma
     password: '2',
   });
   assert.equal(await findCredentials('other.example.com', 'a', { environment }), undefined);
+  // What docker wrote before all of these files comes last.
+  const old = { 'https://old.example.com/v1/': auth('old:3'), 'both.example.com': auth('old:3') };
+  await writeFile(join(directory, 'home/.dockercfg'), JSON.stringify(old));
+  for (const [host, username] of [
+    ['old.example.com', 'old'],
+    ['both.example.com', 'podman'],
+  ] as const) {
+    const found = await findCredentials(host, 'a', { environment });
+    assert.equal(found?.kind === 'password' && found.username, username);
+  }
   // A helper that knows the host comes before the file's rows, and one that does not know it leaves them.
   const authFile = join(directory, 'helped.json');
   const rows = { 'helped.example.com/a': auth('row:3'), 'unknown.example.com': auth('row:4') };
@@ -193,6 +204,27 @@ test('helpers that say something else, or too much, are named, and nothing that 
   assert.match(started, /^\d+$/);
   const state = () => readFile(`/proc/${started}/stat`, 'utf8').catch(() => '');
   while (!/^$|\) Z/.test(await state())) await sleep(20);
+});
+
+test('a helper that hangs is ended after its time, and not worth a second try', async (t) => {
+  const directory = await scratch(t);
+  const started = join(directory, 'started');
+  await writeFile(join(directory, 'docker-credential-hang'), `#!/bin/sh\n: > '${started}'; exec sleep 600\n`, {
+    mode: 0o700,
+  });
+  const authFile = join(directory, 'auth.json');
+  await writeFile(authFile, JSON.stringify({ credsStore: 'hang' }));
+  const path = process.env.PATH;
+  process.env.PATH = `${directory}:${path}`;
+  mock.timers.enable({ apis: ['setTimeout'] });
+  t.after(() => {
+    mock.timers.reset();
+    process.env.PATH = path;
+  });
+  const found = rejects('deadline-exceeded', findCredentials('example.com', 'a', { authFile }));
+  while (!existsSync(started)) await turn();
+  mock.timers.tick(30_000);
+  assert.equal((await found).retryable, false);
 });
 
 test('files and helpers that are no such thing are said to be so', async (t) => {

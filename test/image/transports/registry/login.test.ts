@@ -274,3 +274,40 @@ sleep 600 & echo $! > '${started}'; wait`;
   // The same login, which has not kept the failure.
   await rejects('not-found', store.readRoot());
 });
+
+test('a credential helper that fails is asked once', async (t) => {
+  const { fake, open, directory } = await setUpRegistry(t);
+  fake.fault = (_, response) => end(response, 401, { 'www-authenticate': 'Basic realm="r"' });
+  const authFile = join(directory, 'helped.json');
+  const asked = join(directory, 'asked');
+  await writeFile(authFile, JSON.stringify({ credsStore: 'broken' }));
+  const script = `#!/bin/sh\necho asked >> '${asked}'; exit 3\n`;
+  await writeFile(join(directory, 'docker-credential-broken'), script, { mode: 0o700 });
+  const path = process.env.PATH;
+  process.env.PATH = `${directory}:${path}`;
+  t.after(() => {
+    process.env.PATH = path;
+  });
+  const store = open('app', { authFile });
+  for (const _ of [1, 2]) await rejects('configuration', store.readRoot());
+  assert.equal(await readFile(asked, 'utf8'), 'asked\n');
+});
+
+test('a token for the registry itself is shown to it alone, and to no token server', async (t) => {
+  const { fake, open, directory } = await setUpRegistry(t);
+  const seen: (string | undefined)[] = [];
+  let good = 'Bearer own-token';
+  fake.fault = ({ headers }, response, path) => {
+    seen.push(path === '/token' ? 'token server' : headers.authorization);
+    if (headers.authorization === good) return false;
+    return end(response, 401, { 'www-authenticate': `Bearer realm="https://${fake.host}/token",service="s"` });
+  };
+  const authFile = join(directory, 'token.json');
+  const row = { registrytoken: 'own-token', identitytoken: 'other', auth: Buffer.from(PASSWORD).toString('base64') };
+  await writeFile(authFile, JSON.stringify({ auths: { [fake.host]: row } }));
+  await rejects('not-found', open('app', { authFile }).readRoot());
+  assert.ok(seen.includes(good) && seen.every((one) => one === undefined || one === good), String(seen));
+  good = 'Bearer another';
+  await rejects('unauthenticated', open('app', { authFile }).readRoot());
+  assert.ok(!seen.includes('token server'));
+});
