@@ -18,7 +18,7 @@ import { compileHotCode } from './compilation.ts';
 import { optionOf } from './options/names.ts';
 import { parseSettings, type Settings } from './options/settings.ts';
 import type { OptionName } from './options/table.ts';
-import type { Terminal } from './terminal.ts';
+import { isReaderGone, READER_GONE, type Terminal } from './terminal.ts';
 
 /** How the executable was called. */
 export type Invocation = {
@@ -30,7 +30,7 @@ export type Invocation = {
 /**
  * Runs one command.
  *
- * @returns the exit status: 0, or that of the error's code (docs/errors.md); never throws
+ * @returns the exit status: 0, that of the error's code (docs/errors.md), or {@link READER_GONE}; never throws
  */
 export async function run(invocation: Invocation, terminal: Terminal): Promise<number> {
   spellSettings(optionOf);
@@ -42,6 +42,7 @@ export async function run(invocation: Invocation, terminal: Terminal): Promise<n
     await dispatch(invocation.words, personality, terminal);
     return 0;
   } catch (error) {
+    if (isReaderGone(error)) return READER_GONE;
     const known = asOcicryptError(error);
     const line = `${personality}: ${describeError(known)}`;
     terminal.say(line);

@@ -50,7 +50,12 @@ export const processTerminal: Terminal = {
   },
   write(data, purpose) {
     refuseClosedOutput(purpose === 'reply');
-    writeAll(1, typeof data === 'string' ? new TextEncoder().encode(data) : data);
+    try {
+      writeAll(1, typeof data === 'string' ? new TextEncoder().encode(data) : data);
+    } catch (error) {
+      if (purpose !== 'reply' && error instanceof OcicryptError && systemCode(error.cause) === 'EPIPE') gone.add(error);
+      throw error;
+    }
   },
   say(line) {
     try {
@@ -69,6 +74,20 @@ export const processTerminal: Terminal = {
     return isTerminal(2) && kind !== undefined && kind !== '' && kind !== 'dumb' ? SCREEN : undefined;
   },
 };
+
+const gone = new WeakSet<Error>();
+
+/**
+ * Whether an error of {@link Terminal.write} says that the reader of standard output ended first, as `head` does once it has
+ * its line: no fault of anybody's, and nothing to say. What a command makes of it, because it has done something that its
+ * user must know, is another error.
+ */
+export function isReaderGone(error: unknown): boolean {
+  return error instanceof Error && gone.has(error);
+}
+
+/** The exit status that shells show for programs that SIGPIPE ends. Runtimes ignore that signal. */
+export const READER_GONE = 141;
 
 /** A client would have written its request by now; a person waits for a word. */
 function typedByPerson(purpose: string): OcicryptError {

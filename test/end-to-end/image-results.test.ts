@@ -43,6 +43,22 @@ test('what was written is said with its digest although standard output takes no
   assert.ok(stderr.includes(stdout.toString().trim()) && stderr.includes('ENOSPC'), stderr);
 });
 
+test('a reader that has gone ends a command without a word, unless it has written an image or made a key', async (t) => {
+  const { directory, key, oci, path } = await createImageWorkspace(t);
+  const { reference } = await writeImage(path('plain'));
+  // The command starts when nothing can be written any more.
+  const shell = `{ trap '' PIPE; while echo 2>&-; do :; done; "$@"; echo "status $?" >&2; } | exec 0<&-`;
+  const commands = [['--version'], ['licenses'], ['serve', '--help'], ['completion', 'bash'], ['config', 'ocicrypt']];
+  for (const words of [...commands, ['inspect', reference], ['verify', reference, `--only=${key.uri}`]]) {
+    const { stderr } = await runExecutable(words, { shell, cwd: directory });
+    assert.equal(stderr, 'status 141\n', words.join(' '));
+  }
+  const encrypted = await runExecutable(['encrypt', reference, oci('enc'), `--recipient=${key.uri}`], { shell });
+  assert.match(encrypted.stderr, /the image was written: sha256:.*\nstatus 74\n$/);
+  const made = await runExecutable(['keygen', path('new.key')], { shell });
+  assert.match(made.stderr, /was removed; run again\nstatus 74\n$/);
+});
+
 test('keygen leaves no key that its user was not told of', async (t) => {
   const { directory, path } = await createImageWorkspace(t);
   const before = readdirSync(directory).sort();
