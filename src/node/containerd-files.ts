@@ -31,7 +31,8 @@ const BUILT_IN: TomlTable = Object.fromEntries(
 );
 
 /**
- * A configuration and what it imports: processors as a whole, plugins member by member, the last file counts.
+ * A configuration and what it imports: processors as a whole, plugins member by member, the last file counts. containerd 2.2
+ * and later show a pattern of imports in their dumps that no file names, and do not follow it.
  *
  * @returns undefined if there is no such file
  */

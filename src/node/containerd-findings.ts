@@ -49,6 +49,16 @@ export function unreadableConfig(containerd: Containerd, problem: string, isRoot
   };
 }
 
+/** That a containerd which is installed pulls nothing, whatever it is told; the node may have another runtime. */
+export function stoppedContainerd(containerd: Containerd): Finding {
+  return {
+    level: 'warn',
+    subject: runtimeName(containerd),
+    message: 'is installed and does not run: it reads its configuration when it starts',
+    hint: `systemctl start ${containerd.unit ?? 'containerd'}`,
+  };
+}
+
 /**
  * @param dump what `containerd config dump` prints, or its files put together
  * @param unset how much it matters that no decoder is configured: a machine need not be a node

@@ -50,6 +50,7 @@ test('files that work have nothing to say, and a missing file is none', () => {
   assert.equal(examine(LOCAL + THEIRS.replace('version = 2\n', '')), '');
   assert.equal(readConfigFiles(join(directory, 'nowhere.toml'), 'containerd'), undefined);
   assert.match(examine('version = 3\n'), /^warn has no decoder/);
+  assert.match(examine('version = 3\n', { 'ocicrypt.toml': OURS }), /^warn has no decoder/, 'no file imports it');
 });
 
 test('a configuration is read with what it imports, from the place of the file that imports', () => {

@@ -2,7 +2,7 @@
 
 import { parseQuietly } from '../../node/containerd-config.ts';
 import { type ConfigFiles, readConfigFiles } from '../../node/containerd-files.ts';
-import { examineContainerd, unreadableConfig } from '../../node/containerd-findings.ts';
+import { examineContainerd, stoppedContainerd, unreadableConfig } from '../../node/containerd-findings.ts';
 import { examineCrio } from '../../node/crio.ts';
 import type { Finding } from '../../node/finding.ts';
 import { type Containerd, dumpConfig, type Runtimes, runtimeName } from '../../node/runtimes.ts';
@@ -22,7 +22,10 @@ export async function examineNode(
   kind: 'machine' | 'node' = 'node',
 ): Promise<readonly Finding[]> {
   const findings: Finding[] = [];
-  for (const containerd of containerds) findings.push(...(await examineOne(context, containerd, kind)));
+  for (const containerd of containerds) {
+    if (kind === 'node' && containerd.running === undefined) findings.push(stoppedContainerd(containerd));
+    findings.push(...(await examineOne(context, containerd, kind)));
+  }
   if (crio !== undefined) {
     const { findings: found, providersFile } = examineCrio(crio);
     findings.push(...found);
