@@ -116,9 +116,11 @@ export class Judge {
     const root = await source.readRoot(signal);
     const kept = this.#find(image, root.digest, rule, logins);
     if (kept !== undefined) return kept;
-    const demands = { ...rule.demands, unwrapper: this.#options.unwrapperFor(rule), signal };
-    const rooted = new RootedSource(source, root, (bytes) => this.#held.hold(bytes));
-    const { ok, reasons } = await verifyImage(rooted, demands);
+    const hold = (bytes: number) => this.#held.hold(bytes);
+    const unwrapper = this.#options.unwrapperFor(rule);
+    // Without keys to ask, what packets say of themselves is forgotten before anything else is looked at.
+    const demands = { ...rule.demands, unwrapper, signal, hold: unwrapper && hold };
+    const { ok, reasons } = await verifyImage(new RootedSource(source, root, hold), demands);
     this.#options.onVerdict('made');
     const shown = reasons.slice(0, SHOWN_REASONS).map(({ message }) => message);
     const more = reasons.length - shown.length;

@@ -32,6 +32,11 @@ export function memoryOfJson(document: Uint8Array): number {
   return Math.min(weight, MAXIMUM_WEIGHT) * BYTES_OF_WEIGHT;
 }
 
+/** How many bytes of memory was taken at the most by what was parsed in a room of so many documents. */
+export function memoryOfRoom({ weight }: JsonRoom, documents = 1): number {
+  return (documents * MAXIMUM_WEIGHT - Math.max(weight, 0)) * BYTES_OF_WEIGHT;
+}
+
 /** Takes the room of a value or a name. @returns whether there was enough */
 export function spend(room: JsonRoom, kind: keyof typeof WEIGHT): boolean {
   room.weight -= WEIGHT[kind];

@@ -1,7 +1,7 @@
 // Says who can open what in an image, from its manifests alone: no layer is fetched and no key is used.
 
 import { asOcicryptError } from '../base/errors.ts';
-import { createJsonRoom, type JsonRoom } from '../base/json-room.ts';
+import { createJsonRoom, type JsonRoom, memoryOfRoom } from '../base/json-room.ts';
 import { decodeEncryption, findShortcut, isEncryptedType } from './model/annotations.ts';
 import type { Descriptor } from './model/descriptor.ts';
 import { LAYER_CIPHER } from './model/layer-options.ts';
@@ -69,16 +69,18 @@ export async function inspectImage(source: ImageSource, signal?: AbortSignal): P
   return reportOf(source.name, await readImageTree(source, signal));
 }
 
-/** The report of an image whose manifests have been read. */
-export function reportOf(name: string, tree: ImageNode): ImageReport {
+/** The report of an image whose manifests have been read. @param hold told how many bytes its packets take of memory */
+export function reportOf(name: string, tree: ImageNode, hold?: (bytes: number) => void): ImageReport {
   // One manifest may be part of many images.
   const layers = new Map<Descriptor, InspectedLayer>();
   const room = createJsonRoom(ROOM_DOCUMENTS);
+  const platforms = imagesOf(tree).map((image) => inspectPlatform(image, layers, room));
+  hold?.(memoryOfRoom(room, ROOM_DOCUMENTS));
   return {
     name,
     digest: tree.stored.digest,
     mediaType: tree.stored.mediaType,
-    platforms: imagesOf(tree).map((image) => inspectPlatform(image, layers, room)),
+    platforms,
     attachments: attachmentsOf(tree).map(({ stored, manifest }) => ({
       digest: stored.digest,
       artifactType: manifest.layers[0]?.mediaType ?? manifest.config.mediaType,

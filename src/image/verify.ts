@@ -40,6 +40,8 @@ export type VerifyOptions = {
   /** Whether the image must have its digest tag, and that tag stand for it. */
   readonly digestTag?: boolean;
   readonly signal?: AbortSignal;
+  /** Told how many bytes of memory the packets of the image take at the most until the verdict; ends the work by throwing. */
+  readonly hold?: ((bytes: number) => void) | undefined;
 };
 
 /** The verdict about an image, and what it rests on. */
@@ -73,7 +75,7 @@ export async function verifyImage(source: ImageSource, options: VerifyOptions = 
   if (options.digestTag === true && !isTagSource(source)) throw noDigestTags(source.name);
   const { unwrapper, content = false, signal } = options;
   const tree = await readImageTree(source, signal);
-  const report = reportOf(source.name, tree);
+  const report = reportOf(source.name, tree, options.hold);
   const images = imagesOf(tree);
   const reasons: VerifyReason[] = [
     ...judgeReport(report, { required, only, postQuantum: options.postQuantum === true }),

@@ -6,6 +6,7 @@ import { after, describe, test } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
 import { timeFor } from '../../src/admission/admission.ts';
 import { essentialsOf } from '../../src/admission/pod.ts';
+import { OcicryptError } from '../../src/base/errors.ts';
 import { createStoredManifest } from '../../src/image/transports/store.ts';
 import { type Answered, podOf, review, startWorld, UID } from './world.ts';
 
@@ -350,6 +351,27 @@ test('images that take too much memory give way, those of the namespace with the
     /is not here/,
     'what has ended counts no more',
   );
+});
+
+test('what packets say of themselves counts as memory where keys are asked', async (t) => {
+  const small = await startWorld(t, {}, { memory: 4_000_000 });
+  const { ask, image, open, stage } = small;
+  // 20 kB of a packet that names 5,000 recipients, which take 5 MB.
+  const packet = Buffer.from(JSON.stringify({ recipients: Array(5000).fill({}) })).toString('base64');
+  const root = JSON.parse(Buffer.from((await open('app:1').readRoot()).bytes).toString());
+  for (const layer of root.layers) layer.annotations['org.opencontainers.image.enc.keys.jwe'] = packet;
+  await open('many:1').writeRoot(createStoredManifest(Buffer.from(JSON.stringify(root)), root.mediaType));
+  const unwrapper = { unwrap: async () => Promise.reject(new OcicryptError('integrity', 'not for this key')) };
+  for (const [unwrap, expected] of [
+    [true, /cannot be judged: throttled: images .* take too much memory/],
+    [false, undefined],
+  ] as const) {
+    const policy = `rules: [{name: all, unwrap: ${unwrap}}]\nregistries: [REGISTRY]\nnodes: [{runtime: containerd}]\n`;
+    await stage({ policy, unwrapper });
+    const answered = await ask(podOf(image('many:1')));
+    if (expected === undefined) assert.doesNotMatch(message(answered), /throttled/);
+    else assert.match(message(answered), expected);
+  }
 });
 
 test('a decision that cannot be recorded is a refusal', async () => {

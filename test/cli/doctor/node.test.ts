@@ -23,7 +23,7 @@ test('a node is told that its containerd is installed and does not run, a machin
     running: undefined,
     unit: 'containerd.service',
   };
-  const running = { pid: 1, program: '', words: [], environment: {}, started: Date.now() };
+  const running = { pid: 1, program: '', words: [], environment: {}, started: Date.now(), service: undefined };
   const hints = async (one: Containerd, kind: 'machine' | 'node') => {
     const runtimes = { containerds: [one], crio: undefined, hasDocker: false, hasPodman: false };
     return (await examineNode(context, runtimes, kind)).map(({ level, hint }) => `${level} ${hint}`);
