@@ -4,19 +4,19 @@ import { createServer, type Socket } from 'node:net';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { eitherSignal, waitFor, withAttempt, withDeadline } from '../../src/base/deadline.ts';
-import { asOcicryptError, OcicryptError } from '../../src/base/errors.ts';
+import { OcicryptError } from '../../src/base/errors.ts';
 import { createHttpClient } from '../../src/base/http/client.ts';
 import { share } from '../../src/base/share.ts';
 import { withAttempts } from '../../src/provider/attempts.ts';
 import { startWireServer } from '../fakes/wire.ts';
+import { failureOf } from '../fixtures/codes.ts';
 
 const never = () => new Promise<never>(() => {});
-const caught = (work: Promise<unknown>) => work.then(() => assert.fail('it succeeded'), asOcicryptError);
 const unending = () => new AbortController().signal;
 
 test('a missed deadline names what was waited for last, with its hint, through every signal that is derived', async () => {
   const helper = { name: 'the helper /opt/token', hint: 'ask it' };
-  const error = await caught(
+  const error = await failureOf(
     withDeadline(60, undefined, 'key k', (outer) =>
       withAttempt(10_000, eitherSignal(outer, unending()), 'key k', async (signal) => {
         await waitFor(signal, { name: 'kms.test' }, 'on', async () => {});
@@ -31,7 +31,7 @@ test('a missed deadline names what was waited for last, with its hint, through e
 });
 
 test('a deadline of the caller names it too', async () => {
-  const error = await caught(
+  const error = await failureOf(
     withDeadline(60_000, AbortSignal.timeout(20), 'key k', (signal) =>
       waitFor(signal, { name: 'kms.test' }, 'on', never),
     ),
@@ -41,7 +41,7 @@ test('a deadline of the caller names it too', async () => {
 
 test('a caller that leaves between two attempts is told what the last one said', async () => {
   const limits = { total: 10_000, attempt: 50, attempts: 3, stagger: 10 };
-  const error = await caught(
+  const error = await failureOf(
     withDeadline(limits.total, AbortSignal.timeout(60), 'wrap', (signal) =>
       withAttempts(limits, signal, 'key k', () =>
         Promise.reject(new OcicryptError('throttled', 'k is throttled', { retryable: true, retryAfter: 5000 })),
@@ -61,7 +61,7 @@ test('an attempt’s clock starts anew with each wait that has one of its own, a
       return 'done';
     });
   assert.equal(await work('anew', 100), 'done');
-  assert.match((await caught(work('on', 100))).message, /no answer within 150 ms/);
+  assert.match((await failureOf(work('on', 100))).message, /no answer within 150 ms/);
   const long = (clock: 'anew' | 'still') =>
     withAttempt(limit, unending(), 'x', (signal) =>
       waitFor(signal, { name: 'credentials' }, clock, async () => {
@@ -70,7 +70,7 @@ test('an attempt’s clock starts anew with each wait that has one of its own, a
       }),
     );
   assert.equal(await long('still'), 'done');
-  assert.match((await caught(long('anew'))).message, /no answer within 150 ms, waiting for credentials/);
+  assert.match((await failureOf(long('anew'))).message, /no answer within 150 ms, waiting for credentials/);
 });
 
 test('an attempt that has ended starts no clock again', async () => {
@@ -89,8 +89,8 @@ test('shared work runs once, under a clock of its own, and every caller is told 
     return waitFor(signal, { name: 'the token service sts.test' }, 'anew', never);
   });
   const call = () => withAttempt(100, unending(), 'key k', shared);
-  const early = caught(withDeadline(120, undefined, 'wrap', (signal) => withAttempt(100, signal, 'key k', shared)));
-  const errors = await Promise.all([caught(call()), caught(call()), caught(call())]);
+  const early = failureOf(withDeadline(120, undefined, 'wrap', (signal) => withAttempt(100, signal, 'key k', shared)));
+  const errors = await Promise.all([failureOf(call()), failureOf(call()), failureOf(call())]);
   assert.equal(runs, 1);
   assert.match((await early).message, /^wrap: no answer within 120 ms, waiting for the helper$/);
   for (const { message } of errors) {
@@ -114,7 +114,7 @@ test('shared work ends with its last caller', async () => {
     return never();
   });
   const [one, two] = [new AbortController(), new AbortController()];
-  const calls = [one, two].map(({ signal }) => caught(withAttempt(10_000, signal, 'k', shared)));
+  const calls = [one, two].map(({ signal }) => failureOf(withAttempt(10_000, signal, 'k', shared)));
   one.abort();
   await sleep(5);
   assert.equal(ended, undefined);
@@ -138,7 +138,7 @@ test('an HTTP client names the host, its role, or the proxy that opens no tunnel
   assert.ok(typeof address === 'object' && address !== null);
   const HTTPS_PROXY = `http://127.0.0.1:${address.port}`;
   const ask = (url: string, role?: 'metadata server' | 'token service') =>
-    caught(
+    failureOf(
       withAttempt(300, unending(), 'key k', (signal) =>
         createHttpClient({ environment: { HTTPS_PROXY } }).request({ method: 'GET', url, role, signal }),
       ),

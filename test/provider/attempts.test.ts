@@ -1,15 +1,15 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { withDeadline } from '../../src/base/deadline.ts';
-import { asOcicryptError, OcicryptError } from '../../src/base/errors.ts';
+import { OcicryptError } from '../../src/base/errors.ts';
 import { DEFAULT_LIMITS, firstSuccess, type Limits, limitsWithin, withRetries } from '../../src/provider/attempts.ts';
 import { createTestClock } from '../fixtures/clock.ts';
+import { failureOf } from '../fixtures/codes.ts';
 
 const LIMITS: Limits = { total: 2000, attempt: 100, attempts: 3, stagger: 20 };
 const never = () => new Promise<never>(() => {});
 const failure = (details: ConstructorParameters<typeof OcicryptError>[2] = {}) =>
   new OcicryptError('unavailable', 'gone', details);
-const caught = (work: Promise<unknown>) => work.then(() => assert.fail('it succeeded'), asOcicryptError);
 const unending = () => new AbortController().signal;
 
 test('an attempt has a third of the whole, and 3 s where there is room for them', () => {
@@ -20,7 +20,7 @@ test('an attempt has a third of the whole, and 3 s where there is room for them'
 
 test('a deadline ends what ignores its signal, names it, and says what to do', async () => {
   let signal: AbortSignal | undefined;
-  const error = await caught(
+  const error = await failureOf(
     withDeadline(20, undefined, 'key k', (given) => {
       signal = given;
       return never();
@@ -34,25 +34,25 @@ test('a deadline ends what ignores its signal, names it, and says what to do', a
 test('a deadline passes results and errors on, and leaves no timer behind', async () => {
   assert.equal(await withDeadline(60_000, undefined, 'x', async () => 1), 1);
   assert.equal(
-    (await caught(withDeadline(60_000, undefined, 'x', () => Promise.reject(failure())))).code,
+    (await failureOf(withDeadline(60_000, undefined, 'x', () => Promise.reject(failure())))).code,
     'unavailable',
   );
   const thrown = withDeadline(30, undefined, 'x', () => {
     throw failure();
   });
-  assert.equal((await caught(thrown)).code, 'unavailable', 'thrown at once');
+  assert.equal((await failureOf(thrown)).code, 'unavailable', 'thrown at once');
   // A timer left behind would reject here with nobody to take it, which ends the process.
   await new Promise((resolve) => setTimeout(resolve, 60));
 });
 
 test('an outer signal ends it, before or while it runs', async () => {
-  const ran = await caught(withDeadline(60_000, AbortSignal.abort(), 'x', () => assert.fail('it ran')));
+  const ran = await failureOf(withDeadline(60_000, AbortSignal.abort(), 'x', () => assert.fail('it ran')));
   assert.equal(ran.code, 'deadline-exceeded');
   const controller = new AbortController();
-  const work = caught(withDeadline(60_000, controller.signal, 'x', never));
+  const work = failureOf(withDeadline(60_000, controller.signal, 'x', never));
   controller.abort(failure());
   assert.equal((await work).code, 'unavailable', 'the reason is kept where it is one of ours');
-  const timed = await caught(withDeadline(60_000, AbortSignal.timeout(5), () => 'lazily', never));
+  const timed = await failureOf(withDeadline(60_000, AbortSignal.timeout(5), () => 'lazily', never));
   assert.match(timed.message, /^lazily: no answer in time/);
 });
 
@@ -65,7 +65,7 @@ async function patienceFor(error: OcicryptError, limits: Partial<Limits> = {}, r
     times.push(clock.now() - begun);
     throw error;
   };
-  const ended = await clock.settle(caught(withRetries({ ...DEFAULT_LIMITS, ...limits }, unending(), run, clock)));
+  const ended = await clock.settle(failureOf(withRetries({ ...DEFAULT_LIMITS, ...limits }, unending(), run, clock)));
   return { times, calls: times.length, last: times.at(-1), ended };
 }
 
@@ -141,7 +141,7 @@ test('the patience is that of the whole call, whatever of it has passed', async 
       clock,
     ),
   );
-  assert.equal((await clock.settle(caught(work))).code, 'unavailable');
+  assert.equal((await clock.settle(failureOf(work))).code, 'unavailable');
   assert.equal(calls, 1);
 });
 

@@ -8,6 +8,7 @@ import type { AuditEvent, Decision, Logger } from '../../src/provider/audit.ts';
 import { type Call, createProvider, type ProviderOptions } from '../../src/provider/handle.ts';
 import { encodePacketV1 } from '../../src/provider/packet.ts';
 import { parseAllowRule } from '../../src/provider/policy.ts';
+import { failureOf } from '../fixtures/codes.ts';
 import { AGE, contextOf, DATA_KEY, OPTSDATA } from '../fixtures/packets.ts';
 import { createTestKek, type TestKek } from '../fixtures/provider.ts';
 import { FIRST_KEY, GCP, PACKET, replyOf, unwrapRequest, wrapRequest } from '../fixtures/vectors/shape.ts';
@@ -32,8 +33,6 @@ function setUp(
   const handle = (request: string, call?: Call) => provider.handle(Buffer.from(request), call);
   return { events, handle };
 }
-
-const failed = (work: Promise<unknown>) => work.then(() => assert.fail('it succeeded'), asOcicryptError);
 
 test('an unwrap has one line: who, what, which key, which packet', async () => {
   const { events, handle } = setUp();
@@ -85,7 +84,7 @@ test('every refusal has its line too, whatever was refused', async () => {
     [unwrapRequest(PACKET.replaceAll(FIRST_KEY, other)), 'not-allowed', 'unwrap'],
   ] as const) {
     const { events, handle } = setUp();
-    assert.equal((await failed(handle(request))).code, outcome);
+    assert.equal((await failureOf(handle(request))).code, outcome);
     assert.deepEqual(
       events.map((event) => [event.outcome, event.operation]),
       [[outcome, operation]],
@@ -93,7 +92,7 @@ test('every refusal has its line too, whatever was refused', async () => {
     );
   }
   const { events, handle } = setUp({ unwrap: () => Promise.reject(new TypeError('secret')) });
-  await failed(handle(unwrapRequest(PACKET)));
+  await failureOf(handle(unwrapRequest(PACKET)));
   assert.equal(events[0]?.outcome, 'internal');
 });
 
@@ -122,7 +121,7 @@ test('P24 where the line cannot be written nothing is released', async () => {
   const notWritten = new OcicryptError('not-written', 'cannot append to /audit');
   for (const request of [unwrapRequest(PACKET), wrapRequest([FIRST_KEY]), unwrapRequest('{}'), '']) {
     const { handle } = setUp(undefined, { audit: { record: () => Promise.reject(notWritten) } });
-    assert.equal(await failed(handle(request)), notWritten);
+    assert.equal(await failureOf(handle(request)), notWritten);
   }
 });
 
@@ -145,11 +144,11 @@ test('the log is told of each request with the fields of its audit line', async 
   const { events, handle } = setUp(undefined, { log });
   await handle(unwrapRequest(PACKET));
   assert.deepEqual(lines, events);
-  const error = await failed(handle(unwrapRequest('{}')));
+  const error = await failureOf(handle(unwrapRequest('{}')));
   assert.deepEqual(lines[1], { ...events[1], error: reportError(error) });
   const alone = setUp(undefined, { log, audit: undefined });
   await alone.handle(unwrapRequest(PACKET));
-  await failed(alone.handle('', { refusal: new OcicryptError('throttled', 'too many') }));
+  await failureOf(alone.handle('', { refusal: new OcicryptError('throttled', 'too many') }));
   const said = lines.slice(2).map((line) => Object.entries(line ?? {}).filter(([name]) => /^(?:op|out|pa)/.test(name)));
   assert.deepEqual(said.map(Object.fromEntries), [
     { operation: 'unwrap', outcome: 'ok', packet: 'v2', packetDigest: DIGEST },
@@ -184,9 +183,9 @@ test('a file of the operator that cannot be used is said if it may be why a key 
   assert.equal(await outcome(AGE.recipient, true), 'ok');
   assert.equal(await outcome(AGE.recipient, false), 'not-found');
   const { handle } = setUp(undefined, { rules, openKek });
-  assert.equal((await failed(handle(unwrapRequest(PACKET, [FIRST_KEY])))).code, 'not-found');
+  assert.equal((await failureOf(handle(unwrapRequest(PACKET, [FIRST_KEY])))).code, 'not-found');
   const prefix = setUp(undefined, { rules: [parseAllowRule('gcpkms://projects/p/*')], callerKeysAllowed: false });
-  assert.equal((await failed(prefix.handle(wrapRequest([AGE.recipient])))).code, 'not-allowed');
+  assert.equal((await failureOf(prefix.handle(wrapRequest([AGE.recipient])))).code, 'not-allowed');
 });
 
 test('a missed deadline names three keys of a packet, and of each what a line has room for', async () => {
@@ -197,7 +196,7 @@ test('a missed deadline names three keys of a packet, and of each what a line ha
     limits: { total: 30, attempt: 1000, attempts: 1, stagger: 20 },
     openKek: () => new Promise(() => {}),
   });
-  const { code, message } = await failed(handle(wrapRequest(recipients)));
+  const { code, message } = await failureOf(handle(wrapRequest(recipients)));
   assert.equal(code, 'deadline-exceeded');
   assert.ok(message.includes(`key ${key(long).slice(0, 256)}, key ${key('two')}, key ${key('three')}`), message);
   assert.ok(!message.includes('four') && !message.includes(key(long).slice(0, 257)), message);
@@ -209,12 +208,12 @@ test('each decision is told once: the operation, its key and its outcome, or tha
   const { handle } = setUp(undefined, { onDecision });
   await handle(unwrapRequest(PACKET));
   await handle(wrapRequest([FIRST_KEY]));
-  await failed(handle(unwrapRequest('{}')));
-  await failed(handle(''));
+  await failureOf(handle(unwrapRequest('{}')));
+  await failureOf(handle(''));
   const refusal = new OcicryptError('throttled', 'too many');
-  assert.equal(await failed(handle('', { refusal, operation: 'unwrap' })), refusal);
+  assert.equal(await failureOf(handle('', { refusal, operation: 'unwrap' })), refusal);
   const record = () => Promise.reject(new OcicryptError('not-written', 'full'));
-  await failed(setUp(undefined, { onDecision, audit: { record } }).handle(unwrapRequest(PACKET)));
+  await failureOf(setUp(undefined, { onDecision, audit: { record } }).handle(unwrapRequest(PACKET)));
   assert.deepEqual(told, [
     { operation: 'unwrap', key: FIRST_KEY, outcome: 'ok' },
     { operation: 'wrap', key: FIRST_KEY, outcome: 'ok' },
@@ -230,7 +229,10 @@ test('a caller’s signal ends the call', async () => {
   const { events, handle } = setUp({ unwrap: () => new Promise(() => {}) }, { limits });
   const controller = new AbortController();
   setTimeout(() => controller.abort(), 20);
-  assert.equal((await failed(handle(unwrapRequest(PACKET), { signal: controller.signal }))).code, 'deadline-exceeded');
+  assert.equal(
+    (await failureOf(handle(unwrapRequest(PACKET), { signal: controller.signal }))).code,
+    'deadline-exceeded',
+  );
   assert.equal(events[0]?.outcome, 'deadline-exceeded');
 });
 
@@ -248,7 +250,7 @@ test('many requests at once do not mix', async () => {
 test('keys that a call names are its own right in a command, and only narrow in a server', async () => {
   const request = wrapRequest(['gcpkms://projects/p/locations/l/keyRings/r/cryptoKeys/k']);
   await setUp().handle(request);
-  const error = await failed(setUp(undefined, { callerKeysAllowed: false }).handle(request));
+  const error = await failureOf(setUp(undefined, { callerKeysAllowed: false }).handle(request));
   assert.equal(error.code, 'not-allowed');
 });
 
@@ -269,7 +271,7 @@ test('Enabled means the default key, else the only key of the list, else an erro
   assert.ok(first?.kind === 'key');
   assert.deepEqual(await wrapped({ rules, defaultKey: first.uri }), [key]);
   for (const more of [{ rules }, { rules: [] }, { rules: [parseAllowRule('gcpkms://projects/p/*')] }]) {
-    const error = await failed(wrapped(more));
+    const error = await failureOf(wrapped(more));
     assert.deepEqual([error.code, error.hint?.includes('defaultKey')], ['bad-input', true]);
   }
 });
@@ -279,7 +281,7 @@ test('another key than --kmsURI is an error that names both', async () => {
   const defaultRule = parseAllowRule(key(''));
   assert.ok(defaultRule.kind === 'key');
   const { handle } = setUp(undefined, { rules: [defaultRule], defaultKey: defaultRule.uri });
-  const error = await failed(handle(wrapRequest([key('2')])));
+  const error = await failureOf(handle(wrapRequest([key('2')])));
   assert.ok(
     error.code === 'bad-input' && error.message.includes(key('2')) && error.message.includes(`is ${key('')}`),
     error.message,

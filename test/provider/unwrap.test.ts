@@ -8,6 +8,7 @@ import { cannotBeUnwrapped } from '../../src/kms/kek.ts';
 import { createProvider, type ProviderOptions } from '../../src/provider/handle.ts';
 import { isLayerKeyRecord } from '../../src/provider/layer-key.ts';
 import { parseAllowRule } from '../../src/provider/policy.ts';
+import { failureOf } from '../fixtures/codes.ts';
 import {
   canonicalJson,
   DATA_KEY,
@@ -76,10 +77,6 @@ const slow = (milliseconds: number): TestKek => ({
 });
 const HANG: TestKek = { unwrap: () => new Promise(() => {}) };
 
-async function refusal(work: Promise<unknown>): Promise<OcicryptError> {
-  return work.then(() => assert.fail('it succeeded'), asOcicryptError);
-}
-
 function assertOpened(reply: Uint8Array): void {
   assert.equal(JSON.parse(Buffer.from(reply).toString()).keyunwrapresults.optsdata, OPTSDATA.toString('base64'));
 }
@@ -145,7 +142,7 @@ test('what is not retryable is asked once, what is throttled as often as the lim
     ['throttled', { retryable: true }, 3],
   ] as const) {
     const { unwrap, started } = provider([key('a')], { [key('a')]: failing(code, details) });
-    assert.equal((await refusal(unwrap(packetFor(key('a'))))).code, code);
+    assert.equal((await failureOf(unwrap(packetFor(key('a'))))).code, code);
     assert.equal(started.length, expected);
   }
 });
@@ -160,7 +157,7 @@ test('no recipient waits for one that is out of order: the others open at once, 
   assertOpened(await unwrap(packetFor(key('a'), key('b'), key('c'))));
   const limits = { total: 1000, attempt: 500, attempts: 3, stagger: 300 };
   const none = provider([PREFIX], { [key('a')]: down, [key('b')]: failing('refused') }, { limits });
-  const error = await refusal(none.unwrap(packetFor(key('a'), key('b'))));
+  const error = await failureOf(none.unwrap(packetFor(key('a'), key('b'))));
   assert.equal(error.code, 'unavailable');
   assert.match(error.message, /tried \d times in \d\.\d s.* \| refused: /);
   assert.ok(none.started.filter((one) => one.key === key('a')).length > 1);
@@ -172,7 +169,7 @@ test('a service that asks to be left alone for longer than the call is throttlin
     [key('a')]: failing('throttled', { retryable: true, retryAfter: 60_000 }),
   });
   const begin = performance.now();
-  assert.equal((await refusal(unwrap(packetFor(key('a'))))).code, 'throttled');
+  assert.equal((await failureOf(unwrap(packetFor(key('a'))))).code, 'throttled');
   assert.ok(performance.now() - begin < 1000);
   assert.equal(started.length, 1);
 });
@@ -183,7 +180,7 @@ test('combined failures name each key and say what each refused; the code is the
     [key('b')]: failing('refused', { hint: 'grant it' }),
     [key('c')]: failing('not-found'),
   });
-  const error = await refusal(unwrap(packetFor(key('a'), key('b'), key('c'))));
+  const error = await failureOf(unwrap(packetFor(key('a'), key('b'), key('c'))));
   assert.equal(error.code, 'refused');
   for (const part of ['integrity: ', 'refused: ', 'grant it', 'not-found: ', 'none of 3 keys'])
     assert.ok(error.message.includes(part), error.message);
@@ -207,7 +204,7 @@ test('two entries for one key are one attempt', async () => {
   const { unwrap, started } = provider([key('a'), key('a').slice('gcpkms://'.length), PREFIX], {
     [key('a')]: failing('refused'),
   });
-  const error = await refusal(unwrap(packetFor(key('a'))));
+  const error = await failureOf(unwrap(packetFor(key('a'))));
   assert.equal(started.length, 1);
   assert.doesNotMatch(error.message, /none of/);
 });
@@ -222,7 +219,7 @@ test('a key file that cannot be opened keeps no other key from opening', async (
     },
   };
   assertOpened(await provider(rules, {}, broken).unwrap(packetFor(LOCAL, key('a'))));
-  const error = await refusal(provider(['keyfile:///missing.key'], {}, broken).unwrap(packetFor(LOCAL)));
+  const error = await failureOf(provider(['keyfile:///missing.key'], {}, broken).unwrap(packetFor(LOCAL)));
   assert.equal(error.code, 'not-found');
   assert.deepEqual(base.opened, []);
 });
@@ -234,7 +231,7 @@ test('P15 a key that never answers and ignores its signal is ended by the deadli
   ]) {
     const { unwrap } = provider([PREFIX], { [key('a')]: HANG, [key('b')]: HANG }, { limits });
     const begin = performance.now();
-    const error = await refusal(unwrap(packetFor(key('a'), key('b'))));
+    const error = await failureOf(unwrap(packetFor(key('a'), key('b'))));
     assert.ok(performance.now() - begin < limits.total + 250 * 4, 'it ended');
     assert.equal(error.code, 'deadline-exceeded');
     assert.ok(error.message.includes(key('a')) && error.message.includes(key('b')), error.message);
@@ -256,11 +253,11 @@ test('P15 wrong key, wrong tag, wrong shape and wrong context have one text', as
   const texts = new Set<string>();
   for (const unwrapAnswer of answers) {
     const { unwrap } = provider([key('a')], { [key('a')]: { unwrap: unwrapAnswer } });
-    texts.add(describeError(await refusal(unwrap(packetFor(key('a'))))));
+    texts.add(describeError(await failureOf(unwrap(packetFor(key('a'))))));
   }
   for (const plaintext of ['password', '{}', '[]', '', '{"symkey":"AA=="}']) {
     const { unwrap } = provider([key('a')], { [key('a')]: { unwrap: async () => Buffer.from(plaintext) } });
-    texts.add(describeError(await refusal(unwrap(packetV1(key('a'), Uint8Array.of(1))))));
+    texts.add(describeError(await failureOf(unwrap(packetV1(key('a'), Uint8Array.of(1))))));
   }
   assert.equal(texts.size, 1, [...texts].join('\n'));
   assert.match([...texts][0] ?? '', /^integrity: .*cryptoKeys\/a: cannot be unwrapped; /);
@@ -287,8 +284,8 @@ test('keys that the caller names narrow what is tried', async () => {
     started.map((one) => one.key),
     [key('b')],
   );
-  assert.equal((await refusal(unwrap(packetFor(key('a')), [key('c')]))).code, 'not-allowed');
-  assert.equal((await refusal(unwrap(packetFor(key('a')), ['awskms:///alias/a']))).code, 'not-allowed');
+  assert.equal((await failureOf(unwrap(packetFor(key('a')), [key('c')]))).code, 'not-allowed');
+  assert.equal((await failureOf(unwrap(packetFor(key('a')), ['awskms:///alias/a']))).code, 'not-allowed');
 });
 
 test('entries of one key that lead to two places are both tried, and an entry that is there twice is tried once', async () => {
@@ -300,7 +297,7 @@ test('entries of one key that lead to two places are both tried, and an entry th
   ] as const) {
     const fails: TestKek = { unwrap: () => Promise.reject(new OcicryptError('not-found', 'not there')) };
     const { unwrap, opened } = provider([...entries, ...entries], { [asked]: fails });
-    assert.equal((await refusal(unwrap(packetFor(asked)))).code, 'not-found');
+    assert.equal((await failureOf(unwrap(packetFor(asked)))).code, 'not-found');
     assert.deepEqual(opened, [asked, asked]);
   }
 });
@@ -308,7 +305,7 @@ test('entries of one key that lead to two places are both tried, and an entry th
 test('a packet for other keys opens no file, and of many keys it is said how many more there are', async () => {
   const { unwrap, opened } = provider(['keyfile:///one.key']);
   const outcome = async (...names: readonly string[]) => {
-    const { code, message, hint = '' } = await refusal(unwrap(packetFor(...names.map(key))));
+    const { code, message, hint = '' } = await failureOf(unwrap(packetFor(...names.map(key))));
     assert.equal(code, 'not-allowed');
     assert.ok(hint.endsWith(`=${key('a')}`), hint);
     return / and \d+ more /.exec(message)?.[0].trim();
@@ -323,14 +320,14 @@ test('a packet for a key file opens no key of another kind, and the hint is to g
   const rules = [key('a'), PREFIX, `keyfile:sha256:${'0'.repeat(64)}`, 'kbs:///a/b/c', 'pkcs11:object=o'];
   for (const one of rules) {
     const { unwrap, opened } = provider([one]);
-    const { code, hint = '' } = await refusal(unwrap(packetFor(LOCAL)));
+    const { code, hint = '' } = await failureOf(unwrap(packetFor(LOCAL)));
     assert.deepEqual([code, hint.endsWith('=FILE'), opened], ['not-allowed', true, []], one);
   }
 });
 
 test('an entry with a version is said to allow wrapping only, and which key to allow', async () => {
   const { unwrap, opened } = provider([`${key('a')}/cryptoKeyVersions/1`]);
-  const { code, hint = '' } = await refusal(unwrap(packetFor(key('b'), key('a'))));
+  const { code, hint = '' } = await failureOf(unwrap(packetFor(key('b'), key('a'))));
   assert.equal(code, 'not-allowed');
   assert.ok(hint.includes(`allow the key, ${key('a')}, `), hint);
   assert.deepEqual(opened, []);
@@ -357,7 +354,7 @@ test('labels that are demanded must be those of the packet, exactly', async () =
   assertOpened(await demand({ team: 'a', env: 'prod' }).unwrap(packet));
   for (const wanted of [{}, { env: 'prod' }, { env: 'prod', team: 'b' }, { ...labels, more: 'x' }]) {
     const { unwrap, opened } = demand(wanted);
-    assert.equal((await refusal(unwrap(packet))).code, 'not-allowed');
+    assert.equal((await failureOf(unwrap(packet))).code, 'not-allowed');
     assert.deepEqual(opened, [], 'before any key is opened');
   }
 });
@@ -430,7 +427,7 @@ test(seeded('P13 nothing but a layer-key record is ever released, whatever a key
   assertOpened(await unwrap(packet));
   for (let count = 0; count < runs(2000); count++) {
     plaintext = shapes[random(shapes.length)]?.() ?? OPTSDATA;
-    const error = await refusal(unwrap(packet));
+    const error = await failureOf(unwrap(packet));
     assert.equal(error.code, 'integrity');
   }
 });

@@ -8,12 +8,12 @@ import { OPTION_NAMES } from '../../../src/cli/options/configuration.ts';
 import { parseSettings } from '../../../src/cli/options/settings.ts';
 import { isOptionName, OPTIONS, type OptionName, optionSpec } from '../../../src/cli/options/table.ts';
 import { VERSION } from '../../../src/cli/version.ts';
+import { failureOf } from '../../fixtures/codes.ts';
 import { runCommand } from '../../fixtures/terminal.ts';
 
 const ALL: readonly OptionName[] = OPTION_NAMES;
 const parse = (words: readonly string[]) => parseSettings(words, ALL);
 const parseGo = (words: readonly string[]) => parseSettings(words, ALL, 'go');
-const failed = (work: Promise<unknown>) => work.then(() => assert.fail('it succeeded'), asOcicryptError);
 
 /** A usable value of an option. */
 function sampleValue(name: OptionName): string {
@@ -29,7 +29,7 @@ for (const name of OPTION_NAMES) {
     if (optionSpec(name).kind === 'switch') {
       for (const settings of [await parse([`--${name}`]), await parseGo([`-${name}`])])
         assert.deepEqual(settings.operands, []);
-      assert.equal((await failed(parse([`--${name}=x`]))).code, 'usage');
+      assert.equal((await failureOf(parse([`--${name}=x`]))).code, 'usage');
       return;
     }
     const value = sampleValue(name);
@@ -42,8 +42,8 @@ for (const name of OPTION_NAMES) {
     for (const words of [[`-${name}`, value], [`-${name}=${value}`], [`--${name}`, value], [`--${name}=${value}`]]) {
       assert.deepEqual(read(await parseGo(words)), expected, words.join(' '));
     }
-    assert.equal((await failed(parse([`--${name}`]))).code, 'usage');
-    assert.equal((await failed(parse([`--${name}=`]))).code, 'usage');
+    assert.equal((await failureOf(parse([`--${name}`]))).code, 'usage');
+    assert.equal((await failureOf(parse([`--${name}=`]))).code, 'usage');
   });
 }
 
@@ -61,16 +61,16 @@ test('an unknown option is refused with the nearest one', async () => {
     ['--audit-lg=x', '--audit-log'],
     ['--gcp-endpont=x', '--gcp-endpoint'],
   ]) {
-    const error = await failed(parse([word ?? '']));
+    const error = await failureOf(parse([word ?? '']));
     assert.deepEqual([error.code, error.hint], ['usage', `did you mean ${near}?`], word);
   }
-  const far = await failed(parse(['--zzzzzzzzzz']));
+  const far = await failureOf(parse(['--zzzzzzzzzz']));
   assert.ok(far.hint?.includes('--help'));
   assert.equal(await nearest('zzzzzzzz', ALL), undefined);
   // Of one or two letters everything short is as near as nothing.
   for (const word of ['r', 'q', '<<']) assert.equal(await nearest(word, ALL), undefined, word);
   for (const word of ['--__proto__=x', '--constructor', '--toString=x', '-x', '--=x'])
-    assert.equal((await failed(parse([word]))).code, 'usage', word);
+    assert.equal((await failureOf(parse([word]))).code, 'usage', word);
 });
 
 test('an option of another command is unknown', async () => {
@@ -85,8 +85,8 @@ test('a word that looks like an option is never taken as the value of the one be
     ['--allow', '--key=x'],
     ['--key', '-x'],
   ]) {
-    assert.equal((await failed(parse(words))).code, 'usage', words.join(' '));
-    assert.equal((await failed(parseGo(words))).code, 'usage', words.join(' '));
+    assert.equal((await failureOf(parse(words))).code, 'usage', words.join(' '));
+    assert.equal((await failureOf(parseGo(words))).code, 'usage', words.join(' '));
   }
   assert.deepEqual((await parse(['--key=--x'])).list('key'), ['--x'], 'but with an equals sign it is');
 });
@@ -105,11 +105,11 @@ test('values of the wrong form are refused with what is right', async () => {
     '--timeout=1e3ms',
     '--timeout=99999999s',
   ]) {
-    const error = await failed(parse([word]));
+    const error = await failureOf(parse([word]));
     assert.equal(error.code, 'usage', word);
     assert.match(error.message, /takes /, word);
   }
-  assert.match((await failed(parse(['--kbs-key=x']))).message, /takes KEY=FILE/);
+  assert.match((await failureOf(parse(['--kbs-key=x']))).message, /takes KEY=FILE/);
   assert.equal((await parse(['--timeout=50s'])).duration('timeout'), 50_000);
   assert.equal((await parse(['--timeout=1ms'])).duration('timeout'), 1);
   assert.equal((await parse(['--timeout=24h'])).duration('timeout'), 24 * 3_600_000);
@@ -187,11 +187,11 @@ for (const name of OPTION_NAMES.filter((one) => optionSpec(one).kind !== 'switch
     };
     const expected = await read(usual);
     for (const stray of [`${usual}\n`, `${usual}\r`, ` ${usual}`, `\uFEFF${usual}`]) {
-      if (isName && kind !== 'pairs') assert.equal((await failed(read(stray))).code, 'usage', JSON.stringify(stray));
+      if (isName && kind !== 'pairs') assert.equal((await failureOf(read(stray))).code, 'usage', JSON.stringify(stray));
       else if (kind !== 'pairs') assert.deepEqual(await read(stray), expected, JSON.stringify(stray));
     }
     for (const bad of ['', ' ', '\n', `${usual}\0${usual}`]) {
-      if (kind !== 'pairs' || bad === '') assert.equal((await failed(read(bad))).code, 'usage', JSON.stringify(bad));
+      if (kind !== 'pairs' || bad === '') assert.equal((await failureOf(read(bad))).code, 'usage', JSON.stringify(bad));
     }
   });
 }

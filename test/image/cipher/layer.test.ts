@@ -4,11 +4,11 @@ import assert from 'node:assert/strict';
 import { createCipheriv, createHash, createHmac } from 'node:crypto';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { type ErrorCode, OcicryptError } from '../../../src/base/errors.ts';
+import { OcicryptError } from '../../../src/base/errors.ts';
 import { decryptLayer, decryptStream, type EncryptedLayer, encryptLayer } from '../../../src/image/cipher/layer.ts';
 import { type ByteSink, type ByteSource, sourceFromStream } from '../../../src/image/cipher/streams.ts';
 import { decodeLayerKeyRecord, decodePublicOptions } from '../../../src/image/model/layer-options.ts';
-import { isCode } from '../../fixtures/codes.ts';
+import { digestOf, rejects } from '../harness.ts';
 
 const MIB = 1024 * 1024;
 
@@ -275,10 +275,6 @@ async function refused(encrypted: Encrypted, changed: Uint8Array, size: number):
   assert.ok(out.bytes().length < size);
 }
 
-async function rejects(code: ErrorCode, promise: Promise<unknown>): Promise<void> {
-  await assert.rejects(promise, isCode(code));
-}
-
 function sourceOf(bytes: Uint8Array, chunk: number): ByteSource {
   return sourceFromStream(
     (async function* () {
@@ -302,8 +298,4 @@ function collector(): { sink: ByteSink; bytes: () => Uint8Array } {
 function sample(size: number): Uint8Array {
   const key = createHash('sha256').update(`${size}`).digest();
   return new Uint8Array(createCipheriv('aes-256-ctr', key, Buffer.alloc(16)).update(Buffer.alloc(size)));
-}
-
-function digestOf(bytes: Uint8Array): string {
-  return `sha256:${createHash('sha256').update(bytes).digest('hex')}`;
 }
