@@ -3,7 +3,7 @@
 import { createHash } from 'node:crypto';
 import { dirname } from 'node:path';
 import { OcicryptError } from '../base/errors.ts';
-import { asArray, asObject, asText, readObject } from '../base/json.ts';
+import { asArray, asObject, asText, type JsonObject, type JsonValue, readObject } from '../base/json.ts';
 import { parseQuietly, table } from './containerd-config.ts';
 import { findProgram, isDirectory } from './files.ts';
 import { type Ended, lastComplaint, outputText, runProgram } from './programs.ts';
@@ -89,34 +89,48 @@ export async function listUsers(ctr: Ctr, namespace: string, names: readonly str
   });
 }
 
-/** What is there of an image, as its manifests say; what is not there, or no JSON, is passed over. */
+/**
+ * What is there of an image, as its manifests say. Each is read once, however often indexes name it.
+ *
+ * @throws OcicryptError `bad-input` if a document cannot be read, which containerd may have read otherwise; `unavailable`
+ */
 export async function readStored(
   ctr: Ctr,
   { namespace, digest }: Pick<NamedImage, 'namespace' | 'digest'>,
 ): Promise<StoredImage> {
-  const bytes = (await ctr.try(namespace, ['content', 'get', digest])).output;
-  const blobs = [digest];
+  const there = new Set(words(await ctr.ask(namespace, ['content', 'ls', '-q'])));
+  const read = async (one: string) => (there.has(one) ? readDocument(ctr, namespace, one) : undefined);
+  const configs: string[] = [];
+  const blobs: string[] = [];
+  const manifests = new Set([digest]);
+  // What is added meanwhile is read, too.
+  for (const one of manifests) {
+    const document = await read(one);
+    for (const inner of digestsIn(asArray(document?.get('manifests')))) manifests.add(inner);
+    configs.push(...digestsIn([document?.get('config')]));
+    blobs.push(...digestsIn(asArray(document?.get('layers'))));
+  }
   const chains: string[] = [];
-  const root = readObject(bytes);
-  for (const entry of asArray(root?.get('manifests')) ?? []) {
-    const inner = asText(asObject(entry)?.get('digest'));
-    if (inner === undefined) continue;
-    const stored = await readStored(ctr, { namespace, digest: inner });
-    blobs.push(...stored.blobs);
-    chains.push(...stored.chains);
+  for (const one of new Set(configs)) {
+    const rootfs = asObject((await read(one))?.get('rootfs'));
+    chains.push(...chainsOf(asArray(rootfs?.get('diff_ids'))?.flatMap((id) => asText(id) ?? []) ?? []));
   }
-  const config = asText(asObject(root?.get('config'))?.get('digest'));
-  if (config !== undefined) {
-    blobs.push(
-      config,
-      ...(asArray(root?.get('layers')) ?? []).flatMap((layer) => asText(asObject(layer)?.get('digest')) ?? []),
-    );
-    const text = readObject((await ctr.try(namespace, ['content', 'get', config])).output);
-    chains.push(
-      ...chainsOf(asArray(asObject(text?.get('rootfs'))?.get('diff_ids'))?.flatMap((one) => asText(one) ?? []) ?? []),
-    );
-  }
-  return { blobs, chains };
+  return { blobs: [...manifests, ...configs, ...blobs], chains };
+}
+
+function digestsIn(descriptors: readonly (JsonValue | undefined)[] = []): readonly string[] {
+  return descriptors.flatMap((one) => asText(asObject(one)?.get('digest')) ?? []);
+}
+
+/** Undefined for what is no object of JSON. */
+async function readDocument(ctr: Ctr, namespace: string, digest: string): Promise<JsonObject | undefined> {
+  const ended = await ctr.try(namespace, ['content', 'get', digest]);
+  const document = ended.status === 0 ? readObject(ended.output) : undefined;
+  if (document !== undefined || (ended.status === 0 && !/^\s*\{/.test(Buffer.from(ended.output).toString('latin1'))))
+    return document;
+  throw new OcicryptError('bad-input', `${digest} cannot be read: what is unpacked of the image is not known`, {
+    hint: `see ctr -n ${namespace} snapshots ls`,
+  });
 }
 
 /** What of these is there in a namespace. */

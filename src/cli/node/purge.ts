@@ -1,6 +1,6 @@
 // Removes images from this node, with what was unpacked of them: until then a withdrawn key means nothing here.
 
-import { OcicryptError } from '../../base/errors.ts';
+import { asOcicryptError, OcicryptError } from '../../base/errors.ts';
 import { showName, showValue } from '../../base/shown.ts';
 import { type Ctr, leftOf, listImages, listUsers, type NamedImage, openCtr, readStored } from '../../node/ctr.ts';
 import { findProgram } from '../../node/files.ts';
@@ -63,7 +63,7 @@ async function purgeFrom(ctr: Ctr, image: string, isDryRun: boolean): Promise<re
   return lines;
 }
 
-/** @throws OcicryptError `configuration` if another image keeps a part of it here */
+/** @throws OcicryptError `configuration` if another image keeps a part of it here, `bad-input` if it is not known what is here of it */
 async function remove(
   ctr: Ctr,
   namespace: string,
@@ -72,14 +72,16 @@ async function remove(
 ): Promise<void> {
   const [first] = images;
   if (first === undefined) return;
-  const stored = await readStored(ctr, first);
+  const stored = await readStored(ctr, first).catch(asOcicryptError);
   await ctr.ask(namespace, ['images', 'rm', '--sync', ...images.map(({ name }) => name)]);
+  if (stored instanceof OcicryptError) throw stored;
   const left = await leftOf(ctr, namespace, stored);
   if (left.length === 0) return;
   const others: string[] = [];
   for (const other of all.filter((one) => one.namespace === namespace && !images.includes(one))) {
-    const { blobs, chains } = await readStored(ctr, other);
-    if ([...blobs, ...chains].some((one) => left.includes(one))) others.push(other.name);
+    const theirs = await readStored(ctr, other).catch(() => undefined);
+    if (theirs !== undefined && [...theirs.blobs, ...theirs.chains].some((one) => left.includes(one)))
+      others.push(other.name);
   }
   const by =
     others.length > 0
