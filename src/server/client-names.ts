@@ -12,6 +12,11 @@ export function clientNames(socket: TLSSocket): readonly string[] {
   return typeof subjectaltname === 'string' ? parseNames(subjectaltname) : [];
 }
 
+/** What all connections that show one certificate are known by; undefined for one that shows none, or one without names. */
+export function certificateClient({ names }: { readonly names?: readonly string[] }): string | undefined {
+  return names?.join('\n') || undefined;
+}
+
 /**
  * Splits OpenSSL's text for alternative names. A name that needs quotes there could be two names or none; it is left
  * out, and so never allowed (CVE-2021-44532). A DNS name with a colon would pass for a name of another kind.

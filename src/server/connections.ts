@@ -3,6 +3,7 @@
 
 import type { Socket } from 'node:net';
 import type { Peer } from './call.ts';
+import { certificateClient } from './client-names.ts';
 import type { CloseReason, Connection, ConnectionHolder, ConnectionsOptions } from './connection.ts';
 import { Http2Connection } from './http2-connection.ts';
 import { TtrpcConnection } from './ttrpc-connection.ts';
@@ -39,6 +40,8 @@ class ConnectionPool implements Connections, ConnectionHolder {
   readonly #unproved = new Map<Socket, Unproved>();
   /** Connections that have; those that are idle longest come first. */
   readonly #proved = new Map<Socket, Connection>();
+  /** By which certificate they were let in. */
+  readonly #clients = new WeakMap<Socket, string>();
   #sweeper: ReturnType<typeof setInterval> | undefined;
   #swept = 0;
   #drained: (() => void) | undefined;
@@ -64,6 +67,8 @@ class ConnectionPool implements Connections, ConnectionHolder {
 
   accept(socket: Socket, peer: Peer, begun?: Socket): void {
     if (begun !== undefined) this.#unproved.delete(begun);
+    const client = certificateClient(peer);
+    if (client !== undefined) this.#clients.set(socket, client);
     this.#accept(socket, () => new Http2Connection(socket, peer, this));
   }
 
@@ -75,7 +80,7 @@ class ConnectionPool implements Connections, ConnectionHolder {
     socket.on('error', () => socket.destroy());
     if (socket.destroyed) return;
     if (this.#drained !== undefined) this.#close(socket, 'drain');
-    else if (!this.#makeRoom()) this.#close(socket, 'too-many');
+    else if (!this.#makeRoom() || !this.#makeOwnRoom(socket)) this.#close(socket, 'too-many');
     else this.#add(socket, speak());
   }
 
@@ -118,6 +123,22 @@ class ConnectionPool implements Connections, ConnectionHolder {
       return true;
     }
     return false;
+  }
+
+  /**
+   * One certificate has seven eighths of all places: whatever it does, others find room. If it has them all, what is idle
+   * of its own gives way. Who shows no certificate cannot be told from others.
+   */
+  #makeOwnRoom(socket: Socket): boolean {
+    const client = this.#clients.get(socket);
+    if (client === undefined) return true;
+    const { connections } = this.options.limits;
+    const all = [...this.#unproved.values(), ...this.#proved.values()];
+    const own = all.filter((one) => this.#clients.get(one.socket) === client);
+    if (own.length < connections - Math.floor(connections / 8)) return true;
+    const idle = own.find((one) => !one.isBusy());
+    idle?.close('too-many');
+    return idle !== undefined;
   }
 
   #close(socket: Socket, reason: CloseReason): void {

@@ -4,6 +4,7 @@ import { constants, performServerHandshake, type ServerHttp2Session } from 'node
 import type { Socket } from 'node:net';
 import type { Client } from '../base/fair-queue.ts';
 import { Call, type CallListener, type Peer } from './call.ts';
+import { certificateClient } from './client-names.ts';
 import type { CloseReason, Connection, ConnectionHolder } from './connection.ts';
 import { Credit } from './credit.ts';
 import { LEAVE_MILLISECONDS, MAXIMUM_UNSENT_BYTES } from './limits.ts';
@@ -25,7 +26,7 @@ export class Http2Connection implements Connection, CallListener {
   constructor(socket: Socket, peer: Peer, pool: ConnectionHolder) {
     this.socket = socket;
     this.#pool = pool;
-    this.client = peer.names?.join('\n') || this;
+    this.client = certificateClient(peer) ?? this;
     this.#credit = new Credit(pool.options.limits.streams);
     this.#session = performServerHandshake(socket, sessionOptions(pool.options.limits.streams));
     this.#session.on('error', () => socket.destroy());

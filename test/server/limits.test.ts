@@ -12,7 +12,15 @@ import { createKekSharing } from '../../src/kms/sharing.ts';
 import type { ProviderOptions } from '../../src/provider/handle.ts';
 import { CallGate, type Holder, PAGE_BYTES, PageBudget } from '../../src/server/limits.ts';
 import { MessageReceiver } from '../../src/server/message.ts';
-import { callKeyProvider, type RunningOptions, startRunning, unwrapRequest, wrapRequest } from './running.ts';
+import { createCertificateAuthority } from '../fixtures/certificates.ts';
+import {
+  callKeyProvider,
+  type RunningOptions,
+  startRunning,
+  temporaryDirectory,
+  unwrapRequest,
+  wrapRequest,
+} from './running.ts';
 
 const KEY = 'gcpkms://projects/p/locations/global/keyRings/r/cryptoKeys/k';
 
@@ -321,4 +329,41 @@ test('a key is only open to the operation that the list names', async (t) => {
   const unwrapOnly = await startRunning(t, sharing(kek, 100, { rules: rules('unwrap') }));
   assert.equal(await codeOf(callKeyProvider(unwrapOnly.target, unwrapRequest(wrapped))), 'ok');
   assert.notEqual(await codeOf(callKeyProvider(unwrapOnly.target, wrapRequest())), 'ok');
+});
+
+test('a client certificate never holds all connections, whatever it does with them', async (t) => {
+  const release = Promise.withResolvers<void>();
+  const kek = remoteKek(() => release.promise);
+  const authority = await createCertificateAuthority(await temporaryDirectory(t));
+  const tls = {
+    ...(await authority.issue('server')),
+    clientAuthority: authority.certificate,
+    minVersion: 'TLSv1.3',
+  } as const;
+  const access = { mode: 0o600, group: undefined };
+  const { target } = await startRunning(t, {
+    kek,
+    provider: { rules: [{ kind: 'key', uri: parseKeyUri(KEY) }] },
+    clients: ['greedy.example', 'other.example'],
+    listen: ['tls://127.0.0.1:0'],
+    limits: { connections: 16 },
+    server: { listener: { access, tls, insecurePlaintext: false } },
+  });
+  const client = async (name: string) => {
+    const issued = await authority.issue(name, { names: [`${name}.example`], usage: 'client' });
+    return { authority: authority.certificate, ...issued };
+  };
+  const [greedy, other] = [await client('greedy'), await client('other')];
+  const packet = unwrapRequest(await callKeyProvider(target, wrapRequest(), greedy));
+  let refused = 0;
+  const calls = Array.from({ length: 16 }, async () => {
+    const code = await codeOf(callKeyProvider(target, packet, greedy));
+    if (code !== 'ok') refused++;
+    return code;
+  });
+  while (kek.calls() + refused < 16) await pause(5);
+  assert.equal(kek.calls(), 14);
+  assert.equal(await codeOf(callKeyProvider(target, wrapRequest(), other)), 'ok');
+  release.resolve();
+  assert.equal((await Promise.all(calls)).filter((code) => code === 'ok').length, 14);
 });

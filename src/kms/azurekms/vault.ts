@@ -49,6 +49,7 @@ export interface AzureVault {
 
 /** One token for all keys of one cloud. */
 const CREDENTIALS = new SharedBySettings<TokenCache<string>>();
+/** None of the later ones changes what is asked here; docs/keys-azure.md. */
 const API_VERSION = '7.4';
 const MAXIMUM_ANSWER_BYTES = 64 * 1024;
 
