@@ -17,7 +17,14 @@ export async function tryPulls(name: string, { containerds }: Runtimes): Promise
   for (const one of running) findings.push(await tryPull(runtimeImage(name), one));
   if (findings.length > 0) return findings;
   const message = 'no containerd runs that could pull';
-  return [{ level: 'fail', subject: 'pull', message, hint: 'with CRI-O: crictl pull IMAGE' }];
+  return [
+    {
+      level: 'fail',
+      subject: 'pull',
+      message,
+      hint: 'start it: systemctl start containerd; with CRI-O: crictl pull IMAGE',
+    },
+  ];
 }
 
 /** Unpacked layers count for one namespace alone: what another one has of the image hides no mistake. */

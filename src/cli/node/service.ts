@@ -42,10 +42,14 @@ export function serviceFiles(words: readonly [string, ...string[]], audit: strin
   ];
 }
 
-/** Whether the service has to read one of these files. */
+/** Whether the service has to read one of these files, or runs an older program than the one among them. */
 export function concernsService(pending: readonly FileChange[]): boolean {
   return pending.some(
-    ({ path }) => path === POLICY_FILE || path === `${UNITS}/${SERVICE}` || path === `${UNITS}/${SOCKET}`,
+    ({ path, content }) =>
+      typeof content !== 'string' ||
+      path === POLICY_FILE ||
+      path === `${UNITS}/${SERVICE}` ||
+      path === `${UNITS}/${SOCKET}`,
   );
 }
 
