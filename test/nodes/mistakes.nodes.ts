@@ -130,6 +130,16 @@ for (const containerd of CHOSEN) {
       });
     }
     if (!isFirst(containerd)) return;
+    await t.test('a file of version 2 that one of version 1 imports', async () => {
+      const other = '/etc/containerd/first.toml';
+      await node.write(other, `imports = [${JSON.stringify(DROP_IN)}]\ndisabled_plugins = ["cri"]\n`);
+      const dump = () => node.run(['containerd', '-c', other, 'config', 'dump']);
+      await node.write(DROP_IN, streamProcessors(CTD_DECODER));
+      const { exitCode, stderr } = await dump();
+      assert.ok(exitCode !== 0 && stderr.includes(SIGNATURES.firstVersion.text), stderr);
+      await node.write(DROP_IN, streamProcessors(CTD_DECODER).replace('version = 2\n', ''));
+      assert.equal((await dump()).exitCode, 0);
+    });
     await t.test('a table of CRI in an imported file replaces what config.toml says of it', async () => {
       const pause = `sandbox_image = "${imageName(lab.registry, 'pause')}"`;
       const dump = async () => new TextDecoder().decode((await node.run(['containerd', 'config', 'dump'])).stdout);

@@ -58,6 +58,12 @@ export const SIGNATURES = {
     cause: 'containerd 2 does not start: a table stands in `config.toml` twice',
     remedy: 'put the processors into a file of their own, which `imports` names',
   },
+  firstVersion: {
+    text: 'expect io.containerd.x.vx',
+    cause:
+      'containerd 1 does not start: `config.toml` is of version 1, as that of `containerd.io` is (`disabled_plugins = ["cri"]`), and a file of version 2 is imported',
+    remedy: 'leave `version = 2` out of the imported file, as `node install` does',
+  },
 } as const satisfies Readonly<Record<string, Signature>>;
 
 /** CRI-O's words, of every image or of one that is encrypted. */
