@@ -34,9 +34,8 @@ function holdOutput(line: string): void {
 }
 
 /**
- * If containerd misses the status nevertheless, only the digest of what it has read keeps it from taking that for the layer:
- * and who wrote the image may have named the digest of nothing, or of all that comes before the HMAC is found wrong. So
- * nobody knows the digest beforehand. First comes the end of an archive, behind which containerd looks for the status.
+ * Makes sure that what was written has a digest that no image can name, should a reader miss the status. First comes the end
+ * of an archive, behind which containerd looks for the status.
  */
 async function spoilOutput(): Promise<void> {
   await STANDARD_STREAMS.output

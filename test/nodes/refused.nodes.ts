@@ -1,4 +1,4 @@
-// An image whose config names digests that come of no layer: what a decoder refuses is never taken for a layer, even if nothing keeps its output open.
+// What a decoder refuses is never taken for a layer, even if nothing keeps its output open and whatever the image names.
 
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
@@ -13,7 +13,7 @@ import { streamProcessors } from './configuration.ts';
 import { createLab, type Lab } from './lab.ts';
 import { CHOSEN } from './software.ts';
 
-/** containerd misses the status most times, and not always. */
+/** The status may be missed or seen. */
 const TURNS = 5;
 
 let lab: Lab;

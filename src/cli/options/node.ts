@@ -38,7 +38,7 @@ export const NODE_OPTIONS = {
   pull: {
     kind: 'list',
     value: 'NAME',
-    describe: 'really pull this image by containerd, and remove it again',
+    describe: 'really pull this image by each containerd that runs, and remove it again',
     member: null,
   },
   node: {

@@ -55,7 +55,8 @@ export const SERVER_OPTIONS = {
   },
   check: {
     kind: 'switch',
-    describe: 'read everything that a server reads when it starts, say whether it could serve, and end',
+    describe:
+      'read everything that a server reads when it starts, check its addresses without listening, say whether it could serve, and end',
     member: null,
   },
 } as const satisfies OptionGroup;

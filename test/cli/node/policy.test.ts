@@ -1,6 +1,6 @@
 // The policy that `node install` writes: what no decoder could use is refused, and the one that is there stays.
 import assert from 'node:assert/strict';
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { after, test } from 'node:test';
@@ -14,7 +14,9 @@ after(() => rmSync(root, { recursive: true }));
 const KEY = join(root, 'app.key');
 writeFileSync(KEY, new Uint8Array(32), { mode: 0o600 });
 const OPEN = join(root, 'open.key');
-writeFileSync(OPEN, new Uint8Array(32), { mode: 0o644 });
+writeFileSync(OPEN, new Uint8Array(32));
+// Whatever the umask.
+chmodSync(OPEN, 0o644);
 
 async function policyOf(words: readonly string[], options: Partial<Parameters<typeof policyText>[1]> = {}) {
   const settings = await parseSettings(words, COMMANDS.get('node')?.options ?? []);

@@ -131,7 +131,8 @@ test('serve --check refuses every address that a start refuses, in the same word
   mkdirSync(open, { recursive: true });
   chmodSync(open, 0o777);
   writeFileSync(join(place, 'file'), '');
-  const before = readdirSync(place, { recursive: true });
+  const places = () => readdirSync(place, { recursive: true }).toSorted();
+  const before = places();
   const cases: readonly (readonly string[])[] = [
     ['--listen=tcp://127.0.0.1:0'],
     ['--listen=tcp://0.0.0.0:0', '--insecure-plaintext'],
@@ -153,7 +154,7 @@ test('serve --check refuses every address that a start refuses, in the same word
     const started = await runCommand(['serve', '--key=app.key', ...words]);
     assert.deepEqual([checked.status, checked.stdout, checked.stderr], [78, '', started.stderr], words.join(' '));
   }
-  assert.deepEqual(readdirSync(place, { recursive: true }), before);
+  assert.deepEqual(places(), before);
   const right = [`--listen=unix://${place}/new/s`, `--listen=tcp://127.0.0.1:0`, '--insecure-plaintext'];
   assert.equal((await runCommand(['serve', '--check', '--key=app.key', ...right])).status, 0);
 });
