@@ -8,22 +8,24 @@ import { OcicryptError } from '../../../src/base/errors.ts';
 import { decryptLayer, decryptStream, type EncryptedLayer, encryptLayer } from '../../../src/image/cipher/layer.ts';
 import { type ByteSink, type ByteSource, sourceFromStream } from '../../../src/image/cipher/streams.ts';
 import { decodeLayerKeyRecord, decodePublicOptions } from '../../../src/image/model/layer-options.ts';
+import { sample, seeded } from '../../fixtures/seed.ts';
 import { digestOf, rejects } from '../harness.ts';
 
 const MIB = 1024 * 1024;
 
-test('encrypting and then decrypting is the identity for any bytes in any chunks', async () => {
+test(seeded('encrypting and then decrypting is the identity for any bytes in any chunks'), async () => {
   await fc.assert(
     fc.asyncProperty(fc.uint8Array({ maxLength: 5000 }), fc.integer({ min: 1, max: 700 }), async (plain, chunk) => {
       const { encrypted, cipher } = await encrypt(plain, chunk);
       assert.deepEqual(await decrypt(encrypted, cipher, chunk), plain);
     }),
+    sample(100),
   );
 });
 
-test('layers larger than the ring go through the threads and come back, whatever the last chunk holds', async () => {
-  for (const size of [2 * MIB + 1, 3 * MIB, 17 * MIB - 1, 17 * MIB, 40 * MIB + 4097]) {
-    const plain = sample(size);
+test('layers of several chunks come back, through the threads or not, whatever the last chunk holds', async () => {
+  for (const size of [MIB, MIB + 1, 2 * MIB, 2 * MIB + 1, 3 * MIB, 17 * MIB - 1, 17 * MIB, 40 * MIB + 4097]) {
+    const plain = bytesOf(size);
     const { encrypted, cipher } = await encrypt(plain, 300_007);
     assert.equal(encrypted.digest, digestOf(cipher));
     assert.ok(Buffer.from(await decrypt(encrypted, cipher, 65_536)).equals(plain), `${size} bytes`);
@@ -32,7 +34,7 @@ test('layers larger than the ring go through the threads and come back, whatever
 
 test('the ciphertext, its HMAC and both records are those of ocicrypt', async () => {
   for (const size of [0, 1, 100_000, 5 * MIB]) {
-    const plain = sample(size);
+    const plain = bytesOf(size);
     const { encrypted, cipher } = await encrypt(plain, 1_000_000);
     assert.equal(encrypted.wrapped.length, 193);
     const record = JSON.parse(Buffer.from(encrypted.wrapped).toString());
@@ -50,9 +52,9 @@ test('the ciphertext, its HMAC and both records are those of ocicrypt', async ()
   }
 });
 
-test('a change of any byte of the blob is refused before the output is whole', async () => {
+test(seeded('a change of any byte of the blob is refused before the output is whole'), async () => {
   for (const size of [1, 500, 3 * MIB + 5]) {
-    const plain = sample(size);
+    const plain = bytesOf(size);
     const { encrypted, cipher } = await encrypt(plain, 100_000);
     await fc.assert(
       fc.asyncProperty(fc.nat({ max: size - 1 }), fc.integer({ min: 1, max: 255 }), async (at, change) => {
@@ -60,14 +62,14 @@ test('a change of any byte of the blob is refused before the output is whole', a
         changed[at] = (changed[at] ?? 0) ^ change;
         await refused(encrypted, changed, size);
       }),
-      { numRuns: size > MIB ? 10 : 100 },
+      sample(size > MIB ? 10 : 100),
     );
   }
 });
 
 test('a blob that is cut, longer, or empty is refused before the output is whole', async () => {
   for (const size of [1, 500, 3 * MIB]) {
-    const { encrypted, cipher } = await encrypt(sample(size), 100_000);
+    const { encrypted, cipher } = await encrypt(bytesOf(size), 100_000);
     await refused(encrypted, cipher.subarray(0, size - 1), size);
     await refused(encrypted, Buffer.concat([cipher, Buffer.alloc(1)]), size);
     await refused(encrypted, new Uint8Array(0), size);
@@ -75,7 +77,7 @@ test('a blob that is cut, longer, or empty is refused before the output is whole
 });
 
 test('a change of the HMAC, the key or the digest-checked size is refused, and no error holds a MAC', async () => {
-  const { encrypted, cipher } = await encrypt(sample(5000), 100);
+  const { encrypted, cipher } = await encrypt(bytesOf(5000), 100);
   const open = decodeLayerKeyRecord(encrypted.wrapped, 'layer');
   const { hmac } = decodePublicOptions(encrypted.publicOptions, 'layer');
   for (let at = 0; at < 32; at++) {
@@ -111,9 +113,9 @@ test('a change of the HMAC, the key or the digest-checked size is refused, and n
 
 test('a layer whose bytes are not what the manifest says is not encrypted', async () => {
   for (const size of [10, 3 * MIB]) {
-    const plain = sample(size);
+    const plain = bytesOf(size);
     const out = collector();
-    const other = { digest: digestOf(sample(size + 1)), size };
+    const other = { digest: digestOf(bytesOf(size + 1)), size };
     await rejects('integrity', encryptLayer(sourceOf(plain, 1000), out.sink, other, keep));
     assert.ok(out.bytes().length < size);
     await rejects(
@@ -130,7 +132,7 @@ test('a layer whose bytes are not what the manifest says is not encrypted', asyn
 test('a failure of source or sink and an abort end the work at once, and the next layer is not disturbed', {
   timeout: 60_000,
 }, async () => {
-  const plain = sample(40 * MIB);
+  const plain = bytesOf(40 * MIB);
   const layer = { digest: digestOf(plain), size: plain.length };
   const broken = new Error('broken');
   let reads = 0;
@@ -152,12 +154,12 @@ test('a failure of source or sink and an abort end the work at once, and the nex
 
 test('the digest of the blob is checked if that is asked for; the HMAC is in any case', async () => {
   for (const size of [1000, 3 * MIB]) {
-    const { encrypted, cipher } = await encrypt(sample(size), MIB);
+    const { encrypted, cipher } = await encrypt(bytesOf(size), MIB);
     const opened = decodeLayerKeyRecord(encrypted.wrapped, 'layer');
     const shown = decodePublicOptions(encrypted.publicOptions, 'layer');
     const open = (layer: typeof encrypted, bytes: Uint8Array, options?: { checkDigest: boolean }) =>
       decryptLayer(sourceOf(bytes, MIB), collector().sink, layer, shown, opened, options);
-    const renamed = { ...encrypted, digest: digestOf(sample(size + 1)) };
+    const renamed = { ...encrypted, digest: digestOf(bytesOf(size + 1)) };
     assert.deepEqual(await open(renamed, cipher), { digest: opened.digest, size });
     assert.deepEqual(await open(encrypted, cipher, { checkDigest: true }), { digest: opened.digest, size });
     await rejects('integrity', open(renamed, cipher, { checkDigest: true }));
@@ -168,7 +170,7 @@ test('the digest of the blob is checked if that is asked for; the HMAC is in any
 
 test('a stream gets the layer, and not its end if the HMAC is wrong', async () => {
   for (const size of [1000, 3 * MIB]) {
-    const plain = sample(size);
+    const plain = bytesOf(size);
     const { encrypted, cipher } = await encrypt(plain, MIB);
     const opened = decodeLayerKeyRecord(encrypted.wrapped, 'layer');
     const shown = decodePublicOptions(encrypted.publicOptions, 'layer');
@@ -183,7 +185,7 @@ test('a stream gets the layer, and not its end if the HMAC is wrong', async () =
 });
 
 test('a layer-key record is wiped, whether it was wrapped or not', async () => {
-  const plain = sample(1000);
+  const plain = bytesOf(1000);
   const layer = { digest: digestOf(plain), size: plain.length };
   for (const wrap of [async () => {}, () => Promise.reject(new Error('broken'))]) {
     const seen: Uint8Array[] = [];
@@ -204,13 +206,13 @@ test('a key service that refuses ends the work at once, but for what is being wr
 }, async () => {
   const broken = new Error('broken');
   const hanging: ByteSource = { read: () => new Promise(() => {}) };
-  const layer = { digest: digestOf(sample(0)), size: 5 * MIB };
+  const layer = { digest: digestOf(bytesOf(0)), size: 5 * MIB };
   await assert.rejects(
     encryptLayer(hanging, collector().sink, layer, () => Promise.reject(broken)),
     broken,
   );
   for (const size of [2 * MIB, 5 * MIB]) {
-    const plain = sample(size);
+    const plain = bytesOf(size);
     const begun = Promise.withResolvers<void>();
     let isWriting = false;
     const sink: ByteSink = {
@@ -230,7 +232,7 @@ test('a key service that refuses ends the work at once, but for what is being wr
 test('layers at the same time do not disturb each other, and progress adds up', async () => {
   await Promise.all(
     [5, 9, 21, 33].map(async (mib) => {
-      const plain = sample(mib * MIB);
+      const plain = bytesOf(mib * MIB);
       let seen = 0;
       const out = collector();
       const layer = { digest: digestOf(plain), size: plain.length };
@@ -295,7 +297,7 @@ function collector(): { sink: ByteSink; bytes: () => Uint8Array } {
   };
 }
 
-function sample(size: number): Uint8Array {
+function bytesOf(size: number): Uint8Array {
   const key = createHash('sha256').update(`${size}`).digest();
   return new Uint8Array(createCipheriv('aes-256-ctr', key, Buffer.alloc(16)).update(Buffer.alloc(size)));
 }
