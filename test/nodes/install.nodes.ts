@@ -49,6 +49,21 @@ for (const containerd of CHOSEN) {
       );
       assert.deepEqual(await systemctlCalls(node), []);
     });
+    await t.test('a program that another user could replace is copied before containerd starts it', async () => {
+      const place = 'mkdir -m 755 /opt/mine && cp "$1" /opt/mine/ocicrypt-kms && chown "$2" /opt/mine';
+      for (const [owner, isCopied] of [
+        ['1000', true],
+        ['0', false],
+      ] as const) {
+        const made = await node.run(['sh', '-c', place, 'sh', executable(), owner]);
+        assert.equal(made.exitCode, 0, made.stderr);
+        const { stdout } = await node.run(['/opt/mine/ocicrypt-kms', 'node', 'install', key, '--dry-run']);
+        const text = new TextDecoder().decode(stdout);
+        assert.equal(/^would write {2}\S+\/bin\/ocicrypt-kms /m.test(text), isCopied, text);
+        assert.equal(text.includes('path = "/opt/mine/ocicrypt-kms"'), !isCopied, text);
+        await node.run(['rm', '-r', '/opt/mine']);
+      }
+    });
     await t.test('nothing is written if nothing says which keys may be used', async () => {
       const { exitCode, text } = await runOurs(node, 'install');
       assert.deepEqual([exitCode, existsSync(node.path(DROP_IN))], [78, false], text);

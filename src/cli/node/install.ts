@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import type { TomlTable } from 'smol-toml';
 import { OcicryptError } from '../../base/errors.ts';
 import { showPath } from '../../base/shown.ts';
+import { findWeakness, stepsTo } from '../../base/trusted-path.ts';
 import { applyChanges, installedPaths, lockNode, pendingChanges, refuseEdited } from '../../node/changes.ts';
 import { encryptedProcessors, foreignDifferences, parseQuietly } from '../../node/containerd-config.ts';
 import { POLICY_FILE, PROCESSOR_IDS } from '../../node/drop-in.ts';
@@ -138,7 +139,7 @@ function executableFor(root: string): {
       hint: 'run the executable of the release',
     });
   }
-  if (root === '/' && /^\/(?:usr|opt)\//.test(real)) return { words: [real], files: [] };
+  if (root === '/' && /^\/(?:usr|opt)\//.test(real) && isRootsAlone(real)) return { words: [real], files: [] };
   const directory = PROGRAM_DIRECTORIES.find((one) => isWritable(join(root, one)));
   if (directory === undefined) {
     throw new OcicryptError('not-written', `none of ${PROGRAM_DIRECTORIES.join(', ')} can be written`, {
@@ -147,6 +148,11 @@ function executableFor(root: string): {
   }
   const target = join(directory, 'ocicrypt-kms');
   return { words: [target], files: [{ path: target, content: readFileSync(real), mode: 0o755 }] };
+}
+
+/** Runtimes start it as root: where others can replace it, it is copied from. */
+function isRootsAlone(path: string): boolean {
+  return findWeakness(stepsTo(path), { users: new Set([0]), sticky: false }) === undefined;
 }
 
 /** The second is for hosts whose /usr is read-only. */

@@ -134,9 +134,14 @@ async function pump(stream: AsyncIterable<Uint8Array>, sink: ByteSink): Promise<
   }
 }
 
+const LARGE_WINDOW = 'ZSTD_error_frameParameter_windowTooLarge';
+
 function notUncompressed(how: string, cause?: unknown): OcicryptError {
   return new OcicryptError('bad-input', `the layer cannot be uncompressed${how}`, {
     cause,
-    hint: 'it was encrypted so: build the image again',
+    hint:
+      systemCode(cause) === LARGE_WINDOW
+        ? 'a window of zstd is 128 MiB at most: compress it without --long, or with --long=27'
+        : 'it was encrypted so: build the image again',
   });
 }

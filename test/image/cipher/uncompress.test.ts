@@ -4,7 +4,7 @@ import { createHash } from 'node:crypto';
 import { test } from 'node:test';
 import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises';
 import { gzipSync, zstdCompressSync } from 'node:zlib';
-import { OcicryptError } from '../../../src/base/errors.ts';
+import { asOcicryptError, OcicryptError } from '../../../src/base/errors.ts';
 import { createUncompressingSink } from '../../../src/image/cipher/uncompress.ts';
 import { isCode } from '../../fixtures/codes.ts';
 
@@ -204,4 +204,14 @@ test('a small layer that becomes larger than 32 MiB is streamed, and what was wr
   const sink = createUncompressingSink({ write: async () => {} }, behind.length);
   await sink.write(behind);
   await assert.rejects(sink.finish(), isRefused);
+});
+
+test('zstd that asks for more memory than readers have by default says so', async () => {
+  // A frame of one empty block: the window is 2 to the power of 10 and these five bits, in bytes.
+  const frame = (exponent: number) => Uint8Array.of(0x28, 0xb5, 0x2f, 0xfd, 0, (exponent - 10) << 3, 1, 0, 0);
+  assert.equal((await uncompress([frame(27)])).length, 0);
+  await assert.rejects(
+    uncompress([frame(28)]),
+    (error) => isRefused(error) && /--long=27/.test(String(asOcicryptError(error).hint)),
+  );
 });
