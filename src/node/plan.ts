@@ -43,8 +43,8 @@ export type Restart = {
 export type PlanOptions = {
   readonly root: string;
   readonly decoder: Decoder;
-  /** The command line of the provider, for CRI-O and podman. */
-  readonly provider: readonly [path: string, ...args: string[]];
+  /** For CRI-O and podman, as {@link providersFile} takes it. */
+  readonly provider: Parameters<typeof providersFile>[1];
   /** The text of the policy; undefined if the one that is there stays. */
   readonly policy: string | undefined;
 };

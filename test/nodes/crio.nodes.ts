@@ -13,7 +13,6 @@ import { appears, assertPulled, assertRefused, runOurs, succeedOurs, until } fro
 import { CRIO_SIGNATURES } from './signatures.ts';
 import { addSystemd, SYSTEMD_PROGRAMS, systemctlCalls } from './systemd.ts';
 
-const POLICY = '/etc/ocicrypt-kms/config.yaml';
 const KEYS = '/etc/crio/keys';
 const SOCKET = '/run/ocicrypt-kms/ocicrypt-kms.sock';
 const AUDIT = '/var/log/ocicrypt-kms/audit.log';
@@ -47,7 +46,7 @@ test('CRI-O', async (t) => {
     assert.ok(exitCode !== 0 && text.includes(signature), text);
     assert.doesNotMatch(text, /ocicrypt-kms: /);
   };
-  const policy = (text: string) => node.write(POLICY, text);
+  const allow = (...words: readonly string[]) => succeedOurs(node, 'install', ...words);
 
   await t.test(
     'without the variable: a plain image is pulled, an encrypted one is not, and the check says why',
@@ -90,11 +89,11 @@ test('CRI-O', async (t) => {
     assertPulled(await pullIt(gzip));
     await succeedOurs(node, 'purge', gzip);
     const calls = await systemctlCalls(node);
-    for (const text of ['allow:\n  - hashivault://images\n', `key:\n  - ${other.file}\n`]) {
-      await policy(text);
+    for (const word of ['--allow=hashivault://images', `--key=${other.file}`]) {
+      await allow(word);
       assertRefused(await pullIt(gzip), 'not-allowed', lab.key.thumbprint);
     }
-    await policy(`key:\n  - ${lab.key.file}\n`);
+    await allow(`--key=${lab.key.file}`);
     assertPulled(await pullIt(gzip));
     assert.deepEqual(await systemctlCalls(node), calls);
   });
@@ -112,7 +111,7 @@ test('CRI-O', async (t) => {
     assertPulled(await pullIt(gzip));
   });
   await t.test('the key service refuses, is silent, is slow', async (t) => {
-    await succeedOurs(node, 'install', ...google.options, `--allow=${google.key}`, '--timeout=4s');
+    await allow(...google.options, `--allow=${google.key}`, '--timeout=4s');
     google.kms.deny(google.email, 'decrypt');
     t.after(() => google.kms.permit(google.email));
     assertRefused(await pullIt(kms), 'refused', google.key);
@@ -139,22 +138,30 @@ test('CRI-O', async (t) => {
   await t.test('an image with new keys is pulled with those', async () => {
     await lab.push('rewrapped', lab.key.uri, []);
     const image = `${lab.registry.host}/rewrapped:1`;
-    await policy(`key:\n  - ${other.file}\n`);
+    await allow(`--key=${other.file}`);
     assertRefused(await pullIt(image), 'not-allowed', lab.key.thumbprint);
     const words = [`--key=${lab.key.file}`, '--recipient', other.uri, `--ca=${lab.registry.authority}`];
     await succeed(runClient([executable(), 'rewrap', `docker://${image}`, ...words]));
     assertPulled(await pullIt(image));
   });
-  await t.test('with a service that is killed in the middle of a pull, and started again', async () => {
+  await t.test('with a service, CRI-O asks it itself, and says why it refuses', async () => {
     await clearCrio(node);
-    await succeedOurs(node, 'install', `--key=${lab.key.file}`, '--timeout=2s', '--service');
+    const text = await allow(`--key=${other.file}`, '--service');
+    assert.doesNotMatch(text, /FAIL|warn/);
+    assert.doesNotMatch(readFileSync(node.path('/etc/ocicrypt-kms/ocicrypt.json'), 'utf8'), /"cmd"/);
+    const { exitCode, text: refused } = await pullIt(gzip);
+    assert.ok(exitCode !== 0 && refused.includes('desc = not-allowed: '), refused);
+    assert.ok(refused.includes(lab.key.thumbprint), refused);
+  });
+  await t.test('a service that is killed in the middle of a pull, and started again', async () => {
+    await allow(`--key=${lab.key.file}`);
     const many = imageName(lab.registry, '30 layers');
     const size = () => statSync(node.path(AUDIT), { throwIfNoEntry: false })?.size ?? 0;
     const answered = size();
     const pulling = pullIt(many);
     await until(() => size() > answered);
     await node.run(['sh', '-c', `kill -9 "$(cat /run/service.pid)"; rm -f ${SOCKET}`]);
-    assertRefused(await pulling, 'unavailable', SOCKET);
+    for (const outcome of [await pulling, await pullIt(gzip)]) assertSaid(outcome, CRIO_SIGNATURES.noService);
     await node.run(['systemctl', 'enable', '--now', 'ocicrypt-kms.socket']);
     await appears(node, SOCKET);
     assertPulled(await pullIt(many));

@@ -70,13 +70,18 @@ export const SIGNATURES = {
 export const CRIO_SIGNATURES = {
   provider: {
     text: 'missing private key needed for decryption',
-    cause: 'our provider refused. Its line follows: `stderr: ocicrypt-kms: …`',
+    cause: 'our provider refused. Its line follows: `stderr: ocicrypt-kms: …`, or that of the service: `desc = …`',
     remedy: 'what the line says',
   },
   noProvider: {
     text: 'missing private key needed for decryption',
     cause: 'if no line of ours follows: CRI-O was started without `OCICRYPT_KEYPROVIDER_CONFIG`',
     remedy: '`ocicrypt-kms config crio-unit`, and restart CRI-O',
+  },
+  noService: {
+    text: 'code = Unavailable',
+    cause: 'the service of the node ended while it was asked, or its socket is not there',
+    remedy: '`systemctl restart ocicrypt-kms.socket`, and pull again',
   },
   strayFile: {
     text: 'Unknown decryption key type',

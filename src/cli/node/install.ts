@@ -16,6 +16,7 @@ import { isNewer } from '../../node/processes.ts';
 import { type Containerd, dumpConfig, type Runtimes, runtimeName } from '../../node/runtimes.ts';
 import type { FileChange } from '../../node/whole-file.ts';
 import type { CommandContext } from '../command.ts';
+import { SERVICE_ADDRESS } from '../config-systemd.ts';
 import { showFinding } from '../doctor/finding.ts';
 import { examineNode } from '../doctor/node.ts';
 import { thisExecutable } from '../executable.ts';
@@ -38,7 +39,8 @@ export async function installNode(context: CommandContext): Promise<void> {
     const plan = planNode(runtimes, {
       root,
       decoder: { kind: 'ocicrypt-kms', words: [...words, 'decoder', `--config=${POLICY_FILE}`] },
-      provider: [...words, 'keyprovider', `--config=${POLICY_FILE}`],
+      // CRI-O would start the command once for each layer, only to have it ask the service.
+      provider: isService ? SERVICE_ADDRESS : [...words, 'keyprovider', `--config=${POLICY_FILE}`],
       policy: policyText(context, { root, isService, hasKeyFiles }),
     });
     const units = isService ? serviceFiles(words, settings.text('audit-log')) : [];
