@@ -94,7 +94,7 @@ function openFile(path: string, what: string): number {
     if (code === 'ENOENT' || code === 'ENOTDIR') {
       throw new OcicryptError('not-found', `${what} ${showPath(path)} does not exist`, {
         cause,
-        hint: path.startsWith('~/') ? 'write the whole path: only a shell knows what ~ means' : 'check its name',
+        hint: /(?:^|\/)~\//.test(path) ? 'write the whole path: only a shell knows what ~ means' : 'check its name',
       });
     }
     // A socket, or a device that nothing drives.
