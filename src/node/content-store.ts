@@ -86,6 +86,7 @@ function otherwise(manifest: string, { digest }: Descriptor, what: 'size' | 'typ
   return new OcicryptError(
     'bad-input',
     `manifest sha256:${manifest} names layer ${digest} with another ${what} than it has`,
+    { hint: 'pull the image again; if that does not help, build it again' },
   );
 }
 
@@ -128,8 +129,8 @@ function encryptedLayers(
     const manifest = parseManifest(bytes, undefined, `manifest sha256:${name}`);
     return manifest.kind === 'manifest' ? manifest.layers.filter((layer) => isEncryptedType(layer.mediaType)) : [];
   } catch (error) {
-    // A manifest that is read by no command of ours, or what is none.
-    refuse(asOcicryptError(error));
+    // A manifest that is read by no command of ours, or another document that names the layer, as a list of contents does.
+    if (buffer.includes('"layers"')) refuse(asOcicryptError(error));
     return [];
   }
 }

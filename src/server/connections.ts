@@ -133,7 +133,8 @@ class ConnectionPool implements Connections, ConnectionHolder {
     const client = this.#clients.get(socket);
     if (client === undefined) return true;
     const { connections } = this.options.limits;
-    const all = [...this.#unproved.values(), ...this.#proved.values()];
+    // What is idle before what has only just come.
+    const all = [...this.#proved.values(), ...this.#unproved.values()];
     const own = all.filter((one) => this.#clients.get(one.socket) === client);
     if (own.length < connections - Math.floor(connections / 8)) return true;
     const idle = own.find((one) => !one.isBusy());

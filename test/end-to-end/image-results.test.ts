@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { existsSync, readdirSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { test } from 'node:test';
 import { gzipSync } from 'node:zlib';
@@ -57,6 +57,11 @@ test('a reader that has gone ends a command without a word, unless it has writte
   assert.match(encrypted.stderr, /the image was written: sha256:.*\nstatus 74\n$/);
   const made = await runExecutable(['keygen', path('new.key')], { shell });
   assert.match(made.stderr, /was removed; run again\nstatus 74\n$/);
+  mkdirSync(path('root/usr/bin'), { recursive: true });
+  writeFileSync(path('root/usr/bin/containerd'), '', { mode: 0o755 });
+  const words = ['node', 'install', `--root=${path('root')}`, '--runtime-version=2.1.7', '--allow=awskms:///alias/a'];
+  const installed = await runExecutable(words, { shell });
+  assert.match(installed.stderr, /run ocicrypt-kms node check on the node\nstatus 141\n$/);
 });
 
 test('keygen leaves no key that its user was not told of', async (t) => {

@@ -5,17 +5,20 @@ import { nearest } from '../../base/nearest.ts';
 import { showValue } from '../../base/shown.ts';
 import type { CommandContext } from '../command.ts';
 import { showFinding } from '../doctor/finding.ts';
+import type { Terminal } from '../terminal.ts';
 import { asciiJson } from '../text.ts';
 import { failWith, someRuntimes } from './setup.ts';
 
-const ACTIONS: ReadonlyMap<string, (context: CommandContext) => Promise<void>> = new Map([
-  ['install', async (context: CommandContext) => (await import('./install.ts')).installNode(context)],
+type Action = (context: CommandContext) => Promise<void>;
+
+const ACTIONS: ReadonlyMap<string, Action> = new Map<string, Action>([
+  ['install', toItsEnd(async (context) => (await import('./install.ts')).installNode(context))],
   ['check', checkNode],
-  ['uninstall', async (context: CommandContext) => (await import('./uninstall.ts')).uninstallNode(context)],
-  ['agent', async (context: CommandContext) => (await import('./agent.ts')).runAgent(context)],
-  ['dismiss', async (context: CommandContext) => (await import('./dismiss.ts')).dismissAgents(context)],
-  ['host', async (context: CommandContext) => (await import('./host.ts')).runOnHost(context)],
-  ['purge', async (context: CommandContext) => (await import('./purge.ts')).purgeImages(context)],
+  ['uninstall', toItsEnd(async (context) => (await import('./uninstall.ts')).uninstallNode(context))],
+  ['agent', async (context) => (await import('./agent.ts')).runAgent(context)],
+  ['dismiss', async (context) => (await import('./dismiss.ts')).dismissAgents(context)],
+  ['host', async (context) => (await import('./host.ts')).runOnHost(context)],
+  ['purge', toItsEnd(async (context) => (await import('./purge.ts')).purgeImages(context))],
 ]);
 
 export async function runNode(context: CommandContext): Promise<void> {
@@ -34,6 +37,22 @@ export async function runNode(context: CommandContext): Promise<void> {
   if (more.length > 0 && word !== 'purge')
     throw new OcicryptError('usage', `node ${word} takes no other words`, { hint: 'run ocicrypt-kms node --help' });
   await action(context);
+}
+
+/** Fails only in the end if something cannot be said: no node is left half changed because the reader has gone. */
+function toItsEnd(action: Action): Action {
+  return async (context) => {
+    const failures: unknown[] = [];
+    const write: Terminal['write'] = (data, purpose) => {
+      try {
+        context.terminal.write(data, purpose);
+      } catch (error) {
+        failures.push(error);
+      }
+    };
+    await action({ ...context, terminal: { ...context.terminal, write } });
+    if (failures.length > 0) throw failures[0];
+  };
 }
 
 /** What is found, and what is wrong with it; fails with the first failure. */

@@ -136,7 +136,6 @@ class LayoutStore implements ImageStore {
         return await this.#removeUnnamed(present);
       } finally {
         await unlock();
-        await this.#release();
       }
     } catch {
       // The image is written; if it cannot be told what else is named here, that is no fault of it.
@@ -155,10 +154,14 @@ class LayoutStore implements ImageStore {
     // What those name is not known.
     if (index.namesOthers()) return present;
     const named = await findNamed(present, index.entries(), (entry) => this.readManifest(entry));
-    const blobs = await this.#prepare();
     const left: string[] = [];
-    for (const digest of present) {
-      if (!named.has(digest)) await blobs.remove(nameOf(digest)).catch(() => left.push(digest));
+    const blobs = await LayoutBlobs.open(this.#directory);
+    try {
+      for (const digest of present) {
+        if (!named.has(digest)) await blobs.remove(nameOf(digest)).catch(() => left.push(digest));
+      }
+    } finally {
+      await blobs.close();
     }
     return left;
   }

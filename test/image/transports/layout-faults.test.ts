@@ -152,6 +152,16 @@ test('in place the plain layers are removed that nothing names any more, and onl
   assert.ok(own !== undefined && again.leftPlain.includes(own));
 });
 
+test('a layout of one image, named without its tag, keeps no plain layer', async (t) => {
+  const { directory, recipient } = await setUp(t);
+  const path = join(directory, 'tagged');
+  const { images } = await writeImage(path, { seed: 'tagged' }, 'v1');
+  const store = openLayout(path, undefined, `oci:${path}`);
+  const result = await encryptImage(store, store, { recipients: [recipient] });
+  assert.deepEqual(result.leftPlain, []);
+  for (const { digest } of images[0].layers) assert.ok(!existsSync(blobPath(path, digest)));
+});
+
 test('many runs into one layout lose no tag', async (t) => {
   const { directory, recipient, made } = await setUp(t);
   const path = join(directory, 'many');
