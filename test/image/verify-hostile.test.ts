@@ -437,6 +437,9 @@ describe('what a hostile image costs', () => {
     assert.equal((await verifyImage(source, STRICT)).ok, true);
     assert.equal(source.reads.get(image.digest), 1);
     assert.deepEqual([...source.reads.values()].sort((a, b) => a - b).at(-1), 2, 'the config by tree and diff ids');
+    source.reads.clear();
+    assert.equal((await verifyImage(source, { ...STRICT, content: false })).ok, true);
+    assert.deepEqual(new Set(source.reads.values()), new Set([1]), 'no diff ids without content');
   });
 
   it('is at most 16 MiB of manifests, 1,000 of them and 10,000 layers', async () => {
@@ -504,6 +507,7 @@ describe('what a hostile image costs', () => {
     const source = new MemorySource();
     const layers = await Promise.all(Array.from({ length: 200 }, () => encryptedLayer(source)));
     source.putRoot(await manifestOf(source, layers), MEDIA_TYPES.manifest);
+    assert.deepEqual(await notProved(source, { ...STRICT, content: false }), [true, ['content']], 'all of them open');
     const stranger = packetKeys([OTHER]);
     const { reasons } = await verifyImage(source, { ...STRICT, unwrapper: () => stranger });
     assert.equal(stranger.calls(), 16);
