@@ -78,12 +78,7 @@ export function examineContainerd(containerd: Containerd, dump: TomlTable, unset
       'use containerd 1.6 or later',
     );
   const processors = encryptedProcessors(dump);
-  if (
-    processors.length === 0 ||
-    processors.every(
-      (one) => isBuiltIn(one) && (!isDirectory(BUILT_IN_KEYS) || locate(one.path, containerd) === undefined),
-    )
-  ) {
+  if (processors.length === 0 || processors.every((one) => isBuiltIn(one) && !isSetUp(one, containerd))) {
     add(unset, 'has no decoder for encrypted layers', INSTALL);
     return { findings, decoders: [] };
   }
@@ -137,6 +132,15 @@ export function examineContainerd(containerd: Containerd, dump: TomlTable, unset
 /** containerd has these by itself. They ask nobody if their directory of keys is missing. */
 function isBuiltIn({ path, args }: Processor): boolean {
   return path === 'ctd-decoder' && args.includes(BUILT_IN_KEYS);
+}
+
+/** Whether somebody has begun to: the program is there, and something for it to read. */
+function isSetUp(processor: Processor, containerd: Containerd): boolean {
+  const providers = processorEnvironment(processor, containerd).OCICRYPT_KEYPROVIDER_CONFIG;
+  return (
+    locate(processor.path, containerd) !== undefined &&
+    (isDirectory(BUILT_IN_KEYS) || (providers !== undefined && readText(providers) !== undefined))
+  );
 }
 
 function kindOf({ path, args }: Processor): FoundDecoder['kind'] {

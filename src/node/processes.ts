@@ -46,12 +46,13 @@ function isOf(pid: string, users: ReadonlySet<number>): boolean {
 }
 
 /**
- * The file that has the name; undefined if there is none, and the process took the name by itself. k3s is one program,
- * which is containerd if it is called so: by a link beside it.
+ * The file that has the name, also with something behind it: of one that was put aside for a new version. Undefined if there
+ * is none, and the process took the name by itself. k3s is one program, which is containerd if it is called so: by a link
+ * beside it.
  */
 function programOf(pid: string, name: string): string | undefined {
   const program = readLink(`/proc/${pid}/exe`);
-  if (basename(program) === name) return program;
+  if (basename(program).startsWith(name)) return program;
   const beside = join(dirname(program), name);
   try {
     return realpathSync(beside) === program ? beside : undefined;

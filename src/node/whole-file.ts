@@ -56,9 +56,13 @@ export function writeWhole(root: string, { path, content, mode }: FileChange, ow
   };
 }
 
-/** What helps if a file system refuses; root is refused by an attribute, or by a security module. */
+/** Root is refused by an attribute, or by a security module. */
+const DENIED =
+  process.geteuid?.() === 0 ? 'see lsattr, and what the kernel logs of denials (journalctl -k)' : 'run this as root';
+/** What helps if a file system refuses. */
 const ADVICE: Readonly<Record<string, string>> = {
-  ...(process.geteuid?.() === 0 ? {} : { EACCES: 'run this as root', EPERM: 'run this as root' }),
+  EACCES: DENIED,
+  EPERM: DENIED,
   EDQUOT: 'make room, and run this again',
   ENOSPC: 'make room (df, df -i), and run this again',
   EROFS: 'build this into the image of this host, whose disk is read-only',
@@ -68,7 +72,7 @@ const ADVICE: Readonly<Record<string, string>> = {
 export function notWritten(what: 'make' | 'write', path: string, cause: unknown): OcicryptError {
   return new OcicryptError('not-written', `cannot ${what} ${showPath(path)}${showSystemCode(cause)}`, {
     cause,
-    hint: ADVICE[systemCode(cause) ?? ''] ?? 'see lsattr, and what the kernel logs of denials (journalctl -k)',
+    hint: ADVICE[systemCode(cause) ?? ''] ?? 'see what is at this path, and what the kernel logs (journalctl -k)',
   });
 }
 

@@ -8,10 +8,10 @@ import type { LayerKeyWrapper } from '../../client/layer-keys.ts';
 import { readProviderConfig } from '../../client/provider-config.ts';
 import type { FoundDecoder } from '../../node/containerd-findings.ts';
 import { ENCRYPTED_TYPES } from '../../node/drop-in.ts';
-import { isDirectory } from '../../node/files.ts';
 import type { Finding } from '../../node/finding.ts';
 import { makeUpLayer, STRANGER } from '../../node/made-up-layer.ts';
 import { type Ended, lastComplaint, runProgram } from '../../node/programs.ts';
+import { findContentStores } from '../../node/stores.ts';
 import type { CommandContext } from '../command.ts';
 import { SERVICE_ADDRESS } from '../config-systemd.ts';
 import { ImageTools } from '../image/setup.ts';
@@ -151,11 +151,7 @@ function refuseUseless(settings: Settings, { environment }: FoundDecoder): void 
     });
   }
   const store = settings.text('content-store');
-  if (store !== undefined && !isDirectory(store)) {
-    throw new OcicryptError('configuration', `content-store ${showPath(store)} is no directory`, {
-      hint: 'name the root of containerd, as /var/lib/containerd, or leave it out',
-    });
-  }
+  if (store !== undefined) findContentStores(store, process.pid);
 }
 
 /** What our provider behind a decoder is told; undefined if another one is behind it. */

@@ -73,8 +73,13 @@ async function remove(
   const [first] = images;
   if (first === undefined) return;
   const stored = await readStored(ctr, first).catch(asOcicryptError);
+  if (stored instanceof OcicryptError && stored.code !== 'bad-input') throw stored;
   await ctr.ask(namespace, ['images', 'rm', '--sync', ...images.map(({ name }) => name)]);
-  if (stored instanceof OcicryptError) throw stored;
+  if (stored instanceof OcicryptError)
+    throw new OcicryptError(stored.code, `${showName(first.name)} has no name here any more; ${stored.message}`, {
+      cause: stored,
+      hint: stored.hint,
+    });
   const left = await leftOf(ctr, namespace, stored);
   if (left.length === 0) return;
   const others: string[] = [];

@@ -62,6 +62,6 @@ test('a policy without a key, and a content store that is nowhere, are wrong wha
   assert.match(await find('key: []\n'), /^fail configuration: no key is allowed in \S+policy\.yaml; name the keys/);
   assert.match(
     await find('allow:\n  - hashivault://images\ncontent-store: /nowhere\n'),
-    /^fail configuration: content-store \/nowhere is no directory; name the root/,
+    /^fail not-found: \/nowhere holds no content store of containerd; name the root/,
   );
 });
