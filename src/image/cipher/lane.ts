@@ -153,7 +153,8 @@ class Lane {
 
   #startWorker(): Worker {
     const workerData: WorkerStart = { ring: this.#shared, secrets: this.#secrets };
-    return new Worker(WORKER ?? ENTRY, { workerData });
+    // The caller's flags are for the caller's code: with `--input-type` no thread of a file starts.
+    return new Worker(WORKER ?? ENTRY, { workerData, execArgv: [] });
   }
 }
 

@@ -1,6 +1,7 @@
 // The threads of large layers: which layers have all of them and the long ring, which threads are used again, how they end.
 
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { after, test } from 'node:test';
 import { setImmediate as turn } from 'node:timers/promises';
@@ -191,4 +192,19 @@ test('a bundle that lacks the code of the threads does without, compiled or not'
     const bundled: { readonly startLane: () => unknown } = await import(url);
     assert.equal(bundled.startLane(), undefined);
   }
+});
+
+test('a program that Node takes from its command line has the threads too', () => {
+  const pipeline = new URL('../../../src/image/cipher/pipeline.ts', import.meta.url);
+  const program = `
+    import { runPipeline } from ${JSON.stringify(pipeline.href)};
+    let left = ${SIZE};
+    const read = async (into) => { const length = Math.min(left, into.length); left -= length; return length; };
+    const layer = { key: new Uint8Array(32), nonce: new Uint8Array(16) };
+    await runPipeline({ read }, { write: async () => {} }, [['digest'], ['crypt']], layer, { size: ${SIZE}, check() {} });
+    process.stdout.write('done', () => process.exit());`;
+  const { stdout, stderr } = spawnSync(process.execPath, ['--input-type=module', '--eval', program], {
+    encoding: 'utf8',
+  });
+  assert.equal(stdout, 'done', stderr);
 });
