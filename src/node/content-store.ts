@@ -130,7 +130,7 @@ function encryptedLayers(
     return manifest.kind === 'manifest' ? manifest.layers.filter((layer) => isEncryptedType(layer.mediaType)) : [];
   } catch (error) {
     // A manifest that is read by no command of ours, or another document that names the layer, as a list of contents does.
-    if (buffer.includes('"layers"')) refuse(asOcicryptError(error));
+    if (/"layers"/i.test(buffer.toString('latin1'))) refuse(asOcicryptError(error));
     return [];
   }
 }
