@@ -78,7 +78,7 @@ function mistakes(containerd: Containerd, config: string): readonly Mistake[] {
     { said: 'the policy names no key', found: /no key is allowed in .*config\.yaml/, files: { [POLICY]: 'key: []\n' } },
     {
       said: 'the content store is nowhere',
-      found: /content-store \/nowhere is no directory/,
+      found: /\/nowhere holds no content store of containerd/,
       files: { [POLICY]: `key:\n  - ${lab.key.file}\ncontent-store: /nowhere\n` },
     },
     { said: 'the key is missing', found: /not-found: .*nowhere\.key/, files: { [POLICY]: 'key:\n  - /nowhere.key\n' } },

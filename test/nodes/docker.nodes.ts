@@ -93,6 +93,8 @@ for (const containerd of CHOSEN) {
       // It starts one where none listens.
       await node.run(['sh', '-c', 'kill "$(cat /run/containerd.pid)"; while pidof containerd; do sleep 0.1; done']);
       await startDocker(node, 'containerd');
+      // What was written into it by hand would not be overwritten.
+      await node.run(['rm', POLICY]);
       const text = await succeed(node, executable(), 'node', 'install', '--dry-run', `--key=${lab.key.file}`);
       assert.match(text, /found {2}containerd of docker/);
       assert.match(text, /docker writes \S+containerd\.toml itself: install containerd\.io/);
