@@ -1,7 +1,7 @@
 // What stands between the quotes of a JSON string, with its escapes undone.
 
-const QUOTE = 0x22;
-const BACKSLASH = 0x5c;
+export const QUOTE = 0x22;
+export const BACKSLASH = 0x5c;
 
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 

@@ -2,6 +2,7 @@
 
 import { base64Length, wipe, writeBase64, writeBase64Url } from './bytes.ts';
 import { asArray, asObject, JsonNumber, type JsonObject, JsonString, type JsonValue } from './json.ts';
+import { BACKSLASH, QUOTE } from './json-escapes.ts';
 
 /** What {@link writeJson} takes: bytes become text, and a number that keeps its digits is written with them. */
 export type JsonInput =
@@ -37,8 +38,6 @@ export function writeJson(value: JsonInput, spelling: ByteSpelling = 'base64'): 
 const SPARE_LENGTH = 4096;
 let spare = new Uint8Array(SPARE_LENGTH);
 
-const QUOTE = 0x22;
-const BACKSLASH = 0x5c;
 const COMMA = 0x2c;
 const encoder = new TextEncoder();
 

@@ -4,7 +4,7 @@
 import { isAscii } from 'node:buffer';
 import { asBuffer, decodeBase64 } from './bytes.ts';
 import { OcicryptError } from './errors.ts';
-import { unescapeBytes, unescapeText } from './json-escapes.ts';
+import { BACKSLASH, QUOTE, unescapeBytes, unescapeText } from './json-escapes.ts';
 import { createJsonRoom, type JsonRoom, spend } from './json-room.ts';
 
 /** A parsed value. Objects are maps, so that no member name can reach a prototype. */
@@ -15,8 +15,6 @@ export type JsonObject = ReadonlyMap<string, JsonValue>;
 /** No request or packet nests deeper than 5; a bound keeps hostile input from costing more than its length. */
 const MAXIMUM_DEPTH = 16;
 
-const QUOTE = 0x22;
-const BACKSLASH = 0x5c;
 /** What ends a scalar: the end of the document, white space, or a structural character. */
 const DELIMITERS: ReadonlySet<number | undefined> = new Set([undefined, ...Buffer.from(' \t\n\r,:[]{}"')]);
 const NUMBER = /^-?(?:0|[1-9]\d*)((?:\.\d+)?(?:[eE][+-]?\d+)?)$/;

@@ -4,7 +4,7 @@ import { createHash } from 'node:crypto';
 import { existsSync, realpathSync, rmSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { asOcicryptError, OcicryptError } from '../base/errors.ts';
-import { asArray, asNumber, asObject, asText, type JsonObject, type JsonValue, parseJson } from '../base/json.ts';
+import { asArray, asNumber, asObject, asText, type JsonValue, readObject } from '../base/json.ts';
 import { showPath } from '../base/shown.ts';
 import { lockFile } from '../image/transports/layout-lock.ts';
 import { removeAbandoned } from '../image/transports/temporary.ts';
@@ -194,7 +194,7 @@ function listText(kept: readonly Kept[]): string {
 function readKept(root: string): readonly Kept[] {
   const bytes = readBytes(root, LIST);
   if (bytes === undefined) return [];
-  const files = asArray(parseList(bytes)?.get('files'));
+  const files = asArray(readObject(bytes)?.get('files'));
   if (files === undefined) {
     throw new OcicryptError('configuration', `${LIST} is not the list that node install wrote`, {
       hint: `what was there before is in ${KEPT_DIRECTORY}: put it back by hand, then remove that directory`,
@@ -208,14 +208,6 @@ function readKept(root: string): readonly Kept[] {
       ? []
       : [{ path, before: asText(one?.get('before')), status: statusOf(one?.get('status')), digests }];
   });
-}
-
-function parseList(bytes: Uint8Array): JsonObject | undefined {
-  try {
-    return asObject(parseJson(bytes, LIST));
-  } catch {
-    return undefined;
-  }
 }
 
 function statusOf(value: JsonValue | undefined): FileStatus | undefined {

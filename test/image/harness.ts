@@ -32,3 +32,12 @@ export async function rejects(code: ErrorCode, promise: Promise<unknown>): Promi
 export function digestOf(bytes: Uint8Array): string {
   return `sha256:${createHash('sha256').update(bytes).digest('hex')}`;
 }
+
+/** Lets programs be found by this path until the end of a test. */
+export function usePath(t: Lifetime, path: string): void {
+  const before = process.env.PATH;
+  process.env.PATH = path;
+  t.after(() => {
+    process.env.PATH = before;
+  });
+}

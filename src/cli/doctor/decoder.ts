@@ -139,7 +139,7 @@ function failure(subject: string, said: string, ended: Ended): Finding {
 /**
  * What a made-up layer, which comes with its payload and needs no store, does not show.
  *
- * @throws OcicryptError `configuration`
+ * @throws OcicryptError `configuration` if no key is allowed, `not-found` if the store is none
  */
 function refuseUseless(settings: Settings, { environment }: FoundDecoder): void {
   const file = settings.text('config');

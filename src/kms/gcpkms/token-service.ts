@@ -2,8 +2,7 @@
 
 import { OcicryptError } from '../../base/errors.ts';
 import type { HttpClient, HttpRequest, HttpResponse } from '../../base/http/contract.ts';
-import type { JsonObject } from '../../base/json.ts';
-import { readObject } from '../../base/json.ts';
+import { type JsonObject, readObject } from '../../base/json.ts';
 import { showPath } from '../../base/shown.ts';
 import { notNow } from '../answers.ts';
 

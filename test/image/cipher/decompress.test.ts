@@ -15,7 +15,7 @@ import { parseImageReference } from '../../../src/image/model/reference.ts';
 import { openImageSource, openImageStore } from '../../../src/image/transports/open.ts';
 import { writeRsaKey } from '../../fixtures/keys.ts';
 import { realClients, toolArgv } from '../../real-clients/tools.ts';
-import { digestOf, rejects, scratch } from '../harness.ts';
+import { digestOf, rejects, scratch, usePath } from '../harness.ts';
 import { jweRecipient } from '../jwe-recipient.ts';
 
 const PROGRAMS = ['xz', 'bzip2'] as const;
@@ -191,14 +191,6 @@ async function setUp(t: TestContext) {
   usePath(t, `${bin}:${process.env.PATH}`);
   const keys = await writeRsaKey(directory, 'key');
   return { directory, bin, recipient: jweRecipient(keys.publicKey) };
-}
-
-function usePath(t: TestContext, path: string): void {
-  const before = process.env.PATH;
-  process.env.PATH = path;
-  t.after(() => {
-    process.env.PATH = before;
-  });
 }
 
 async function compress(program: (typeof PROGRAMS)[number], bytes: Uint8Array): Promise<Buffer> {

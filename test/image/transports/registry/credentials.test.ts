@@ -10,7 +10,7 @@ import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises'
 import { describeError } from '../../../../src/base/errors.ts';
 import { parseImageReference } from '../../../../src/image/model/reference.ts';
 import { findCredentials } from '../../../../src/image/transports/registry/credentials.ts';
-import { rejects, scratch } from '../../harness.ts';
+import { rejects, scratch, usePath } from '../../harness.ts';
 
 const auth = (text: string) => ({ auth: Buffer.from(text).toString('base64') });
 
@@ -119,11 +119,7 @@ test('helpers are asked for the host alone, and files are looked for where podma
     '#!/bin/sh\nread host\nif [ "$1" = get ] && [ "$host" = helped.example.com ]; then echo \'{"Username":"u","Secret":"s"}\'; else echo "credentials not found in native keychain"; exit 1; fi\n';
   await writeFile(helper, script);
   await chmod(helper, 0o700);
-  const path = process.env.PATH;
-  process.env.PATH = `${directory}:${path}`;
-  t.after(() => {
-    process.env.PATH = path;
-  });
+  usePath(t, `${directory}:${process.env.PATH}`);
   await mkdir(join(directory, 'home/.docker'), { recursive: true });
   await mkdir(join(directory, 'run/containers'), { recursive: true });
   await writeFile(
@@ -182,11 +178,7 @@ test('helpers that say something else, or too much, are named, and nothing that 
     // Its number is written before it says too much.
     yes: `sh -c 'echo $$ > "$0"; exec yes' '${pid}' & wait`,
   };
-  const path = process.env.PATH;
-  process.env.PATH = `${directory}:${path}`;
-  t.after(() => {
-    process.env.PATH = path;
-  });
+  usePath(t, `${directory}:${process.env.PATH}`);
   const authFile = join(directory, 'auth.json');
   for (const [name, script] of Object.entries(scripts)) {
     await writeFile(join(directory, `docker-credential-${name}`), `#!/bin/sh\n${script}\n`, { mode: 0o700 });
@@ -214,13 +206,9 @@ test('a helper that hangs is ended after its time, and not worth a second try', 
   });
   const authFile = join(directory, 'auth.json');
   await writeFile(authFile, JSON.stringify({ credsStore: 'hang' }));
-  const path = process.env.PATH;
-  process.env.PATH = `${directory}:${path}`;
+  usePath(t, `${directory}:${process.env.PATH}`);
   mock.timers.enable({ apis: ['setTimeout'] });
-  t.after(() => {
-    mock.timers.reset();
-    process.env.PATH = path;
-  });
+  t.after(() => mock.timers.reset());
   const found = rejects('deadline-exceeded', findCredentials('example.com', 'a', { authFile }));
   while (!existsSync(started)) await turn();
   mock.timers.tick(30_000);

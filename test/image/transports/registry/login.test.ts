@@ -11,7 +11,7 @@ import { setTimeout as turn } from 'node:timers/promises';
 import { decryptImage } from '../../../../src/image/decrypt.ts';
 import { encryptImage } from '../../../../src/image/encrypt.ts';
 import { openLayout } from '../../../../src/image/transports/layout.ts';
-import { rejects } from '../../harness.ts';
+import { rejects, usePath } from '../../harness.ts';
 import { packetKeys, v2Recipient } from '../../packet-recipients.ts';
 import { type Fault, startFakeRegistry } from './fake-registry.ts';
 import { end, PASSWORD, setUpRegistry } from './harness.ts';
@@ -253,11 +253,7 @@ test('a credential helper ends with its request, and is asked again after it too
 if [ -e '${started}' ]; then echo '${JSON.stringify({ Username: username, Secret: secret })}'; exit; fi
 sleep 600 & echo $! > '${started}'; wait`;
   await writeFile(join(directory, 'docker-credential-once'), script, { mode: 0o700 });
-  const path = process.env.PATH;
-  process.env.PATH = `${directory}:${path}`;
-  t.after(() => {
-    process.env.PATH = path;
-  });
+  usePath(t, `${directory}:${process.env.PATH}`);
   const store = open('app', { authFile });
   const controller = new AbortController();
   const reading = store.readRoot(controller.signal);
@@ -283,11 +279,7 @@ test('a credential helper that fails is asked once', async (t) => {
   await writeFile(authFile, JSON.stringify({ credsStore: 'broken' }));
   const script = `#!/bin/sh\necho asked >> '${asked}'; exit 3\n`;
   await writeFile(join(directory, 'docker-credential-broken'), script, { mode: 0o700 });
-  const path = process.env.PATH;
-  process.env.PATH = `${directory}:${path}`;
-  t.after(() => {
-    process.env.PATH = path;
-  });
+  usePath(t, `${directory}:${process.env.PATH}`);
   const store = open('app', { authFile });
   for (const _ of [1, 2]) await rejects('configuration', store.readRoot());
   assert.equal(await readFile(asked, 'utf8'), 'asked\n');
